@@ -1,0 +1,1 @@
+"""Which words declare features, containers and what they depend on?"""
