@@ -1,1 +1,18 @@
-"""Which words declare features, containers and what they depend on?"""
+"""Which words declare features, their containers, and what they are made from?"""
+
+from metaxy_fs.spec.feature import Feature
+from metaxy_fs.spec.graph import FeatureGraph
+from metaxy_fs.spec.keys import ContainerKey, FeatureKey
+from metaxy_fs.spec.specs import ALL, ContainerDep, ContainerSpec, FeatureDep, FeatureSpec
+
+__all__ = [
+    "ALL",
+    "ContainerDep",
+    "ContainerKey",
+    "ContainerSpec",
+    "Feature",
+    "FeatureDep",
+    "FeatureGraph",
+    "FeatureKey",
+    "FeatureSpec",
+]
