@@ -1,0 +1,67 @@
+"""Where do times and random names come from?
+
+Nothing else in the package reads a clock or a source of randomness, so a test can drive both.
+"""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from metaxy_fs.errors import CorruptObjectError
+
+MAX_TIME = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+"""The latest commit time that a manifest may claim, in microseconds since 1970 (UTC)."""
+
+
+def wall_clock() -> int:
+    """Return the microseconds since 1970 (UTC)."""
+    return time.time_ns() // 1000
+
+
+def random_token() -> str:
+    """Return 16 hex digits that no other call, in any process, is going to return."""
+    return secrets.token_hex(8)
+
+
+def timestamp_id(microseconds: int, token: str) -> str:
+    """Return a name that sorts by time, then by token, and that a person can read.
+
+    Examples:
+        >>> timestamp_id(1_795_000_000_123_456, "00ff00ff00ff00ff")
+        '20261118T110640.123456Z-00ff00ff00ff00ff'
+    """
+    seconds, fraction = divmod(microseconds, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y%m%dT%H%M%S}.{fraction:06d}Z-{token}"
+
+
+class LamportClock:
+    """A wall clock that never gives a time at or below one that it has given or been shown.
+
+    Wall clocks of different machines disagree. A process that has seen a commit must order its own next commit after it, whatever
+    its clock says: so every time that is read from a root is shown to the clock of that root (L. Lamport, 1978, "Time, Clocks, and
+    the Ordering of Events in a Distributed System"). Safe to share between threads.
+    """
+
+    def __init__(self, wall: Callable[[], int] = wall_clock) -> None:
+        self._wall = wall
+        self._latest = 0
+        self._lock = threading.Lock()
+
+    def tick(self) -> int:
+        """Return a new time, in microseconds since 1970 (UTC).
+
+        Raises:
+            CorruptObjectError: A root showed a time at the end of the calendar, and none is left above it.
+        """
+        with self._lock:
+            self._latest = max(self._wall(), self._latest + 1)
+            if self._latest > MAX_TIME:
+                raise CorruptObjectError("The root holds a commit that claims to be from the year 9999, so no commit can follow it.")
+            return self._latest
+
+    def observe(self, microseconds: int) -> None:
+        """Make every later `tick` greater than a time that was seen."""
+        with self._lock:
+            self._latest = max(self._latest, microseconds)

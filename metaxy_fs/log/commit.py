@@ -1,0 +1,165 @@
+"""How does one write become visible, all of it or nothing?
+
+Theory of operation. A writer puts the data files, then the manifest; both are put-if-absent under names that no other writer uses.
+The manifest's appearance is the commit. Writers never look at each other's files, so they never wait and never conflict.
+
+A put that fails has an unknown outcome: the request may have been applied and its answer lost. The writer then gets the object
+back. The same bytes mean success, absence means that the same bytes are put again under the same name, and anything else means
+that somebody else holds the name. Nothing is deleted on failure: a data file without a manifest is invisible, and is left to vacuum.
+
+A `write_id` names the commit, so that every attempt of a retried job aims at the same manifest: the first attempt to land wins, and
+the others find it. Data files are named at random even then, because the footer of each attempt differs in its time.
+"""
+
+import hashlib
+import time
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.errors import (
+    CommitStateUnknownError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageAccessError,
+    StorageError,
+    WriteConflictError,
+)
+from metaxy_fs.ids import LamportClock, random_token, timestamp_id, wall_clock
+from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.manifest import CommitHeader, DataFile, Definition, Manifest, decode_manifest, encode_manifest
+from metaxy_fs.log.parquet import decode_rows, encode_rows
+from metaxy_fs.log.schema import encode_schema
+from metaxy_fs.storage.base import Storage
+
+MAX_AGE_SECONDS = 24 * 60 * 60
+"""How old a data file may get before its manifest is put; vacuum spares orphans for longer than that."""
+
+_ATTEMPTS = 3
+_FIRST_PAUSE_SECONDS = 0.1
+
+
+class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One write: rows in their final order, and what their manifest says of them."""
+
+    partition: Partition
+    feature: tuple[str, ...]
+    definition: Definition
+    rows: pl.DataFrame
+    writer: str
+    write_id: str | None = None
+
+
+def commit(storage: Storage, request: CommitRequest, *, clock: LamportClock) -> Manifest:
+    """Append rows to a partition and return the manifest of their commit: with a `write_id`, perhaps that of an earlier attempt.
+
+    Raises:
+        WriteConflictError: The `write_id` was used for other rows.
+        CommitStateUnknownError: The manifest's put failed, and so did the question whether it had landed.
+        StorageError: The rows are not committed.
+    """
+    started = wall_clock()
+    header = _header(request, time=clock.tick())
+    name = f"{header.commit}-0.parquet" if request.write_id is None else f"{header.commit}-{random_token()}-0.parquet"
+    data, entry, digest = encode_rows(request.rows, header=header, name=name)
+    manifest = _manifest(header, files=(entry,), digest=digest)
+    put_settled(storage, request.partition.data_file(name), data)
+    if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
+        raise StorageError(
+            f"Writing {storage.location}/{request.partition.data_file(name)} took longer than {MAX_AGE_SECONDS} seconds, after "
+            "which it may be vacuumed. Nothing was committed; write again."
+        )
+    try:
+        _put_manifest(storage, request.partition.append_manifest(header.commit), encode_manifest(manifest))
+    except ObjectExistsError:
+        return _earlier_attempt(storage, request, manifest)
+    return manifest
+
+
+def put_settled(storage: Storage, path: str, data: bytes) -> None:
+    """Put an object until its outcome is known.
+
+    Raises:
+        ObjectExistsError: Another object holds the name.
+        StorageError: The outcome could not be settled, or the object is known to be absent after several attempts.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return storage.put(path, data)
+        except StorageAccessError:
+            raise
+        except StorageError as error:
+            if _holds(storage, path, data):
+                return None
+            if isinstance(error, ObjectExistsError) or attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _holds(storage: Storage, path: str, data: bytes) -> bool:
+    """Whether an object has these bytes; one with others takes the name for good."""
+    try:
+        held = storage.get(path)
+    except ObjectNotFoundError:
+        return False
+    if held != data:
+        raise ObjectExistsError(f"{storage.location}/{path} already exists with other content.")
+    return True
+
+
+def _put_manifest(storage: Storage, path: str, data: bytes) -> None:
+    """Put a manifest; here an outcome that stays unknown is what the caller has to know."""
+    try:
+        put_settled(storage, path, data)
+    except (ObjectExistsError, StorageAccessError):
+        raise
+    except StorageError as error:
+        raise CommitStateUnknownError(
+            f"The rows were written, but whether they are committed is unknown: {error} Look whether "
+            f"{storage.location}/{path} exists before writing again, or write with a write_id, which makes that safe."
+        ) from error
+
+
+def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest) -> Manifest:
+    """Return the commit that holds the name of this one, if it holds the same rows."""
+    path = request.partition.append_manifest(attempt.commit)
+    name = f"{storage.location}/{path}"
+    held = decode_manifest(storage.get(path), partition=request.partition, commit=attempt.commit, name=name)
+    if held.digest != attempt.digest and not _same_rows(storage, request, held):
+        raise WriteConflictError(
+            f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of {held.rows} rows at "
+            f"{name}; the {request.rows.height} rows given now are not the same. Use another write_id for other rows."
+        )
+    return held
+
+
+def _same_rows(storage: Storage, request: CommitRequest, held: Manifest) -> bool:
+    """Compare rows themselves: equal rows have other digests where another version of the encoder wrote them."""
+    if bytes(held.schema) != encode_schema(request.rows.schema) or held.rows != request.rows.height:
+        return False
+    paths = [(file, request.partition.data_file(file.name)) for file in held.files]
+    frames = [decode_rows(storage.get(path), entry=file, name=f"{storage.location}/{path}") for file, path in paths]
+    return pl.concat([request.rows.clear(), *frames]).equals(request.rows)
+
+
+def _header(request: CommitRequest, *, time: int) -> CommitHeader:
+    return CommitHeader(
+        commit=timestamp_id(time, random_token()) if request.write_id is None else _named(request.write_id),
+        time=time,
+        feature=request.feature,
+        definition=request.definition,
+        schema=msgspec.Raw(encode_schema(request.rows.schema)),
+        writer=request.writer,
+        write_id=request.write_id,
+    )
+
+
+def _named(write_id: str) -> str:
+    """Return the commit id that every attempt of a write has; a digest, since callers name writes as they like."""
+    return f"write-{hashlib.sha256(write_id.encode()).hexdigest()[:32]}"
+
+
+def _manifest(header: CommitHeader, *, files: tuple[DataFile, ...], digest: str) -> Manifest:
+    rows = sum(file.rows for file in files)
+    return Manifest(**msgspec.structs.asdict(header), rows=rows, digest=digest, files=files)

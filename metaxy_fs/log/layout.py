@@ -1,0 +1,79 @@
+"""Where does each object of a root live?
+
+    _store.json                                       what the whole root has in common
+    video.processing/0123456789abcdef/                one partition: a feature under one version of its definition
+        _definition.json                              the declaration that produced it
+        <commit>-<n>.parquet                          data files
+        _manifests/appends/<commit>.json              one write each
+        _manifests/compactions/<commit>.json          each stands for many writes
+
+`appends` sorts before `compactions`, so that a listing of `_manifests` sees every append that some compaction it sees stands for,
+or that compaction itself. All paths are relative to the root; this is the only module that makes or takes apart one.
+"""
+
+import re
+
+import msgspec
+
+STORE_FILE = "_store.json"
+
+_FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)*")
+_VERSION = re.compile(r"[0-9a-f]{16}")
+_COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DATA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.parquet")
+
+
+class Partition(msgspec.Struct, frozen=True, order=True):
+    """All rows of one feature that were written under one version of its definition.
+
+    Attributes:
+        feature: The parts of the feature's key joined by `.`.
+        version: The first 16 hex digits of the definition's data version.
+    """
+
+    feature: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.feature}/{self.version}"
+
+    @property
+    def definition_file(self) -> str:
+        return f"{self}/_definition.json"
+
+    @property
+    def manifests(self) -> str:
+        return f"{self}/_manifests"
+
+    def append_manifest(self, commit: str) -> str:
+        return f"{self.manifests}/appends/{commit}.json"
+
+    def data_file(self, name: str) -> str:
+        return f"{self}/{name}"
+
+
+def is_feature_directory(name: str) -> bool:
+    """Whether a directory of a root can be that of a feature; other people may keep other things there."""
+    return _FEATURE.fullmatch(name) is not None
+
+
+def is_partition_directory(name: str) -> bool:
+    """Whether a directory below a feature's can be a partition."""
+    return _VERSION.fullmatch(name) is not None
+
+
+def is_data_file_name(name: str) -> bool:
+    """Whether a name stays inside its partition and cannot be mistaken for a path, a URL or a hidden file."""
+    return _DATA_FILE.fullmatch(name) is not None
+
+
+def commit_of_append(path: str, partition: Partition) -> str | None:
+    """Return the commit that an append manifest's path names, None for any other path."""
+    prefix, suffix = f"{partition.manifests}/appends/", ".json"
+    commit = path.removeprefix(prefix).removesuffix(suffix)
+    return commit if path == f"{prefix}{commit}{suffix}" and _COMMIT.fullmatch(commit) else None
+
+
+def is_compaction(path: str, partition: Partition) -> bool:
+    """Whether a path is that of a manifest which stands for many commits."""
+    return path.startswith(f"{partition.manifests}/compactions/")

@@ -1,0 +1,54 @@
+"""How do rows become a data file?
+
+The bytes of a Parquet file up to its footer depend on the rows alone (and on the encoder); the footer carries the commit's header.
+So one encoding yields both the file's checksum and a digest of the rows that a retried write can be recognised by.
+"""
+
+import hashlib
+import io
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.errors import CorruptObjectError
+from metaxy_fs.log.manifest import CommitHeader, DataFile, content_digest
+from metaxy_fs.log.statistics import column_statistics
+
+FOOTER_KEY = "metaxy_fs"
+"""The key of the commit's header among the Parquet footer's key-value metadata."""
+
+_COMPRESSION_LEVEL = 1
+"""Hex digests do not shrink further at higher levels of zstd, they only take longer."""
+
+
+def encode_rows(rows: pl.DataFrame, *, header: CommitHeader, name: str) -> tuple[bytes, DataFile, str]:
+    """Return a data file's bytes, its entry in the manifest, and the digest of its rows."""
+    buffer = io.BytesIO()
+    footer = {FOOTER_KEY: msgspec.json.encode(header).decode()}
+    rows.write_parquet(buffer, compression="zstd", compression_level=_COMPRESSION_LEVEL, metadata=footer)
+    data = buffer.getvalue()
+    entry = DataFile(
+        name=name,
+        rows=rows.height,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        statistics=column_statistics(rows),
+    )
+    return data, entry, content_digest(bytes(header.schema), _pages(data))
+
+
+def decode_rows(data: bytes, *, entry: DataFile, name: str) -> pl.DataFrame:
+    """Return the rows of a data file that was fetched whole.
+
+    Raises:
+        CorruptObjectError: The bytes are not those that the manifest vouches for.
+    """
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise CorruptObjectError(f"The data file {name} does not have the checksum that its manifest gives.")
+    return pl.read_parquet(data)
+
+
+def _pages(data: bytes) -> memoryview:
+    """Return a Parquet file without its footer, whose length stands in the four bytes before the closing magic number."""
+    footer_length = int.from_bytes(data[-8:-4], "little")
+    return memoryview(data)[: -8 - footer_length]

@@ -1,0 +1,18 @@
+"""Which columns have a meaning of their own?"""
+
+from typing import Final
+
+DATA_VERSION: Final = "data_version"
+"""A struct of one text per container: the version of each part of a sample."""
+
+STORED_DATA_VERSION: Final = "stored_data_version"
+"""In an increment: the `data_version` that the store holds for the sample."""
+
+CHANGED_CONTAINERS: Final = "changed_containers"
+"""In an increment: the names of the containers whose version differs from the stored one."""
+
+RESERVED_PREFIX: Final = "_metaxy_"
+"""Columns of the library's own bookkeeping begin with this."""
+
+PARTITION: Final = "_metaxy_partition"
+"""The partition that a row was read from, where a scan is asked to say so."""

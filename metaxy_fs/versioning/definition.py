@@ -1,0 +1,74 @@
+"""Which data version does the definition of a feature have?
+
+The version of a container's definition is the sha256, in hex, of the text
+
+    F/c|v|U1/x|<definition version of U1/x>|U1/y|<...>|U2/z|<...>
+
+for container `c` of feature `F` with code version `v`, made from containers `x`, `y`, `z` of features `U1`, `U2`; features come in the
+order of their key strings, containers within them likewise. That of a feature is the sha256 of `c|<definition version of c>` of its
+containers, sorted and joined by `|`. So a change of any code version upstream changes every definition that is made from it.
+"""
+
+import hashlib
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
+
+PARTITION_DIGITS = 16
+
+
+class DefinitionVersion(msgspec.Struct, frozen=True):
+    """The data version of a feature's definition, and those of its containers by name; each 64 hex digits."""
+
+    version: str
+    containers: dict[str, str]
+
+    @property
+    def partition(self) -> str:
+        """The digits that name the feature's partition."""
+        return self.version[:PARTITION_DIGITS]
+
+
+_VERSIONS: WeakKeyDictionary[FeatureGraph, dict[FeatureKey, DefinitionVersion]] = WeakKeyDictionary()
+"""What is known of each graph; a graph's features never change once they are added, so neither do their versions."""
+
+
+def definition_version(graph: FeatureGraph, key: FeatureKey) -> DefinitionVersion:
+    """Return the data version of the definition of a feature that the graph holds.
+
+    Examples:
+        >>> from metaxy_fs import FeatureGraph, FeatureKey, FeatureSpec
+        >>> graph = FeatureGraph.from_specs([FeatureSpec(key=FeatureKey(["video"]))])
+        >>> definition_version(graph, FeatureKey(["video"])).partition
+        '2ca7e45d0c33ca61'
+    """
+    known = _VERSIONS.setdefault(graph, {})
+    if key not in known:
+        for candidate, spec in graph.specs.items():  # upstream first, so a deep graph needs no deep recursion
+            if candidate not in known:
+                known[candidate] = _of_feature(graph, spec, known)
+    return known[key]
+
+
+def _of_feature(
+    graph: FeatureGraph, spec: FeatureSpec, known: dict[FeatureKey, DefinitionVersion]
+) -> DefinitionVersion:
+    containers = {str(container.key): _of_container(graph, spec, container, known) for container in spec.containers}
+    text = "|".join(f"{name}|{containers[name]}" for name in sorted(containers))
+    return DefinitionVersion(_sha256(text), containers)
+
+
+def _of_container(
+    graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec, known: dict[FeatureKey, DefinitionVersion]
+) -> str:
+    parts = [f"{spec.key}/{container.key}", str(container.code_version)]
+    for upstream, upstream_container in graph.upstream_containers(spec, container):
+        name = str(upstream_container.key)
+        parts += [f"{upstream.key}/{name}", known[upstream.key].containers[name]]
+    return _sha256("|".join(parts))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

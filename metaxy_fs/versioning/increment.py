@@ -1,0 +1,110 @@
+"""Which samples have to be computed, given what they should be and what is stored?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, PARTITION, STORED_DATA_VERSION
+from metaxy_fs.versioning.definition import DefinitionVersion
+
+
+@dataclass(frozen=True)
+class Increment:
+    """What separates the samples of a feature from what a store holds of them.
+
+    Attributes:
+        new: Samples that are not stored: the id columns (and, where samples were given, their other columns), `data_version`.
+        stale: Samples that are stored under another version: the columns of `new`, then `stored_data_version` (struct of texts)
+            and `changed_containers` (list of texts, the names of the containers that differ).
+        orphaned: Stored samples that there are no longer: the id columns, `stored_data_version`.
+
+    `new` and `stale` are in the order of the samples, `orphaned` in commit order.
+    """
+
+    new: pl.DataFrame
+    stale: pl.DataFrame
+    orphaned: pl.DataFrame
+
+    @property
+    def pending(self) -> pl.DataFrame:
+        """The samples to compute: `new`, then `stale`, with the columns of `new`; once computed, ready for `write_metadata`."""
+        return pl.concat([self.new, self.stale.select(self.new.columns)])
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to compute."""
+        return bool(self.new.height or self.stale.height)
+
+    def __repr__(self) -> str:
+        return f"Increment(new={self.new.height}, stale={self.stale.height}, orphaned={self.orphaned.height})"
+
+
+def compare(
+    expected: pl.DataFrame,
+    stored: pl.LazyFrame,
+    *,
+    id_columns: Sequence[str],
+    current: DefinitionVersion,
+    definitions: Sequence[DefinitionVersion],
+) -> Increment:
+    """Return the increment between expected samples and the latest stored row of each.
+
+    A container has changed if its version differs, if only one side has it, or if the stored row was written under another version
+    of its definition. The last makes a change of code complete even where it leaves the row's version as it was (the versions of a
+    root feature are given, not calculated): exactly the samples whose latest row is not in the current partition, or differs
+    there, are stale; so once `new` and `stale` are written, the current partition holds every sample.
+
+    Args:
+        expected: One row a sample: id columns, `data_version`, and any other columns.
+        stored: One row a sample: id columns, `data_version`, and the partition that the row was read from.
+        id_columns: What names a sample, of the same types on both sides.
+        current: The version of the feature's definition now.
+        definitions: Those that the stored rows were written under.
+    """
+    ids = list(id_columns)
+    held = stored.select(*ids, PARTITION, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION)).collect()
+    joined = expected.join(held, on=ids, how="left", maintain_order="left")
+    changed = _changed_containers(joined.schema, current=current, definitions=definitions)
+    is_stored = pl.col(PARTITION).is_not_null()
+    compared = joined.filter(is_stored).with_columns(changed.alias(CHANGED_CONTAINERS))
+    return Increment(
+        new=joined.filter(~is_stored).select(expected.columns),
+        stale=compared.filter(pl.col(CHANGED_CONTAINERS).list.len() > 0).drop(PARTITION),
+        orphaned=held.join(expected, on=ids, how="anti", maintain_order="left").drop(PARTITION),
+    )
+
+
+def nothing_stored(expected: pl.DataFrame, *, id_columns: Sequence[str]) -> Increment:
+    """Return the increment for a feature that no store holds: every sample is new."""
+    version = expected.schema[DATA_VERSION]
+    return Increment(
+        new=expected,
+        stale=expected.clear().with_columns(
+            pl.lit(None, dtype=version).alias(STORED_DATA_VERSION), pl.lit(None, dtype=pl.List(pl.String)).alias(CHANGED_CONTAINERS)
+        ),
+        orphaned=expected.clear().select(*id_columns, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION)),
+    )
+
+
+def _changed_containers(
+    schema: Mapping[str, pl.DataType], *, current: DefinitionVersion, definitions: Sequence[DefinitionVersion]
+) -> pl.Expr:
+    """Return the names of the containers that changed, in the order of their declaration, removed ones last."""
+    stored, expected = _field_names(schema[STORED_DATA_VERSION]), _field_names(schema[DATA_VERSION])
+    names = [*expected, *(name for name in stored if name not in expected)]
+    changed = []
+    for name in names:
+        elsewhere = [d.partition for d in definitions if d.containers.get(name) != current.containers.get(name)]
+        differs = pl.col(PARTITION).is_in(elsewhere)
+        if name in stored and name in expected:
+            differs |= _version(STORED_DATA_VERSION, name).ne_missing(_version(DATA_VERSION, name))
+        changed.append(pl.when(differs).then(pl.lit(name)))
+    return pl.concat_list(changed).list.drop_nulls()
+
+
+def _field_names(dtype: pl.DataType) -> list[str]:
+    return [field.name for field in dtype.fields] if isinstance(dtype, pl.Struct) else []
+
+
+def _version(column: str, name: str) -> pl.Expr:
+    return pl.col(column).struct.field(name)
