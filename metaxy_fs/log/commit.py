@@ -45,6 +45,7 @@ class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
     partition: Partition
     feature: tuple[str, ...]
     definition: Definition
+    id_columns: tuple[str, ...]
     rows: pl.DataFrame
     writer: str
     write_id: str | None = None
@@ -149,6 +150,7 @@ def _header(request: CommitRequest, *, time: int) -> CommitHeader:
         time=time,
         feature=request.feature,
         definition=request.definition,
+        id_columns=request.id_columns,
         schema=msgspec.Raw(encode_schema(request.rows.schema)),
         writer=request.writer,
         write_id=request.write_id,

@@ -36,6 +36,7 @@ class CommitHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         commit: The commit's id, which is also the manifest's file name.
         time: Microseconds since 1970 (UTC). Commits are ordered by `(time, commit)`.
         feature: The full key of the feature, part by part.
+        id_columns: The columns that name a sample; rows of a data file are sorted by them.
         schema: The names and types of the columns, as `metaxy_fs.log.schema` writes them.
         writer: The library and version that wrote the commit.
         write_id: What the caller named the write, if anything.
@@ -46,6 +47,7 @@ class CommitHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     time: Time
     feature: tuple[str, ...]
     definition: Definition
+    id_columns: tuple[str, ...]
     schema: msgspec.Raw
     writer: str
     write_id: str | None = None

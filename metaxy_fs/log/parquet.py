@@ -43,9 +43,14 @@ def decode_rows(data: bytes, *, entry: DataFile, name: str) -> pl.DataFrame:
     Raises:
         CorruptObjectError: The bytes are not those that the manifest vouches for.
     """
+    check_bytes(data, entry=entry, name=name)
+    return pl.read_parquet(data)
+
+
+def check_bytes(data: bytes, *, entry: DataFile, name: str) -> None:
+    """Refuse the bytes of a data file that are not those that the manifest vouches for."""
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise CorruptObjectError(f"The data file {name} does not have the checksum that its manifest gives.")
-    return pl.read_parquet(data)
 
 
 def _pages(data: bytes) -> memoryview:

@@ -108,6 +108,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         id_columns = _sequence(self.id_columns, str, what=f"FeatureSpec(id_columns=...) of '{self.key}'")
         if not id_columns or not all(id_columns):
             raise SpecError(f"Feature '{self.key}' needs at least one id column, each with a name, got {list(id_columns)!r}.")
+        if any(name == "*" or (name.startswith("^") and name.endswith("$")) for name in id_columns):
+            raise SpecError(f"An id column of feature '{self.key}' has a name that Polars reads as a pattern: {list(id_columns)!r}.")
         _refuse_duplicates(id_columns, what=f"The id columns of feature '{self.key}'")
         msgspec.structs.force_setattr(self, "deps", deps)
         msgspec.structs.force_setattr(self, "containers", containers)

@@ -46,9 +46,10 @@ def join_upstream(
     return samples
 
 
-def is_missing(upstream: FeatureKey) -> pl.Expr:
-    """Whether a joined sample has no row in an upstream feature (or one without versions, which no store writes)."""
-    return pl.col(_present_column(upstream)).is_null()
+def is_missing(upstream: FeatureSpec) -> pl.Expr:
+    """Whether a joined sample has no row in an upstream feature, or one that lacks a version, which no store writes."""
+    versions = [_version_column(upstream.key, name) for name in upstream.container_names]
+    return pl.any_horizontal(pl.col(_present_column(upstream.key)).is_null(), pl.col(versions).is_null())
 
 
 def data_version(graph: FeatureGraph, spec: FeatureSpec) -> pl.Expr:

@@ -1,0 +1,114 @@
+"""What can be done with one root?
+
+`Log` is what stores use: it appends, looks what is there, and reads, and it keeps what a process has learnt of a root.
+"""
+
+import threading
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import polars as pl
+
+from metaxy_fs.errors import ObjectExistsError
+from metaxy_fs.ids import LamportClock
+from metaxy_fs.log.commit import CommitRequest, commit
+from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
+from metaxy_fs.log.manifest import Manifest
+from metaxy_fs.log.root import open_for_writing, refuse_overwriting_storage
+from metaxy_fs.log.scan import column_names, reading_schema, scan_files
+from metaxy_fs.log.view import View, ViewLoader, live_files
+from metaxy_fs.storage.base import Storage
+
+_LISTINGS_AT_ONCE = 16
+
+
+class Log:
+    """The partitions of one root. Safe to share between threads; processes need no more than the same root.
+
+    Args:
+        storage: Where the root is.
+        clock: Orders the commits that are made here.
+    """
+
+    def __init__(self, storage: Storage, *, clock: LamportClock) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._views = ViewLoader(storage, clock=clock)
+        self._lock = threading.Lock()
+        self._root_info: bytes | None = None
+        self._keeps_existing = False
+        self._defined: set[Partition] = set()
+
+    def append(self, request: CommitRequest, *, definition_file: bytes) -> Manifest:
+        """Commit one write; the first one to a root and to a partition also leaves their descriptions.
+
+        Args:
+            request: The rows, and where they belong.
+            definition_file: The content of `_definition.json`, written if the partition has none.
+        """
+        self._prepare(request, definition_file)
+        return commit(self._storage, request, clock=self._clock)
+
+    def features(self) -> list[str]:
+        """Return the features that hold any commit, each as the parts of its key joined by `.`, sorted."""
+        names = [name for name in self._storage.list_directories("") if is_feature_directory(name)]
+        with ThreadPoolExecutor(_LISTINGS_AT_ONCE) as pool:
+            return [name for name, found in zip(names, pool.map(self.partitions, names), strict=True) if found]
+
+    def partitions(self, feature: str) -> list[Partition]:
+        """Return the partitions of a feature that hold any commit, sorted by version."""
+        names = filter(is_partition_directory, self._storage.list_directories(feature))
+        return [partition for name in names if self.has_commit(partition := Partition(feature, name))]
+
+    def has_commit(self, partition: Partition) -> bool:
+        """Whether a partition holds any commit."""
+        return self._views.has_commit(partition)
+
+    def view(self, partition: Partition) -> View | None:
+        """Return what is committed to a partition now, None if nothing is."""
+        return self._views.load(partition)
+
+    def views(self, feature: str) -> list[View]:
+        """Return what is committed to each partition of a feature now."""
+        names = filter(is_partition_directory, self._storage.list_directories(feature))
+        views = [self.view(Partition(feature, name)) for name in names]
+        return [view for view in views if view is not None]
+
+    def columns(self, views: Sequence[View]) -> list[str]:
+        """Return the names of all columns that any row of the views has."""
+        return column_names(live_files(views))
+
+    def scan(
+        self,
+        views: Sequence[View],
+        *,
+        columns: Collection[str] | None = None,
+        predicate: pl.Expr | None = None,
+        partition_column: str | None = None,
+    ) -> pl.LazyFrame:
+        """Return the rows of the views in commit order; see `metaxy_fs.log.scan`.
+
+        Raises:
+            MetadataSchemaError: Two files hold types of one column that have no type in common.
+        """
+        files = live_files(views)
+        schema = reading_schema(files, location=self._storage.location, columns=columns)
+        return scan_files(self._storage, files, schema=schema, predicate=predicate, partition_column=partition_column)
+
+    def _prepare(self, request: CommitRequest, definition_file: bytes) -> None:
+        """Do what only the first write of this process to a root, or to a partition, has to do."""
+        with self._lock:
+            if self._root_info is None:
+                self._root_info = open_for_writing(self._storage)
+            if request.write_id is not None and not self._keeps_existing:
+                refuse_overwriting_storage(self._storage, self._root_info)
+                self._keeps_existing = True
+            if request.partition not in self._defined:
+                self._define(request.partition, definition_file)
+                self._defined.add(request.partition)
+
+    def _define(self, partition: Partition, definition_file: bytes) -> None:
+        try:
+            self._storage.put(partition.definition_file, definition_file)
+        except ObjectExistsError:  # an earlier writer's; the text may differ where the meaning is the same
+            return

@@ -1,0 +1,47 @@
+"""Where do the rows of features live, and what can be asked of them?"""
+
+from metaxy_fs.errors import (
+    CommitStateUnknownError,
+    CorruptObjectError,
+    DependencyError,
+    FeatureNotFoundError,
+    MetadataSchemaError,
+    MetaxyError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    SpecError,
+    StorageAccessError,
+    StorageError,
+    UnsupportedFormatError,
+    WriteConflictError,
+)
+from metaxy_fs.metadata_store.backend import Append, Query, Scan
+from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
+from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
+from metaxy_fs.metadata_store.open import open_store
+from metaxy_fs.versioning.increment import Increment
+
+__all__ = [
+    "Append",
+    "CommitStateUnknownError",
+    "CorruptObjectError",
+    "DependencyError",
+    "FeatureNotFoundError",
+    "FilesystemMetadataStore",
+    "InMemoryMetadataStore",
+    "Increment",
+    "MetadataSchemaError",
+    "MetadataStore",
+    "MetaxyError",
+    "ObjectExistsError",
+    "ObjectNotFoundError",
+    "Query",
+    "Scan",
+    "SpecError",
+    "StorageAccessError",
+    "StorageError",
+    "UnsupportedFormatError",
+    "WriteConflictError",
+    "open_store",
+]

@@ -1,0 +1,121 @@
+"""What does a store need of the place that keeps its rows?
+
+`Backend` is the handful of methods that a new kind of store implements, by subclassing `MetadataStore`; the values are what passes
+through them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.metadata_store.seen import SeenSchemas
+from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.versioning.definition import DefinitionVersion
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True):
+    """One write that has been validated.
+
+    Attributes:
+        spec: The feature's declaration.
+        definition: Its data version, which names the partition.
+        rows: The rows, sorted by the id columns; `data_version` has the containers as declared.
+        write_id: If given, a later append to the partition under the same id and with the same rows must do nothing, and one with
+            other rows must raise `WriteConflictError`.
+    """
+
+    spec: FeatureSpec
+    definition: DefinitionVersion
+    rows: pl.DataFrame
+    write_id: str | None = None
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows a store wants to see.
+
+    Attributes:
+        key: The feature.
+        partition: The version of one partition (see `DefinitionVersion.partition`), None for all of them.
+        columns: The only columns to return, None for all; those that do not exist are left out.
+        prune: Rows that do not satisfy this are not needed; a backend may leave out any of them, or none.
+        mark_partition: Add the column `_metaxy_partition`, text, that gives the partition of each row.
+    """
+
+    key: FeatureKey
+    partition: str | None
+    columns: frozenset[str] | None = None
+    prune: pl.Expr | None = None
+    mark_partition: bool = False
+
+
+class Scan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend holds of a query.
+
+    Attributes:
+        rows: The rows in commit order, those of one commit in the order of their ids.
+        columns: The names of all columns, whichever of them were asked for.
+        id_columns: What names a sample in the latest commit.
+        definitions: The versions of the definition that the rows were written under.
+    """
+
+    rows: pl.LazyFrame
+    columns: Sequence[str]
+    id_columns: Sequence[str]
+    definitions: Sequence[DefinitionVersion]
+
+
+class Backend(ABC):
+    """A place that keeps rows, and the places to look in where it lacks a feature.
+
+    Args:
+        fallback_stores: Those other places, nearest first.
+    """
+
+    def __init__(self, *, fallback_stores: "Sequence[Backend]" = ()) -> None:
+        for store in fallback_stores:
+            if not isinstance(store, Backend):
+                raise TypeError(f"fallback_stores takes a list of stores, got {store!r}; open_store opens one from a path or URL.")
+        self._fallback_stores = tuple(fallback_stores)
+        self.seen = SeenSchemas()
+
+    @property
+    def fallback_stores(self) -> "tuple[Backend, ...]":
+        """The stores that are read, in order, where this one lacks a feature."""
+        return self._fallback_stores
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """Where the rows are, as a person would say it; holds no credentials."""
+
+    @abstractmethod
+    def append_rows(self, append: Append) -> None:
+        """Add the rows of one write, all or none, after all that this process has seen.
+
+        Raises:
+            WriteConflictError: The `write_id` was used for other rows.
+            StorageError: The rows could not be written.
+        """
+
+    @abstractmethod
+    def scan_rows(self, query: Query) -> Scan | None:
+        """Return the rows of a feature, None only if it is certain that there is no commit of it.
+
+        Raises:
+            MetadataSchemaError: The types of a column in two commits have no type in common.
+            StorageError: The rows could not be looked for.
+        """
+
+    @abstractmethod
+    def stored_versions(self, key: FeatureKey) -> list[str]:
+        """Return the versions of the partitions of a feature that hold any commit, sorted."""
+
+    @abstractmethod
+    def stored_features(self) -> list[FeatureKey]:
+        """Return the features that hold any commit, sorted."""
+
+    def has_version(self, key: FeatureKey, partition: str) -> bool:
+        """Whether a partition of a feature holds any commit; backends that know a shorter way override this."""
+        return partition in self.stored_versions(key)

@@ -1,0 +1,191 @@
+"""What can users ask of a store, wherever it keeps its rows?"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import polars as pl
+
+from metaxy_fs.metadata_store.backend import Append, Backend
+from metaxy_fs.metadata_store.chain import chain
+from metaxy_fs.metadata_store.features import FeatureLike, find_declaration, require_declaration
+from metaxy_fs.metadata_store.frames import FrameLike, rows_to_write
+from metaxy_fs.metadata_store.reading import Read, has_commit, scan_chain
+from metaxy_fs.metadata_store.updates import calculate, increment, read_upstream
+from metaxy_fs.spec import FeatureKey
+from metaxy_fs.versioning.increment import Increment
+
+
+class MetadataStore(Backend):
+    """Rows of features, one a sample, that are only ever added to.
+
+    A store answers from itself or, where it lacks a feature, from its fallback stores in order; it writes only to itself. Data
+    versions are always computed in Polars, so every kind of store gives the same ones.
+
+    A new kind of store implements `location`, `append_rows`, `scan_rows`, `stored_versions` and `stored_features`, and passes
+    `metaxy_fs.testing.StoreSuite`.
+
+    Args:
+        fallback_stores: Stores to read from, nearest first, where this one has no row of a feature; each asks its own in turn.
+    """
+
+    def __repr__(self) -> str:
+        fallback = f", fallback_stores={list(self._fallback_stores)!r}" if self._fallback_stores else ""
+        return f"{type(self).__name__}({self.location!r}{fallback})"
+
+    def write_metadata(self, feature: FeatureLike, df: FrameLike, *, write_id: str | None = None) -> None:
+        """Append rows to a feature, all of them or none, in one commit. No row that exists is changed.
+
+        Concurrent writes, from any number of processes, never wait for or disturb each other. A frame without rows is a valid write.
+
+        Args:
+            feature: A Feature class, or a key that the active graph holds.
+            df: One row a sample: a Polars DataFrame or LazyFrame, or anything with the Arrow stream interface. Needs the id
+                columns (integers, texts, binary, dates or datetimes; unique, not null) and `data_version`, a struct with one text
+                for each container; may have any other columns.
+            write_id: A name for the write that is the same when a job is retried: with the same rows the retry does nothing.
+
+        Raises:
+            MetadataSchemaError: The frame does not fit the feature, or the rows written before it.
+            WriteConflictError: The `write_id` was used for other rows.
+            StorageError: The rows could not be written, and are not visible.
+            CommitStateUnknownError: The rows may or may not have been written.
+        """
+        declared = require_declaration(feature)
+        if write_id is not None and (not isinstance(write_id, str) or not write_id):
+            raise ValueError(f"A write_id is a text that is not empty, got {write_id!r}.")
+        rows = rows_to_write(df, declared.spec)
+        self.seen.check(declared.key, declared.definition.partition, rows.schema)
+        self.append_rows(Append(spec=declared.spec, definition=declared.definition, rows=rows, write_id=write_id))
+        self.seen.add(declared.key, declared.definition.partition, rows.schema)
+
+    def read_metadata(
+        self,
+        feature: FeatureLike,
+        *,
+        filters: pl.Expr | Iterable[pl.Expr] | None = None,
+        columns: Sequence[str] | None = None,
+        allow_fallback: bool = True,
+        latest_only: bool = False,
+        versions: Literal["current", "all"] = "current",
+    ) -> pl.DataFrame:
+        """Return the rows of a feature, in commit order; those of one write in the order of their ids.
+
+        Args:
+            feature: A Feature class, or a key. A key that the active graph does not hold is read in all its data versions.
+            filters: A Polars predicate, or several that must all hold. May use columns that are not selected. Files and row groups
+                that cannot hold such a row are not read.
+            columns: The columns to return, in this order; all by default.
+            allow_fallback: Whether to go on to the fallback stores if this one has no commit of the feature.
+            latest_only: Return only the last row of each sample; filters are applied to those.
+            versions: `"current"` reads what was written under the present declaration; `"all"` reads every data version.
+
+        Returns:
+            The rows. Where files differ, columns that a file lacks are null, and narrower types are widened.
+
+        Raises:
+            FeatureNotFoundError: No store that was searched has a commit of the feature (in its current data version).
+            MetadataSchemaError: A column does not exist, or has types in two files that have no type in common.
+            CorruptObjectError: Something that is stored cannot be trusted.
+            StorageError: A store could not be searched; it is never taken for an empty one.
+        """
+        return self.scan_metadata(
+            feature,
+            filters=filters,
+            columns=columns,
+            allow_fallback=allow_fallback,
+            latest_only=latest_only,
+            versions=versions,
+        ).collect()
+
+    def scan_metadata(
+        self,
+        feature: FeatureLike,
+        *,
+        filters: pl.Expr | Iterable[pl.Expr] | None = None,
+        columns: Sequence[str] | None = None,
+        allow_fallback: bool = True,
+        latest_only: bool = False,
+        versions: Literal["current", "all"] = "current",
+    ) -> pl.LazyFrame:
+        """Return what `read_metadata` does, as a LazyFrame.
+
+        Which commits it holds is settled by this call; their rows are read when the frame is collected.
+        """
+        read = Read.checked(filters=filters, columns=columns, latest_only=latest_only, versions=versions)
+        return scan_chain(self, find_declaration(feature), read, fallback=allow_fallback)
+
+    def has_feature(self, feature: FeatureLike, *, check_fallback: bool = False) -> bool:
+        """Whether there is any commit of a feature in its current data version; for a key not in the active graph, in any.
+
+        Args:
+            feature: A Feature class, or a key.
+            check_fallback: Whether to ask the fallback stores too.
+
+        Raises:
+            StorageError: A store could not be asked.
+        """
+        return has_commit(self, find_declaration(feature), fallback=check_fallback)
+
+    def list_features(self, *, include_fallback: bool = False) -> list[FeatureKey]:
+        """Return the keys of all features that have any commit, in any data version, sorted.
+
+        Args:
+            include_fallback: Whether to add those of the fallback stores.
+        """
+        return sorted({key for store in chain(self, fallback=include_fallback) for key in store.stored_features()})
+
+    def read_upstream_metadata(
+        self, feature: FeatureLike, *, allow_upstream_fallback: bool = True
+    ) -> dict[str, pl.DataFrame]:
+        """Return the latest row of each sample of every upstream feature, by the string of the upstream's key.
+
+        Raises:
+            DependencyError: An upstream feature has no commit; the message says where it was looked for.
+        """
+        return read_upstream(self, require_declaration(feature), fallback=allow_upstream_fallback)
+
+    def calculate_data_versions(
+        self, feature: FeatureLike, sample_df: FrameLike, *, allow_upstream_fallback: bool = True
+    ) -> pl.DataFrame:
+        """Return the samples with the data versions that follow from their upstream rows; nothing is written.
+
+        See `metaxy_fs.versioning.rows` for the formula. The latest row of each sample counts.
+
+        Args:
+            feature: A feature with upstream features.
+            sample_df: One row a sample, with the id columns and any others but `data_version`.
+            allow_upstream_fallback: Whether upstream features may come from the fallback stores.
+
+        Returns:
+            The samples in their order, with one more column, `data_version` (struct of one text of 64 hex digits per container).
+
+        Raises:
+            DependencyError: An upstream feature, or the upstream row of some sample, is missing; or there is no upstream feature.
+            MetadataSchemaError: The id columns are not right.
+        """
+        return calculate(self, require_declaration(feature), sample_df, fallback=allow_upstream_fallback)
+
+    def calculate_and_write_data_versions(
+        self, feature: FeatureLike, sample_df: FrameLike, *, allow_upstream_fallback: bool = True
+    ) -> pl.DataFrame:
+        """Do what `calculate_data_versions` does, write the result to this store in one commit, and return it."""
+        result = self.calculate_data_versions(feature, sample_df, allow_upstream_fallback=allow_upstream_fallback)
+        self.write_metadata(feature, result)
+        return result
+
+    def resolve_update(self, feature: FeatureLike, *, samples: FrameLike | None = None) -> Increment:
+        """Return which samples of a feature are new, stale or orphaned.
+
+        Expected versions are compared with the latest stored row of each sample, across all data versions of the feature, in the
+        first store of the chain that holds any.
+
+        Args:
+            feature: A Feature class, or a key that the active graph holds.
+            samples: The samples that there are now, with the id columns and any others. A root feature needs them, with their
+                `data_version`. For others the default is every sample of the upstream features, and a `data_version` is not used.
+
+        Raises:
+            DependencyError: An upstream feature, or the upstream row of some sample, is missing; or a root feature got no samples.
+            MetadataSchemaError: The samples do not fit the feature.
+        """
+        return increment(self, require_declaration(feature), samples)

@@ -1,0 +1,56 @@
+"""Which feature does an argument mean?"""
+
+from dataclasses import dataclass
+
+from metaxy_fs.errors import SpecError
+from metaxy_fs.spec import Feature, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
+
+FeatureLike = type[Feature] | FeatureKey
+"""What stores take as a feature: a class, or a key that is looked up in the active graph."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A feature whose declaration is known."""
+
+    spec: FeatureSpec
+    graph: FeatureGraph
+
+    @property
+    def key(self) -> FeatureKey:
+        return self.spec.key
+
+    @property
+    def definition(self) -> DefinitionVersion:
+        return definition_version(self.graph, self.spec.key)
+
+
+def find_declaration(feature: FeatureLike) -> Declared | FeatureKey:
+    """Return the declaration of a feature, or the bare key if the active graph holds none.
+
+    Raises:
+        TypeError: The argument is neither a class nor a key.
+    """
+    if isinstance(feature, FeatureKey):
+        graph = FeatureGraph.active()
+        spec = graph.specs.get(feature)
+        return feature if spec is None else Declared(spec, graph)
+    if isinstance(feature, type) and issubclass(feature, Feature) and feature is not Feature:
+        return Declared(feature.spec, feature.graph)
+    raise TypeError(f"A feature is a class derived from Feature, or a FeatureKey; got {feature!r}.")
+
+
+def require_declaration(feature: FeatureLike) -> Declared:
+    """Return the declaration of a feature.
+
+    Raises:
+        SpecError: The active graph does not hold the key.
+    """
+    found = find_declaration(feature)
+    if isinstance(found, FeatureKey):
+        raise SpecError(
+            f"The active graph has no feature {found!r}, and what is asked for needs its declaration; pass the Feature class, or "
+            "make its graph active: `with graph.use():`."
+        )
+    return found

@@ -1,0 +1,121 @@
+"""How does a store keep its rows as files below a root?"""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from metaxy_fs._version import __version__
+from metaxy_fs.ids import LamportClock
+from metaxy_fs.log.commit import CommitRequest
+from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.log import Log
+from metaxy_fs.log.manifest import Definition
+from metaxy_fs.log.view import View
+from metaxy_fs.metadata_store.backend import Append, Query, Scan
+from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.storage.open import open_storage
+from metaxy_fs.versioning.columns import PARTITION
+from metaxy_fs.versioning.definition import DefinitionVersion
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_WRITER = f"metaxy_fs {__version__}"
+
+
+class DefinitionFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `_definition.json`: the declaration that a partition's rows were written under."""
+
+    spec: FeatureSpec
+    version: str
+    containers: dict[str, str]
+
+
+class FilesystemMetadataStore(MetadataStore):
+    """A store of plain files below a root: a local directory, or a prefix of an S3 or GCS bucket or of whatever fsspec reaches.
+
+    Every write is a new immutable Parquet file and a manifest whose appearance commits it. There is no lock, no server and no
+    limit to how many processes write at once. A root that does not exist yet is an empty store, made by the first write.
+
+    Args:
+        root: A path or a URL, such as `"./metadata"`, `"s3://bucket/prefix"` or `"gs://bucket/prefix"`.
+        fallback_stores: Stores to read from, nearest first, where this one lacks a feature.
+        storage_options: Handed to the fsspec filesystem of the URL untouched; never shown or stored.
+        filesystem: A ready fsspec filesystem to reach the root through, instead of `storage_options`.
+
+    Raises:
+        ImportError: The package for this kind of root is not installed; the message says which extra to install.
+        StorageError: There is no kind of root of that name.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        fallback_stores: Sequence[MetadataStore] = (),
+        storage_options: Mapping[str, Any] | None = None,
+        filesystem: "AbstractFileSystem | None" = None,
+    ) -> None:
+        super().__init__(fallback_stores=fallback_stores)
+        self._storage = open_storage(root, storage_options=storage_options, filesystem=filesystem)
+        self._log = Log(self._storage, clock=LamportClock())
+
+    @property
+    def location(self) -> str:
+        return self._storage.location
+
+    def append_rows(self, append: Append) -> None:
+        definition = append.definition
+        request = CommitRequest(
+            partition=Partition(append.spec.key.dotted, definition.partition),
+            feature=tuple(append.spec.key.parts),
+            definition=Definition(definition.version, definition.containers),
+            id_columns=tuple(append.spec.id_columns),
+            rows=append.rows,
+            writer=_WRITER,
+            write_id=append.write_id,
+        )
+        definition_file = DefinitionFile(spec=append.spec, version=definition.version, containers=definition.containers)
+        self._log.append(request, definition_file=msgspec.json.encode(definition_file))
+
+    def scan_rows(self, query: Query) -> Scan | None:
+        views = self._views(query)
+        if not views:
+            return None
+        marker = PARTITION if query.mark_partition else None
+        rows = self._log.scan(views, columns=query.columns, predicate=query.prune, partition_column=marker)
+        return Scan(
+            rows=rows,
+            columns=self._log.columns(views),
+            id_columns=_latest_id_columns(views),
+            definitions=[_definition(view) for view in views],
+        )
+
+    def stored_versions(self, key: FeatureKey) -> list[str]:
+        return [partition.version for partition in self._log.partitions(key.dotted)]
+
+    def stored_features(self) -> list[FeatureKey]:
+        return sorted(FeatureKey.parse(name) for name in self._log.features())
+
+    def has_version(self, key: FeatureKey, partition: str) -> bool:
+        return self._log.has_commit(Partition(key.dotted, partition))
+
+    def _views(self, query: Query) -> list[View]:
+        if query.partition is None:
+            return self._log.views(query.key.dotted)
+        view = self._log.view(Partition(query.key.dotted, query.partition))
+        return [] if view is None else [view]
+
+
+def _definition(view: View) -> DefinitionVersion:
+    held = view.manifests[-1].definition
+    return DefinitionVersion(held.version, held.containers)
+
+
+def _latest_id_columns(views: Sequence[View]) -> Sequence[str]:
+    latest = max((view.manifests[-1] for view in views), key=lambda manifest: (manifest.time, manifest.commit))
+    return latest.id_columns

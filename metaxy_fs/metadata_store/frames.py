@@ -1,0 +1,171 @@
+"""How does what a caller hands in become a Polars frame that fits the feature?
+
+Everything is checked before anything is stored.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import polars as pl
+
+from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.log.schema import unstorable
+from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.versioning.columns import DATA_VERSION, RESERVED_PREFIX
+
+_SHOWN = 5
+"""How many offending values a message names."""
+
+
+@runtime_checkable
+class ArrowStream(Protocol):
+    """Any object with the Arrow PyCapsule stream interface: a pandas or pyarrow table, a DuckDB relation, and more."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return a capsule of an Arrow C stream."""
+
+
+FrameLike = pl.DataFrame | pl.LazyFrame | ArrowStream
+
+
+def to_frame(frame: FrameLike) -> pl.DataFrame:
+    """Return a frame of any kind as a Polars DataFrame; a LazyFrame is collected.
+
+    Raises:
+        MetadataSchemaError: It is no frame, or holds what Polars cannot.
+    """
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    if isinstance(frame, pl.LazyFrame):
+        return frame.collect()
+    if not isinstance(frame, ArrowStream):
+        raise MetadataSchemaError(
+            f"Expected a Polars DataFrame or LazyFrame, or an object with the Arrow stream interface (`__arrow_c_stream__`), got "
+            f"{type(frame).__name__}. Wrap plain data: pl.DataFrame(...)."
+        )
+    try:
+        return pl.DataFrame(frame)
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        raise MetadataSchemaError(f"Polars cannot take over this {type(frame).__name__}: {error}") from error
+
+
+def rows_to_write(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
+    """Return the rows of a write in the form in which they are stored: checked, sorted by id, versions in declared order.
+
+    Raises:
+        MetadataSchemaError: They do not fit the feature.
+    """
+    rows = check_samples_with_versions(frame, spec)
+    _check_columns(rows, spec)
+    return rows.sort(spec.id_columns, maintain_order=True)
+
+
+def check_samples_with_versions(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
+    """Return samples that have their data versions, with the containers in declared order.
+
+    Raises:
+        MetadataSchemaError: The id columns or the versions do not fit the feature.
+    """
+    samples = to_frame(frame)
+    _check_data_version(samples, spec)
+    check_ids(samples, spec)
+    versions = pl.struct(pl.col(DATA_VERSION).struct.field(name) for name in spec.container_names)
+    return samples.with_columns(versions.alias(DATA_VERSION))
+
+
+def samples_to_version(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
+    """Return samples whose data versions are to be calculated.
+
+    Raises:
+        MetadataSchemaError: The id columns are not right, or there is a `data_version` already.
+    """
+    samples = to_frame(frame)
+    if DATA_VERSION in samples.columns:
+        raise MetadataSchemaError(
+            f"The samples of feature '{spec.key}' already have a '{DATA_VERSION}' column. Write them with write_metadata, or drop "
+            "the column to have it calculated anew."
+        )
+    check_ids(samples, spec)
+    return samples
+
+
+def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
+    """Refuse rows whose id columns do not name each of them, once.
+
+    Raises:
+        MetadataSchemaError: A column is missing, of another kind of type, has nulls, or the ids repeat.
+    """
+    for column in spec.id_columns:
+        if column not in rows.columns:
+            raise MetadataSchemaError(
+                f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but there is no column '{column}'; there are "
+                f"{rows.columns}."
+            )
+        _check_id_type(column, rows.schema[column], spec)
+        if nulls := rows[column].null_count():
+            raise MetadataSchemaError(f"The id column '{column}' of feature '{spec.key}' is null in {nulls} of {rows.height} rows.")
+    if rows.select(spec.id_columns).n_unique() < rows.height:
+        repeated = rows.select(spec.id_columns).filter(rows.select(spec.id_columns).is_duplicated()).unique(maintain_order=True)
+        raise MetadataSchemaError(
+            f"{repeated.height} samples of feature '{spec.key}' come more than once: {show_samples(repeated)}. One write holds one "
+            "row a sample; keep one with df.unique(subset=..., keep='last'), or read with latest_only=True."
+        )
+
+
+def show_samples(ids: pl.DataFrame) -> str:
+    """Return the first few samples as text for a message."""
+    rows: Sequence[dict[str, Any]] = ids.head(_SHOWN).to_dicts()
+    values = [next(iter(row.values())) if len(row) == 1 else row for row in rows]
+    return ", ".join(map(repr, values)) + (", ..." if ids.height > _SHOWN else "")
+
+
+def _check_columns(rows: pl.DataFrame, spec: FeatureSpec) -> None:
+    for column, dtype in rows.schema.items():
+        if column.startswith(RESERVED_PREFIX):
+            raise MetadataSchemaError(
+                f"The column '{column}' of feature '{spec.key}' begins with '{RESERVED_PREFIX}', which the library keeps for itself; "
+                "rename it."
+            )
+        if reason := unstorable(dtype):
+            raise MetadataSchemaError(f"The column '{column}' of feature '{spec.key}' cannot be stored: {reason}")
+
+
+def _check_id_type(column: str, dtype: pl.DataType, spec: FeatureSpec) -> None:
+    """Ids are compared, sorted and joined on: floats have NaN and rounding, categories an order of their own."""
+    if not (dtype.is_integer() or dtype in (pl.String, pl.Binary, pl.Date) or isinstance(dtype, pl.Datetime)):
+        raise MetadataSchemaError(
+            f"The id column '{column}' of feature '{spec.key}' has the type {dtype}; ids are integers, texts, binary, dates or "
+            "datetimes. Cast it first, for example to pl.String."
+        )
+
+
+def _check_data_version(rows: pl.DataFrame, spec: FeatureSpec) -> None:
+    expected = spec.container_names
+    dtype = rows.schema.get(DATA_VERSION)
+    if dtype is None:
+        raise MetadataSchemaError(
+            f"Rows of feature '{spec.key}' need a '{DATA_VERSION}' column, a struct of one text for each of {list(expected)}; there "
+            f"are the columns {rows.columns}. calculate_data_versions adds it to features that have upstream features."
+        )
+    if not isinstance(dtype, pl.Struct) or sorted(field.name for field in dtype.fields) != sorted(expected):
+        raise MetadataSchemaError(
+            f"The '{DATA_VERSION}' of feature '{spec.key}' has to be a struct of exactly the containers {list(expected)}, it is {dtype}."
+        )
+    for field in dtype.fields:
+        if field.dtype != pl.String:
+            raise MetadataSchemaError(
+                f"The versions of container '{field.name}' of feature '{spec.key}' have the type {field.dtype}; versions are texts."
+            )
+        _check_versions(rows, field.name, spec)
+
+
+def _check_versions(rows: pl.DataFrame, container: str, spec: FeatureSpec) -> None:
+    """Versions become parts of a preimage, in which `|` separates one from the next."""
+    versions = pl.col(DATA_VERSION).struct.field(container)
+    is_bad = versions.is_null() | (versions == "") | versions.str.contains("|", literal=True)
+    bad = rows.lazy().filter(is_bad).select(versions).collect().to_series()
+    if bad.len():
+        raise MetadataSchemaError(
+            f"{bad.len()} of {rows.height} versions of container '{container}' of feature '{spec.key}' are null, empty or hold a "
+            f"'|', the first {bad[0]!r}; a version is a text without '|'."
+        )

@@ -1,0 +1,88 @@
+"""What does a store without any files look like?"""
+
+import threading
+from collections.abc import Sequence
+
+import polars as pl
+
+from metaxy_fs.errors import WriteConflictError
+from metaxy_fs.log.schema import FileSchema, conform, unify
+from metaxy_fs.log.statistics import column_statistics, exact_integers
+from metaxy_fs.metadata_store.backend import Append, Query, Scan
+from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.spec import FeatureKey
+from metaxy_fs.versioning.columns import PARTITION
+
+
+class InMemoryMetadataStore(MetadataStore):
+    """A store that lives and dies with the process: for tests, notebooks and examples.
+
+    Args:
+        fallback_stores: Stores to read from where this one lacks a feature.
+
+    Examples:
+        >>> store = InMemoryMetadataStore()
+        >>> store.list_features()
+        []
+    """
+
+    def __init__(self, *, fallback_stores: Sequence[MetadataStore] = ()) -> None:
+        super().__init__(fallback_stores=fallback_stores)
+        self._appends: list[Append] = []
+        self._lock = threading.Lock()
+
+    @property
+    def location(self) -> str:
+        return "memory"
+
+    def append_rows(self, append: Append) -> None:
+        with self._lock:
+            earlier = next((held for held in self._appends if _is_same_write(held, append)), None)
+            if earlier is None:
+                self._appends.append(append)
+            elif not earlier.rows.equals(append.rows):
+                raise WriteConflictError(
+                    f"The write_id {append.write_id!r} of feature '{append.spec.key}' names a commit of {earlier.rows.height} rows; "
+                    f"the {append.rows.height} rows given now are not the same. Use another write_id for other rows."
+                )
+
+    def scan_rows(self, query: Query) -> Scan | None:
+        found = [held for held in self._of(query.key) if query.partition in (None, held.definition.partition)]
+        if not found:
+            return None
+        schema = unify([_described(held) for held in found], columns=None if query.columns is None else set(query.columns))
+        frames = [conform(held.rows.lazy(), source=held.rows.schema, target=schema) for held in found]
+        if query.mark_partition:
+            frames = [
+                frame.with_columns(pl.lit(held.definition.partition).alias(PARTITION))
+                for frame, held in zip(frames, found, strict=True)
+            ]
+        return Scan(
+            rows=pl.concat(frames),
+            columns=list(dict.fromkeys(name for held in found for name in held.rows.columns)),
+            id_columns=found[-1].spec.id_columns,
+            definitions=list({held.definition.partition: held.definition for held in found}.values()),
+        )
+
+    def stored_versions(self, key: FeatureKey) -> list[str]:
+        return sorted({held.definition.partition for held in self._of(key)})
+
+    def stored_features(self) -> list[FeatureKey]:
+        return sorted({held.spec.key for held in self._appends})
+
+    def _of(self, key: FeatureKey) -> list[Append]:
+        return [held for held in self._appends if held.spec.key == key]
+
+
+def _is_same_write(held: Append, append: Append) -> bool:
+    return (
+        append.write_id is not None
+        and held.write_id == append.write_id
+        and held.spec.key == append.spec.key
+        and held.definition.partition == append.definition.partition
+    )
+
+
+def _described(held: Append) -> FileSchema:
+    name = f"a write of {held.rows.height} rows of feature '{held.spec.key}'"
+    return name, held.rows.schema, lambda path: exact_integers(column_statistics(held.rows), rows=held.rows.height)(path)

@@ -1,0 +1,61 @@
+"""How is a chain of roots opened?"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
+
+Root = str | os.PathLike[str]
+
+
+def open_store(
+    root: Root, *fallback_roots: Root | MetadataStore, storage_options: Mapping[str, Any] | None = None
+) -> FilesystemMetadataStore:
+    """Return a store that is written at the first root, and reads the others in order where that lacks a feature.
+
+    Args:
+        root: A path or URL; the only root that is ever written.
+        fallback_roots: Paths, URLs or open stores, nearest first.
+        storage_options: Handed to the fsspec filesystem of every root that is not local; these have to be of one protocol. Roots
+            that need options of their own are passed as open stores: `FilesystemMetadataStore(url, storage_options=...)`.
+
+    Raises:
+        ImportError: The package for some kind of root is not installed; the message says which extra to install.
+        ValueError: It is unclear which root the options are for.
+
+    Examples:
+        >>> store = open_store("./dev", "./prod")
+        >>> len(store.fallback_stores)
+        1
+    """
+    roots = [root, *(fallback for fallback in fallback_roots if not isinstance(fallback, MetadataStore))]
+    _check_options(roots, storage_options)
+    fallbacks = [
+        fallback if isinstance(fallback, MetadataStore) else _open(fallback, storage_options) for fallback in fallback_roots
+    ]
+    return _open(root, storage_options, fallback_stores=fallbacks)
+
+
+def _open(
+    root: Root, storage_options: Mapping[str, Any] | None, *, fallback_stores: list[MetadataStore] | None = None
+) -> FilesystemMetadataStore:
+    options = storage_options if _remote_protocol(root) else None
+    return FilesystemMetadataStore(root, fallback_stores=fallback_stores or (), storage_options=options)
+
+
+def _check_options(roots: list[Root], storage_options: Mapping[str, Any] | None) -> None:
+    """Options hold credentials: they are handed to one kind of service, or to none."""
+    protocols = sorted({protocol for root in roots if (protocol := _remote_protocol(root))})
+    if storage_options and len(protocols) != 1:
+        raise ValueError(
+            f"storage_options are for the roots of one protocol, and these have {protocols or 'only local paths'}. Open the others "
+            "with FilesystemMetadataStore(url, storage_options=...) and pass the stores."
+        )
+
+
+def _remote_protocol(root: Root) -> str | None:
+    """Return what stands before `://` in a URL, None for a local path."""
+    protocol, separator, _ = os.fspath(root).partition("://")
+    return protocol if separator and protocol not in ("file", "local") else None

@@ -1,0 +1,145 @@
+"""How do the arguments of a read become a query, and its answer the rows that were asked for?"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_
+from typing import Literal, Self
+
+import polars as pl
+
+from metaxy_fs.log.pruning import conjuncts_on
+from metaxy_fs.log.schema import column
+from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.metadata_store.backend import Backend, Query, Scan
+from metaxy_fs.metadata_store.chain import chain, not_found
+from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.spec import FeatureKey
+from metaxy_fs.versioning.latest import latest_rows
+
+
+@dataclass(frozen=True)
+class Read:
+    """The options of a read, checked."""
+
+    filters: pl.Expr | None = None
+    columns: tuple[str, ...] | None = None
+    latest_only: bool = False
+    all_versions: bool = False
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        filters: pl.Expr | Iterable[pl.Expr] | None,
+        columns: Sequence[str] | None,
+        latest_only: bool,
+        versions: Literal["current", "all"],
+    ) -> Self:
+        """Return the options, or say which of them has no meaning."""
+        if versions not in ("current", "all"):
+            raise ValueError(f'versions is "current" or "all", got {versions!r}.')
+        return cls(_one_predicate(filters), _column_names(columns), latest_only, versions == "all")
+
+
+
+def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> pl.LazyFrame:
+    """Return the rows that the first store of a chain which holds the feature has of it.
+
+    Raises:
+        FeatureNotFoundError: None does.
+        MetadataSchemaError: A column that the read names does not exist.
+    """
+    key, partition = _subject(feature, all_versions=read.all_versions)
+    id_columns = feature.spec.id_columns if isinstance(feature, Declared) else None
+    named = _named_columns(read, id_columns)
+    query = Query(key=key, partition=partition, columns=_enough(read, named, id_columns), prune=_prune(read, id_columns))
+    scan = first_scan(store, query, fallback=fallback)
+    if scan is None:
+        raise not_found(key, partition=partition, store=store, fallback=fallback)
+    _refuse_unknown(named, scan, key)
+    rows = latest_rows(scan.rows, id_columns=id_columns or scan.id_columns) if read.latest_only else scan.rows
+    rows = rows if read.filters is None else rows.filter(read.filters)
+    return rows if read.columns is None else rows.select(map(column, read.columns))
+
+
+def first_scan(store: Backend, query: Query, *, fallback: bool) -> Scan | None:
+    """Return what the first store of a chain which holds the feature has of it, None if none does."""
+    for candidate in chain(store, fallback=fallback):
+        scan = candidate.scan_rows(query)
+        if scan is not None:
+            _remember(candidate, query, scan)
+            return scan
+    return None
+
+
+def has_commit(store: Backend, feature: Declared | FeatureKey, *, fallback: bool) -> bool:
+    """Whether any store of a chain holds a commit of a feature."""
+    key, partition = _subject(feature, all_versions=False)
+    stores = chain(store, fallback=fallback)
+    if partition is None:
+        return any(candidate.stored_versions(key) for candidate in stores)
+    return any(candidate.has_version(key, partition) for candidate in stores)
+
+
+def _subject(feature: Declared | FeatureKey, *, all_versions: bool) -> tuple[FeatureKey, str | None]:
+    """Return whose rows are meant, and in which partition: in all where the declaration is unknown."""
+    if isinstance(feature, FeatureKey):
+        return feature, None
+    return feature.key, None if all_versions else feature.definition.partition
+
+
+def _named_columns(read: Read, id_columns: Sequence[str] | None) -> set[str]:
+    """Return the columns that a read cannot do without."""
+    filtered = [] if read.filters is None or _selects(read.filters) else read.filters.meta.root_names()
+    return {*(read.columns or ()), *filtered, *(id_columns or () if read.latest_only else ())}
+
+
+def _selects(filters: pl.Expr) -> bool:
+    """Whether a predicate picks its columns from those that there are."""
+    return filters.meta.has_multiple_outputs()
+
+
+def _enough(read: Read, named: set[str], id_columns: Sequence[str] | None) -> frozenset[str] | None:
+    """Return the columns that the answer is made from, None where it may be any."""
+    is_open = read.columns is None or (read.latest_only and id_columns is None)
+    return None if is_open or (read.filters is not None and _selects(read.filters)) else frozenset(named)
+
+
+def _refuse_unknown(named: set[str], scan: Scan, key: FeatureKey) -> None:
+    unknown = sorted(named.difference(scan.rows.collect_schema()))
+    if unknown:
+        raise MetadataSchemaError(f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {list(scan.columns)}.")
+
+
+def _prune(read: Read, id_columns: Sequence[str] | None) -> pl.Expr | None:
+    """Return what rows may be left out by: of a rewritten sample, only a test of its id is true of all rows or of none."""
+    if read.filters is None or not read.latest_only:
+        return read.filters
+    return conjuncts_on(read.filters, columns=set(id_columns or ()))
+
+
+def _remember(store: Backend, query: Query, scan: Scan) -> None:
+    """Let the store know the types that it holds, so that it can refuse a write that does not fit them."""
+    if query.partition is not None and not query.mark_partition:
+        store.seen.add(query.key, query.partition, scan.rows.collect_schema())
+
+
+def _one_predicate(filters: pl.Expr | Iterable[pl.Expr] | None) -> pl.Expr | None:
+    if filters is None:
+        return None
+    predicates = [filters] if isinstance(filters, pl.Expr) or not isinstance(filters, Iterable) else list(filters)
+    for predicate in predicates:
+        if not isinstance(predicate, pl.Expr):
+            raise TypeError(f"filters takes Polars expressions such as pl.col('sample_id') > 1, got {predicate!r}.")
+    return reduce(and_, predicates) if predicates else None
+
+
+def _column_names(columns: Sequence[str] | None) -> tuple[str, ...] | None:
+    if columns is None:
+        return None
+    if isinstance(columns, str) or not all(isinstance(column, str) for column in columns):
+        raise TypeError(f"columns takes a list of column names, got {columns!r}.")
+    if len(set(columns)) < len(columns):
+        raise MetadataSchemaError(f"columns names a column more than once: {list(columns)!r}.")
+    return tuple(columns)

@@ -1,0 +1,153 @@
+"""Which data versions do samples get, and which of them have to be computed?"""
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from metaxy_fs.errors import DependencyError, MetadataSchemaError
+from metaxy_fs.log.schema import widen
+from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.metadata_store.frames import (
+    FrameLike,
+    check_ids,
+    check_samples_with_versions,
+    samples_to_version,
+    show_samples,
+    to_frame,
+)
+from metaxy_fs.metadata_store.reading import Read, first_scan, scan_chain
+from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, STORED_DATA_VERSION
+from metaxy_fs.versioning.increment import Increment, compare, nothing_stored
+from metaxy_fs.versioning.latest import latest_rows
+from metaxy_fs.versioning.rows import data_version, is_missing, join_upstream, upstream_versions
+
+
+def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[str, pl.DataFrame]:
+    """Return the latest rows of every upstream feature by the string of its key."""
+    rows = _scan_upstream(store, feature, Read(latest_only=True), fallback=fallback)
+    return {str(key): frame.collect() for key, frame in rows.items()}
+
+
+def calculate(store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool) -> pl.DataFrame:
+    """Return samples with the data versions that follow from their upstream rows."""
+    _require_upstream(feature.spec)
+    samples = samples_to_version(sample_df, feature.spec)
+    return _with_versions(feature, samples, _upstream_versions(store, feature, fallback=fallback))
+
+
+def increment(store: Backend, feature: Declared, samples: FrameLike | None) -> Increment:
+    """Return what separates the samples of a feature from what the chain holds of them."""
+    expected = _expected(store, feature, samples)
+    scan = first_scan(store, Query(key=feature.key, partition=None, mark_partition=True), fallback=True)
+    ids = feature.spec.id_columns
+    if scan is None:
+        return nothing_stored(expected, id_columns=ids)
+    stored = latest_rows(scan.rows, id_columns=ids)
+    aligned, (stored,) = _same_id_types(expected, [stored], feature.spec)
+    return compare(aligned, stored, id_columns=ids, current=feature.definition, definitions=scan.definitions)
+
+
+def _expected(store: Backend, feature: Declared, samples: FrameLike | None) -> pl.DataFrame:
+    """Return the samples that there should be, with the versions that they should have."""
+    spec = feature.spec
+    if spec.is_root:
+        if samples is None:
+            raise DependencyError(
+                f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their versions: "
+                f"resolve_update(feature, samples=...) with {list(spec.id_columns)} and '{DATA_VERSION}'."
+            )
+        return _refuse_increment_columns(check_samples_with_versions(samples, spec), spec)
+    upstream = _upstream_versions(store, feature, fallback=True)
+    if samples is None:
+        return _with_versions(feature, _all_samples(upstream, spec), upstream)
+    given = to_frame(samples)
+    check_ids(given, spec)
+    return _with_versions(feature, _refuse_increment_columns(given.drop(DATA_VERSION, strict=False), spec), upstream)
+
+
+def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    for column in (STORED_DATA_VERSION, CHANGED_CONTAINERS):
+        if column in samples.columns:
+            raise MetadataSchemaError(f"The samples of feature '{spec.key}' have a column '{column}', which an increment adds; drop it.")
+    return samples
+
+
+def _require_upstream(spec: FeatureSpec) -> None:
+    if spec.is_root:
+        raise DependencyError(
+            f"Feature '{spec.key}' has no upstream features to calculate data versions from. Give its rows their versions, such as "
+            "a checksum of what each sample is made from, and write them with write_metadata."
+        )
+
+
+def _scan_upstream(
+    store: Backend, feature: Declared, read: Read, *, fallback: bool
+) -> dict[FeatureKey, pl.LazyFrame]:
+    """Return the rows of every upstream feature, those without a commit refused."""
+    rows = {}
+    for upstream in feature.graph.upstream(feature.spec):
+        declared = Declared(upstream, feature.graph)
+        try:
+            rows[upstream.key] = scan_chain(store, declared, read, fallback=fallback)
+        except LookupError as error:
+            raise DependencyError(f"Feature '{feature.key}' needs its upstream '{upstream.key}', which is missing. {error}") from error
+    return rows
+
+
+def _upstream_versions(store: Backend, feature: Declared, *, fallback: bool) -> dict[FeatureKey, pl.LazyFrame]:
+    """Return the ids and versions of the latest rows of every upstream feature."""
+    ids = feature.spec.id_columns
+    read = Read(columns=(*ids, DATA_VERSION), latest_only=True)
+    rows = _scan_upstream(store, feature, read, fallback=fallback)
+    specs = feature.graph.specs
+    return {key: upstream_versions(specs[key], frame, id_columns=ids) for key, frame in rows.items()}
+
+
+def _all_samples(upstream: Mapping[FeatureKey, pl.LazyFrame], spec: FeatureSpec) -> pl.DataFrame:
+    """Return every sample that any upstream feature has, in the order of first appearance."""
+    ids = [frame.select(spec.id_columns) for frame in upstream.values()]
+    first, rest = ids[0].collect(), ids[1:]
+    aligned, others = _same_id_types(first, rest, spec)
+    return pl.concat([aligned.lazy(), *others]).unique(maintain_order=True).collect()
+
+
+def _with_versions(
+    feature: Declared, samples: pl.DataFrame, upstream: Mapping[FeatureKey, pl.LazyFrame]
+) -> pl.DataFrame:
+    """Return the samples with their data versions, or say which of them lack an upstream row."""
+    ids = feature.spec.id_columns
+    aligned, frames = _same_id_types(samples.select(ids), list(upstream.values()), feature.spec)
+    joined = join_upstream(aligned.lazy(), dict(zip(upstream, frames, strict=True)), id_columns=ids).collect()
+    for key in upstream:
+        missing = joined.filter(is_missing(feature.graph.specs[key])).select(ids)
+        if missing.height:
+            raise DependencyError(
+                f"{missing.height} of {samples.height} samples of feature '{feature.key}' have no row in its upstream '{key}': "
+                f"{show_samples(missing)}. Write those rows first, or leave these samples out."
+            )
+    return samples.with_columns(joined.with_columns(data_version(feature.graph, feature.spec)).get_column(DATA_VERSION))
+
+
+def _same_id_types(
+    samples: pl.DataFrame, others: Sequence[pl.LazyFrame], spec: FeatureSpec
+) -> tuple[pl.DataFrame, list[pl.LazyFrame]]:
+    """Return all frames with id columns of one type each, so that they can be joined.
+
+    Raises:
+        MetadataSchemaError: There is no such type.
+    """
+    for column in spec.id_columns:
+        target = samples.schema[column]
+        for other in others:
+            dtype = other.collect_schema()[column]
+            common = widen(target, dtype)
+            if common is None:
+                raise MetadataSchemaError(
+                    f"The id column '{column}' of feature '{spec.key}' is {target} here and {dtype} in the rows to join with; cast it."
+                )
+            target = common
+        samples = samples.with_columns(pl.col(column).cast(target))
+        others = [other.with_columns(pl.col(column).cast(target)) for other in others]
+    return samples, list(others)
