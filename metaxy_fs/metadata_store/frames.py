@@ -67,10 +67,12 @@ def check_samples_with_versions(frame: FrameLike, spec: FeatureSpec) -> pl.DataF
         MetadataSchemaError: The id columns or the versions do not fit the feature.
     """
     samples = to_frame(frame)
-    _check_data_version(samples, spec)
+    _check_version_type(samples, spec)
     check_ids(samples, spec)
-    versions = pl.struct(pl.col(DATA_VERSION).struct.field(name) for name in spec.container_names)
-    return samples.with_columns(versions.alias(DATA_VERSION))
+    _check_versions(samples, spec)
+    if _container_names(samples) == spec.container_names:
+        return samples
+    return samples.with_columns(pl.struct(map(_versions_of, spec.container_names)).alias(DATA_VERSION))
 
 
 def samples_to_version(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
@@ -102,10 +104,11 @@ def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
                 f"{rows.columns}."
             )
         _check_id_type(column, rows.schema[column], spec)
-        if nulls := rows[column].null_count():
+        if nulls := rows.get_column(column).null_count():
             raise MetadataSchemaError(f"The id column '{column}' of feature '{spec.key}' is null in {nulls} of {rows.height} rows.")
-    if rows.select(spec.id_columns).n_unique() < rows.height:
-        repeated = rows.select(spec.id_columns).filter(rows.select(spec.id_columns).is_duplicated()).unique(maintain_order=True)
+    ids = rows.select(spec.id_columns)
+    if ids.n_unique() < ids.height:
+        repeated = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
         raise MetadataSchemaError(
             f"{repeated.height} samples of feature '{spec.key}' come more than once: {show_samples(repeated)}. One write holds one "
             "row a sample; keep one with df.unique(subset=..., keep='last'), or read with latest_only=True."
@@ -139,7 +142,7 @@ def _check_id_type(column: str, dtype: pl.DataType, spec: FeatureSpec) -> None:
         )
 
 
-def _check_data_version(rows: pl.DataFrame, spec: FeatureSpec) -> None:
+def _check_version_type(rows: pl.DataFrame, spec: FeatureSpec) -> None:
     expected = spec.container_names
     dtype = rows.schema.get(DATA_VERSION)
     if dtype is None:
@@ -147,7 +150,7 @@ def _check_data_version(rows: pl.DataFrame, spec: FeatureSpec) -> None:
             f"Rows of feature '{spec.key}' need a '{DATA_VERSION}' column, a struct of one text for each of {list(expected)}; there "
             f"are the columns {rows.columns}. calculate_data_versions adds it to features that have upstream features."
         )
-    if not isinstance(dtype, pl.Struct) or sorted(field.name for field in dtype.fields) != sorted(expected):
+    if not isinstance(dtype, pl.Struct) or sorted(_container_names(rows)) != sorted(expected):
         raise MetadataSchemaError(
             f"The '{DATA_VERSION}' of feature '{spec.key}' has to be a struct of exactly the containers {list(expected)}, it is {dtype}."
         )
@@ -156,16 +159,29 @@ def _check_data_version(rows: pl.DataFrame, spec: FeatureSpec) -> None:
             raise MetadataSchemaError(
                 f"The versions of container '{field.name}' of feature '{spec.key}' have the type {field.dtype}; versions are texts."
             )
-        _check_versions(rows, field.name, spec)
 
 
-def _check_versions(rows: pl.DataFrame, container: str, spec: FeatureSpec) -> None:
+def _check_versions(rows: pl.DataFrame, spec: FeatureSpec) -> None:
     """Versions become parts of a preimage, in which `|` separates one from the next."""
-    versions = pl.col(DATA_VERSION).struct.field(container)
-    is_bad = versions.is_null() | (versions == "") | versions.str.contains("|", literal=True)
-    bad = rows.lazy().filter(is_bad).select(versions).collect().to_series()
-    if bad.len():
-        raise MetadataSchemaError(
-            f"{bad.len()} of {rows.height} versions of container '{container}' of feature '{spec.key}' are null, empty or hold a "
-            f"'|', the first {bad[0]!r}; a version is a text without '|'."
-        )
+    counts = rows.select(_is_bad(name).sum().alias(name) for name in spec.container_names).row(0, named=True)
+    for name, count in counts.items():
+        if count:
+            first = rows.filter(_is_bad(name)).select(_versions_of(name)).item(0, 0)
+            raise MetadataSchemaError(
+                f"{count} of {rows.height} versions of container '{name}' of feature '{spec.key}' are null, empty or hold a '|', the "
+                f"first {first!r}; a version is a text without '|'."
+            )
+
+
+def _container_names(rows: pl.DataFrame) -> tuple[str, ...]:
+    dtype = rows.schema[DATA_VERSION]
+    return tuple(field.name for field in dtype.fields) if isinstance(dtype, pl.Struct) else ()
+
+
+def _versions_of(container: str) -> pl.Expr:
+    return pl.col(DATA_VERSION).struct.field(container)
+
+
+def _is_bad(container: str) -> pl.Expr:
+    versions = _versions_of(container)
+    return versions.is_null() | (versions == "") | versions.str.contains("|", literal=True)

@@ -4,6 +4,7 @@ Six verbs on objects below one root. Paths are relative to the root, with `/` be
 `metaxy_fs.log.layout` alone. Every implementation passes `metaxy_fs.testing.StorageSuite`.
 """
 
+import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,7 +25,8 @@ class Storage(ABC):
 
     Errors are those of `metaxy_fs.errors`, and every message names the root. Only `ObjectNotFoundError` from `get` and an empty
     listing prove absence; a root that is denied, missing its bucket, or out of reach raises another `StorageError`.
-    Instances may be shared between threads and used again after a fork.
+    Instances may be shared between threads and used again after a fork. Inside the class the verb `list` hides the type, hence
+    `builtins.list` in the annotations.
     """
 
     @property
@@ -51,7 +53,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def get_many(self, objects: Sequence[ObjectInfo]) -> list[bytes]:
+    def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         """Return whole objects of known sizes, in the order given, one request each and many at once.
 
         Raises:
@@ -60,11 +62,12 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def list(self, directory: str, *, limit: int | None = None) -> list[ObjectInfo]:
+    def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory (`""` is the root), sorted by path.
 
-        A directory is listed to its end before the next one in order is begun, so an object that was written to `a/` before one in
-        `b/` is seen whenever the latter is. A directory that does not exist is empty.
+        A listing is no snapshot, but it has an order: a directory is listed to its end before the next one is begun, so what was in
+        `b/` before the listing of `a/` ended is seen. Whoever deletes from `a/` only what has its successor in `b/` hides nothing.
+        A directory that does not exist is empty.
 
         Args:
             directory: A path without a trailing slash.
@@ -72,7 +75,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def list_directories(self, directory: str) -> list[str]:
+    def list_directories(self, directory: str) -> builtins.list[str]:
         """Return the names (not paths) of the directories directly below a directory, sorted; those that hold objects at least."""
 
     def local_path(self, path: str) -> str | None:

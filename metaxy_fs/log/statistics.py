@@ -1,0 +1,135 @@
+"""What does a manifest say about the values in each column of a data file?
+
+Bounds and null counts, taken from the frame before it is written. Every value is one that JSON holds exactly: dates,
+times and durations are their physical integers in the unit of the column. Whatever is absent is unknown, never wrong.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import polars as pl
+from polars.datatypes import DataTypeClass
+
+from metaxy_fs.log.schema import Path, column, instance, is_pattern
+
+Bound = int | float | str | bool | None
+
+MAX_CHARACTERS = 64
+MAX_EXACT = 2**53
+
+
+class ColumnStatistics(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
+    """What is known of one leaf of a data file; a leaf is a column, or a field at any depth of a struct column.
+
+    Attributes:
+        path: The names from the column down to the leaf.
+        nulls: Rows in which the leaf is null, those included in which a struct above it is.
+        min: No value is less; a string may be cut short.
+        max: No value is greater; a string may be cut and rounded up.
+    """
+
+    path: tuple[str, ...]
+    nulls: int
+    min: Bound = None
+    max: Bound = None
+
+
+def column_statistics(frame: pl.DataFrame) -> tuple[ColumnStatistics, ...]:
+    """Return the statistics of every leaf of a frame, in the order of its columns and their fields, by one query.
+
+    Floats have no bounds where a NaN or an infinity is among them; categoricals, enums, decimals, binaries and lists
+    never have any. A field whose name Polars reads as a pattern (`*`, `^a.*$`) has no statistics.
+
+    Example:
+        >>> column_statistics(pl.DataFrame({"x": [3, None, 1]}))
+        (ColumnStatistics(path=('x',), nulls=1, min=1, max=3),)
+    """
+    leaves = list(_leaves(frame.schema))
+    if not leaves:
+        return ()
+    queries = [query for index, (_, leaf, dtype) in enumerate(leaves) for query in _queries(index, leaf, dtype)]
+    found = frame.select(queries).row(0, named=True)
+    return tuple(
+        ColumnStatistics(path, found[f"{index}.nulls"], *_bounds(dtype, [found.get(f"{index}.{key}") for key in _KEYS]))
+        for index, (path, _, dtype) in enumerate(leaves)
+    )
+
+
+def exact_integers(statistics: Sequence[ColumnStatistics], *, rows: int) -> Callable[[Path], bool]:
+    """Return a question about one file for `unify`: are all integers at this path proven to lie within +-2**53?
+
+    A leaf that is null in all `rows` holds none. The index by path is made when it is first asked, which is seldom.
+    """
+    by_path: dict[Path, ColumnStatistics] = {}
+
+    def is_exact(path: Path) -> bool:
+        if not by_path:
+            by_path.update((leaf.path, leaf) for leaf in statistics)
+        if (leaf := by_path.get(path)) is None:
+            return False
+        return leaf.nulls == rows or all(isinstance(b, int) and abs(b) <= MAX_EXACT for b in (leaf.min, leaf.max))
+
+    return is_exact
+
+
+_KEYS = ("min", "max", "nan")
+
+
+def _leaves(schema: pl.Schema) -> Iterator[tuple[Path, pl.Expr, pl.DataType]]:
+    for name, dtype in schema.items():
+        yield from _leaves_of((name,), column(name), dtype)
+
+
+def _leaves_of(
+    path: Path, value: pl.Expr, dtype: pl.DataType | DataTypeClass
+) -> Iterator[tuple[Path, pl.Expr, pl.DataType]]:
+    if not isinstance(dtype, pl.Struct):
+        yield path, value, instance(dtype)
+        return
+    for field in dtype.fields:
+        if not is_pattern(field.name):
+            yield from _leaves_of((*path, field.name), value.struct.field(field.name), field.dtype)
+
+
+def _queries(index: int, leaf: pl.Expr, dtype: pl.DataType) -> Iterator[pl.Expr]:
+    yield leaf.null_count().alias(f"{index}.nulls")
+    if not _has_bounds(dtype):
+        return
+    least, greatest = leaf.min(), leaf.max()
+    if dtype.is_temporal():
+        least, greatest = least.to_physical(), greatest.to_physical()
+    yield least.alias(f"{index}.min")
+    yield greatest.alias(f"{index}.max")
+    if dtype.is_float():
+        yield leaf.is_nan().any().alias(f"{index}.nan")
+
+
+def _has_bounds(dtype: pl.DataType) -> bool:
+    return dtype.is_integer() or dtype.is_float() or dtype.is_temporal() or dtype in (pl.String, pl.Boolean)
+
+
+def _bounds(dtype: pl.DataType, found: Sequence[Any]) -> tuple[Bound, Bound]:
+    least, greatest, has_nan = found
+    if least is None or has_nan:
+        return None, None
+    if isinstance(least, str):
+        return least[:MAX_CHARACTERS], _cut_up(greatest)
+    if dtype.is_float() and not (math.isfinite(least) and math.isfinite(greatest)):
+        return None, None
+    # What msgspec reads back as an integer fits 64 bits, signed or not.
+    if dtype.is_integer() and not -(2**63) <= least <= greatest < 2**64:
+        return None, None
+    return least, greatest
+
+
+def _cut_up(text: str) -> str | None:
+    """Return a short string that is no less than a long one, or None where there is none."""
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    for end in range(MAX_CHARACTERS, 0, -1):
+        if (following := ord(text[end - 1]) + 1) <= 0x10FFFF:
+            # Between U+D7FF and U+E000 lie the surrogates, which no string holds.
+            return text[: end - 1] + chr(0xE000 if following == 0xD800 else following)
+    return None

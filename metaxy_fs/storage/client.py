@@ -1,0 +1,138 @@
+"""What differs between the filesystems that fsspec offers? The client of any of them, and the base of the special ones.
+
+A client speaks to one root by full paths, lets the filesystem's exceptions pass, and spends one request an object. It never asks
+`exists`, `info`, `glob`, `find` or `cat`, which spend more and answer from caches.
+"""
+
+import builtins
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from fsspec import AbstractFileSystem
+
+from metaxy_fs.storage.base import ObjectInfo
+from metaxy_fs.storage.paths import join
+from metaxy_fs.storage.walk import Entry, walk
+
+# The names under which filesystems tell when an object was written, the best first.
+_TIMES = ("LastModified", "last_modified", "modified", "mtime", "updated", "created")
+
+
+class Client:
+    """A root on any fsspec filesystem.
+
+    Args:
+        filesystem: A filesystem of this process.
+        root: The path of the root on it, without its protocol and without a trailing slash.
+    """
+
+    def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
+        self.filesystem = filesystem
+        self.root = root
+        # Most filesystems look and then write; this keeps the threads of one process apart at least.
+        self._lock = threading.Lock()
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write an object if the name is free, as far as the filesystem knows how to."""
+        with self._lock:
+            try:
+                self._create(path, data)
+            except FileNotFoundError:
+                # Filesystems with true directories want them made.
+                self.filesystem.makedirs(self.full(path).rpartition("/")[0], exist_ok=True)
+                self._create(path, data)
+
+    def get(self, path: str) -> bytes:
+        """Return a whole object of unknown size."""
+        return bytes(self.filesystem.cat_file(self.full(path)))
+
+    def get_starts(self, sizes: Mapping[str, int]) -> builtins.list[bytes | BaseException]:
+        """Return up to so many first bytes of each path, or what went wrong with it, in order."""
+        paths = [self.full(path) for path in sizes]
+        fetched = self.filesystem.cat_ranges(paths, [0] * len(paths), list(sizes.values()), on_error="return")
+        return list(fetched)
+
+    def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
+        """Return the objects at any depth below a directory, sorted by path."""
+        self.filesystem.invalidate_cache()
+        return walk(self._scan, directory, limit=limit)
+
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        """Return the names of the directories directly below a directory, sorted."""
+        self.filesystem.invalidate_cache()
+        return sorted(entry.name for entry in self._scan(directory) if entry.is_directory)
+
+    def full(self, path: str) -> str:
+        """Return a path as the filesystem knows it."""
+        return join(self.root, path) if path else self.root
+
+    def _create(self, path: str, data: bytes) -> None:
+        self.filesystem.pipe_file(self.full(path), data, mode="create")
+
+    def _scan(self, directory: str) -> builtins.list[Entry]:
+        try:
+            found = self.filesystem.ls(self.full(directory), detail=True)
+        except FileNotFoundError:
+            return []
+        return [entry for info in found if (entry := _entry(info, parent=self.full(directory))) is not None]
+
+
+class CachedClient(Client):
+    """A root behind one of fsspec's caches of whole files: objects never change, so theirs may be read from it.
+
+    Writes and listings go past the cache. Its `pipe_file` overwrites, and its listings are those of an earlier time.
+    """
+
+    def __init__(self, filesystem: AbstractFileSystem, root: str, *, target: Client) -> None:
+        super().__init__(filesystem, root)
+        self._target = target
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write an object if the name is free, past the cache."""
+        self._target.put(path, data)
+
+    def get_starts(self, sizes: Mapping[str, int]) -> builtins.list[bytes | BaseException]:
+        """Return up to so many first bytes of each path, or what went wrong with it, one by one."""
+        return [self._get_start(path, size) for path, size in sizes.items()]
+
+    def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
+        """Return the objects at any depth below a directory, past the cache."""
+        return self._target.list(directory, limit=limit)
+
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        """Return the names of the directories directly below a directory, past the cache."""
+        return self._target.list_directories(directory)
+
+    def _get_start(self, path: str, size: int) -> bytes | BaseException:
+        try:
+            return self.get(path)[:size]
+        except Exception as error:  # noqa: BLE001  # handed on as a value, as `cat_ranges` does
+            return error
+
+
+def keep_objects(infos: Iterable[ObjectInfo], *, directory: str) -> builtins.list[ObjectInfo]:
+    """Return what is an object: not the empty `directory/` with which consoles mark a directory."""
+    return [info for info in infos if info.path and (info.size or not info.path.endswith("/")) and info.path != f"{directory}/"]
+
+
+def _entry(info: Mapping[str, Any], *, parent: str) -> Entry | None:
+    prefix = f"{parent.strip('/')}/" if parent.strip("/") else ""
+    full = str(info["name"]).strip("/")
+    name = full.removeprefix(prefix)
+    # `ls` of a file answers with the file itself.
+    if not full.startswith(prefix) or not name:
+        return None
+    return Entry(name, info["type"] == "directory", _describer(info))
+
+
+def _describer(info: Mapping[str, Any]) -> Callable[[str], ObjectInfo]:
+    return lambda path: ObjectInfo(path, int(info.get("size") or 0), _modified(info))
+
+
+def _modified(info: Mapping[str, Any]) -> datetime | None:
+    given = next((info[name] for name in _TIMES if info.get(name) is not None), None)
+    if isinstance(given, datetime):
+        return given if given.tzinfo else given.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(given, UTC) if isinstance(given, int | float) else None

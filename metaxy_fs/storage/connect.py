@@ -1,0 +1,70 @@
+"""How is the client of a root made from its URL, or from a filesystem that the user made?"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.cached import CachingFileSystem
+
+from metaxy_fs.storage import gcs, s3
+from metaxy_fs.storage.client import CachedClient, Client
+
+# fsspec keeps one instance for all who ask with the same options. Those that share it would share its directory cache, which hides
+# what other processes write, and would see each other's settings.
+_PRIVATE = {"skip_instance_cache": True}
+_NO_LISTINGS = {"use_listings_cache": False}
+
+
+def connect(url: str, storage_options: Mapping[str, Any]) -> Client:
+    """Return the client of a root, on a filesystem that nobody else uses. Sends nothing."""
+    protocols = protocols_of(url)
+    if len(protocols) > 1:
+        filesystem, root = url_to_fs(url, **_chained_options(protocols, storage_options))
+    elif protocols[0] in gcs.PROTOCOLS:
+        filesystem, root = gcs.connect(url, storage_options)
+    else:
+        filesystem, root = url_to_fs(url, **_options(protocols[0], storage_options))
+    if protocols[-1] in s3.PROTOCOLS:
+        s3.bound_attempts(_innermost(filesystem))
+    return client_of(filesystem, root)
+
+
+def client_of(filesystem: AbstractFileSystem, root: str) -> Client:
+    """Return the client that knows a filesystem best."""
+    path = root.rstrip("/")
+    if isinstance(filesystem, CachingFileSystem):
+        return CachedClient(filesystem, path, target=client_of(filesystem.fs, path))
+    if s3.speaks_s3(filesystem):
+        return s3.S3Client(filesystem, path)
+    if gcs.speaks_gcs(filesystem):
+        return gcs.GCSClient(filesystem, path)
+    return Client(filesystem, path)
+
+
+def protocols_of(url: str) -> list[str]:
+    """Return the protocols of a URL, several if it is chained, the outermost first.
+
+    Examples:
+        >>> protocols_of("simplecache::s3://bucket/prefix")
+        ['simplecache', 's3']
+    """
+    return [part.partition("://")[0] for part in url.split("::")]
+
+
+def _options(protocol: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
+    if protocol in s3.PROTOCOLS:
+        return {**s3.connection_options(storage_options), **_NO_LISTINGS, **_PRIVATE}
+    if protocol in gcs.PROTOCOLS:
+        return {**gcs.connection_options(storage_options), **_NO_LISTINGS, **_PRIVATE}
+    return {**storage_options, **_PRIVATE}
+
+
+def _chained_options(protocols: list[str], storage_options: Mapping[str, Any]) -> dict[str, Any]:
+    # fsspec takes the options of each protocol under its name, and hands all others to the outermost.
+    named = {protocol: _options(protocol, storage_options.get(protocol) or {}) for protocol in protocols}
+    return {**storage_options, **named}
+
+
+def _innermost(filesystem: AbstractFileSystem) -> AbstractFileSystem:
+    return _innermost(filesystem.fs) if isinstance(filesystem, CachingFileSystem) else filesystem

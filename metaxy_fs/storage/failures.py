@@ -1,0 +1,98 @@
+"""What did a client's exception say about the object and the root?
+
+s3fs and gcsfs raise a dozen types for the same few answers, and either may stand behind another filesystem. None of them is
+imported here: their exceptions are known by what they carry.
+"""
+
+from collections.abc import Mapping
+from enum import Enum, auto
+
+
+class Failure(Enum):
+    """What the root answered, as far as the caller's reaction differs."""
+
+    TAKEN = auto()
+    """A put-if-absent met an object of that name."""
+    NO_OBJECT = auto()
+    """The root is there, the object is not."""
+    NO_ROOT = auto()
+    """The bucket is not there."""
+    NOTHING = auto()
+    """The object or the bucket is not there; another question must tell which."""
+    REFUSED = auto()
+    """The credentials are missing, wrong, or not enough."""
+    EMPTY_RANGE = auto()
+    """A range that starts with the first byte holds none: the object is empty."""
+    UNKNOWN = auto()
+    """Anything else: unreachable, too slow, broken. It says nothing about the object."""
+
+
+_BY_STATUS = {
+    401: Failure.REFUSED,
+    403: Failure.REFUSED,
+    404: Failure.NOTHING,
+    412: Failure.TAKEN,
+    416: Failure.EMPTY_RANGE,
+}
+_BY_S3_CODE = {
+    "NoSuchKey": Failure.NO_OBJECT,
+    "NoSuchBucket": Failure.NO_ROOT,
+    "PreconditionFailed": Failure.TAKEN,
+    "InvalidRange": Failure.EMPTY_RANGE,
+    # Refusals that come with status 400.
+    "ExpiredToken": Failure.REFUSED,
+    "InvalidAccessKeyId": Failure.REFUSED,
+    "InvalidSecurity": Failure.REFUSED,
+    "InvalidToken": Failure.REFUSED,
+    "SignatureDoesNotMatch": Failure.REFUSED,
+    "TokenRefreshRequired": Failure.REFUSED,
+    # An attempt that was repeated may have completed the upload before: its status 404 says nothing about the object.
+    "NoSuchUpload": Failure.UNKNOWN,
+}
+_BOTOCORE_CREDENTIAL_ERRORS = {
+    "CredentialRetrievalError",
+    "NoAuthTokenError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+    "SSOTokenLoadError",
+    "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
+}
+
+
+def failure_of(error: Exception) -> Failure:
+    """Sort an exception of any filesystem."""
+    return _s3_failure(error) or _gcs_failure(error) or _builtin_failure(error)
+
+
+def _s3_failure(error: Exception) -> Failure | None:
+    if type(error).__name__ in _BOTOCORE_CREDENTIAL_ERRORS:
+        return Failure.REFUSED
+    # s3fs makes builtin exceptions of botocore's, some of them misleading, and keeps the original as the cause.
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    if not isinstance(response, Mapping) or "Error" not in response:
+        return None
+    code = str(response["Error"].get("Code"))
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return _BY_S3_CODE.get(code) or _BY_STATUS.get(status, Failure.UNKNOWN)
+
+
+def _gcs_failure(error: Exception) -> Failure | None:
+    module = type(error).__module__
+    if module == "google.auth.exceptions":
+        return Failure.UNKNOWN if type(error).__name__ == "TransportError" else Failure.REFUSED
+    if module.startswith("gcsfs") and hasattr(error, "code"):
+        return _BY_STATUS.get(int(error.code or 0), Failure.UNKNOWN)
+    # gcsfs tells a refusal by the first word of a plain OSError.
+    return Failure.REFUSED if type(error) is OSError and str(error).startswith("Forbidden") else None
+
+
+def _builtin_failure(error: Exception) -> Failure:
+    if isinstance(error, FileExistsError):
+        return Failure.TAKEN
+    if isinstance(error, FileNotFoundError):
+        return Failure.NOTHING
+    if isinstance(error, PermissionError):
+        return Failure.REFUSED
+    return Failure.UNKNOWN

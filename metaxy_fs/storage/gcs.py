@@ -1,0 +1,110 @@
+"""How is a bucket of GCS read, written and listed through gcsfs?"""
+
+import asyncio
+import builtins
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from fsspec import AbstractFileSystem
+
+from metaxy_fs.storage.base import ObjectInfo
+from metaxy_fs.storage.client import Client, keep_objects
+
+PROTOCOLS = frozenset({"gs", "gcs"})
+_PAGE = 1000
+_CONNECT_SECONDS = 5
+_READ_SECONDS = 60
+
+
+class GCSClient(Client):
+    """A root on gcsfs: one request for each put and get, one for each 1,000 listed objects."""
+
+    def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
+        super().__init__(filesystem, root)
+        self._bucket, key, _ = filesystem.split_path(root)
+        self._prefix = f"{key.strip('/')}/" if key.strip("/") else ""
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write an object if the name is free: the server decides."""
+        self._create(path, data)
+
+    def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
+        """Return the objects at any depth below a directory, sorted by path."""
+        found: list[ObjectInfo] = []
+        fields = "nextPageToken,items(name,size,timeCreated)"
+        for page in self._pages(directory, maxResults=_PAGE if limit is None else min(limit, _PAGE), fields=fields):
+            found += keep_objects(map(self._info, page.get("items", ())), directory=directory)
+            if limit is not None and len(found) >= limit:
+                break
+        return sorted(found, key=_path)[:limit]
+
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        """Return the names of the directories directly below a directory, sorted."""
+        start = len(self._key(directory))
+        pages = self._pages(directory, delimiter="/", fields="nextPageToken,prefixes")
+        return sorted(name for page in pages for prefix in page.get("prefixes", ()) if (name := prefix[start:-1]))
+
+    def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
+        arguments["prefix"] = self._key(directory) or None
+        while True:
+            page = self.filesystem.call("GET", "b/{}/o", self._bucket, json_out=True, **arguments)
+            yield page
+            if not page.get("nextPageToken"):
+                return
+            arguments["pageToken"] = page["nextPageToken"]
+
+    def _key(self, directory: str) -> str:
+        return f"{self._prefix}{directory}/" if directory else self._prefix
+
+    def _info(self, item: Mapping[str, Any]) -> ObjectInfo:
+        return ObjectInfo(item["name"][len(self._prefix) :], int(item["size"]), datetime.fromisoformat(item["timeCreated"]))
+
+
+def speaks_gcs(filesystem: AbstractFileSystem) -> bool:
+    """Whether a filesystem is gcsfs, or like it enough."""
+    protocol = filesystem.protocol
+    return bool(PROTOCOLS & {protocol, *protocol} if isinstance(protocol, tuple) else {protocol}) and hasattr(filesystem, "call")
+
+
+def connect(url: str, storage_options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
+    """Return a private gcsfs filesystem and the path of the root.
+
+    The class is that of the JSON interface. The one that fsspec would choose asks another interface for the layout of the bucket
+    before the first request, and in buckets of one zone shows an object while it is still being written.
+    """
+    from gcsfs.core import GCSFileSystem  # noqa: PLC0415  # an optional extra
+
+    filesystem = GCSFileSystem(**connection_options(storage_options), skip_instance_cache=True, use_listings_cache=False)
+    return filesystem, str(GCSFileSystem._strip_protocol(url))  # noqa: SLF001  # fsspec has no other name for it
+
+
+def connection_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with the time limits that the user has not chosen."""
+    import aiohttp  # noqa: PLC0415  # comes with the optional extra
+
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
+    session = {"middlewares": (_give_up_unreachable,), **(storage_options.get("session_kwargs") or {})}
+    return {"requests_timeout": limits, **storage_options, "session_kwargs": session}
+
+
+class EndpointUnreachableError(Exception):
+    """No connection to the endpoint could be made, twice."""
+
+
+async def _give_up_unreachable(request: Any, send: Any) -> Any:
+    """Try a connection twice: gcsfs, which does not know this error, would go on for half a minute."""
+    import aiohttp  # noqa: PLC0415  # comes with the optional extra
+
+    try:
+        return await send(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        await asyncio.sleep(1)
+    try:
+        return await send(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise EndpointUnreachableError(str(error)) from error
+
+
+def _path(info: ObjectInfo) -> str:
+    return info.path

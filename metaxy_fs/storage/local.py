@@ -1,0 +1,239 @@
+"""How are objects kept as files of a local (or mounted) file system, all or nothing, and safe from a loss of power?
+
+Theory of operation. A put writes a temporary file, syncs it, links it to its final name, and syncs the directory. `link` is the one
+call of POSIX that makes a whole file appear under a name only if the name is free; a rename would overwrite, an exclusive open would
+show a half-written file. In this order no crash leaves a name without its bytes: the bytes are on disk before the name exists. A
+crash before the last sync may lose the name, but then `put` had not returned.
+"""
+
+import builtins
+import errno
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
+from metaxy_fs.ids import random_token
+from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.paths import check_directory, check_path
+from metaxy_fs.storage.walk import Entry, walk
+
+TEMPORARY_PREFIX = ".tmp-"
+"""Files of this name are puts under way or cut short; listings leave them out."""
+
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
+class LocalStorage(Storage):
+    """Objects as files below a directory, which the first write creates.
+
+    Args:
+        root: The directory; `~` is the home of the user, a relative path starts at the working directory of this moment.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self._root = os.path.abspath(os.path.expanduser(root))
+        self._prefix = os.path.join(self._root, "")
+        # Directories whose names this instance has synced up to the root; see `_settle`.
+        self._settled: set[str] = set()
+
+    @property
+    def location(self) -> str:
+        return self._root
+
+    @property
+    def keeps_existing(self) -> bool:
+        return True
+
+    def local_path(self, path: str) -> str:
+        return self._prefix + check_path(path, location=self.location)
+
+    def put(self, path: str, data: bytes) -> None:
+        target = self.local_path(path)
+        directory, name = os.path.split(target)
+        if name.startswith(TEMPORARY_PREFIX):
+            raise StorageError(f"cannot write {path!r} in {self.location}: names of that form are temporary files")
+        try:
+            self._settle(directory)
+            temporary = self._write_temporary(directory, data)
+            self._publish(temporary, target, path)
+        except ObjectExistsError:
+            # The winner may have died before it synced the name, and the caller may take this error for proof that the object is there.
+            self._synced(directory, path)
+            raise
+        except StorageError:
+            raise
+        except OSError as error:
+            raise self._explained("write", path, error) from error
+        self._synced(directory, path)
+
+    def get(self, path: str) -> bytes:
+        try:
+            with open(self.local_path(path), "rb", buffering=0) as file:
+                return file.readall()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            self._check_root("read", path)
+            raise ObjectNotFoundError(f"cannot read {path!r} in {self.location}: no such object") from error
+        except OSError as error:
+            raise self._explained("read", path, error) from error
+
+    def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
+        return [self._get_sized(info) for info in objects]
+
+    def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
+        check_directory(directory, location=self.location)
+        try:
+            return walk(self._scan, directory, limit=limit)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise self._explained("list", directory, error) from error
+
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        check_directory(directory, location=self.location)
+        return sorted(entry.name for entry in self._scan(directory) if entry.is_directory)
+
+    def __repr__(self) -> str:
+        return f"LocalStorage({self._root!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_settled": set()}
+
+    def _settle(self, directory: str) -> None:
+        """Make a directory, and make its name survive a crash, and those of its parents up to the root.
+
+        A directory that exists may be the work of another process which has not synced it yet, so its parents are synced once by each
+        instance, not only by its maker. After that this costs nothing.
+        """
+        if directory in self._settled:
+            return
+        _make_directories(directory)
+        while len(directory) > len(self._root):
+            parent = os.path.dirname(directory)
+            _sync_directory(parent)
+            self._settled.add(directory)
+            directory = parent
+        self._settled.add(directory)
+
+    def _write_temporary(self, directory: str, data: bytes) -> str:
+        # In the same directory, because a link cannot cross file systems.
+        temporary = os.path.join(directory, f"{TEMPORARY_PREFIX}{random_token()}")
+        try:
+            _write_synced(temporary, data)
+        except FileNotFoundError:
+            # Somebody removed the directory that this instance had made.
+            self._settled.clear()
+            self._settle(directory)
+            _write_synced(temporary, data)
+        return temporary
+
+    def _publish(self, temporary: str, target: str, path: str) -> None:
+        try:
+            os.link(temporary, target)
+        except FileExistsError as error:
+            raise ObjectExistsError(f"cannot write {path!r} in {self.location}: an object of that name exists") from error
+        except OSError as error:
+            if error.errno in _NO_HARD_LINKS:
+                raise StorageError(
+                    f"cannot write {path!r} in {self.location}: its file system has no hard links ({error.strerror}), without which"
+                    " two writers could overwrite each other; use another file system"
+                ) from error
+            raise
+        finally:
+            os.unlink(temporary)
+
+    def _synced(self, directory: str, path: str) -> None:
+        try:
+            # Until this returns, a crash may lose the name that `link` made.
+            _sync_directory(directory)
+        except OSError as error:
+            raise StorageError(
+                f"cannot make {path!r} in {self.location} durable: {error.strerror}; it may be lost in a crash, `get` tells"
+            ) from error
+
+    def _get_sized(self, info: ObjectInfo) -> bytes:
+        data = self.get(info.path)
+        if len(data) != info.size:
+            raise CorruptObjectError(f"{info.path!r} in {self.location} holds {len(data)} bytes, expected {info.size}")
+        return data
+
+    def _scan(self, directory: str) -> builtins.list[Entry]:
+        try:
+            with os.scandir(self._prefix + directory) as entries:
+                return [_entry(entry) for entry in entries if not entry.name.startswith(TEMPORARY_PREFIX)]
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_root("list", directory)
+            return []
+        except OSError as error:
+            raise self._explained("list", directory, error) from error
+
+    def _check_root(self, verb: str, path: str) -> None:
+        # A root that is a file answers as if there were nothing; it is a mistake, not an empty root.
+        if os.path.lexists(self._root) and not os.path.isdir(self._root):
+            raise StorageError(f"cannot {verb} {path!r} in {self.location}: the root is not a directory")
+
+    def _explained(self, verb: str, path: str, error: OSError) -> StorageError:
+        kind = StorageAccessError if error.errno in _REFUSED else StorageError
+        return kind(f"cannot {verb} {path!r} in {self.location}: {error.strerror or error}")
+
+
+def _make_directories(directory: str) -> None:
+    """Make a directory and its parents, and sync the parent of each that is new, the topmost first."""
+    if os.path.isdir(directory):
+        return
+    parent = os.path.dirname(directory)
+    if parent != directory:
+        _make_directories(parent)
+    try:
+        os.mkdir(directory)
+    except FileExistsError:
+        # Another writer was faster. Anything else of that name is an error.
+        if not os.path.isdir(directory):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory) from None
+    # A crash before this loses the directory, and with it every object that is put there later.
+    _sync_directory(parent)
+
+
+def _write_synced(path: str, data: bytes) -> None:
+    # 0o666 less the umask, as for any new file; the modules of the library for temporary files make theirs private.
+    descriptor = os.open(path, _CREATE, 0o666)
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            _write_all(file, data)
+            # Before the file has its name: a crash between the two would leave an empty or torn object.
+            os.fsync(file.fileno())
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _write_all(file: Any, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        # One write moves at most 2 GiB.
+        rest = rest[file.write(rest) :]
+
+
+def _sync_directory(directory: str) -> None:
+    if os.name == "nt":
+        # Windows cannot open a directory for that; NTFS keeps names in its journal.
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _entry(entry: "os.DirEntry[str]") -> Entry:
+    def describe(path: str) -> ObjectInfo | None:
+        try:
+            status = entry.stat()
+        except FileNotFoundError:
+            return None
+        return ObjectInfo(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    return Entry(entry.name, entry.is_dir(), describe)

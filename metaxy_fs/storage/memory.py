@@ -1,0 +1,87 @@
+"""How are objects kept in the memory of one process?"""
+
+import builtins
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple, NoReturn
+
+from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError
+from metaxy_fs.ids import wall_clock
+from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.paths import check_directory, check_path
+
+
+class _Object(NamedTuple):
+    data: bytes
+    written: datetime
+
+
+class MemoryStorage(Storage):
+    """Objects in a dictionary, gone with the instance; a fork takes a copy of its own.
+
+    Args:
+        wall: Gives the time of a write in microseconds since 1970 (UTC), which `ObjectInfo.modified` then tells.
+    """
+
+    def __init__(self, *, wall: Callable[[], int] = wall_clock) -> None:
+        self._objects: dict[str, _Object] = {}
+        self._wall = wall
+        # `put` looks and writes; two threads between the two would both win.
+        self._lock = threading.Lock()
+
+    @property
+    def location(self) -> str:
+        return "memory"
+
+    @property
+    def keeps_existing(self) -> bool:
+        return True
+
+    def put(self, path: str, data: bytes) -> None:
+        check_path(path, location=self.location)
+        with self._lock:
+            if path in self._objects:
+                raise ObjectExistsError(f"cannot write {path!r} in {self.location}: an object of that name exists")
+            self._objects[path] = _Object(bytes(data), datetime.fromtimestamp(self._wall() / 1_000_000, UTC))
+
+    def get(self, path: str) -> bytes:
+        check_path(path, location=self.location)
+        try:
+            return self._objects[path].data
+        except KeyError:
+            raise ObjectNotFoundError(f"cannot read {path!r} in {self.location}: no such object") from None
+
+    def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
+        return [self._get_sized(info) for info in objects]
+
+    def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
+        below = self._below(directory)
+        return [ObjectInfo(path, len(held.data), held.written) for path, held in below[:limit]]
+
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        start = len(_prefix(directory))
+        return sorted({path[start:].split("/")[0] for path, _ in self._below(directory) if "/" in path[start:]})
+
+    def __repr__(self) -> str:
+        return "MemoryStorage('memory')"
+
+    def __reduce__(self) -> NoReturn:
+        # A copy in another process would take writes that nobody else ever sees.
+        raise TypeError("a MemoryStorage lives in one process and cannot be pickled: use a local directory to share objects")
+
+    def _below(self, directory: str) -> builtins.list[tuple[str, _Object]]:
+        check_directory(directory, location=self.location)
+        prefix = _prefix(directory)
+        with self._lock:
+            return sorted((path, held) for path, held in self._objects.items() if path.startswith(prefix))
+
+    def _get_sized(self, info: ObjectInfo) -> bytes:
+        data = self.get(info.path)
+        if len(data) != info.size:
+            raise CorruptObjectError(f"{info.path!r} in {self.location} holds {len(data)} bytes, expected {info.size}")
+        return data
+
+
+def _prefix(directory: str) -> str:
+    return f"{directory}/" if directory else ""

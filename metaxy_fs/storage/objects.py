@@ -1,0 +1,211 @@
+"""How are objects kept in an object store, or wherever else fsspec reaches?
+
+The storage keeps a connection for each process and turns exceptions into those of `metaxy_fs.errors`; the client of its filesystem
+knows the requests.
+"""
+
+import builtins
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, NamedTuple
+
+from fsspec import AbstractFileSystem
+
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    MetaxyError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageAccessError,
+    StorageError,
+)
+from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.client import Client
+from metaxy_fs.storage.connect import client_of, connect
+from metaxy_fs.storage.failures import Failure, failure_of
+from metaxy_fs.storage.paths import check_directory, check_path
+from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
+
+# Enough at once to fill the pool of connections, few enough to bound what is asked in vain after a refusal.
+_BATCH = 128
+_LONGEST_REASON = 500
+
+
+class _Connection(NamedTuple):
+    pid: int
+    client: Client
+
+
+class ObjectStorage(Storage):
+    """Objects below a URL of fsspec, or below a path on a filesystem that the user made.
+
+    Connects with the first request, once in each process. A filesystem that the user made is used as it is by the process that made
+    it; after a fork, the other process makes one with the same arguments.
+
+    Args:
+        root: A URL; with `filesystem` a path on it, or a URL of its protocol.
+        storage_options: Handed on to the filesystem that the URL names.
+        filesystem: A filesystem of fsspec, for synchronous use.
+
+    Raises:
+        ValueError: The filesystem is for asynchronous use.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        filesystem: AbstractFileSystem | None = None,
+    ) -> None:
+        if getattr(filesystem, "asynchronous", False):
+            raise ValueError("expected a filesystem for synchronous use, got one made with asynchronous=True")
+        self._root = root if filesystem is None else str(filesystem._strip_protocol(root))  # noqa: SLF001  # its only name
+        self._options = dict(storage_options or {})
+        self._filesystem = filesystem
+        self._prepare()
+
+    @property
+    def location(self) -> str:
+        """The root without credentials."""
+        return self._location
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write an object if the name is free, in one request."""
+        check_path(path, location=self.location)
+        with self._explained("write", path):
+            self._client().put(path, data)
+
+    def get(self, path: str) -> bytes:
+        """Return the whole object, in one request."""
+        check_path(path, location=self.location)
+        with self._explained("read", path):
+            try:
+                return self._client().get(path)
+            except Exception as error:
+                if failure_of(error) is Failure.EMPTY_RANGE:
+                    return b""
+                raise
+
+    def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
+        """Return whole objects of known sizes, 128 requests at once."""
+        remaining = iter(objects)
+        found: list[bytes] = []
+        while batch := list(islice(remaining, _BATCH)):
+            found += self._get_batch(batch)
+        return found
+
+    def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
+        """Return the objects at any depth below a directory, one request for each 1,000 on S3 and GCS."""
+        check_directory(directory, location=self.location)
+        with self._explained("list", directory):
+            return self._client().list(directory, limit=limit)
+
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        """Return the names of the directories directly below a directory, sorted."""
+        check_directory(directory, location=self.location)
+        with self._explained("list", directory):
+            return self._client().list_directories(directory)
+
+    def __repr__(self) -> str:
+        return f"ObjectStorage({self.location!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_root": self._root, "_options": self._options, "_filesystem": self._filesystem}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        url, options = self._root, self._options
+        if self._filesystem is not None:
+            url, options = self._filesystem.unstrip_protocol(self._root), self._filesystem.storage_options
+        self._location = redact(url.rstrip("/"))
+        self._secrets = secrets_of(url, options)
+        self._made_by = getattr(self._filesystem, "_pid", os.getpid())
+        self._connections: list[_Connection] = []
+        self._lock = (os.getpid(), threading.Lock())
+
+    def _client(self) -> Client:
+        connections = self._connections
+        if connections and connections[-1].pid == os.getpid():
+            return connections[-1].client
+        with self._lock_of_this_process():
+            if not connections or connections[-1].pid != os.getpid():
+                # An inherited client is never let go: closing its sockets here would tell the server to close those of the parent.
+                connections.append(_Connection(os.getpid(), self._connect()))
+        return connections[-1].client
+
+    def _lock_of_this_process(self) -> threading.Lock:
+        # Another thread may have held the lock at the time of the fork, and there is none in the child to release it.
+        if self._lock[0] != os.getpid():
+            self._lock = (os.getpid(), threading.Lock())
+        return self._lock[1]
+
+    def _connect(self) -> Client:
+        if (filesystem := self._filesystem) is None:
+            return connect(self._root, self._options)
+        if self._made_by != os.getpid():
+            filesystem = type(filesystem)(*filesystem.storage_args, **filesystem.storage_options)
+        return client_of(filesystem, self._root)
+
+    def _get_batch(self, batch: Sequence[ObjectInfo]) -> "builtins.list[bytes]":
+        for info in batch:
+            check_path(info.path, location=self.location)
+        with self._explained("read", batch[0].path):
+            # One byte more than expected tells an object that is too long, and bounds what a hostile one can cost.
+            starts = self._client().get_starts({info.path: info.size + 1 for info in batch})
+        return [self._checked(info, start) for info, start in zip(batch, starts, strict=True)]
+
+    def _checked(self, info: ObjectInfo, start: bytes | BaseException) -> bytes:
+        if isinstance(start, Exception) and failure_of(start) is Failure.EMPTY_RANGE:
+            start = b""
+        if isinstance(start, BaseException):
+            with self._explained("read", info.path):
+                raise start
+        if len(start) != info.size:
+            held = f"more than {info.size}" if len(start) > info.size else len(start)
+            raise CorruptObjectError(f"{info.path!r} in {self.location} holds {held} bytes, expected {info.size}")
+        return bytes(start)
+
+    @contextmanager
+    def _explained(self, verb: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except MetaxyError:
+            raise
+        except Exception as error:
+            # The original exception helps, but not at the price of a credential in a log.
+            raise self._error(verb, path, error) from None if reveals(error, self._secrets) else error
+
+    def _error(self, verb: str, path: str, error: Exception) -> StorageError:
+        failure, error = self._diagnosed(verb, error)
+        what = f"cannot {verb} {path!r} in {self.location}"
+        if failure is Failure.TAKEN and verb == "write":
+            return ObjectExistsError(f"{what}: an object of that name exists")
+        if failure is Failure.NO_OBJECT and verb == "read":
+            return ObjectNotFoundError(f"{what}: no such object")
+        if failure in {Failure.NO_ROOT, Failure.NOTHING}:
+            return StorageError(f"{what}: the bucket does not exist; create it, or correct the root ({self._reason(error)})")
+        if failure is Failure.REFUSED:
+            return StorageAccessError(f"{what}: refused, check the credentials and their permissions ({self._reason(error)})")
+        return StorageError(f"{what}: {self._reason(error)}")
+
+    def _diagnosed(self, verb: str, error: Exception) -> tuple[Failure, Exception]:
+        failure = failure_of(error)
+        if failure is Failure.NOTHING and verb == "read":
+            # The object or the bucket is missing. Only the former is an answer, and a listing of the latter tells.
+            try:
+                self._client().list("", limit=1)
+            except Exception as missing:  # noqa: BLE001  # sorted like the first
+                return failure_of(missing), missing
+            return Failure.NO_OBJECT, error
+        return failure, error
+
+    def _reason(self, error: Exception) -> str:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return conceal(redact(reason), self._secrets)[:_LONGEST_REASON]

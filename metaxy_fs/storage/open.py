@@ -1,0 +1,98 @@
+"""Which storage does a root name?"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.local import LocalStorage
+from metaxy_fs.storage.redaction import redact
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_LOCAL_PROTOCOLS = ("file://", "local://")
+# Two characters at least: `C:\data` is a drive.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::.*)?://", re.DOTALL)
+_URL_THROUGH_PATHLIB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\](?![/\\])")
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+
+
+def open_storage(
+    root: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    filesystem: "AbstractFileSystem | None" = None,
+) -> Storage:
+    """Return the storage that a root names. Nothing is sent, made or looked up before the first use.
+
+    Args:
+        root: A path of the local file system (`~` is expanded), or a URL of any protocol of fsspec, chained ones too.
+        storage_options: Handed on untouched to the filesystem of a URL.
+        filesystem: A filesystem of fsspec to use; `root` is then a path on it, or a URL of its protocol.
+
+    Raises:
+        ImportError: The protocol needs a package that is not installed; the message names it.
+        ValueError: The protocol is unknown, the URL names no bucket, or the options are not for this kind of root.
+
+    Examples:
+        >>> open_storage("/data/features")
+        LocalStorage('/data/features')
+        >>> open_storage("memory://features")
+        ObjectStorage('memory://features')
+    """
+    path = os.fspath(root)
+    if filesystem is not None:
+        return _on_filesystem(path, storage_options, filesystem)
+    if _URL.match(path) and not path.startswith(_LOCAL_PROTOCOLS):
+        return _on_url(path, storage_options)
+    return _on_disk(path, storage_options)
+
+
+def _on_disk(path: str, storage_options: Mapping[str, Any] | None) -> Storage:
+    if _URL_THROUGH_PATHLIB.match(path):
+        raise ValueError(f"{redact(path)!r} looks like a URL that went through pathlib, which drops a slash: give it as a str")
+    if storage_options:
+        raise ValueError(f"storage_options are for URLs of object stores; {redact(path)!r} is a local path and takes none")
+    for protocol in _LOCAL_PROTOCOLS:
+        path = path.removeprefix(protocol)
+    if not path:
+        raise ValueError("expected the path of a directory, got an empty one")
+    return LocalStorage(path)
+
+
+def _on_url(url: str, storage_options: Mapping[str, Any] | None) -> Storage:
+    # fsspec costs more to import than all else that a store on a local disk needs.
+    from metaxy_fs.storage.connect import protocols_of  # noqa: PLC0415
+    from metaxy_fs.storage.objects import ObjectStorage  # noqa: PLC0415
+
+    for protocol in protocols_of(url):
+        _check_protocol(protocol, url)
+    if protocol in _EXTRAS and not url.rpartition("://")[2].strip("/"):
+        raise ValueError(f"{redact(url)!r} names no bucket: expected {protocol}://bucket/prefix")
+    return ObjectStorage(url, storage_options=storage_options)
+
+
+def _on_filesystem(root: str, storage_options: Mapping[str, Any] | None, filesystem: "AbstractFileSystem") -> Storage:
+    from fsspec.implementations.local import LocalFileSystem  # noqa: PLC0415  # see `_on_url`
+
+    from metaxy_fs.storage.objects import ObjectStorage  # noqa: PLC0415
+
+    if storage_options:
+        raise ValueError("storage_options belong to the filesystem: give them to its constructor, or give a URL instead of a filesystem")
+    if isinstance(filesystem, LocalFileSystem):
+        return _on_disk(root, None)
+    return ObjectStorage(root, filesystem=filesystem)
+
+
+def _check_protocol(protocol: str, url: str) -> None:
+    from fsspec import get_filesystem_class  # noqa: PLC0415  # see `_on_url`
+
+    try:
+        get_filesystem_class(protocol)
+    except ImportError as error:
+        hint = f'; install it with: pip install "metaxy_fs[{_EXTRAS[protocol]}]"' if protocol in _EXTRAS else ""
+        raise ImportError(f"{redact(url)!r} needs a package that is missing ({error}){hint}") from error
+    except ValueError as error:
+        raise ValueError(f"{redact(url)!r} is of the protocol {protocol!r}, which fsspec does not know") from error

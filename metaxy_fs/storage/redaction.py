@@ -1,0 +1,78 @@
+"""How is a credential kept out of names, messages and reprs?"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, unquote
+
+HIDDEN = "***"
+
+_SECRET_NAME = re.compile(r"key|secret|token|passw|pwd|cred|signature|^sig$|sas|auth|connection_string|user", re.IGNORECASE)
+_USER_INFO = re.compile(r"://([^/\s]*)@")
+_QUERY_PART = re.compile(r"(?<=[?&;])([^=&;\s?]+)=([^&;#\s]*)")
+# What clients take in the place of a credential to say where to look for one.
+_NO_SECRETS = {"anon", "anonymous", "cloud", "cache", "browser", "google_default", "default", "true", "false"}
+# Shorter values are no secrets, and would be found inside ordinary words.
+_SHORTEST_SECRET = 4
+
+
+def redact(url: str) -> str:
+    """Return a URL without `user:password@`, and without the values of query parts whose names speak of a secret.
+
+    Examples:
+        >>> redact("sftp://me:hunter2@host/data?token=abc&region=eu")
+        'sftp://host/data?token=***&region=eu'
+    """
+    return _QUERY_PART.sub(_hide_secret_part, _USER_INFO.sub("://", url))
+
+
+def secrets_of(url: str, storage_options: Mapping[str, Any]) -> frozenset[str]:
+    """Return the strings of a URL and of storage options that may be credentials, also as they look inside a URL."""
+    plain = {*_secrets_in_url(url), *_secrets_in(storage_options, below_secret=False)}
+    counted = {text for text in plain if len(text) >= _SHORTEST_SECRET and text.lower() not in _NO_SECRETS}
+    return frozenset(counted | {quote(text, safe="") for text in counted})
+
+
+def conceal(text: str, secrets: frozenset[str]) -> str:
+    """Return a text with each of the secrets replaced."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def reveals(error: BaseException | None, secrets: frozenset[str]) -> bool:
+    """Whether an error, or one that a traceback would print with it, holds one of the secrets."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if any(secret in str(error) or secret in repr(error) for secret in secrets):
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
+
+
+def _hide_secret_part(part: re.Match[str]) -> str:
+    return f"{part[1]}={HIDDEN}" if _SECRET_NAME.search(part[1]) else part[0]
+
+
+def _secrets_in_url(url: str) -> Iterator[str]:
+    for user_info in _USER_INFO.findall(url):
+        for part in user_info.split(":", 1):
+            yield from (part, unquote(part))
+    for name, value in _QUERY_PART.findall(url):
+        if _SECRET_NAME.search(name):
+            yield from (value, unquote(value))
+
+
+def _secrets_in(value: object, *, below_secret: bool) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _secrets_in(part, below_secret=below_secret or bool(_SECRET_NAME.search(str(name))))
+    elif isinstance(value, str):
+        # The values of options may be URLs themselves, of a proxy for one.
+        yield from (value,) if below_secret else _secrets_in_url(value)
+    elif isinstance(value, bytes):
+        yield from _secrets_in(value.decode(errors="replace"), below_secret=below_secret)
+    elif isinstance(value, Sequence):
+        for part in value:
+            yield from _secrets_in(part, below_secret=below_secret)

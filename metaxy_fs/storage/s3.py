@@ -1,0 +1,89 @@
+"""How is a bucket of S3 read, written and listed through s3fs?"""
+
+import builtins
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fsspec import AbstractFileSystem
+
+from metaxy_fs.storage.base import ObjectInfo
+from metaxy_fs.storage.client import Client, keep_objects
+
+PROTOCOLS = frozenset({"s3", "s3a"})
+_PAGE = 1000
+# botocore's pool of 10 is what bounds many small reads. Its attempts and s3fs's multiply, so that the defaults of both wait for
+# minutes where nothing answers; these still outlast a moment of throttling.
+_CONFIG = {
+    "max_pool_connections": 100,
+    "connect_timeout": 5,
+    "read_timeout": 20,
+    "retries": {"mode": "standard", "total_max_attempts": 4},
+}
+_OUTER_ATTEMPTS = 2
+
+
+class S3Client(Client):
+    """A root on s3fs: one request for each put and get, one for each 1,000 listed objects."""
+
+    def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
+        super().__init__(filesystem, root)
+        self._bucket, key, _ = filesystem.split_path(f"{root}/")
+        self._prefix = f"{key.strip('/')}/" if key.strip("/") else ""
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write an object if the name is free: the server decides."""
+        self._create(path, data)
+
+    def get(self, path: str) -> bytes:
+        """Return a whole object of unknown size."""
+        # A range, because without one s3fs asks for the size first.
+        return bytes(self.filesystem.cat_file(self.full(path), start=0))
+
+    def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
+        """Return the objects at any depth below a directory, sorted by path."""
+        found: list[ObjectInfo] = []
+        for page in self._pages(directory, MaxKeys=_PAGE if limit is None else min(limit, _PAGE)):
+            found += keep_objects(map(self._info, page.get("Contents", ())), directory=directory)
+            if limit is not None and len(found) >= limit:
+                break
+        return sorted(found, key=_path)[:limit]
+
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        """Return the names of the directories directly below a directory, sorted."""
+        start = len(self._key(directory))
+        prefixes = [item["Prefix"] for page in self._pages(directory, Delimiter="/") for item in page.get("CommonPrefixes", ())]
+        return sorted(name for prefix in prefixes if (name := prefix[start:-1]))
+
+    def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
+        arguments |= {"Bucket": self._bucket, "Prefix": self._key(directory)}
+        while True:
+            page = self.filesystem.call_s3("list_objects_v2", **arguments)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            arguments["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _key(self, directory: str) -> str:
+        return f"{self._prefix}{directory}/" if directory else self._prefix
+
+    def _info(self, item: Mapping[str, Any]) -> ObjectInfo:
+        return ObjectInfo(item["Key"][len(self._prefix) :], item["Size"], item["LastModified"])
+
+
+def speaks_s3(filesystem: AbstractFileSystem) -> bool:
+    """Whether a filesystem is s3fs, or like it enough."""
+    return hasattr(filesystem, "call_s3") and hasattr(filesystem, "split_path")
+
+
+def connection_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with the pool, time limits and attempts that the user has not chosen."""
+    return {**storage_options, "config_kwargs": {**_CONFIG, **(storage_options.get("config_kwargs") or {})}}
+
+
+def bound_attempts(filesystem: AbstractFileSystem) -> None:
+    """Make a private s3fs filesystem repeat what fails once, on top of botocore's attempts."""
+    filesystem.retries = _OUTER_ATTEMPTS
+
+
+def _path(info: ObjectInfo) -> str:
+    return info.path

@@ -1,0 +1,173 @@
+"""Which frames, types and predicates should a store survive?
+
+Hypothesis strategies for property tests of stores and of what is built on them. They lean towards the values that break
+things: NaN, infinities and the negative zero, empty and very long strings, characters beyond the basic plane, the ends of
+integer types, nulls at every level.
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+import polars as pl
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+ZONES = (None, "UTC", "Europe/Berlin")
+UNITS = ("ms", "us", "ns")
+
+_INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
+_PLAIN = (*_INTEGERS, pl.Float32, pl.Float64, pl.Boolean, pl.String, pl.Date, pl.Time, pl.Null)
+_NAMES = ("a", "b", "c", "d")
+
+
+def dtypes(*, nested: bool = True) -> SearchStrategy[pl.DataType]:
+    """Draw a type that a data file can hold.
+
+    Args:
+        nested: Draw lists, arrays and structs too, a few levels deep.
+    """
+    leaves = st.one_of(_leaf_types(), _rare_types()) if nested else _leaf_types()
+    return st.recursive(leaves, _nested_types, max_leaves=4) if nested else leaves
+
+
+def values(dtype: Any) -> SearchStrategy[Any]:
+    """Draw a value of a type that `frames` draws, as Python sees it, or None."""
+    return st.one_of(_physical_values(dtype), st.none())
+
+
+@st.composite
+def frames(
+    draw: st.DrawFn, *, schema: pl.Schema | None = None, min_rows: int = 0, max_rows: int = 12
+) -> pl.DataFrame:
+    """Draw a frame.
+
+    Args:
+        draw: Given by Hypothesis.
+        schema: The columns; those of `schemas()` if left out.
+        min_rows: The least number of rows.
+        max_rows: The greatest number of rows.
+    """
+    schema = draw(schemas()) if schema is None else schema
+    rows = draw(st.integers(min_rows, max_rows))
+    columns = [draw(_columns(name, dtype, rows)) for name, dtype in schema.items()]
+    return pl.DataFrame(columns)
+
+
+@st.composite
+def schemas(draw: st.DrawFn, *, max_columns: int = 4) -> pl.Schema:
+    """Draw the names and types of one to four columns: leaves, and structs of leaves."""
+    names = draw(st.lists(st.sampled_from(_NAMES), min_size=1, max_size=max_columns, unique=True))
+    return pl.Schema({name: draw(st.one_of(_leaf_types(), _structs_of(_leaf_types()))) for name in names})
+
+
+def predicates(schema: pl.Schema) -> SearchStrategy[pl.Expr]:
+    """Draw a boolean expression on the columns of a schema whose types `frames` draws.
+
+    Literals are drawn as the values are, so many lie at the ends of what a frame holds.
+    """
+    leaves = [_predicates_on(leaf, dtype) for leaf, dtype in _leaves(schema)]
+    simple = st.one_of(*leaves, st.sampled_from([pl.lit(value=True), pl.lit(value=False), pl.lit(None, dtype=pl.Boolean)]))
+    return st.recursive(simple, _combined, max_leaves=4)
+
+
+def _combined(inner: SearchStrategy[pl.Expr]) -> SearchStrategy[pl.Expr]:
+    several = st.lists(inner, min_size=1, max_size=3)
+    return st.one_of(
+        st.builds(lambda value: ~value, inner),
+        st.builds(lambda left, right: left & right, inner, inner),
+        st.builds(lambda left, right: left | right, inner, inner),
+        st.builds(lambda left, right: left ^ right, inner, inner),
+        st.builds(pl.all_horizontal, several),
+        st.builds(pl.any_horizontal, several),
+    )
+
+
+def _predicates_on(leaf: pl.Expr, dtype: pl.DataType) -> SearchStrategy[pl.Expr]:
+    nulls = st.sampled_from([leaf.is_null(), leaf.is_not_null()])
+    if dtype == pl.Null():
+        return nulls
+    literal = _literals(dtype)
+    compared = [
+        st.builds(lambda name, value: getattr(leaf, name)(value), st.sampled_from(_COMPARISONS), literal),
+        st.builds(lambda name, value: getattr(value, name)(leaf), st.sampled_from(_COMPARISONS), literal),
+        st.builds(lambda low, high, closed: leaf.is_between(low, high, closed), literal, literal, _CLOSED),
+        st.builds(lambda items, equal: leaf.is_in(items, nulls_equal=equal), _item_lists(dtype), st.booleans()),
+    ]
+    if dtype == pl.String():
+        compared.append(st.builds(leaf.str.starts_with, _texts(max_size=3)))
+    if dtype == pl.Boolean():
+        compared.append(st.just(leaf))
+    return st.one_of(nulls, *compared)
+
+
+_COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le", "eq_missing", "ne_missing")
+_CLOSED = st.sampled_from(["both", "left", "right", "none"])
+
+
+def _literals(dtype: pl.DataType) -> SearchStrategy[pl.Expr]:
+    typed = st.builds(lambda value: pl.lit(pl.Series([value], dtype=dtype).item(), dtype=dtype), values(dtype))
+    # Types other than the column's, which Polars casts before it compares.
+    numbers = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-3, 3), st.floats(width=32))
+    return st.one_of(typed, st.builds(pl.lit, numbers)) if dtype.is_numeric() else typed
+
+
+def _item_lists(dtype: pl.DataType) -> SearchStrategy[pl.Expr]:
+    return st.builds(lambda items: pl.lit(pl.Series([items], dtype=pl.List(dtype))), st.lists(values(dtype), max_size=4))
+
+
+def _leaves(schema: pl.Schema) -> list[tuple[pl.Expr, pl.DataType]]:
+    found: list[tuple[pl.Expr, Any]] = []
+    for name, dtype in schema.items():
+        found += _leaves_of(pl.col(name), dtype)
+    return [(leaf, pl.Series([], dtype=dtype).dtype) for leaf, dtype in found]
+
+
+def _leaves_of(leaf: pl.Expr, dtype: Any) -> list[tuple[pl.Expr, Any]]:
+    if not isinstance(dtype, pl.Struct):
+        return [(leaf, dtype)]
+    nested = [_leaves_of(leaf.struct.field(field.name), field.dtype) for field in dtype.fields]
+    return [entry for leaves in nested for entry in leaves]
+
+
+def _leaf_types() -> SearchStrategy[pl.DataType]:
+    return st.one_of(
+        st.sampled_from([dtype() for dtype in _PLAIN]),
+        st.builds(pl.Datetime, st.sampled_from(UNITS), st.sampled_from(ZONES)),
+        st.builds(pl.Duration, st.sampled_from(UNITS)),
+    )
+
+
+def _rare_types() -> SearchStrategy[pl.DataType]:
+    decimals = st.integers(1, 38).flatmap(lambda p: st.builds(pl.Decimal, st.just(p), st.integers(0, p)))
+    categories = st.lists(st.sampled_from(["x", "y", "z"]), unique=True)
+    return st.one_of(st.sampled_from([pl.Binary(), pl.Categorical()]), decimals, st.builds(pl.Enum, categories))
+
+
+def _nested_types(inner: SearchStrategy[pl.DataType]) -> SearchStrategy[pl.DataType]:
+    return st.one_of(st.builds(pl.List, inner), st.builds(pl.Array, inner, st.integers(0, 3)), _structs_of(inner))
+
+
+def _structs_of(inner: SearchStrategy[pl.DataType]) -> SearchStrategy[pl.DataType]:
+    return st.builds(pl.Struct, st.dictionaries(st.sampled_from(_NAMES), inner, min_size=1, max_size=3))
+
+
+def _columns(name: str, dtype: Any, rows: int) -> SearchStrategy[pl.Series]:
+    drawn = st.lists(values(dtype), min_size=rows, max_size=rows)
+    return drawn.map(lambda items: pl.Series(name, items, dtype=dtype, strict=True))
+
+
+def _texts(*, max_size: int) -> SearchStrategy[str]:
+    return st.text(st.sampled_from("abAB0é\ud7ff\ue000\uffff\U0001f600\U0010ffff"), max_size=max_size)
+
+
+def _physical_values(dtype: Any) -> SearchStrategy[Any]:
+    """Draw a value of a type, never None."""
+    if dtype in _INTEGERS:
+        return _integers(dtype)
+    if dtype in (pl.Float32, pl.Float64):
+        return st.one_of(st.sampled_from([0.0, -0.0]), st.floats(width=32 if dtype == pl.Float32 else 64))
+    if isinstance(dtype, pl.Decimal):
+        whole = st.integers(-(10**dtype.precision) + 1, 10**dtype.precision - 1)
+        return whole.map(lambda digits: _decimal(digits, dtype.scale))
+    return _temporal_values(dtype) or _nested_values(dtype) or _other_values(dtype)

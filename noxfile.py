@@ -1,0 +1,75 @@
+"""How is every check of the project run?
+
+`nox` runs all of them, `nox -s tests -- -k chain` hands what follows the dashes to pytest.
+Python 3.11 and pip are enough.
+"""
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint", "types", "layers", "docs"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the suite with branch coverage, child processes included."""
+    install(session, "tests", extras="all,testing")
+    run_suite(session)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Find what the linter finds, and what is not formatted."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the package's types, strictly."""
+    install(session, "types", extras="all,testing")
+    session.run("mypy")
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Check that imports go down the layers only."""
+    install(session, "layers")
+    session.run("lint-imports")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site and its API reference; a warning is an error."""
+    session.install(*group("docs"))
+    session.env["NO_MKDOCS_2_WARNING"] = "1"  # an advertisement, not a warning about these pages
+    session.run("mkdocs", "build", "--strict", "--config-file", "docs/_config/mkdocs.yml")
+
+
+@nox.session(default=False)
+def floors(session: nox.Session) -> None:
+    """Run the suite with the lower bound of every dependency."""
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    bounded = [*PYPROJECT["project"]["dependencies"], *extras["s3"], *extras["gcs"]]
+    install(session, "tests", *(bound.replace(">=", "==") for bound in bounded), extras="all,testing")
+    run_suite(session)
+
+
+def install(session: nox.Session, name: str, *requirements: str, extras: str = "") -> None:
+    """Install the package, editable, together with a dependency group, so that one resolution satisfies both."""
+    session.install("--editable", f".[{extras}]" if extras else ".", *group(name), *requirements)
+
+
+def run_suite(session: nox.Session) -> None:
+    """Run pytest in the session's environment; its coverage table ends in the total."""
+    session.run("python", "-m", "pytest", "--cov", *session.posargs)
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group of pyproject.toml."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))

@@ -1,0 +1,64 @@
+"""Which servers, buckets and settings do all tests share?"""
+
+import os
+
+# All of this is set before anything imports fsspec's filesystems, which read it on import. Processes that tests start
+# inherit it.
+# gcsfs would otherwise ask Google's control plane for the layout of each bucket, and wait about a minute for an answer.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+# A region in the options of a client makes `mkdir` fail on moto, so it comes from here.
+os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
+# Credentials that open nothing, and no search for others: a test that misses its server must reach nobody's account.
+os.environ["AWS_ACCESS_KEY_ID"] = "test"
+os.environ["AWS_SECRET_ACCESS_KEY"] = "test"
+os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+os.environ.pop("AWS_SESSION_TOKEN", None)
+os.environ.pop("AWS_PROFILE", None)
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.servers.gcs import GCSServer
+from tests.servers.s3 import S3Server
+
+# Examples that talk to a server or to a disk take as long as the machine pleases, so none has a deadline.
+settings.register_profile("default", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=1_000, stateful_step_count=100)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 endpoint on loopback."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[GCSServer]:
+    """A GCS endpoint on loopback."""
+    with GCSServer() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> Iterator[str]:
+    """The name of a bucket of this test's own, on a server with no recorded requests."""
+    yield from _fresh_bucket(s3_server)
+
+
+@pytest.fixture
+def gcs_bucket(gcs_server: GCSServer) -> Iterator[str]:
+    """The name of a bucket of this test's own, on a server with no recorded requests."""
+    yield from _fresh_bucket(gcs_server)
+
+
+def _fresh_bucket(server: S3Server | GCSServer) -> Iterator[str]:
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    server.create_bucket(name)
+    server.clear_requests()
+    yield name
+    server.allow()

@@ -1,0 +1,98 @@
+"""How do the tests get a real S3 endpoint?
+
+Moto answers; its own server is not used, because it cannot be hooked. The WSGI application around moto's reads the
+whole request, refuses denied buckets, applies one request at a time and records it. One at a time matters: moto checks
+`If-None-Match` and then puts, and iterates over a bucket's keys while another thread may add some.
+
+Moto keeps its buckets in globals: two servers in one process share them, so bucket names have to be unique.
+"""
+
+import io
+import socketserver
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.exceptions import ClientDisconnected
+from werkzeug.serving import make_server
+from werkzeug.test import Client
+from werkzeug.wrappers import Response
+from werkzeug.wsgi import get_input_stream
+
+from tests.servers import LOOPBACK, Kind, ObjectServer, parse_query
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_ACCESS_DENIED = """<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>AccessDenied</Code><Message>Access Denied</Message><RequestId>denied</RequestId></Error>"""
+
+
+class S3Server(ObjectServer):
+    """An S3 endpoint that honours `If-None-Match: *`."""
+
+    scheme = "s3"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._moto: WSGIApplication = DomainDispatcherApplication(create_backend_app)
+
+    @property
+    def storage_options(self) -> dict[str, str]:
+        """Key, secret and endpoint; no region, with which `mkdir` fails on moto: AWS_DEFAULT_REGION names it."""
+        return {"key": "test", "secret": "test", "endpoint_url": self.endpoint}
+
+    def create_bucket(self, name: str) -> None:
+        """Create an empty bucket, without a recorded request."""
+        with self._applying:
+            response = Client(self._moto).put(f"/{name}", base_url=self.endpoint)
+        if response.status_code != 200:
+            raise ValueError(f"moto refused to create bucket {name!r}: {response.get_data(as_text=True)}")
+
+    def _listen(self) -> socketserver.TCPServer:
+        return make_server(LOOPBACK, 0, self._answer, threaded=True, request_handler=_QuietHandler)
+
+    def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], _decoded_path(environ)
+        query = parse_query(environ["QUERY_STRING"])
+        bucket, _, key = path.removeprefix("/").partition("/")
+
+        def record_and_start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            self._record(method, path, query, int(status[:3]), _kind(method, key, query))
+            # Werkzeug sends a Server header of its own; aiohttp under `-X dev` refuses a second one.
+            return start_response(status, [header for header in headers if header[0].lower() != "server"], exc_info)
+
+        try:
+            # Read before the lock is taken: a client that stalls or dies halfway holds up nobody and stores nothing.
+            environ["wsgi.input"] = io.BytesIO(get_input_stream(environ).read())
+        except ClientDisconnected as error:
+            return error(environ, record_and_start)
+        if bucket in self._denied:
+            return Response(_ACCESS_DENIED, status=403, mimetype="application/xml")(environ, record_and_start)
+        with self._applying:
+            return self._moto(environ, record_and_start)
+
+
+class _QuietHandler(MotoRequestHandler):
+    """Moto's handler without a line on stderr for each request."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+
+def _decoded_path(environ: "WSGIEnvironment") -> str:
+    # WSGI passes the bytes of the path as Latin-1, whatever they encode.
+    path: str = environ["PATH_INFO"]
+    return path.encode("latin-1").decode("utf-8", errors="replace")
+
+
+def _kind(method: str, key: str, query: dict[str, str]) -> Kind:
+    match method:
+        case "GET":
+            return "GET" if key else "LIST"
+        case "PUT":
+            return "PUT" if key else "POST"
+        case "HEAD" | "DELETE":
+            return method
+        case _:
+            return "DELETE" if "delete" in query else "POST"

@@ -1,0 +1,47 @@
+"""Do all storages keep the one contract?"""
+
+import uuid
+
+import pytest
+
+from metaxy_fs.storage import LocalStorage, MemoryStorage, open_storage
+from metaxy_fs.testing import StorageSuite
+
+
+class TestMemoryStorage(StorageSuite):
+    pickles = False
+
+    @pytest.fixture
+    def storage(self):
+        return MemoryStorage()
+
+
+class TestLocalStorage(StorageSuite):
+    @pytest.fixture
+    def storage(self, tmp_path):
+        return LocalStorage(tmp_path / "not" / "there yet")
+
+
+class TestFsspecMemory(StorageSuite):
+    @pytest.fixture
+    def storage(self):
+        return open_storage(f"memory://{uuid.uuid4().hex}/root")
+
+
+class TestCachedFsspecMemory(StorageSuite):
+    @pytest.fixture
+    def storage(self, tmp_path):
+        options = {"simplecache": {"cache_storage": str(tmp_path)}}
+        return open_storage(f"simplecache::memory://{uuid.uuid4().hex}/root", storage_options=options)
+
+
+class TestS3(StorageSuite):
+    @pytest.fixture
+    def storage(self, s3_server, s3_bucket):
+        return open_storage(s3_server.url(s3_bucket, "pre/fix"), storage_options=s3_server.storage_options)
+
+
+class TestGCS(StorageSuite):
+    @pytest.fixture
+    def storage(self, gcs_server, gcs_bucket):
+        return open_storage(gcs_server.url(gcs_bucket, "pre/fix"), storage_options=gcs_server.storage_options)
