@@ -12,6 +12,7 @@ import msgspec
 from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
 from metaxy_fs.ids import MAX_TIME
 from metaxy_fs.log.layout import Partition, is_data_file_name
+from metaxy_fs.log.schema import decode_schema
 from metaxy_fs.log.statistics import ColumnStatistics
 
 FORMAT_VERSION: Final = 1
@@ -169,6 +170,10 @@ def _problem(manifest: Manifest, *, partition: Partition, commit: str) -> str | 
     for file in manifest.files:
         if not is_data_file_name(file.name):
             return f"names the data file {file.name!r}, which is not a plain name of a Parquet file in its partition"
+    try:
+        decode_schema(bytes(manifest.schema))
+    except CorruptObjectError as error:
+        return f"has no schema that can be read: {error}"
     if manifest.rows != sum(file.rows for file in manifest.files):
         return f"counts {manifest.rows} rows, its files {sum(file.rows for file in manifest.files)}"
     if manifest.covers:

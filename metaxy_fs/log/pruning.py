@@ -126,8 +126,6 @@ _KINDS: dict[int, list[tuple[str, _Constructor]]] = {
         ("not", operator.invert),
         ("is_null", lambda value: value.is_null()),
         ("is_not_null", lambda value: value.is_not_null()),
-        ("and", pl.all_horizontal),
-        ("or", pl.any_horizontal),
         ("row", lambda value: value.is_nan()),
         ("row", lambda value: value.is_not_nan()),
         ("row", lambda value: value.is_finite()),
@@ -156,8 +154,6 @@ _KINDS: dict[int, list[tuple[str, _Constructor]]] = {
         ("starts_with", lambda value, prefix: value.str.starts_with(prefix)),
         ("eq_missing", lambda left, right: left.eq_missing(right)),
         ("ne_missing", lambda left, right: left.ne_missing(right)),
-        ("and", pl.all_horizontal),
-        ("or", pl.any_horizontal),
         ("row", operator.xor),
         ("row", operator.add),
         ("row", operator.sub),
@@ -178,6 +174,8 @@ _KINDS: dict[int, list[tuple[str, _Constructor]]] = {
         ("between_none", _between("none")),
     ],
 }
+# Of any number of operands.
+_FOLDS: list[tuple[str, _Constructor]] = [("and", pl.all_horizontal), ("or", pl.any_horizontal)]
 _MEMBERSHIP: list[tuple[str, _Constructor]] = [
     ("is_in", lambda value, values: value.is_in(values)),
     ("is_in_or_null", lambda value, values: value.is_in(values, nulls_equal=True)),
@@ -228,8 +226,7 @@ def _parse_leaf(expression: pl.Expr) -> _Node:
 def _parse_node(expression: pl.Expr, operands: Sequence[pl.Expr]) -> _Node:
     if len(operands) == 1 and (name := _field_name(expression, operands[0])) is not None:
         return _Node("field", expression, (_parse(operands[0]),), name)
-    constructors = _KINDS.get(len(operands)) or [("and", pl.all_horizontal), ("or", pl.any_horizontal)]
-    for kind, constructor in constructors:
+    for kind, constructor in [*_KINDS.get(len(operands), []), *_FOLDS]:
         if expression.meta.eq(constructor(*operands)):
             return _Node(kind, expression, tuple(_parse(operand) for operand in operands))
     raise _NotUnderstoodError(str(expression)[:200])
@@ -317,8 +314,10 @@ class _Evidence:
 
     def _possible_flag(self, node: _Node, *, wanted: bool) -> pl.Expr | None:
         leaf = self._leaf(node)
-        if leaf is None or leaf.dtype != pl.Boolean():
+        if leaf is None:
             return None
+        if leaf.dtype != pl.Boolean():
+            raise _NotUnderstoodError(f"{node.path} is no boolean, so the predicate is in error")
         return leaf.some_value & _perhaps(leaf.high if wanted else ~leaf.low)
 
     def _possible_null(self, node: _Node, *, wanted: bool) -> pl.Expr | None:
@@ -535,12 +534,19 @@ def _converter(source: pl.DataType, target: pl.DataType) -> Callable[[Any], Any]
     """Return how a bound is brought from the type of a file to that of the reading schema, never rounded or wrapped."""
     if isinstance(target, (pl.Datetime, pl.Duration)) and isinstance(source, (pl.Datetime, pl.Duration)):
         factor = _UNITS[target.time_unit] // _UNITS[source.time_unit]
-        return lambda bound: None if bound is None else bound * factor
+        return lambda bound: None if bound is None else _checked(bound, source) * factor
     if target.is_float() and source.is_numeric():
-        return lambda bound: None if bound is None else float(bound)
+        return lambda bound: None if bound is None else float(_checked(bound, source))
     if source == target or (source.is_integer() and target.is_integer()):
-        return lambda bound: bound
+        return lambda bound: _checked(bound, source)
     return lambda _bound: None
+
+
+def _checked(bound: Any, source: pl.DataType) -> Any:
+    """Refuse a flag where a number belongs: Python and Polars would take it for 0 or 1."""
+    if isinstance(bound, bool) and source != pl.Boolean():
+        raise TypeError(f"a bound of {source} is {bound}")
+    return bound
 
 
 def _series(bounds: Sequence[Any], dtype: pl.DataType) -> pl.Series:

@@ -40,7 +40,7 @@ class InMemoryMetadataStore(MetadataStore):
             earlier = next((held for held in self._appends if _is_same_write(held, append)), None)
             if earlier is None:
                 self._appends.append(append)
-            elif not earlier.rows.equals(append.rows):
+            elif not _are_same_rows(earlier.rows, append.rows):
                 raise WriteConflictError(
                     f"The write_id {append.write_id!r} of feature '{append.spec.key}' names a commit of {earlier.rows.height} rows; "
                     f"the {append.rows.height} rows given now are not the same. Use another write_id for other rows."
@@ -81,6 +81,11 @@ def _is_same_write(held: Append, append: Append) -> bool:
         and held.spec.key == append.spec.key
         and held.definition.partition == append.definition.partition
     )
+
+
+def _are_same_rows(held: pl.DataFrame, given: pl.DataFrame) -> bool:
+    """Polars calls equal values of different types equal."""
+    return held.schema == given.schema and held.equals(given)
 
 
 def _described(held: Append) -> FileSchema:

@@ -6,7 +6,7 @@ import polars as pl
 
 from metaxy_fs.errors import DependencyError, MetadataSchemaError
 from metaxy_fs.log.schema import widen
-from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.backend import Backend, Query, Scan
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import (
     FrameLike,
@@ -18,7 +18,7 @@ from metaxy_fs.metadata_store.frames import (
 )
 from metaxy_fs.metadata_store.reading import Read, first_scan, scan_chain
 from metaxy_fs.spec import FeatureKey, FeatureSpec
-from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, STORED_DATA_VERSION
+from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, RESERVED_PREFIX, STORED_DATA_VERSION
 from metaxy_fs.versioning.increment import Increment, compare, nothing_stored
 from metaxy_fs.versioning.latest import latest_rows
 from metaxy_fs.versioning.rows import data_version, is_missing, join_upstream, upstream_versions
@@ -40,10 +40,12 @@ def calculate(store: Backend, feature: Declared, sample_df: FrameLike, *, fallba
 def increment(store: Backend, feature: Declared, samples: FrameLike | None) -> Increment:
     """Return what separates the samples of a feature from what the chain holds of them."""
     expected = _expected(store, feature, samples)
-    scan = first_scan(store, Query(key=feature.key, partition=None, mark_partition=True), fallback=True)
     ids = feature.spec.id_columns
+    query = Query(key=feature.key, partition=None, columns=frozenset((*ids, DATA_VERSION)), mark_partition=True)
+    scan = first_scan(store, query, fallback=True)
     if scan is None:
         return nothing_stored(expected, id_columns=ids)
+    _require_id_columns(scan, feature.spec)
     stored = latest_rows(scan.rows, id_columns=ids)
     aligned, (stored,) = _same_id_types(expected, [stored], feature.spec)
     return compare(aligned, stored, id_columns=ids, current=feature.definition, definitions=scan.definitions)
@@ -68,10 +70,25 @@ def _expected(store: Backend, feature: Declared, samples: FrameLike | None) -> p
 
 
 def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
-    for column in (STORED_DATA_VERSION, CHANGED_CONTAINERS):
-        if column in samples.columns:
+    for column in samples.columns:
+        if column in (STORED_DATA_VERSION, CHANGED_CONTAINERS):
             raise MetadataSchemaError(f"The samples of feature '{spec.key}' have a column '{column}', which an increment adds; drop it.")
+        if column.startswith(RESERVED_PREFIX):
+            raise MetadataSchemaError(
+                f"The column '{column}' of the samples of feature '{spec.key}' begins with '{RESERVED_PREFIX}', which the library "
+                "keeps for itself; rename it."
+            )
     return samples
+
+
+def _require_id_columns(scan: Scan, spec: FeatureSpec) -> None:
+    """Refuse stored rows that were written when other columns named the samples."""
+    for column in spec.id_columns:
+        if column not in scan.columns:
+            raise MetadataSchemaError(
+                f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but no stored row has a column '{column}'; "
+                f"they are named by {list(scan.id_columns)}. Give a feature with other id columns another key."
+            )
 
 
 def _require_upstream(spec: FeatureSpec) -> None:

@@ -87,8 +87,8 @@ class FeatureGraph:
                 raise SpecError(f"Feature '{spec.key}' depends on itself.")
             if dep.key not in self._specs:
                 raise SpecError(
-                    f"Feature '{spec.key}' depends on '{dep.key}', which this graph does not hold; it holds "
-                    f"{sorted(map(str, self._specs))}. Declare the upstream feature first."
+                    f"Feature '{spec.key}' depends on {dep.key!r}, which this graph does not hold; it holds "
+                    f"{sorted(self._specs)}. Declare the upstream feature first."
                 )
             _check_id_columns(spec, self._specs[dep.key])
         for container in spec.containers:
@@ -129,8 +129,8 @@ class FeatureGraph:
         for key in () if dep.containers == ALL else dep.containers:
             if key not in {candidate.key for candidate in upstream.containers}:
                 raise SpecError(
-                    f"Container '{container.key}' of feature '{spec.key}' depends on container '{key}' of '{upstream.key}', "
-                    f"which has only {list(upstream.container_names)}."
+                    f"Container '{container.key}' of feature '{spec.key}' depends on {key!r} of '{upstream.key}', "
+                    f"which has only {[candidate.key for candidate in upstream.containers]}."
                 )
 
 

@@ -91,7 +91,7 @@ def _gcs_failure(error: Exception) -> Failure | None:
 def _builtin_failure(error: Exception) -> Failure:
     if isinstance(error, FileExistsError):
         return Failure.TAKEN
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError | IsADirectoryError):
         return Failure.NOTHING
     if isinstance(error, PermissionError):
         return Failure.REFUSED

@@ -1,17 +1,19 @@
 """Which frames, types and predicates should a store survive?
 
-Hypothesis strategies for property tests of stores and of what is built on them. They lean towards the values that break
-things: NaN, infinities and the negative zero, empty and very long strings, characters beyond the basic plane, the ends of
-integer types, nulls at every level.
+Hypothesis strategies for property tests of stores and of what is built on them. They lean towards the values that
+break things: NaN, infinities and the negative zero, empty and very long strings, characters beyond the basic plane,
+the ends of integer types, nulls at every level.
 """
 
-from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta
+import operator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from polars.datatypes import DataTypeClass
 
 ZONES = (None, "UTC", "Europe/Berlin")
 UNITS = ("ms", "us", "ns")
@@ -25,21 +27,20 @@ def dtypes(*, nested: bool = True) -> SearchStrategy[pl.DataType]:
     """Draw a type that a data file can hold.
 
     Args:
-        nested: Draw lists, arrays and structs too, a few levels deep.
+        nested: Draw lists, arrays and structs too, a few levels deep; else only types without others inside.
     """
-    leaves = st.one_of(_leaf_types(), _rare_types()) if nested else _leaf_types()
+    leaves = st.one_of(_leaf_types(), _rare_types())
     return st.recursive(leaves, _nested_types, max_leaves=4) if nested else leaves
 
 
 def values(dtype: Any) -> SearchStrategy[Any]:
-    """Draw a value of a type that `frames` draws, as Python sees it, or None."""
-    return st.one_of(_physical_values(dtype), st.none())
+    """Draw a value of a type that `dtypes` draws, as Python sees it, or None."""
+    dtype = dtype() if isinstance(dtype, DataTypeClass) else dtype
+    return st.one_of(_some_value(dtype), st.none())
 
 
 @st.composite
-def frames(
-    draw: st.DrawFn, *, schema: pl.Schema | None = None, min_rows: int = 0, max_rows: int = 12
-) -> pl.DataFrame:
+def frames(draw: st.DrawFn, *, schema: pl.Schema | None = None, min_rows: int = 0, max_rows: int = 12) -> pl.DataFrame:
     """Draw a frame.
 
     Args:
@@ -67,17 +68,19 @@ def predicates(schema: pl.Schema) -> SearchStrategy[pl.Expr]:
     Literals are drawn as the values are, so many lie at the ends of what a frame holds.
     """
     leaves = [_predicates_on(leaf, dtype) for leaf, dtype in _leaves(schema)]
-    simple = st.one_of(*leaves, st.sampled_from([pl.lit(value=True), pl.lit(value=False), pl.lit(None, dtype=pl.Boolean)]))
+    simple = st.one_of(
+        *leaves, st.sampled_from([pl.lit(value=True), pl.lit(value=False), pl.lit(None, dtype=pl.Boolean)])
+    )
     return st.recursive(simple, _combined, max_leaves=4)
 
 
 def _combined(inner: SearchStrategy[pl.Expr]) -> SearchStrategy[pl.Expr]:
     several = st.lists(inner, min_size=1, max_size=3)
     return st.one_of(
-        st.builds(lambda value: ~value, inner),
-        st.builds(lambda left, right: left & right, inner, inner),
-        st.builds(lambda left, right: left | right, inner, inner),
-        st.builds(lambda left, right: left ^ right, inner, inner),
+        st.builds(operator.invert, inner),
+        st.builds(operator.and_, inner, inner),
+        st.builds(operator.or_, inner, inner),
+        st.builds(operator.xor, inner, inner),
         st.builds(pl.all_horizontal, several),
         st.builds(pl.any_horizontal, several),
     )
@@ -106,14 +109,18 @@ _CLOSED = st.sampled_from(["both", "left", "right", "none"])
 
 
 def _literals(dtype: pl.DataType) -> SearchStrategy[pl.Expr]:
-    typed = st.builds(lambda value: pl.lit(pl.Series([value], dtype=dtype).item(), dtype=dtype), values(dtype))
-    # Types other than the column's, which Polars casts before it compares.
-    numbers = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-3, 3), st.floats(width=32))
-    return st.one_of(typed, st.builds(pl.lit, numbers)) if dtype.is_numeric() else typed
+    typed = st.builds(lambda value: pl.lit(pl.Series([value], dtype=dtype)), values(dtype))
+    if dtype.is_numeric():
+        # Types other than the column's, which Polars casts before it compares.
+        return st.one_of(typed, st.builds(pl.lit, st.one_of(_numbers(), st.integers(-3, 3), st.floats(width=32))))
+    plain = dtype in (pl.String, pl.Boolean, pl.Date, pl.Time, pl.Datetime("us"), pl.Duration("us"))
+    return st.one_of(typed, st.builds(pl.lit, values(dtype))) if plain else typed
 
 
 def _item_lists(dtype: pl.DataType) -> SearchStrategy[pl.Expr]:
-    return st.builds(lambda items: pl.lit(pl.Series([items], dtype=pl.List(dtype))), st.lists(values(dtype), max_size=4))
+    return st.builds(
+        lambda items: pl.lit(pl.Series([items], dtype=pl.List(dtype))), st.lists(values(dtype), max_size=4)
+    )
 
 
 def _leaves(schema: pl.Schema) -> list[tuple[pl.Expr, pl.DataType]]:
@@ -158,16 +165,56 @@ def _columns(name: str, dtype: Any, rows: int) -> SearchStrategy[pl.Series]:
 
 
 def _texts(*, max_size: int) -> SearchStrategy[str]:
-    return st.text(st.sampled_from("abAB0é\ud7ff\ue000\uffff\U0001f600\U0010ffff"), max_size=max_size)
+    short = st.text(st.sampled_from("abA0\u00e9\ud7ff\ue000\uffff\U0001f600\U0010ffff"), max_size=max_size)
+    long = st.builds(lambda character, end: character * 64 + end, st.sampled_from("a\ud7ff\U0010ffff"), short)
+    return st.one_of(short, long)
 
 
-def _physical_values(dtype: Any) -> SearchStrategy[Any]:
-    """Draw a value of a type, never None."""
-    if dtype in _INTEGERS:
-        return _integers(dtype)
-    if dtype in (pl.Float32, pl.Float64):
-        return st.one_of(st.sampled_from([0.0, -0.0]), st.floats(width=32 if dtype == pl.Float32 else 64))
+def _numbers() -> SearchStrategy[int]:
+    return st.integers(-(2**63), 2**63 - 1)
+
+
+def _some_value(dtype: Any) -> SearchStrategy[Any]:
+    """Draw a value of a type, never None (but of Null, which has no other)."""
+    if isinstance(dtype, pl.List):
+        return st.lists(values(dtype.inner), max_size=3)
+    if isinstance(dtype, pl.Array):
+        return st.lists(values(dtype.inner), min_size=dtype.size, max_size=dtype.size)
+    if isinstance(dtype, pl.Struct):
+        return st.fixed_dictionaries({field.name: values(field.dtype) for field in dtype.fields})
+    if dtype.is_temporal():
+        return _moment(dtype)
+    return _scalar(dtype)
+
+
+def _moment(dtype: Any) -> SearchStrategy[Any]:
+    """Draw a date, time, datetime or duration that the nanoseconds of an int64 can hold."""
+    if dtype == pl.Date:
+        return st.dates(date(1900, 1, 1), date(2200, 1, 1))
+    if dtype == pl.Time:
+        return st.times()
+    if isinstance(dtype, pl.Duration):
+        return st.timedeltas(timedelta(days=-9999), timedelta(days=9999))
+    zones = st.just(UTC) if dtype.time_zone else st.none()
+    return st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=zones)  # noqa: DTZ001  # bounds of both
+
+
+def _scalar(dtype: Any) -> SearchStrategy[Any]:
+    if dtype.is_integer():
+        bits = int(str(dtype.base_type()).removeprefix("U").removeprefix("Int"))
+        least, greatest = (0, 2**bits - 1) if dtype.is_unsigned_integer() else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        return st.one_of(st.integers(least, greatest), st.integers(max(least, -3), 3))
+    if dtype.is_float():
+        floats = st.floats(width=32) if dtype == pl.Float32 else st.floats()
+        return st.one_of(st.sampled_from([0.0, -0.0]), floats, st.integers(-3, 3).map(float))
     if isinstance(dtype, pl.Decimal):
-        whole = st.integers(-(10**dtype.precision) + 1, 10**dtype.precision - 1)
-        return whole.map(lambda digits: _decimal(digits, dtype.scale))
-    return _temporal_values(dtype) or _nested_values(dtype) or _other_values(dtype)
+        digits = st.integers(-(10**dtype.precision) + 1, 10**dtype.precision - 1)
+        return digits.map(lambda number: Decimal(f"{number}E-{dtype.scale}"))
+    if isinstance(dtype, pl.Enum):
+        return st.sampled_from(dtype.categories.to_list()) if len(dtype.categories) else st.none()
+    others: dict[Any, SearchStrategy[Any]] = {
+        pl.Boolean: st.booleans(),
+        pl.Binary: st.binary(max_size=4),
+        pl.Null: st.none(),
+    }
+    return others.get(dtype.base_type(), _texts(max_size=3))

@@ -46,7 +46,7 @@ def definition_version(graph: FeatureGraph, key: FeatureKey) -> DefinitionVersio
     """
     known = _VERSIONS.setdefault(graph, {})
     if key not in known:
-        for candidate, spec in graph.specs.items():  # upstream first, so a deep graph needs no deep recursion
+        for candidate, spec in list(graph.specs.items()):  # a copy, since others may add; upstream first, so a deep graph needs no deep recursion
             if candidate not in known:
                 known[candidate] = _of_feature(graph, spec, known)
     return known[key]

@@ -29,7 +29,7 @@ class Increment:
     @property
     def pending(self) -> pl.DataFrame:
         """The samples to compute: `new`, then `stale`, with the columns of `new`; once computed, ready for `write_metadata`."""
-        return pl.concat([self.new, self.stale.select(self.new.columns)])
+        return pl.concat([self.new, self.stale.drop(STORED_DATA_VERSION, CHANGED_CONTAINERS)])
 
     def __bool__(self) -> bool:
         """Whether there is anything to compute."""
@@ -68,7 +68,7 @@ def compare(
     is_stored = pl.col(PARTITION).is_not_null()
     compared = joined.filter(is_stored).with_columns(changed.alias(CHANGED_CONTAINERS))
     return Increment(
-        new=joined.filter(~is_stored).select(expected.columns),
+        new=joined.filter(~is_stored).drop(PARTITION, STORED_DATA_VERSION),
         stale=compared.filter(pl.col(CHANGED_CONTAINERS).list.len() > 0).drop(PARTITION),
         orphaned=held.join(expected, on=ids, how="anti", maintain_order="left").drop(PARTITION),
     )

@@ -1,0 +1,36 @@
+"""What do the tests of the log write?"""
+
+import polars as pl
+
+from metaxy_fs.ids import LamportClock
+from metaxy_fs.log.commit import CommitRequest, commit
+from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.manifest import Definition, Manifest
+from metaxy_fs.storage.base import Storage
+
+VERSION = "0123456789abcdef" * 4
+PARTITION = Partition("video.processing", VERSION[:16])
+
+
+def rows(*ids: int) -> pl.DataFrame:
+    """Rows that differ in their ids alone."""
+    versions = pl.struct(pl.format("f{}", "sample_id").alias("frames")).alias("data_version")
+    return pl.DataFrame({"sample_id": list(ids)}, schema={"sample_id": pl.Int64}).with_columns(versions)
+
+
+def request(frame: pl.DataFrame, *, write_id: str | None = None) -> CommitRequest:
+    """A write to the one partition that these tests have."""
+    return CommitRequest(
+        partition=PARTITION,
+        feature=("video", "processing"),
+        definition=Definition(VERSION, {"frames": VERSION}),
+        id_columns=("sample_id",),
+        rows=frame,
+        writer="a test",
+        write_id=write_id,
+    )
+
+
+def write(storage: Storage, *ids: int, write_id: str | None = None, clock: LamportClock | None = None) -> Manifest:
+    """Commit rows of these ids."""
+    return commit(storage, request(rows(*ids), write_id=write_id), clock=clock or LamportClock())

@@ -1,0 +1,132 @@
+"""How many requests does each operation send to an object store?"""
+
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+
+from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore
+from tests.servers import ObjectServer
+
+Opener = Callable[[], FilesystemMetadataStore]
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def server(request: pytest.FixtureRequest) -> ObjectServer:
+    found: ObjectServer = request.getfixturevalue(f"{request.param}_server")
+    return found
+
+
+@pytest.fixture
+def open_root(request: pytest.FixtureRequest, server: ObjectServer) -> Opener:
+    """Opens a store object of its own on one fresh root."""
+    bucket = request.getfixturevalue("s3_bucket" if server.scheme == "s3" else "gcs_bucket")
+    return lambda: FilesystemMetadataStore(server.url(bucket, "root"), storage_options=server.storage_options)
+
+
+@pytest.fixture
+def video() -> type[Feature]:
+    with FeatureGraph().use():
+
+        class Video(Feature, spec=FeatureSpec(key=FeatureKey(["video"]))):
+            pass
+
+    return Video
+
+
+def frame(*ids: int) -> pl.DataFrame:
+    versions = pl.struct(pl.format("v{}", "sample_id").alias("default")).alias("data_version")
+    return pl.DataFrame({"sample_id": list(ids)}).with_columns(versions)
+
+
+def sent(server: ObjectServer, action: Callable[[], object]) -> list[str]:
+    """The kinds of the requests that an action sends."""
+    server.clear_requests()
+    action()
+    return [request.kind for request in server.requests()]
+
+
+def test_a_write_to_a_warm_store_is_two_puts(server: ObjectServer, open_root: Opener, video: type[Feature]) -> None:
+    store = open_root()
+    store.write_metadata(video, frame(1))
+    assert sent(server, lambda: store.write_metadata(video, frame(2))) == ["PUT", "PUT"]
+
+
+def test_a_write_with_a_write_id_to_a_warm_store_is_two_puts(
+    server: ObjectServer, open_root: Opener, video: type[Feature]
+) -> None:
+    store = open_root()
+    store.write_metadata(video, frame(1), write_id="a")
+    assert sent(server, lambda: store.write_metadata(video, frame(2), write_id="b")) == ["PUT", "PUT"]
+
+
+def test_the_first_write_to_a_new_root_adds_its_two_descriptions(
+    server: ObjectServer, open_root: Opener, video: type[Feature]
+) -> None:
+    kinds = sent(server, lambda: open_root().write_metadata(video, frame(1)))
+    # GCS answers 404 for a missing object and for a missing bucket: a listing tells which.
+    assert kinds == ["GET", *(["LIST"] if server.scheme == "gs" else []), "PUT", "PUT", "PUT", "PUT"]
+
+
+def test_the_first_write_of_a_process_to_a_known_partition_adds_two_requests(
+    server: ObjectServer, open_root: Opener, video: type[Feature]
+) -> None:
+    open_root().write_metadata(video, frame(1))
+    assert sent(server, lambda: open_root().write_metadata(video, frame(2))) == ["GET", "PUT", "PUT", "PUT"]
+
+
+@pytest.mark.parametrize("writes", [0, 3])
+def test_has_feature_is_one_listing(
+    server: ObjectServer, open_root: Opener, video: type[Feature], writes: int
+) -> None:
+    for i in range(writes):
+        open_root().write_metadata(video, frame(i))
+    assert sent(server, lambda: open_root().has_feature(video)) == ["LIST"]
+
+
+def test_a_read_of_one_file_is_a_listing_and_two_gets(
+    server: ObjectServer, open_root: Opener, video: type[Feature]
+) -> None:
+    open_root().write_metadata(video, frame(1))
+    assert sent(server, lambda: open_root().read_metadata(video)) == ["LIST", "GET", "GET"]
+
+
+def test_a_second_read_gets_the_data_alone(server: ObjectServer, open_root: Opener, video: type[Feature]) -> None:
+    open_root().write_metadata(video, frame(1))
+    store = open_root()
+    store.read_metadata(video)
+    assert sent(server, lambda: store.read_metadata(video)) == ["LIST", "GET"]
+
+
+def test_files_that_cannot_match_are_not_fetched(server: ObjectServer, open_root: Opener, video: type[Feature]) -> None:
+    for i in range(5):
+        open_root().write_metadata(video, frame(i))
+    store = open_root()
+    store.read_metadata(video, columns=["sample_id"])
+    read = lambda: store.read_metadata(video, filters=pl.col("sample_id") == 3)  # noqa: E731  # reads best in place
+    assert sent(server, read) == ["LIST", "GET"]
+    version = pl.col("data_version").struct.field("default") == "v3"
+    assert sent(server, lambda: store.read_metadata(video, filters=version)) == ["LIST", "GET"]
+    assert sent(server, lambda: store.read_metadata(video, filters=pl.col("sample_id") == 7)) == ["LIST"]
+
+
+def test_a_filter_on_a_scan_prunes_too(server: ObjectServer, open_root: Opener, video: type[Feature]) -> None:
+    for i in range(5):
+        open_root().write_metadata(video, frame(i))
+    store = open_root()
+    store.read_metadata(video)
+    rows = store.scan_metadata(video).filter(pl.col("sample_id") > 3)
+    assert sent(server, rows.collect) == ["GET"]
+
+
+def test_a_chain_asks_each_root_once_for_a_feature_that_none_has(
+    server: ObjectServer, open_root: Opener, video: type[Feature], request: pytest.FixtureRequest
+) -> None:
+    bucket = request.getfixturevalue("s3_bucket" if server.scheme == "s3" else "gcs_bucket")
+    roots = [
+        FilesystemMetadataStore(server.url(bucket, f"root-{n}"), storage_options=server.storage_options) for n in range(3)
+    ]
+    store = FilesystemMetadataStore(
+        server.url(bucket, "dev"), fallback_stores=roots, storage_options=server.storage_options
+    )
+    assert sent(server, lambda: store.has_feature(video, check_fallback=True)) == ["LIST"] * 4
