@@ -12,7 +12,8 @@ from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.storage.client import Client, keep_objects
 
 PROTOCOLS = frozenset({"gs", "gcs"})
-_PAGE = 1000
+PAGE = 1000
+"""The most objects that one request lists, for the server too."""
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 60
 
@@ -33,7 +34,7 @@ class GCSClient(Client):
         """Return the objects at any depth below a directory, sorted by path."""
         found: list[ObjectInfo] = []
         fields = "nextPageToken,items(name,size,timeCreated)"
-        for page in self._pages(directory, maxResults=_PAGE if limit is None else min(limit, _PAGE), fields=fields):
+        for page in self._pages(directory, maxResults=PAGE if limit is None else min(limit, PAGE), fields=fields):
             found += keep_objects(map(self._info, page.get("items", ())), directory=directory)
             if limit is not None and len(found) >= limit:
                 break

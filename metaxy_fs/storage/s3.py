@@ -10,7 +10,8 @@ from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.storage.client import Client, keep_objects
 
 PROTOCOLS = frozenset({"s3", "s3a"})
-_PAGE = 1000
+PAGE = 1000
+"""The most objects that one request lists, for the server too."""
 # botocore's pool of 10 is what bounds many small reads. Its attempts and s3fs's multiply, so that the defaults of both wait for
 # minutes where nothing answers; these still outlast a moment of throttling.
 _CONFIG = {
@@ -42,7 +43,7 @@ class S3Client(Client):
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, sorted by path."""
         found: list[ObjectInfo] = []
-        for page in self._pages(directory, MaxKeys=_PAGE if limit is None else min(limit, _PAGE)):
+        for page in self._pages(directory, MaxKeys=PAGE if limit is None else min(limit, PAGE)):
             found += keep_objects(map(self._info, page.get("Contents", ())), directory=directory)
             if limit is not None and len(found) >= limit:
                 break

@@ -8,6 +8,7 @@ the ends of integer types, nulls at every level.
 import operator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -33,6 +34,7 @@ def dtypes(*, nested: bool = True) -> SearchStrategy[pl.DataType]:
     return st.recursive(leaves, _nested_types, max_leaves=4) if nested else leaves
 
 
+@cache
 def values(dtype: Any) -> SearchStrategy[Any]:
     """Draw a value of a type that `dtypes` draws, as Python sees it, or None."""
     dtype = dtype() if isinstance(dtype, DataTypeClass) else dtype
@@ -94,7 +96,7 @@ def _predicates_on(leaf: pl.Expr, dtype: pl.DataType) -> SearchStrategy[pl.Expr]
     compared = [
         st.builds(lambda name, value: getattr(leaf, name)(value), st.sampled_from(_COMPARISONS), literal),
         st.builds(lambda name, value: getattr(value, name)(leaf), st.sampled_from(_COMPARISONS), literal),
-        st.builds(lambda low, high, closed: leaf.is_between(low, high, closed), literal, literal, _CLOSED),
+        st.builds(leaf.is_between, literal, literal, _CLOSED),
         st.builds(lambda items, equal: leaf.is_in(items, nulls_equal=equal), _item_lists(dtype), st.booleans()),
     ]
     if dtype == pl.String():
@@ -108,6 +110,7 @@ _COMPARISONS = ("eq", "ne", "gt", "ge", "lt", "le", "eq_missing", "ne_missing")
 _CLOSED = st.sampled_from(["both", "left", "right", "none"])
 
 
+@cache
 def _literals(dtype: pl.DataType) -> SearchStrategy[pl.Expr]:
     typed = st.builds(lambda value: pl.lit(pl.Series([value], dtype=dtype)), values(dtype))
     if dtype.is_numeric():
@@ -137,6 +140,7 @@ def _leaves_of(leaf: pl.Expr, dtype: Any) -> list[tuple[pl.Expr, Any]]:
     return [entry for leaves in nested for entry in leaves]
 
 
+@cache
 def _leaf_types() -> SearchStrategy[pl.DataType]:
     return st.one_of(
         st.sampled_from([dtype() for dtype in _PLAIN]),
@@ -147,12 +151,12 @@ def _leaf_types() -> SearchStrategy[pl.DataType]:
 
 def _rare_types() -> SearchStrategy[pl.DataType]:
     decimals = st.integers(1, 38).flatmap(lambda p: st.builds(pl.Decimal, st.just(p), st.integers(0, p)))
-    categories = st.lists(st.sampled_from(["x", "y", "z"]), unique=True)
+    categories = st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, unique=True)
     return st.one_of(st.sampled_from([pl.Binary(), pl.Categorical()]), decimals, st.builds(pl.Enum, categories))
 
 
 def _nested_types(inner: SearchStrategy[pl.DataType]) -> SearchStrategy[pl.DataType]:
-    return st.one_of(st.builds(pl.List, inner), st.builds(pl.Array, inner, st.integers(0, 3)), _structs_of(inner))
+    return st.one_of(st.builds(pl.List, inner), st.builds(pl.Array, inner, st.integers(1, 3)), _structs_of(inner))
 
 
 def _structs_of(inner: SearchStrategy[pl.DataType]) -> SearchStrategy[pl.DataType]:
@@ -164,6 +168,7 @@ def _columns(name: str, dtype: Any, rows: int) -> SearchStrategy[pl.Series]:
     return drawn.map(lambda items: pl.Series(name, items, dtype=dtype, strict=True))
 
 
+@cache
 def _texts(*, max_size: int) -> SearchStrategy[str]:
     short = st.text(st.sampled_from("abA0\u00e9\ud7ff\ue000\uffff\U0001f600\U0010ffff"), max_size=max_size)
     long = st.builds(lambda character, end: character * 64 + end, st.sampled_from("a\ud7ff\U0010ffff"), short)
@@ -211,7 +216,7 @@ def _scalar(dtype: Any) -> SearchStrategy[Any]:
         digits = st.integers(-(10**dtype.precision) + 1, 10**dtype.precision - 1)
         return digits.map(lambda number: Decimal(f"{number}E-{dtype.scale}"))
     if isinstance(dtype, pl.Enum):
-        return st.sampled_from(dtype.categories.to_list()) if len(dtype.categories) else st.none()
+        return st.sampled_from(dtype.categories.to_list())
     others: dict[Any, SearchStrategy[Any]] = {
         pl.Boolean: st.booleans(),
         pl.Binary: st.binary(max_size=4),

@@ -179,7 +179,7 @@ def split_frames(draw):
     return draw(predicates(schema)), schema, parts
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(split_frames())
 def test_no_row_is_lost(drawn):
     predicate, schema, parts = drawn

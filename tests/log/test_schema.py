@@ -126,6 +126,23 @@ def test_a_storable_type_survives_a_data_file(frame):
     assert found.equals(frame)
 
 
+RARE = {
+    "array": pl.Series([[], None], dtype=pl.Array(pl.Int8, 0)),
+    "enum": pl.Series([None], dtype=pl.Enum([])),
+    "nulls": pl.Series([[None], [], None], dtype=pl.List(pl.Null)),
+    "struct_of_nulls": pl.Series([{"x": None}, None], dtype=pl.Struct({"x": pl.Null})),
+    "great_integer": pl.Series([2**126, None], dtype=pl.Int128),
+}
+
+
+@pytest.mark.parametrize("column", [pytest.param(column, id=name) for name, column in RARE.items()])
+def test_a_rare_type_survives_a_data_file(column):
+    assert unstorable(column.dtype) is None
+    found = through_parquet(column.to_frame("c"))
+    assert found.schema == {"c": column.dtype}
+    assert found["c"].to_list() == column.to_list()
+
+
 UNSTORABLE = {
     "object": pl.Object(),
     "empty_struct": pl.Struct({}),
@@ -139,7 +156,7 @@ UNSTORABLE = {
 @pytest.mark.parametrize("dtype", [pytest.param(dtype, id=name) for name, dtype in UNSTORABLE.items()])
 def test_an_unstorable_type_is_refused_with_a_way_out(dtype):
     assert "cast" in unstorable(dtype)
-    with pytest.raises(MetadataSchemaError, match="Column 'c' cannot be stored: .*cast"):
+    with pytest.raises(MetadataSchemaError, match=r"Column 'c' cannot be stored: .*cast"):
         encode_schema(pl.Schema({"c": dtype}))
 
 

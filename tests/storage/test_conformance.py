@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from metaxy_fs.storage import LocalStorage, MemoryStorage, open_storage
+from metaxy_fs.storage import LocalStorage, MemoryStorage, gcs, open_storage, s3
 from metaxy_fs.testing import StorageSuite
 
 
@@ -36,14 +36,20 @@ class TestCachedFsspecMemory(StorageSuite):
 
 
 class TestS3(StorageSuite):
+    page = 50
+
     @pytest.fixture
-    def storage(self, s3_server, s3_bucket):
+    def storage(self, s3_server, s3_bucket, monkeypatch):
+        monkeypatch.setattr(s3, "PAGE", self.page)
         return open_storage(s3_server.url(s3_bucket, "pre/fix"), storage_options=s3_server.storage_options)
 
 
 # gcsfs hands a small upload to aiohttp in one piece, which aiohttp dislikes above one megabyte.
 @pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
 class TestGCS(StorageSuite):
+    page = 50
+
     @pytest.fixture
-    def storage(self, gcs_server, gcs_bucket):
+    def storage(self, gcs_server, gcs_bucket, monkeypatch):
+        monkeypatch.setattr(gcs, "PAGE", self.page)
         return open_storage(gcs_server.url(gcs_bucket, "pre/fix"), storage_options=gcs_server.storage_options)
