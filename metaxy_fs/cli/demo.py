@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import polars as pl
-
 from metaxy_fs.cli.features import declare_features
 from metaxy_fs.cli.report import (
     FILES,
@@ -30,21 +28,24 @@ def run_demo(directory: Path, store: MetadataStore, *, rehash: bool) -> None:
         rehash: Whether to hash every file again.
 
     Raises:
-        MetaxyError: The store could not be read or written; what was committed stays, and the next run goes on from there.
+        MetaxyError: The store could not be read or written; what was committed stays, and the next run goes on from
+            there.
     """
     features = declare_features()
     tree = walk(directory, root=store.location)
-    tell_tree(str(directory), store.location, tree)
+    tell_tree(str(directory.absolute()), store.location, tree)
     files, present = update_files(store, features.files, directory, tree, rehash=rehash)
     tell_files(files)
     increment = resolve_texts(store, features, present, out_of_reach=files.left)
     tell_texts(increment)
     texts = update_texts(store, features.texts, directory, increment)
     tell_uncounted(texts)
-    tell_table([
-        (FILES, _stored(store, features.files), files),
-        (TEXTS, _stored(store, features.texts), texts),
-    ])
+    tell_table(
+        [
+            (FILES, _stored(store, features.files), files),
+            (TEXTS, _stored(store, features.texts), texts),
+        ]
+    )
     counted = latest(store, features.texts)
     if counted is not None:
         tell_totals(counted.join(present.select("path"), on="path", how="semi"))

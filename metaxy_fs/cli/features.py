@@ -1,7 +1,7 @@
 """Which features does the demo keep?
 
-A file has two parts that change for different reasons: `content`, its bytes, and `stat`, what the file system notes of it. What is
-counted in a text is made from `content` alone, so a file that is merely touched has nothing to be counted again.
+A file has two parts that change for different reasons: `content`, its bytes, and `stat`, what the file system notes of
+it. What is counted in a text is made from `content` alone, so a file that is merely touched is not counted again.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What is in each file?
 
-Bytes are hashed in pieces and in a few threads, so neither large files nor slow disks hold up much. A file that changes while it is
-read has no one content; it is left for another run.
+Bytes are hashed in pieces and in a few threads, so neither large files nor slow disks hold up much. A file that changes
+while it is read has no one content; it is left for another run.
 """
 
 import hashlib
@@ -23,15 +23,16 @@ CHANGED = "it changed while it was read"
 
 _THREADS = 4
 _TIME = pl.Datetime("us", "UTC")
-_VERSION = pl.Struct({"content": pl.String, "stat": pl.String})
-FILE_ROWS = {
-    "path": pl.String,
-    "size": pl.Int64,
-    "mode": pl.Int64,
-    "modified": _TIME,
-    "hashed": _TIME,
-    "data_version": _VERSION,
-}
+FILE_ROWS = pl.Schema(
+    {
+        "path": pl.String(),
+        "size": pl.Int64(),
+        "mode": pl.Int64(),
+        "modified": _TIME,
+        "hashed": _TIME,
+        "data_version": pl.Struct({"content": pl.String, "stat": pl.String}),
+    }
+)
 """The columns of the rows of files; `hashed` is when the content was looked at."""
 
 _Row = tuple[str, int, int, int, int, dict[str, str]]
@@ -56,8 +57,8 @@ def hash_files(
 def is_settled() -> pl.Expr:
     """Whether a file was hashed long enough after its modification that no later change can bear the same time.
 
-    File systems note times in ticks: of some milliseconds mostly, of up to two seconds where all times are whole seconds. A file
-    that is changed twice within a tick looks as it did in between.
+    File systems note times in ticks: of some milliseconds mostly, of up to two seconds where all times are whole
+    seconds. A file that is changed twice within a tick looks as it did in between.
     """
     is_coarse = pl.col("modified").dt.microsecond() == 0
     tick = pl.when(is_coarse).then(timedelta(seconds=2)).otherwise(timedelta(milliseconds=100))
@@ -93,4 +94,5 @@ def _hash_file(
         return OutOfReach(sample, reason_of(error))
     if before != after or is_stopped.is_set():
         return OutOfReach(sample, CHANGED)
-    return sample, before.size, before.mode, before.modified, started, {"content": digest.hexdigest(), "stat": before.version}
+    version = {"content": digest.hexdigest(), "stat": before.version}
+    return sample, before.size, before.mode, before.modified, started, version

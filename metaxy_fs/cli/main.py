@@ -24,7 +24,7 @@ Keep two features of the files below DIR, and compute only what changed since th
   demo/texts   made from `content` alone: lines, words and the most frequent terms of each text (UTF-8, up to 64 MiB)
 
 A file whose size, mode and modification time are those of the last run is not read again; --rehash reads all.
-Files that are gone are named in each run, since their rows stay in the log. Nothing is ever written to DIR but the root.
+Files that are gone are named in each run, since their rows stay in the log. Nothing is written to DIR but the root.
 
 Left out: directories named {", ".join(SKIPPED_DIRECTORIES)}, the root itself, links to directories, pipes, sockets
 and devices. Links to files count as files. What cannot be read is named and left for the next run; it fails no run.
@@ -32,8 +32,9 @@ Names that are no UTF-8 appear with \\xNN, and a backslash as two.
 """
 
 _ROOT_HELP = (
-    f"where to keep the features: a directory, or a URL such as s3://bucket/prefix or gs://bucket/prefix, with credentials from the "
-    f"environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL_S3, ...); default: {DEFAULT_ROOT} in DIR"
+    "where to keep the features: a directory, or a URL such as s3://bucket/prefix or gs://bucket/prefix, with "
+    "credentials from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL_S3, ...); "
+    f"default: {DEFAULT_ROOT} in DIR"
 )
 
 
@@ -79,7 +80,7 @@ def _parsers() -> tuple[ArgumentParser, ArgumentParser]:
         "directory", metavar="DIR", nargs="?", default=".", type=_directory, help="default: the current directory"
     )
     demo.add_argument("--root", help=_ROOT_HELP)
-    demo.add_argument("--rehash", action="store_true", help="read every file again, whatever its modification time says")
+    demo.add_argument("--rehash", action="store_true", help="read every file again, whatever its time says")
     return parser, demo
 
 

@@ -1,10 +1,13 @@
 """How does a person see that a long step is under way?"""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import TypeVar
 
 from tqdm import tqdm
+
+_Item = TypeVar("_Item")
 
 
 @contextmanager
@@ -16,10 +19,15 @@ def progress(what: str, *, total: int) -> Iterator[Callable[[int], object]]:
     # Without a total, tqdm would show a bar that never fills.
     is_hidden = None if total else True
     lock = Lock()
-    with tqdm(desc=what, total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=is_hidden) as bar:
+    with tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False, disable=is_hidden) as bar:
 
         def advance(size: int) -> None:
             with lock:
                 bar.update(size)
 
         yield advance
+
+
+def counting(items: Iterable[_Item], *, what: str) -> Iterable[_Item]:
+    """Yield the items, and show on stderr, if that is a terminal, how many there were."""
+    return tqdm(items, desc=what, unit="", unit_scale=True, leave=False, disable=None)

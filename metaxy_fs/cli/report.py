@@ -21,7 +21,7 @@ _HEADER = ("feature", "stored", "new", "stale", "orphaned", "computed", "seconds
 
 def tell_tree(directory: str, root: str, tree: Tree) -> None:
     """Say what there is, and what of it is left out."""
-    print(f"directory  {shown(directory)}: {_count(tree.files.height, 'file')}, {_size(tree.files['size'].sum())}")
+    print(f"directory  {shown(directory)}: {_count(tree.files.height, 'file')}, {_size(int(tree.files['size'].sum()))}")
     print(f"root       {shown(root)}")
     left_out = ", ".join(f"{skip} ({tree.skipped[skip]:,})" for skip in Skip if tree.skipped[skip])
     if left_out:
@@ -34,10 +34,10 @@ def tell_files(outcome: Outcome) -> None:
     _tell_left("cannot be read", outcome.left)
     touched = outcome.increment.stale.height - _by_container(outcome.increment, "content").height
     if touched:
-        one = touched == 1
+        were, their, them = ("was", "its", "it") if touched == 1 else ("were", "their", "them")
         print(
-            f"{_count(touched, 'file')} {'was' if one else 'were'} touched: {'its' if one else 'their'} `stat` is noted; `content` is "
-            f"the same, so {TEXTS} has nothing to do for {'it' if one else 'them'}."
+            f"  {_count(touched, 'file')} {were} touched: {their} `stat` is noted; `content` is the same, "
+            f"so {TEXTS} has nothing to do for {them}."
         )
 
 
@@ -53,7 +53,7 @@ def tell_uncounted(outcome: Outcome) -> None:
 
 def tell_table(rows: Iterable[tuple[str, int, Outcome]]) -> None:
     """Print one line a feature: its name, the number of samples that the root holds, and what happened."""
-    table = [_HEADER]
+    table: list[Sequence[str]] = [_HEADER]
     for name, stored, outcome in rows:
         increment = outcome.increment
         counts = (stored, increment.new.height, increment.stale.height, increment.orphaned.height, outcome.computed)
@@ -68,19 +68,26 @@ def tell_table(rows: Iterable[tuple[str, int, Outcome]]) -> None:
 def tell_totals(texts: pl.DataFrame) -> None:
     """Say what is in all the texts together, given the rows of the files that there are."""
     counted = texts.filter(pl.col("is_text"))
-    words, lines = counted["words"].sum(), counted["lines"].sum()
+    words, lines = int(counted["words"].sum()), int(counted["lines"].sum())
     print(f"\n{_count(counted.height, 'text')}: {_count(lines, 'line')}, {_count(words, 'word')}{_others(texts)}")
     terms = counted.select(pl.col("terms").explode()).drop_nulls().unnest("terms") if words else None
     if terms is not None and terms.height:
         total = terms.group_by("term").agg(pl.len().alias("texts"), pl.col("count").sum())
         top = total.sort("texts", "count", "term", descending=[True, True, False]).head(_TERMS)
-        print(f"frequent in most texts: {', '.join(f'{term} ({texts:,})' for term, texts, _ in top.iter_rows())}")
+        shown_terms = ", ".join(f"{term} ({texts:,})" for term, texts, _ in top.iter_rows())
+        print(f"terms, by the number of texts that have them in their top ten: {shown_terms}")
 
 
 def shown(name: str) -> str:
-    """Return a name that is safe to print on one line: control characters escaped, the middle of a long name left out."""
-    printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
-    return printable if len(printable) <= _WIDTH else f"{printable[: _WIDTH // 2 - 2]}...{printable[-_WIDTH // 2 + 1 :]}"
+    """Return a name that is safe to print on one line: control characters are escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
+
+
+def _shortened(name: str) -> str:
+    """Return a name without the middle, if it is long."""
+    text = shown(name)
+    half = _WIDTH // 2
+    return text if len(text) <= _WIDTH else f"{text[: half - 2]}...{text[1 - half :]}"
 
 
 def _tell_increment(feature: str, increment: Increment, *, content: pl.DataFrame) -> None:
@@ -101,7 +108,7 @@ def _by_container(increment: Increment, container: str) -> pl.DataFrame:
 
 def _tell_paths(what: str, paths: pl.Series) -> None:
     if paths.len():
-        examples = ", ".join(map(shown, paths.head(_EXAMPLES)))
+        examples = ", ".join(map(_shortened, paths.head(_EXAMPLES)))
         print(f"  {what} ({paths.len():,}): {examples}{_more(paths.len())}")
 
 
@@ -112,7 +119,7 @@ def _tell_left(what: str, left: Sequence[OutOfReach]) -> None:
 
 
 def _place(each: OutOfReach) -> str:
-    return shown(f"{each.path}/" if each.is_directory and each.path else each.path or ".")
+    return _shortened(f"{each.path}/" if each.is_directory and each.path else each.path or ".")
 
 
 def _more(count: int) -> str:

@@ -4,6 +4,7 @@ Nothing that is met on the way ends the walk: what cannot be listed, looked at o
 """
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,14 @@ from typing import BinaryIO, NamedTuple
 
 import polars as pl
 
+from metaxy_fs.cli.progress import counting
+
 DEFAULT_ROOT = ".metaxy"
 SKIPPED_DIRECTORIES = (DEFAULT_ROOT, ".git", ".hg", ".jj", ".svn")
 
 # A file that became a pipe since it was listed would otherwise be waited on for ever.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 _FOUND = {"path": pl.String, "size": pl.Int64, "stat": pl.String}
 
 
@@ -48,7 +52,7 @@ class FileStat(NamedTuple):
 
 
 class OutOfReach(NamedTuple):
-    """A file, or a directory with all that may be in it, that could not be read; `path` is the id of a sample, or the like."""
+    """A file, or a directory with all that may be in it, that could not be read; `path` is formed as ids of samples."""
 
     path: str
     reason: str
@@ -60,7 +64,7 @@ class Tree:
     """What a walk found.
 
     Attributes:
-        files: One row a file, sorted by path: `path` (the id of the sample), `size` in bytes, `stat` (the version of that container).
+        files: One row a file, sorted by path: `path` (the sample's id), `size` in bytes, `stat` (that part's version).
         out_of_reach: What could not be listed or looked at.
         skipped: How many things were left out on purpose.
     """
@@ -88,7 +92,8 @@ def walk(directory: Path, *, root: str) -> Tree:
     rows: list[tuple[str, int, str]] = []
     out_of_reach: list[OutOfReach] = []
     skipped: Counter[Skip] = Counter()
-    for path, outcome, is_directory in _entries(os.path.realpath(directory), os.path.realpath(root)):
+    entries = _entries(os.path.realpath(directory), os.path.realpath(root))
+    for path, outcome, is_directory in counting(entries, what="walking"):
         if isinstance(outcome, Skip):
             skipped[outcome] += 1
         elif isinstance(outcome, OSError):
@@ -100,9 +105,9 @@ def walk(directory: Path, *, root: str) -> Tree:
 
 
 def to_id(path: str) -> str:
-    r"""Return a relative path as the id of a sample, which is a text: no two paths have one id, and `from_id` undoes it.
+    r"""Return a relative path as the id of a sample, a text; no two paths have one id, and `from_id` undoes it.
 
-    File names are bytes. Those that are no UTF-8 become `\xNN`; so that these mean nothing else, a backslash becomes two.
+    File names are bytes. Those that are no UTF-8 become `\xNN`; so that this is no other name, a backslash becomes two.
 
     Examples:
         >>> to_id("a/b.txt"), to_id("caf" + chr(0xDC00 + 0xE9))
@@ -113,12 +118,7 @@ def to_id(path: str) -> str:
 
 def from_id(sample: str) -> str:
     """Return the relative path that has an id."""
-    first, *rest = sample.split("\\")
-    pieces, escaped = [os.fsencode(first)], iter(rest)
-    for piece in escaped:
-        # An empty piece is what two backslashes leave between them.
-        pieces += [b"\\", os.fsencode(next(escaped))] if not piece else [bytes.fromhex(piece[1:3]), os.fsencode(piece[3:])]
-    return os.fsdecode(b"".join(pieces))
+    return os.fsdecode(_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]) if found[1] else b"\\", sample.encode()))
 
 
 def open_file(directory: Path, sample: str) -> BinaryIO:
@@ -127,11 +127,11 @@ def open_file(directory: Path, sample: str) -> BinaryIO:
     Raises:
         OSError: It cannot be opened, or is no regular file any more.
     """
-    file = open(os.open(f"{directory}/{from_id(sample)}", _READ), "rb", buffering=0)  # noqa: SIM115, PTH123  # returned open
+    file = os.fdopen(os.open(f"{directory}/{from_id(sample)}", _READ), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError("it is no regular file any more")
-    return file  # type: ignore[return-value]  # an unbuffered file reads as much
+    return file
 
 
 def reason_of(error: OSError) -> str:

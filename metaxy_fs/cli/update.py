@@ -64,7 +64,7 @@ def update_files(
     to_hash = tree.files.join(present, on="path", how="anti", maintain_order="left")
     left = list(tree.out_of_reach)
     steps: list[Increment] = []
-    with progress("hashing", total=to_hash["size"].sum()) as advance:
+    with progress("hashing", total=int(to_hash["size"].sum())) as advance:
         for batch in _batches(to_hash, rows=FILES_PER_COMMIT):
             rows, failed = hash_files(directory, batch["path"].to_list(), advance=advance)
             present, left = pl.concat([present, rows]), [*left, *failed]
@@ -94,7 +94,7 @@ def update_texts(store: MetadataStore, feature: type[Feature], directory: Path, 
     started = wall_clock()
     pending = increment.pending
     left: list[OutOfReach] = []
-    with progress("counting", total=pending["size"].sum()) as advance:
+    with progress("counting", total=int(pending["size"].sum())) as advance:
         for batch in _batches(pending, rows=TEXTS_PER_COMMIT):
             rows, failed = _count_texts(directory, batch, advance=advance)
             left += failed
@@ -103,7 +103,9 @@ def update_texts(store: MetadataStore, feature: type[Feature], directory: Path, 
     return Outcome(increment, pending.height - len(left), left, _seconds_since(started))
 
 
-def latest(store: MetadataStore, feature: type[Feature], *, columns: Sequence[str] | None = None) -> pl.DataFrame | None:
+def latest(
+    store: MetadataStore, feature: type[Feature], *, columns: Sequence[str] | None = None
+) -> pl.DataFrame | None:
     """Return the latest row of each sample, None if there is none."""
     try:
         return store.read_metadata(feature, columns=columns, latest_only=True)
@@ -132,12 +134,12 @@ def _count_texts(
         else:
             rows.append((sample, *measures))
         advance(size)
-    counted = pl.DataFrame(rows, schema={"path": pl.String} | TEXT_ROWS, orient="row")
+    counted = pl.DataFrame(rows, schema={"path": pl.String(), **TEXT_ROWS}, orient="row")
     return counted.join(batch.select("path", "data_version"), on="path", maintain_order="left"), failed
 
 
 def _measure_file(directory: Path, sample: str, *, size: int, content: str) -> Measures | OutOfReach:
-    """Return the measures of the very bytes that have the content's hash: only these belong to the version that is written."""
+    """Return the measures of bytes that have the content's hash: only those belong to the version that is written."""
     if size > LARGEST:
         return not_measured(TOO_LARGE)
     try:

@@ -1,6 +1,7 @@
 """Where are the bytes kept? One contract, and its implementations for memory, local disks and object stores.
 
-Object stores are reached by `open_storage` alone: their module imports fsspec, which a store on a local disk does without.
+Object stores are reached by `open_storage` alone: their module imports fsspec, which a store on a local disk does
+without.
 """
 
 from metaxy_fs.storage.base import ObjectInfo, Storage

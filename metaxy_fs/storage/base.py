@@ -13,7 +13,7 @@ import msgspec
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
-    """One listed object: its path relative to the root, its size in bytes, and the storage's own time of its last write."""
+    """One listed object: its path below the root, its size in bytes, and the storage's own time of its last write."""
 
     path: str
     size: int
@@ -23,10 +23,10 @@ class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
 class Storage(ABC):
     """Objects below one root: written once, read whole, listed by prefix.
 
-    Errors are those of `metaxy_fs.errors`, and every message names the root. Only `ObjectNotFoundError` from `get` and an empty
-    listing prove absence; a root that is denied, missing its bucket, or out of reach raises another `StorageError`.
-    Instances may be shared between threads and used again after a fork. Inside the class the verb `list` hides the type, hence
-    `builtins.list` in the annotations.
+    Errors are those of `metaxy_fs.errors`, and every message names the root. Only `ObjectNotFoundError` from `get` and
+    an empty listing prove absence; a root that is denied, missing its bucket, or out of reach raises another
+    `StorageError`. Instances may be shared between threads and used again after a fork. Inside the class the verb
+    `list` hides the type, hence `builtins.list` in the annotations.
     """
 
     @property
@@ -65,9 +65,9 @@ class Storage(ABC):
     def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory (`""` is the root), sorted by path.
 
-        A listing is no snapshot, but it has an order: a directory is listed to its end before the next one is begun, so what was in
-        `b/` before the listing of `a/` ended is seen. Whoever deletes from `a/` only what has its successor in `b/` hides nothing.
-        A directory that does not exist is empty.
+        A listing is no snapshot, but it has an order: a directory is listed to its end before the next one is begun, so
+        what was in `b/` before the listing of `a/` ended is seen. Whoever deletes from `a/` only what has its successor
+        in `b/` hides nothing. A directory that does not exist is empty.
 
         Args:
             directory: A path without a trailing slash.
@@ -76,13 +76,16 @@ class Storage(ABC):
 
     @abstractmethod
     def list_directories(self, directory: str) -> builtins.list[str]:
-        """Return the names (not paths) of the directories directly below a directory, sorted; those that hold objects at least."""
+        """Return the names, not paths, of the directories directly below a directory, sorted.
 
-    def local_path(self, path: str) -> str | None:
+        Those that hold objects are among them; an empty one need not be.
+        """
+
+    def local_path(self, path: str) -> str | None:  # noqa: ARG002  # for those that have one
         """Return the path of an object in the local file system, or None where it has none."""
         return None
 
     @property
     def keeps_existing(self) -> bool:
-        """Whether `put` on a taken name can be trusted to fail, by construction; False means that only a probe can tell."""
+        """Whether `put` on a taken name is sure to fail, by construction; False means that only a probe can tell."""
         return False

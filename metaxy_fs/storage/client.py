@@ -1,12 +1,12 @@
 """What differs between the filesystems that fsspec offers? The client of any of them, and the base of the special ones.
 
-A client speaks to one root by full paths, lets the filesystem's exceptions pass, and spends one request an object. It never asks
-`exists`, `info`, `glob`, `find` or `cat`, which spend more and answer from caches.
+A client speaks to one root by full paths, lets the filesystem's exceptions pass, and spends one request an object. It
+never asks `exists`, `info`, `glob`, `find` or `cat`, which spend more and answer from caches.
 """
 
 import builtins
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,11 +48,10 @@ class Client:
         """Return a whole object of unknown size."""
         return bytes(self.filesystem.cat_file(self.full(path)))
 
-    def get_starts(self, sizes: Mapping[str, int]) -> builtins.list[bytes | BaseException]:
+    def get_starts(self, wanted: Sequence[tuple[str, int]]) -> builtins.list[bytes | BaseException]:
         """Return up to so many first bytes of each path, or what went wrong with it, in order."""
-        paths = [self.full(path) for path in sizes]
-        fetched = self.filesystem.cat_ranges(paths, [0] * len(paths), list(sizes.values()), on_error="return")
-        return list(fetched)
+        paths, ends = [self.full(path) for path, _ in wanted], [size for _, size in wanted]
+        return list(self.filesystem.cat_ranges(paths, [0] * len(paths), ends, on_error="return"))
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, sorted by path."""
@@ -93,9 +92,9 @@ class CachedClient(Client):
         """Write an object if the name is free, past the cache."""
         self._target.put(path, data)
 
-    def get_starts(self, sizes: Mapping[str, int]) -> builtins.list[bytes | BaseException]:
+    def get_starts(self, wanted: Sequence[tuple[str, int]]) -> builtins.list[bytes | BaseException]:
         """Return up to so many first bytes of each path, or what went wrong with it, one by one."""
-        return [self._get_start(path, size) for path, size in sizes.items()]
+        return [self._get_start(path, size) for path, size in wanted]
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, past the cache."""
@@ -114,7 +113,11 @@ class CachedClient(Client):
 
 def keep_objects(infos: Iterable[ObjectInfo], *, directory: str) -> builtins.list[ObjectInfo]:
     """Return what is an object: not the empty `directory/` with which consoles mark a directory."""
-    return [info for info in infos if info.path and (info.size or not info.path.endswith("/")) and info.path != f"{directory}/"]
+    return [
+        info
+        for info in infos
+        if info.path and (info.size or not info.path.endswith("/")) and info.path != f"{directory}/"
+    ]
 
 
 def _entry(info: Mapping[str, Any], *, parent: str) -> Entry | None:

@@ -10,8 +10,8 @@ from fsspec.implementations.cached import CachingFileSystem
 from metaxy_fs.storage import gcs, s3
 from metaxy_fs.storage.client import CachedClient, Client
 
-# fsspec keeps one instance for all who ask with the same options. Those that share it would share its directory cache, which hides
-# what other processes write, and would see each other's settings.
+# fsspec keeps one instance for all who ask with the same options. Those that share it would share its directory cache,
+# which hides what other processes write, and would see each other's settings.
 _PRIVATE = {"skip_instance_cache": True}
 _NO_LISTINGS = {"use_listings_cache": False}
 

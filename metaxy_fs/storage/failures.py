@@ -1,7 +1,7 @@
 """What did a client's exception say about the object and the root?
 
-s3fs and gcsfs raise a dozen types for the same few answers, and either may stand behind another filesystem. None of them is
-imported here: their exceptions are known by what they carry.
+s3fs and gcsfs raise a dozen types for the same few answers, and either may stand behind another filesystem. None of
+them is imported here: their exceptions are known by what they carry.
 """
 
 from collections.abc import Mapping

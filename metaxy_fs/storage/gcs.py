@@ -15,7 +15,7 @@ PROTOCOLS = frozenset({"gs", "gcs"})
 PAGE = 1000
 """The most objects that one request lists, for the server too."""
 _CONNECT_SECONDS = 5
-_READ_SECONDS = 60
+_READ_SECONDS = 20
 
 
 class GCSClient(Client):
@@ -59,24 +59,30 @@ class GCSClient(Client):
         return f"{self._prefix}{directory}/" if directory else self._prefix
 
     def _info(self, item: Mapping[str, Any]) -> ObjectInfo:
-        return ObjectInfo(item["name"][len(self._prefix) :], int(item["size"]), datetime.fromisoformat(item["timeCreated"]))
+        return ObjectInfo(
+            item["name"][len(self._prefix) :], int(item["size"]), datetime.fromisoformat(item["timeCreated"])
+        )
 
 
 def speaks_gcs(filesystem: AbstractFileSystem) -> bool:
     """Whether a filesystem is gcsfs, or like it enough."""
     protocol = filesystem.protocol
-    return bool(PROTOCOLS & {protocol, *protocol} if isinstance(protocol, tuple) else {protocol}) and hasattr(filesystem, "call")
+    return bool(PROTOCOLS & {protocol, *protocol} if isinstance(protocol, tuple) else {protocol}) and hasattr(
+        filesystem, "call"
+    )
 
 
 def connect(url: str, storage_options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
     """Return a private gcsfs filesystem and the path of the root.
 
-    The class is that of the JSON interface. The one that fsspec would choose asks another interface for the layout of the bucket
-    before the first request, and in buckets of one zone shows an object while it is still being written.
+    The class is that of the JSON interface. The one that fsspec would choose asks another interface for the layout of
+    the bucket before the first request, and in buckets of one zone shows an object while it is still being written.
     """
     from gcsfs.core import GCSFileSystem  # noqa: PLC0415  # an optional extra
 
-    filesystem = GCSFileSystem(**connection_options(storage_options), skip_instance_cache=True, use_listings_cache=False)
+    filesystem = GCSFileSystem(
+        **connection_options(storage_options), skip_instance_cache=True, use_listings_cache=False
+    )
     return filesystem, str(GCSFileSystem._strip_protocol(url))  # noqa: SLF001  # fsspec has no other name for it
 
 

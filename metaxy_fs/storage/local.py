@@ -1,9 +1,10 @@
 """How are objects kept as files of a local (or mounted) file system, all or nothing, and safe from a loss of power?
 
-Theory of operation. A put writes a temporary file, syncs it, links it to its final name, and syncs the directory. `link` is the one
-call of POSIX that makes a whole file appear under a name only if the name is free; a rename would overwrite, an exclusive open would
-show a half-written file. In this order no crash leaves a name without its bytes: the bytes are on disk before the name exists. A
-crash before the last sync may lose the name, but then `put` had not returned.
+Theory of operation. A put writes a temporary file, syncs it, links it to its final name, and syncs the directory.
+`link` is the one call of POSIX that makes a whole file appear under a name only if the name is free; a rename would
+overwrite, an exclusive open would show a half-written file. In this order no crash leaves a name without its bytes: the
+bytes are on disk before the name exists. A crash before the last sync may lose the name, but then `put` had not
+returned.
 """
 
 import builtins
@@ -13,7 +14,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageAccessError,
+    StorageError,
+)
 from metaxy_fs.ids import random_token
 from metaxy_fs.storage.base import ObjectInfo, Storage
 from metaxy_fs.storage.paths import check_directory, check_path
@@ -31,7 +38,8 @@ class LocalStorage(Storage):
     """Objects as files below a directory, which the first write creates.
 
     Args:
-        root: The directory; `~` is the home of the user, a relative path starts at the working directory of this moment.
+        root: The directory; `~` is the home of the user, a relative path starts at the working directory of this
+            moment.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -61,7 +69,8 @@ class LocalStorage(Storage):
             temporary = self._write_temporary(directory, data)
             self._publish(temporary, target, path)
         except ObjectExistsError:
-            # The winner may have died before it synced the name, and the caller may take this error for proof that the object is there.
+            # The winner may have died before it synced the name, and the caller may take this error for proof that the
+            # object is there.
             self._synced(directory, path)
             raise
         except StorageError:
@@ -105,8 +114,8 @@ class LocalStorage(Storage):
     def _settle(self, directory: str) -> None:
         """Make a directory, and make its name survive a crash, and those of its parents up to the root.
 
-        A directory that exists may be the work of another process which has not synced it yet, so its parents are synced once by each
-        instance, not only by its maker. After that this costs nothing.
+        A directory that exists may be the work of another process which has not synced it yet, so its parents are
+        synced once by each instance, not only by its maker. After that this costs nothing.
         """
         if directory in self._settled:
             return
@@ -134,12 +143,14 @@ class LocalStorage(Storage):
         try:
             os.link(temporary, target)
         except FileExistsError as error:
-            raise ObjectExistsError(f"cannot write {path!r} in {self.location}: an object of that name exists") from error
+            raise ObjectExistsError(
+                f"cannot write {path!r} in {self.location}: an object of that name exists"
+            ) from error
         except OSError as error:
             if error.errno in _NO_HARD_LINKS:
                 raise StorageError(
-                    f"cannot write {path!r} in {self.location}: its file system has no hard links ({error.strerror}), without which"
-                    " two writers could overwrite each other; use another file system"
+                    f"cannot write {path!r} in {self.location}: its file system has no hard links ({error.strerror}),"
+                    " without which two writers could overwrite each other; use another file system"
                 ) from error
             raise
         finally:
@@ -151,7 +162,7 @@ class LocalStorage(Storage):
             _sync_directory(directory)
         except OSError as error:
             raise StorageError(
-                f"cannot make {path!r} in {self.location} durable: {error.strerror}; it may be lost in a crash, `get` tells"
+                f"cannot make {path!r} in {self.location} durable: {error.strerror}; a crash may lose it, `get` tells"
             ) from error
 
     def _get_sized(self, info: ObjectInfo) -> bytes:

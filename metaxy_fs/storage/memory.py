@@ -68,7 +68,9 @@ class MemoryStorage(Storage):
 
     def __reduce__(self) -> NoReturn:
         # A copy in another process would take writes that nobody else ever sees.
-        raise TypeError("a MemoryStorage lives in one process and cannot be pickled: use a local directory to share objects")
+        raise TypeError(
+            "a MemoryStorage lives in one process and cannot be pickled: use a local directory to share objects"
+        )
 
     def _below(self, directory: str) -> builtins.list[tuple[str, _Object]]:
         check_directory(directory, location=self.location)

@@ -1,7 +1,7 @@
 """How are objects kept in an object store, or wherever else fsspec reaches?
 
-The storage keeps a connection for each process and turns exceptions into those of `metaxy_fs.errors`; the client of its filesystem
-knows the requests.
+The storage keeps a connection for each process and turns exceptions into those of `metaxy_fs.errors`; the client of its
+filesystem knows the requests.
 """
 
 import builtins
@@ -42,8 +42,8 @@ class _Connection(NamedTuple):
 class ObjectStorage(Storage):
     """Objects below a URL of fsspec, or below a path on a filesystem that the user made.
 
-    Connects with the first request, once in each process. A filesystem that the user made is used as it is by the process that made
-    it; after a fork, the other process makes one with the same arguments.
+    Connects with the first request, once in each process. A filesystem that the user made is used as it is by the
+    process that made it; after a fork, the other process makes one with the same arguments.
 
     Args:
         root: A URL; with `filesystem` a path on it, or a URL of its protocol.
@@ -136,7 +136,8 @@ class ObjectStorage(Storage):
             return connections[-1].client
         with self._lock_of_this_process():
             if not connections or connections[-1].pid != os.getpid():
-                # An inherited client is never let go: closing its sockets here would tell the server to close those of the parent.
+                # An inherited client is never let go: closing its sockets here would tell the server to close those of
+                # the parent.
                 connections.append(_Connection(os.getpid(), self._connect()))
         return connections[-1].client
 
@@ -153,12 +154,12 @@ class ObjectStorage(Storage):
             filesystem = type(filesystem)(*filesystem.storage_args, **filesystem.storage_options)
         return client_of(filesystem, self._root)
 
-    def _get_batch(self, batch: Sequence[ObjectInfo]) -> "builtins.list[bytes]":
+    def _get_batch(self, batch: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         for info in batch:
             check_path(info.path, location=self.location)
         with self._explained("read", batch[0].path):
             # One byte more than expected tells an object that is too long, and bounds what a hostile one can cost.
-            starts = self._client().get_starts({info.path: info.size + 1 for info in batch})
+            starts = self._client().get_starts([(info.path, info.size + 1) for info in batch])
         return [self._checked(info, start) for info, start in zip(batch, starts, strict=True)]
 
     def _checked(self, info: ObjectInfo, start: bytes | BaseException) -> bytes:
@@ -178,7 +179,7 @@ class ObjectStorage(Storage):
             yield
         except MetaxyError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # clients raise what they please
             # The original exception helps, but not at the price of a credential in a log.
             raise self._error(verb, path, error) from None if reveals(error, self._secrets) else error
 
@@ -190,9 +191,13 @@ class ObjectStorage(Storage):
         if failure is Failure.NO_OBJECT and verb == "read":
             return ObjectNotFoundError(f"{what}: no such object")
         if failure in {Failure.NO_ROOT, Failure.NOTHING}:
-            return StorageError(f"{what}: the bucket does not exist; create it, or correct the root ({self._reason(error)})")
+            return StorageError(
+                f"{what}: the bucket or directory does not exist; create it, or correct the root ({self._reason(error)})"
+            )
         if failure is Failure.REFUSED:
-            return StorageAccessError(f"{what}: refused, check the credentials and their permissions ({self._reason(error)})")
+            return StorageAccessError(
+                f"{what}: refused, check the credentials and their permissions ({self._reason(error)})"
+            )
         return StorageError(f"{what}: {self._reason(error)}")
 
     def _diagnosed(self, verb: str, error: Exception) -> tuple[Failure, Exception]:

@@ -52,9 +52,13 @@ def open_storage(
 
 def _on_disk(path: str, storage_options: Mapping[str, Any] | None) -> Storage:
     if _URL_THROUGH_PATHLIB.match(path):
-        raise ValueError(f"{redact(path)!r} looks like a URL that went through pathlib, which drops a slash: give it as a str")
+        raise ValueError(
+            f"{redact(path)!r} looks like a URL that went through pathlib, which drops a slash: give it as a str"
+        )
     if storage_options:
-        raise ValueError(f"storage_options are for URLs of object stores; {redact(path)!r} is a local path and takes none")
+        raise ValueError(
+            f"storage_options are for URLs of object stores; {redact(path)!r} is a local path and takes none"
+        )
     for protocol in _LOCAL_PROTOCOLS:
         path = path.removeprefix(protocol)
     if not path:
@@ -80,7 +84,9 @@ def _on_filesystem(root: str, storage_options: Mapping[str, Any] | None, filesys
     from metaxy_fs.storage.objects import ObjectStorage  # noqa: PLC0415
 
     if storage_options:
-        raise ValueError("storage_options belong to the filesystem: give them to its constructor, or give a URL instead of a filesystem")
+        raise ValueError(
+            "storage_options belong into the constructor of the filesystem; or give a URL in the place of a filesystem"
+        )
     if isinstance(filesystem, LocalFileSystem):
         return _on_disk(root, None)
     return ObjectStorage(root, filesystem=filesystem)

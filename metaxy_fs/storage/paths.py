@@ -1,6 +1,7 @@
 """Which paths may a storage be asked for?
 
-The layers above make every path themselves; this is the second line of defence against a name that was read from a shared root.
+The layers above make every path themselves; this is the second line of defence against a name that was read from a
+shared root.
 """
 
 import os
@@ -19,7 +20,9 @@ def check_path(path: str, *, location: str) -> str:
         StorageError: The path is absolute, or has an empty part, `.`, `..`, a NUL, or a drive or backslash on Windows.
     """
     if not path or "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")) or _leaves_on_windows(path):
-        raise StorageError(f"{path!r} is no path below {location}: expected parts joined by '/', none empty, '.' or '..'")
+        raise StorageError(
+            f"{path!r} is no path below {location}: expected parts joined by '/', none empty, '.' or '..'"
+        )
     return path
 
 

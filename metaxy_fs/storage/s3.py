@@ -12,8 +12,8 @@ from metaxy_fs.storage.client import Client, keep_objects
 PROTOCOLS = frozenset({"s3", "s3a"})
 PAGE = 1000
 """The most objects that one request lists, for the server too."""
-# botocore's pool of 10 is what bounds many small reads. Its attempts and s3fs's multiply, so that the defaults of both wait for
-# minutes where nothing answers; these still outlast a moment of throttling.
+# botocore's pool of 10 is what bounds many small reads. Its attempts and s3fs's multiply, so that the defaults of both
+# wait for minutes where nothing answers; these still outlast a moment of throttling.
 _CONFIG = {
     "max_pool_connections": 100,
     "connect_timeout": 5,
@@ -52,7 +52,9 @@ class S3Client(Client):
     def list_directories(self, directory: str) -> builtins.list[str]:
         """Return the names of the directories directly below a directory, sorted."""
         start = len(self._key(directory))
-        prefixes = [item["Prefix"] for page in self._pages(directory, Delimiter="/") for item in page.get("CommonPrefixes", ())]
+        prefixes = [
+            item["Prefix"] for page in self._pages(directory, Delimiter="/") for item in page.get("CommonPrefixes", ())
+        ]
         return sorted(name for prefix in prefixes if (name := prefix[start:-1]))
 
     def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:

@@ -1,10 +1,11 @@
 """How is a tree of directories listed in the order of paths, while others write to it?
 
-Theory of operation. A listing of a tree is no snapshot: an object may be deleted from `a/` after its successor was written to `b/`.
-A reader misses neither if `a/` is listed before `b/`: when the former is gone already, the latter is there. So each directory is
-listed to its end before the next is begun. That alone fails when `b/` itself is younger than the listing that names its parent's
-entries. Hence a parent is scanned again after its directories were listed, and all that is not before the first new directory is
-listed once more. A parent without directories needs no second look: nothing in it was listed late.
+Theory of operation. A listing of a tree is no snapshot: an object may be deleted from `a/` after its successor was
+written to `b/`. A reader misses neither if `a/` is listed before `b/`: when the former is gone already, the latter is
+there. So each directory is listed to its end before the next is begun. That alone fails when `b/` itself is younger
+than the listing that names its parent's entries. Hence a parent is scanned again after its directories were listed, and
+all that is not before the first new directory is listed once more. A parent without directories needs no second look:
+nothing in it was listed late.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from metaxy_fs.storage.paths import join
 
 
 class Entry(NamedTuple):
-    """One name in a directory; `describe` makes the object's info from its path, None when it has vanished meanwhile."""
+    """One name in a directory; `describe` makes the object's info from its path, None if it has vanished meanwhile."""
 
     name: str
     is_directory: bool
@@ -28,7 +29,7 @@ Scan = Callable[[str], list[Entry]]
 
 
 def walk(scan: Scan, directory: str, *, limit: int | None) -> list[ObjectInfo]:
-    """Return the objects below a directory, sorted by path; with a limit the first ones alone, without a second look."""
+    """Return the objects below a directory, sorted by path; with a limit the first alone, without a second look."""
     return _all_of(scan, directory) if limit is None else list(islice(_lazily(scan, directory), limit))
 
 

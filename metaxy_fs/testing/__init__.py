@@ -4,5 +4,6 @@ Subclass a suite in a test module and give it the fixture that it asks for; pyte
 """
 
 from metaxy_fs.testing.storage_suite import StorageSuite
+from metaxy_fs.testing.store_suite import StoreSuite
 
-__all__ = ["StorageSuite"]
+__all__ = ["StorageSuite", "StoreSuite"]

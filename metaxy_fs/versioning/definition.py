@@ -46,7 +46,8 @@ def definition_version(graph: FeatureGraph, key: FeatureKey) -> DefinitionVersio
     """
     known = _VERSIONS.setdefault(graph, {})
     if key not in known:
-        for candidate, spec in list(graph.specs.items()):  # a copy, since others may add; upstream first, so a deep graph needs no deep recursion
+        # Upstream first, so a deep graph needs no deep recursion; a copy, because another thread may declare a feature meanwhile.
+        for candidate, spec in list(graph.specs.items()):
             if candidate not in known:
                 known[candidate] = _of_feature(graph, spec, known)
     return known[key]

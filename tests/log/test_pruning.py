@@ -1,5 +1,6 @@
 """Does pruning leave out files that cannot match, and never one that can?"""
 
+import itertools
 import time
 from datetime import UTC, date, datetime, timedelta
 
@@ -194,6 +195,46 @@ def matching(part, predicate):
         return part.filter(predicate).height
     except pl.exceptions.PolarsError:
         return 0
+
+
+POOLS = {
+    "integers": pl.Series([1, 2, 3]),
+    "floats": pl.Series([-0.0, 0.0, 1.0, float("nan")]),
+    "texts": pl.Series(["", "a", "ab", "b"]),
+    "flags": pl.Series([False, True]),
+    "datetimes": pl.Series([1, 2, 3]).cast(pl.Datetime("ms", "UTC")),
+}
+
+
+def every_predicate(dtype, pool):
+    """Yield each predicate of one node whose literals are of the pool, or null."""
+    literals = [pl.lit(pl.Series([value], dtype=dtype)) for value in [*pool, None]]
+    for literal in literals:
+        for name in ("eq", "ne", "gt", "ge", "lt", "le", "eq_missing", "ne_missing"):
+            yield getattr(c("v"), name)(literal)
+            yield getattr(literal, name)(c("v"))
+    for low, high, closed in itertools.product(literals, literals, ["both", "left", "right", "none"]):
+        yield c("v").is_between(low, high, closed)
+    for items in itertools.chain.from_iterable(itertools.combinations([*pool, None], size) for size in range(3)):
+        listed = pl.lit(pl.Series([list(items)], dtype=pl.List(dtype)))
+        yield from (c("v").is_in(listed, nulls_equal=equal) for equal in (False, True))
+    yield from (c("v").is_null(), c("v").is_not_null())
+    yield from (c("v").str.starts_with(text) for text in (pool if dtype == pl.String else ()))
+    yield from (c("v") for _ in range(dtype == pl.Boolean))
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_every_small_file_is_judged_rightly(kind):
+    dtype, pool = POOLS[kind].dtype, POOLS[kind].to_list()
+    contents = itertools.combinations_with_replacement([*pool, None], 2)
+    parts = [pl.DataFrame({"v": pl.Series(values, dtype=dtype)}) for values in contents]
+    files, rows = [described(part) for part in parts], pl.concat(parts)
+    for predicate in every_predicate(dtype, pool):
+        for negated in (predicate, ~predicate):
+            matched = rows.select(negated.fill_null(value=False)).to_series()
+            keeps = may_match(negated, schema=rows.schema, files=files)
+            lost = [index for index, keep in enumerate(keeps) if not keep and matched[2 * index : 2 * index + 2].any()]
+            assert not lost, f"{negated} on {parts[lost[0]]['v'].to_list()}"
 
 
 WIDENED = [

@@ -1,0 +1,19 @@
+"""Does a store keep every promise of `MetadataStore`?
+
+    class TestMyStore(StoreSuite):
+        @pytest.fixture
+        def make_store(self, tmp_path):
+            return lambda name="", fallback_stores=(): MyStore(tmp_path / f"root{name}", fallback_stores=fallback_stores)
+
+A store whose rows end with the object that wrote them sets `persistent = False`.
+"""
+
+from metaxy_fs.testing.store_chains import StoreChains
+from metaxy_fs.testing.store_increments import StoreIncrements
+from metaxy_fs.testing.store_reads import StoreReads
+from metaxy_fs.testing.store_versions import StoreVersions
+from metaxy_fs.testing.store_writes import StoreWrites
+
+
+class StoreSuite(StoreWrites, StoreReads, StoreChains, StoreVersions, StoreIncrements):
+    """Tests of one kind of store; each test opens fresh ones through the fixture `make_store`, see `StoreCase`."""

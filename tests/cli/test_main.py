@@ -1,0 +1,138 @@
+"""What does a shell get back?"""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from metaxy_fs._version import __version__
+from metaxy_fs.cli import demo as module
+from metaxy_fs.cli.main import main
+from metaxy_fs.spec import FeatureGraph
+
+
+def test_no_command_prints_help(capsys):
+    assert main([]) == 0
+    assert "usage: metaxy-fs" in capsys.readouterr().out
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"metaxy-fs {__version__}\n"
+
+
+def test_help_says_what_is_left_out(capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["demo", "--help"])
+    assert ".metaxy, .git, .hg, .jj, .svn" in capsys.readouterr().out
+
+
+def test_the_default_is_the_current_directory(notes, monkeypatch, capsys):
+    monkeypatch.chdir(notes)
+    assert main(["demo"]) == 0
+    assert f"directory  {notes}: 2 files, 34 bytes" in capsys.readouterr().out
+    assert (notes / ".metaxy" / "demo.files").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "there is no directory 'nothing'"),
+        (["eggs.txt"], "'eggs.txt' is not a directory"),
+        ([".", "--root", "."], "is DIR itself"),
+        ([".", "--root", "nope://x"], "nope"),
+        (["--nope"], "unrecognized arguments: --nope"),
+    ],
+)
+def test_arguments_without_meaning_exit_with_2(notes, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(notes)
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["demo", *arguments])
+    assert message in capsys.readouterr().err
+    assert {path.name for path in notes.iterdir()} == {"eggs.txt", "sub"}
+
+
+def test_a_root_that_fails_exits_with_1_and_one_line(notes, capsys):
+    assert main(["demo", str(notes), "--root", str(notes / "eggs.txt")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("metaxy-fs: ")
+    assert error.count("\n") == 1
+
+
+def test_a_bucket_that_refuses_exits_with_1(notes, capsys, bucket, s3_server, s3_bucket):
+    s3_server.deny(s3_bucket)
+    assert main(["demo", str(notes), "--root", bucket]) == 1
+    assert capsys.readouterr().err.startswith("metaxy-fs: ")
+
+
+def test_a_missing_extra_is_named(notes, capsys, monkeypatch):
+    def get_filesystem_class(protocol):
+        raise ImportError("Install s3fs")
+
+    monkeypatch.setattr("fsspec.get_filesystem_class", get_filesystem_class)
+    assert main(["demo", str(notes), "--root", "s3://bucket/prefix"]) == 1
+    assert "metaxy_fs[s3]" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_exits_with_130_and_says_nothing(notes, capsys, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "update_files", interrupt)
+    assert main(["demo", str(notes)]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_is_declared_for_other_code(notes):
+    with FeatureGraph().use() as graph:
+        assert main(["demo", str(notes)]) == 0
+    assert not graph.specs
+
+
+def test_a_reader_who_stops_early_sees_no_traceback(notes):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = run_apart(notes, stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_an_output_of_ascii_takes_any_name(notes):
+    (notes / "Größe").write_text("")
+    done = run_apart(notes, stdout=subprocess.PIPE, PYTHONIOENCODING="ascii")
+    assert b"Gr\\xf6\\xdfe" in done.stdout
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_terminal_sees_bars(notes):
+    reading, writing = pty.openpty()
+    run_apart(notes, stdout=subprocess.PIPE, stderr=writing)
+    shown = os.read(reading, 1 << 16)
+    os.close(writing)
+    os.close(reading)
+    assert b"hashing" in shown
+    assert b"counting" in shown
+
+
+def test_ctrl_c_ends_the_hashing_of_a_huge_file(notes):
+    with (notes / "huge").open("wb") as file:
+        file.truncate(1 << 40)
+    with subprocess.Popen(command(notes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+        assert b"3 files" in process.stdout.read(200)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    assert (process.returncode, error) == (130, b"")
+
+
+def run_apart(directory, *, stdout, stderr=subprocess.PIPE, **variables):
+    """Run the demo in a process of its own."""
+    return subprocess.run(command(directory), stdout=stdout, stderr=stderr, env=os.environ | variables, check=False)
+
+
+def command(directory) -> list[str]:
+    code = "import sys; from metaxy_fs.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    return [sys.executable, "-u", "-c", code, "demo", str(directory)]

@@ -1,0 +1,66 @@
+"""Do all stores keep the promises of `MetadataStore`?"""
+
+import uuid
+
+import fsspec
+import pytest
+
+from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
+from metaxy_fs.testing import StoreSuite
+
+
+class TestInMemory(StoreSuite):
+    persistent = False
+
+    @pytest.fixture
+    def make_store(self):
+        return lambda name="", fallback_stores=(): InMemoryMetadataStore(fallback_stores=fallback_stores)
+
+
+class TestLocal(StoreSuite):
+    @pytest.fixture
+    def make_store(self, tmp_path):
+        return lambda name="", fallback_stores=(): FilesystemMetadataStore(
+            tmp_path / f"root {name}", fallback_stores=fallback_stores
+        )
+
+
+class TestFsspecMemory(StoreSuite):
+    @pytest.fixture
+    def make_store(self):
+        prefix = uuid.uuid4().hex
+        return lambda name="", fallback_stores=(): FilesystemMetadataStore(
+            f"memory://{prefix}/{name}", fallback_stores=fallback_stores
+        )
+
+
+class OnServer(StoreSuite):
+    """Roots are prefixes of one bucket, reached through one client: a client takes longer to make than a test to run."""
+
+    @pytest.fixture
+    def make_store(self, location):
+        filesystem, bucket = location
+        prefix = f"{bucket}/{uuid.uuid4().hex}"
+        return lambda name="", fallback_stores=(): FilesystemMetadataStore(
+            f"{prefix}/{name}", fallback_stores=fallback_stores, filesystem=filesystem
+        )
+
+
+class TestS3(OnServer):
+    @pytest.fixture(scope="class")
+    def location(self, s3_server):
+        return open_bucket(s3_server)
+
+
+class TestGCS(OnServer):
+    @pytest.fixture(scope="class")
+    def location(self, gcs_server):
+        return open_bucket(gcs_server)
+
+
+def open_bucket(server):
+    """Return a client of a server, and the name of a bucket that is empty."""
+    bucket = f"stores-{uuid.uuid4().hex[:12]}"
+    server.create_bucket(bucket)
+    options = {"skip_instance_cache": True, "use_listings_cache": False}
+    return fsspec.filesystem(server.scheme, **options, **server.storage_options), bucket

@@ -1,0 +1,321 @@
+"""Does a local put survive a crash at any step, and does nothing but a missing file look like one?"""
+
+import errno
+import multiprocessing
+import os
+import pickle
+import stat
+from pathlib import Path
+
+import pytest
+
+from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
+from metaxy_fs.storage import LocalStorage, ObjectInfo
+from metaxy_fs.storage.local import TEMPORARY_PREFIX
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def storage(root):
+    return LocalStorage(root)
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """The calls that change directories or sync, in order, as (verb, path relative to the test's directory)."""
+    made, paths = [], {}
+
+    def relative(path):
+        name = os.path.relpath(path, tmp_path)
+        return str(Path(name).with_name("temporary")) if TEMPORARY_PREFIX in name else name
+
+    def traced(verb, function):
+        def call(path, *args, **kwargs):
+            made.append((verb, relative(paths.get(path, path))))
+            return function(path, *args, **kwargs)
+
+        return call
+
+    real_open = os.open
+
+    def traced_open(path, *args, **kwargs):
+        descriptor = real_open(path, *args, **kwargs)
+        paths[descriptor] = path
+        return descriptor
+
+    for verb in ("mkdir", "fsync", "unlink"):
+        monkeypatch.setattr(os, verb, traced(verb, getattr(os, verb)))
+    real_link = os.link
+    monkeypatch.setattr(os, "link", lambda old, new: made.append(("link", relative(new))) or real_link(old, new))
+    monkeypatch.setattr(os, "open", traced_open)
+    return made
+
+
+def test_put_syncs_the_bytes_before_the_name_and_the_name_before_it_returns(storage, calls):
+    storage.put("a/x", b"1")
+    calls.clear()
+
+    storage.put("a/y", b"1")
+    assert calls == [
+        ("fsync", "root/a/temporary"),
+        ("link", "root/a/y"),
+        ("unlink", "root/a/temporary"),
+        ("fsync", "root/a"),
+    ]
+
+
+def test_new_directories_are_synced_into_their_parents_before_the_object(storage, calls):
+    storage.put("a/b/x", b"1")
+
+    assert calls[:6] == [
+        ("mkdir", "root"),
+        ("fsync", "."),
+        ("mkdir", "root/a"),
+        ("fsync", "root"),
+        ("mkdir", "root/a/b"),
+        ("fsync", "root/a"),
+    ]
+
+
+def test_directories_that_another_process_may_not_have_synced_are_synced_once(storage, root, calls):
+    (root / "a/b").mkdir(parents=True)
+    calls.clear()
+
+    storage.put("a/b/x", b"1")
+    assert calls.index(("fsync", "root")) < calls.index(("link", "root/a/b/x"))
+    assert calls.index(("fsync", "root/a")) < calls.index(("link", "root/a/b/x"))
+    calls.clear()
+    storage.put("a/b/y", b"1")
+    assert ("fsync", "root") not in calls
+
+
+def test_loser_syncs_the_name_that_the_winner_may_not_have_synced(storage, calls):
+    storage.put("x", b"1")
+    calls.clear()
+
+    with pytest.raises(ObjectExistsError):
+        storage.put("x", b"2")
+    assert calls[-1] == ("fsync", "root")
+
+
+def test_warm_put_asks_for_no_status(storage, monkeypatch):
+    storage.put("a/x", b"1")
+    for name in ["stat", "lstat", "mkdir", "scandir"]:
+        monkeypatch.setattr(os, name, None)
+
+    storage.put("a/y", b"1")
+
+
+def test_put_into_a_directory_that_was_removed_makes_it_again(storage, root):
+    storage.put("a/b/x", b"1")
+    (root / "a/b/x").unlink()
+    (root / "a/b").rmdir()
+    (root / "a").rmdir()
+
+    storage.put("a/b/x", b"2")
+    assert storage.get("a/b/x") == b"2"
+
+
+def test_put_leaves_no_temporary_file(storage, root):
+    storage.put("a/x", b"1")
+    with pytest.raises(ObjectExistsError):
+        storage.put("a/x", b"2")
+
+    assert [path.name for path in (root / "a").iterdir()] == ["x"]
+
+
+def test_failed_write_leaves_no_temporary_file_and_no_object(storage, root, monkeypatch):
+    storage.put("a/x", b"1")
+    monkeypatch.setattr(os, "fsync", fails(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match=os.strerror(errno.ENOSPC)):
+        storage.put("a/y", b"1")
+    assert [path.name for path in (root / "a").iterdir()] == ["x"]
+
+
+def test_temporary_files_are_no_objects(storage, root):
+    storage.put("a/x", b"1")
+    (root / f"a/{TEMPORARY_PREFIX}left-over").write_bytes(b"torn")
+
+    assert [info.path for info in storage.list("")] == ["a/x"]
+    with pytest.raises(StorageError, match="temporary"):
+        storage.put(f"a/{TEMPORARY_PREFIX}y", b"1")
+
+
+def test_umask_rules_the_mode_of_objects(storage, root):
+    before = os.umask(0o027)
+    try:
+        storage.put("x", b"1")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((root / "x").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_one_of_two_processes_wins_each_name(root, start_method):
+    context = multiprocessing.get_context(start_method)
+    barrier, results = context.Barrier(2), context.SimpleQueue()
+    racers = [
+        context.Process(target=race, args=(LocalStorage(root), barrier, results, name)) for name in (b"one", b"two")
+    ]
+    for racer in racers:
+        racer.start()
+    won = dict([results.get(), results.get()])
+    for racer in racers:
+        racer.join()
+
+    assert won[b"one"].isdisjoint(won[b"two"])
+    assert won[b"one"] | won[b"two"] == set(range(200))
+    storage = LocalStorage(root)
+    assert all(storage.get(f"race/{number}") == name for name, numbers in won.items() for number in numbers)
+
+
+def race(storage, barrier, results, name):
+    won = set()
+    barrier.wait()
+    for number in range(200):
+        try:
+            storage.put(f"race/{number}", name)
+        except ObjectExistsError:
+            continue
+        won.add(number)
+    results.put((name, won))
+
+
+def test_file_system_without_hard_links_is_named_as_such(storage, monkeypatch, root):
+    monkeypatch.setattr(os, "link", fails(errno.EPERM))
+
+    with pytest.raises(StorageError, match="no hard links") as caught:
+        storage.put("x", b"1")
+    assert not isinstance(caught.value, StorageAccessError)
+    assert list(root.iterdir()) == []
+
+
+def test_sync_of_the_name_that_fails_leaves_the_outcome_unknown(storage, monkeypatch):
+    storage.put("x", b"1")
+    real, real_link, linked = os.fsync, os.link, []
+    monkeypatch.setattr(os, "link", lambda old, new: real_link(old, new) or linked.append(new))
+    monkeypatch.setattr(os, "fsync", lambda fd: fails(errno.EIO)() if linked else real(fd))
+
+    with pytest.raises(StorageError, match="durable") as caught:
+        storage.put("y", b"1")
+    assert not isinstance(caught.value, StorageAccessError | ObjectExistsError)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.EACCES, StorageAccessError),
+        (errno.EROFS, StorageAccessError),
+        (errno.ENOSPC, StorageError),
+        (errno.ELOOP, StorageError),
+        (errno.EIO, StorageError),
+    ],
+)
+def test_system_errors_are_no_missing_objects(storage, root, monkeypatch, number, expected):
+    storage.put("a/x", b"1")
+    for name in ["open", "scandir"]:
+        monkeypatch.setattr(os, name, fails(number))
+    monkeypatch.setattr("builtins.open", fails(number))
+
+    for verb in (
+        lambda: storage.put("a/y", b"1"),
+        lambda: storage.get("a/x"),
+        lambda: storage.get_many([ObjectInfo("a/x", 1)]),
+        lambda: storage.list("a"),
+        lambda: storage.list_directories("a"),
+    ):
+        with pytest.raises(StorageError, match="a") as caught:
+            verb()
+        assert type(caught.value) is expected
+        assert str(root) in str(caught.value)
+
+
+def test_name_that_is_too_long_is_a_storage_error(storage):
+    with pytest.raises(StorageError, match="too long"):
+        storage.put("x" * 300, b"1")
+
+
+def test_loop_of_links_is_a_storage_error(storage, root):
+    storage.put("a/x", b"1")
+    (root / "loop").symlink_to("loop")
+
+    with pytest.raises(StorageError) as caught:
+        storage.get("loop/x")
+    assert not isinstance(caught.value, ObjectNotFoundError)
+
+
+def test_root_that_is_a_file_is_no_empty_root(storage, root):
+    root.write_bytes(b"")
+
+    for verb in (
+        lambda: storage.put("x", b"1"),
+        lambda: storage.get("x"),
+        lambda: storage.list(""),
+        lambda: storage.list("a"),
+        lambda: storage.list_directories(""),
+    ):
+        with pytest.raises(StorageError, match=r"[Nn]ot a directory") as caught:
+            verb()
+        assert not isinstance(caught.value, ObjectNotFoundError)
+
+
+def test_reading_makes_no_directories(storage, root):
+    assert storage.list("") == []
+    with pytest.raises(ObjectNotFoundError):
+        storage.get("a")
+
+    assert not root.exists()
+
+
+def test_object_where_a_directory_is_wanted_is_a_storage_error(storage):
+    storage.put("a", b"1")
+
+    with pytest.raises(StorageError) as caught:
+        storage.put("a/b", b"1")
+    assert not isinstance(caught.value, ObjectExistsError)
+
+
+def test_home_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    LocalStorage("~/root").put("x", b"1")
+
+    assert (tmp_path / "root/x").read_bytes() == b"1"
+
+
+def test_relative_root_stays_where_it_was_opened(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    storage = LocalStorage("root")
+    monkeypatch.chdir("/")
+
+    assert storage.location == str(tmp_path / "root")
+
+
+def test_root_directory_of_the_system_needs_no_special_care():
+    assert LocalStorage("/").local_path("a/b") == "/a/b"
+
+
+def test_local_path_cannot_leave_the_root(storage):
+    with pytest.raises(StorageError, match="no path below"):
+        storage.local_path("../secret")
+
+
+def test_pickled_storage_forgets_which_directories_are_synced(storage, calls):
+    storage.put("a/x", b"1")
+    copy = pickle.loads(pickle.dumps(storage))  # noqa: S301  # its own bytes
+    calls.clear()
+
+    copy.put("a/y", b"1")
+    assert ("fsync", "root") in calls
+
+
+def fails(number):
+    def call(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    return call
