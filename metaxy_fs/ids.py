@@ -36,6 +36,11 @@ def timestamp_id(microseconds: int, token: str) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y%m%dT%H%M%S}.{fraction:06d}Z-{token}"
 
 
+def shared_clock(root: str) -> "LamportClock":
+    """Return the clock that orders this process's commits to a root, the same for all who ask with the same name."""
+    return _CLOCKS.setdefault(root, LamportClock())
+
+
 class LamportClock:
     """A wall clock that never gives a time at or below one that it has given or been shown.
 
@@ -65,3 +70,7 @@ class LamportClock:
         """Make every later `tick` greater than a time that was seen."""
         with self._lock:
             self._latest = max(self._latest, microseconds)
+
+
+_CLOCKS: dict[str, LamportClock] = {}
+"""One clock a root: two store objects on one root must not order their commits apart."""

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import polars as pl
 
-from metaxy_fs.errors import ObjectExistsError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.manifest import Manifest
+from metaxy_fs.log.partition import PartitionInfo, describe
 from metaxy_fs.log.root import open_for_writing, refuse_overwriting_storage
 from metaxy_fs.log.scan import column_names, reading_schema, scan_files
 from metaxy_fs.log.view import View, ViewLoader, live_files
@@ -37,16 +38,16 @@ class Log:
         self._lock = threading.Lock()
         self._root_info: bytes | None = None
         self._keeps_existing = False
-        self._defined: set[Partition] = set()
+        self._described: set[Partition] = set()
 
-    def append(self, request: CommitRequest, *, definition_file: bytes) -> Manifest:
+    def append(self, request: CommitRequest, *, spec: bytes) -> Manifest:
         """Commit one write; the first one to a root and to a partition also leaves their descriptions.
 
         Args:
             request: The rows, and where they belong.
-            definition_file: The content of `_definition.json`, written if the partition has none.
+            spec: The feature's declaration, as JSON; kept in the description of a partition that has none yet.
         """
-        self._prepare(request, definition_file)
+        self._prepare(request, spec)
         return commit(self._storage, request, clock=self._clock)
 
     def features(self) -> list[str]:
@@ -95,7 +96,7 @@ class Log:
         schema = reading_schema(files, location=self._storage.location, columns=columns)
         return scan_files(self._storage, files, schema=schema, predicate=predicate, partition_column=partition_column)
 
-    def _prepare(self, request: CommitRequest, definition_file: bytes) -> None:
+    def _prepare(self, request: CommitRequest, spec: bytes) -> None:
         """Do what only the first write of this process to a root, or to a partition, has to do."""
         with self._lock:
             if self._root_info is None:
@@ -103,12 +104,15 @@ class Log:
             if request.write_id is not None and not self._keeps_existing:
                 refuse_overwriting_storage(self._storage, self._root_info)
                 self._keeps_existing = True
-            if request.partition not in self._defined:
-                self._define(request.partition, definition_file)
-                self._defined.add(request.partition)
+            if request.partition not in self._described:
+                describe(self._storage, request.partition, _description(request, spec))
+                self._described.add(request.partition)
 
-    def _define(self, partition: Partition, definition_file: bytes) -> None:
-        try:
-            self._storage.put(partition.definition_file, definition_file)
-        except ObjectExistsError:  # an earlier writer's; the text may differ where the meaning is the same
-            return
+
+def _description(request: CommitRequest, spec: bytes) -> PartitionInfo:
+    return PartitionInfo(
+        feature=request.feature,
+        definition=request.definition,
+        id_columns=request.id_columns,
+        spec=msgspec.Raw(spec),
+    )

@@ -386,8 +386,8 @@ class _Evidence:
         if not len(items):
             return pl.lit(value=False)
         bounds = pl.DataFrame(list(self._columns.values())).select(low=leaf.low, high=leaf.high)
-        low, high = (_searchable(bounds[name]) for name in ("low", "high"))
-        items = _searchable(items).sort()
+        low, high = (bounds[name].to_physical() for name in ("low", "high"))
+        items = items.to_physical().sort()
         first = items.search_sorted(low.fill_null(items[0]), side="left")
         last = items.search_sorted(high.fill_null(items[0]), side="right")
         hit = pl.select(pl.when(low.is_not_null() & high.is_not_null()).then(first < last)).to_series()
@@ -479,11 +479,6 @@ def _items_as(items: pl.Series, dtype: pl.DataType) -> pl.Series | None:
     if items.dtype.is_integer() and dtype.is_integer():
         return items.cast(dtype, strict=False).drop_nulls()
     return None
-
-
-def _searchable(values: pl.Series) -> pl.Series:
-    # The two zeros are equal, but a search may tell them apart.
-    return values + 0.0 if values.dtype.is_float() else values.to_physical()
 
 
 # How statistics are brought into the types of the reading schema.

@@ -5,6 +5,7 @@ fetched whole, many at once, and only when the frame is collected: the predicate
 more. Either way rows come in commit order, and files of different schemas are brought to one.
 """
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
@@ -12,6 +13,7 @@ from itertools import groupby
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.parquet import check_bytes
 from metaxy_fs.log.pruning import FileStatistics, may_match
 from metaxy_fs.log.schema import FileSchema, conform, decode_schema, unify
@@ -69,7 +71,7 @@ def scan_files(
     if not kept:
         return pl.LazyFrame(schema=schema)
     if storage.local_path(kept[0].path) is not None:
-        return _concat(read(run, [str(storage.local_path(live.path)) for live in run]) for run in _runs(kept))
+        return _concat(read(run, [_checked_path(storage, live) for live in run]) for run in _runs(kept))
     return register_io_source(partial(_fetching_source, storage, kept, schema, read), schema=schema, is_pure=True)
 
 
@@ -110,6 +112,18 @@ def _scan_run(
 def _concat(frames: Iterable[pl.LazyFrame]) -> pl.LazyFrame:
     frames = list(frames)
     return frames[0] if len(frames) == 1 else pl.concat(frames)
+
+
+def _checked_path(storage: Storage, live: LiveFile) -> str:
+    """Return the local path of a file that is there and whole; Polars would not say whose file is missing."""
+    path = str(storage.local_path(live.path))
+    try:
+        size = os.path.getsize(path)
+    except OSError as error:
+        raise CorruptObjectError(f"The data file {path} cannot be read, though it is committed: {error.strerror}.") from error
+    if size != live.file.bytes:
+        raise CorruptObjectError(f"The data file {path} has {size} bytes, {live.file.bytes} were committed.")
+    return path
 
 
 def _fetching_source(

@@ -177,7 +177,7 @@ class MetadataStore(Backend):
         """Return which samples of a feature are new, stale or orphaned.
 
         Expected versions are compared with the latest stored row of each sample, across all data versions of the feature, in the
-        first store of the chain that holds any.
+        store that `read_metadata` reads; where no store holds the current data version, in the first that holds any.
 
         Args:
             feature: A Feature class, or a key that the active graph holds.

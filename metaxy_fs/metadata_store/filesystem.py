@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from metaxy_fs._version import __version__
-from metaxy_fs.ids import LamportClock
+from metaxy_fs.ids import shared_clock
 from metaxy_fs.log.commit import CommitRequest
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.log import Log
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _WRITER = f"metaxy_fs {__version__}"
-
-
-class DefinitionFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `_definition.json`: the declaration that a partition's rows were written under."""
-
-    spec: FeatureSpec
-    version: str
-    containers: dict[str, str]
 
 
 class FilesystemMetadataStore(MetadataStore):
@@ -62,7 +54,7 @@ class FilesystemMetadataStore(MetadataStore):
     ) -> None:
         super().__init__(fallback_stores=fallback_stores)
         self._storage = open_storage(root, storage_options=storage_options, filesystem=filesystem)
-        self._log = Log(self._storage, clock=LamportClock())
+        self._log = Log(self._storage, clock=shared_clock(self._storage.location))
 
     @property
     def location(self) -> str:
@@ -79,8 +71,7 @@ class FilesystemMetadataStore(MetadataStore):
             writer=_WRITER,
             write_id=append.write_id,
         )
-        definition_file = DefinitionFile(spec=append.spec, version=definition.version, containers=definition.containers)
-        self._log.append(request, definition_file=msgspec.json.encode(definition_file))
+        self._log.append(request, spec=msgspec.json.encode(append.spec))
 
     def scan_rows(self, query: Query) -> Scan | None:
         views = self._views(query)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from metaxy_fs.errors import WriteConflictError
+from metaxy_fs.errors import MetadataSchemaError, WriteConflictError
 from metaxy_fs.log.schema import FileSchema, conform, unify
 from metaxy_fs.log.statistics import column_statistics, exact_integers
 from metaxy_fs.metadata_store.backend import Append, Query, Scan
@@ -37,6 +37,7 @@ class InMemoryMetadataStore(MetadataStore):
 
     def append_rows(self, append: Append) -> None:
         with self._lock:
+            self._refuse_other_id_columns(append)
             earlier = next((held for held in self._appends if _is_same_write(held, append)), None)
             if earlier is None:
                 self._appends.append(append)
@@ -69,6 +70,15 @@ class InMemoryMetadataStore(MetadataStore):
 
     def stored_features(self) -> list[FeatureKey]:
         return sorted({held.spec.key for held in self._appends})
+
+    def _refuse_other_id_columns(self, append: Append) -> None:
+        for held in self._of(append.spec.key):
+            same_partition = held.definition.partition == append.definition.partition
+            if same_partition and sorted(held.spec.id_columns) != sorted(append.spec.id_columns):
+                raise MetadataSchemaError(
+                    f"Feature '{append.spec.key}' names its samples by {list(append.spec.id_columns)}, but rows that are stored under "
+                    f"the same data version name them by {list(held.spec.id_columns)}. Give the feature another key."
+                )
 
     def _of(self, key: FeatureKey) -> list[Append]:
         return [held for held in self._appends if held.spec.key == key]

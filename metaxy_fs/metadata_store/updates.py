@@ -7,6 +7,7 @@ import polars as pl
 from metaxy_fs.errors import DependencyError, MetadataSchemaError
 from metaxy_fs.log.schema import widen
 from metaxy_fs.metadata_store.backend import Backend, Query, Scan
+from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import (
     FrameLike,
@@ -42,13 +43,21 @@ def increment(store: Backend, feature: Declared, samples: FrameLike | None) -> I
     expected = _expected(store, feature, samples)
     ids = feature.spec.id_columns
     query = Query(key=feature.key, partition=None, columns=frozenset((*ids, DATA_VERSION)), mark_partition=True)
-    scan = first_scan(store, query, fallback=True)
+    scan = _first_current(store, feature, query) or first_scan(store, query, fallback=True)
     if scan is None:
         return nothing_stored(expected, id_columns=ids)
     _require_id_columns(scan, feature.spec)
     stored = latest_rows(scan.rows, id_columns=ids)
     aligned, (stored,) = _same_id_types(expected, [stored], feature.spec)
     return compare(aligned, stored, id_columns=ids, current=feature.definition, definitions=scan.definitions)
+
+
+def _first_current(store: Backend, feature: Declared, query: Query) -> Scan | None:
+    """Return the rows of the store that reads of the current data version come from; older versions elsewhere do not hide it."""
+    current = feature.definition.partition
+    holders = (candidate for candidate in chain(store, fallback=True) if candidate.has_version(feature.key, current))
+    holder = next(holders, None)
+    return None if holder is None else holder.scan_rows(query)
 
 
 def _expected(store: Backend, feature: Declared, samples: FrameLike | None) -> pl.DataFrame:

@@ -192,7 +192,7 @@ class ObjectStorage(Storage):
             return ObjectNotFoundError(f"{what}: no such object")
         if failure in {Failure.NO_ROOT, Failure.NOTHING}:
             return StorageError(
-                f"{what}: the bucket or directory does not exist; create it, or correct the root ({self._reason(error)})"
+                f"{what}: the bucket does not exist; create it or correct the root ({self._reason(error)})"
             )
         if failure is Failure.REFUSED:
             return StorageAccessError(

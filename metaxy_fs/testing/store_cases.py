@@ -1,12 +1,12 @@
 """Which features, rows and expectations do the suites of stores share?
 
-The expectations are spelled out with hashlib and Python's own lists: nothing here asks the code under test what is right.
+Expectations are spelled out with hashlib and Python's own lists: nothing asks the code under test what is right.
 """
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from types import new_class
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType, new_class
 from typing import Any, ClassVar, Protocol
 
 import polars as pl
@@ -28,13 +28,16 @@ from metaxy_fs.spec import (
 VIDEO = FeatureKey(["video", "processing"])
 PROCESSED = FeatureKey(["processed", "video"])
 SAMPLE_ID = "sample_id"
+VERSIONS: pl.DataType = pl.Struct({"frames": pl.String, "audio": pl.String})
+EMPTY_VIDEOS = pl.Schema({SAMPLE_ID: pl.Int64(), "data_version": VERSIONS})
+NO_COLUMNS: Mapping[str, Any] = MappingProxyType({})
 
 
 class MakeStore(Protocol):
     """Opens stores for one test."""
 
     def __call__(self, name: str = "", fallback_stores: Sequence[MetadataStore] = ()) -> MetadataStore:
-        """Return a store that is empty the first time a name is used; later, where rows persist, another object on the same rows."""
+        """Return a store, empty when a name is first used; later, where rows persist, another one on the same rows."""
 
 
 class StoreCase(ABC):
@@ -135,18 +138,17 @@ def pipeline(*, frames: int = 1, audio: int = 2, processed: int = 1) -> list[typ
     return declare(video, derived(PROCESSED, [VIDEO], container("default", processed)))
 
 
-def videos(ids: Iterable[Any], *, take: str = "", **columns: Any) -> pl.DataFrame:
+def videos(ids: Iterable[Any], columns: Mapping[str, Any] = NO_COLUMNS, *, take: str = "", **more: Any) -> pl.DataFrame:
     """Return rows of the video feature; `take` tells the versions of one recording of a sample from those of another."""
     ids = list(ids)
     versions = [{"frames": f"f{sample}{take}", "audio": f"a{sample}{take}"} for sample in ids]
-    return pl.DataFrame(
-        {SAMPLE_ID: ids, **columns, "data_version": versions}, schema_overrides=EMPTY_VIDEOS if not ids else None
-    )
+    types = None if ids else EMPTY_VIDEOS
+    return pl.DataFrame({SAMPLE_ID: ids, **columns, **more, "data_version": versions}, schema_overrides=types)
 
 
-def samples(ids: Iterable[Any], **columns: Any) -> pl.DataFrame:
+def samples(ids: Iterable[Any], columns: Mapping[str, Any] = NO_COLUMNS, **more: Any) -> pl.DataFrame:
     """Return samples without versions."""
-    return pl.DataFrame({SAMPLE_ID: list(ids), **columns})
+    return pl.DataFrame({SAMPLE_ID: list(ids), **columns, **more})
 
 
 def processed_version(sample: Any, *, take: str = "", code: int = 1) -> dict[str, str]:
@@ -166,6 +168,3 @@ def sha256(text: str) -> str:
 def ids_of(frame: pl.DataFrame) -> list[Any]:
     """Return the ids in the order of the rows."""
     return frame[SAMPLE_ID].to_list()
-
-
-EMPTY_VIDEOS = pl.Schema({SAMPLE_ID: pl.Int64(), "data_version": pl.Struct({"frames": pl.String, "audio": pl.String})})

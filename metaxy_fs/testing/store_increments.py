@@ -193,7 +193,7 @@ class StoreIncrements(StoreCase):
     def test_changed_code_upstream_needs_the_upstream_first(self, store: MetadataStore) -> None:
         processed_pipeline(store, [1])
 
-        with pytest.raises(DependencyError, match="'video_processing'.*other data versions"):
+        with pytest.raises(DependencyError, match=r"'video_processing'.*other data versions"):
             store.resolve_update(pipeline(audio=3)[1])
 
     def test_changed_code_upstream_makes_equal_versions_stale(self, store: MetadataStore) -> None:
@@ -301,9 +301,9 @@ class StoreIncrements(StoreCase):
         video, processed = processed_pipeline(store, [1])
 
         with pytest.raises(MetadataSchemaError, match=f"'{column}'"):
-            store.resolve_update(video, samples=videos([1], **{column: ["x"]}))
+            store.resolve_update(video, samples=videos([1], {column: ["x"]}))
         with pytest.raises(MetadataSchemaError, match=f"'{column}'"):
-            store.resolve_update(processed, samples=samples([1], **{column: ["x"]}))
+            store.resolve_update(processed, samples=samples([1], {column: ["x"]}))
 
     @pytest.mark.parametrize(
         "given", [videos([1, 1]), samples([1]), videos([None])], ids=["repeated", "no version", "null"]

@@ -140,7 +140,7 @@ class StoreReads(StoreCase):
         reopen("a").write_metadata(video, videos([1], label=["a"]))
         reopen("a").write_metadata(video, videos([2], label=[2]))
 
-        with pytest.raises(MetadataSchemaError, match="'label'.*String.*Int64"):
+        with pytest.raises(MetadataSchemaError, match=r"'label'.*String.*Int64"):
             reopen("a").read_metadata(video)
 
     def test_type_conflict_in_a_column_that_is_not_asked_for_does_no_harm(self, reopen: MakeStore) -> None:

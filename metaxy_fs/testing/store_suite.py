@@ -3,7 +3,7 @@
     class TestMyStore(StoreSuite):
         @pytest.fixture
         def make_store(self, tmp_path):
-            return lambda name="", fallback_stores=(): MyStore(tmp_path / f"root{name}", fallback_stores=fallback_stores)
+            return lambda name="", fallback_stores=(): MyStore(tmp_path / f"r{name}", fallback_stores=fallback_stores)
 
 A store whose rows end with the object that wrote them sets `persistent = False`.
 """

@@ -192,7 +192,7 @@ class StoreVersions(StoreCase):
     def test_missing_upstream_feature_is_named(self, store: MetadataStore) -> None:
         _, processed = pipeline()
 
-        with pytest.raises(DependencyError, match="'processed_video'.*'video_processing'") as caught:
+        with pytest.raises(DependencyError, match=r"'processed_video'.*'video_processing'") as caught:
             store.calculate_data_versions(processed, samples([1]))
         assert isinstance(caught.value, LookupError)
         assert store.location in str(caught.value)
@@ -221,7 +221,7 @@ class StoreVersions(StoreCase):
             store.calculate_data_versions(processed, samples(["a", "b"]))
 
     def test_versions_of_a_root_feature_are_not_calculated(self, store: MetadataStore) -> None:
-        with pytest.raises(DependencyError, match="'video_processing'.*write_metadata"):
+        with pytest.raises(DependencyError, match=r"'video_processing'.*write_metadata"):
             store.calculate_data_versions(pipeline()[0], samples([1]))
 
     @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from metaxy_fs.metadata_store import MetadataStore
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.testing.store_cases import (
     SAMPLE_ID,
+    VERSIONS,
     VIDEO,
     ArrowOnly,
     MakeStore,
@@ -60,7 +61,6 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no frame at all": (lambda: {SAMPLE_ID: [1]}, "dict"),
 }
-VERSIONS = pl.Struct({"frames": pl.String, "audio": pl.String})
 
 
 def with_versions(version: dict[str, Any]) -> pl.DataFrame:
@@ -190,7 +190,7 @@ class StoreWrites(StoreCase):
 
     def test_columns_may_have_odd_names(self, store: MetadataStore) -> None:
         video, _ = pipeline()
-        rows = videos([1], **{name: [place] for place, name in enumerate(ODD_COLUMNS)})
+        rows = videos([1], {name: [place] for place, name in enumerate(ODD_COLUMNS)})
         store.write_metadata(video, rows)
 
         assert store.read_metadata(video).to_dicts() == rows.to_dicts()
@@ -238,7 +238,7 @@ class StoreWrites(StoreCase):
         video, _ = pipeline()
         store.write_metadata(video, videos([1]), write_id="job")
 
-        with pytest.raises(WriteConflictError, match="'job'.*1 rows"):
+        with pytest.raises(WriteConflictError, match=r"'job'.*1 rows"):
             store.write_metadata(video, other, write_id="job")
         assert store.read_metadata(video).to_dicts() == videos([1]).to_dicts()
 

@@ -42,7 +42,7 @@ def definition_version(graph: FeatureGraph, key: FeatureKey) -> DefinitionVersio
         >>> from metaxy_fs import FeatureGraph, FeatureKey, FeatureSpec
         >>> graph = FeatureGraph.from_specs([FeatureSpec(key=FeatureKey(["video"]))])
         >>> definition_version(graph, FeatureKey(["video"])).partition
-        '2ca7e45d0c33ca61'
+        '7f95270d13577473'
     """
     known = _VERSIONS.setdefault(graph, {})
     if key not in known:

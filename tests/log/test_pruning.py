@@ -260,6 +260,13 @@ def test_bounds_are_read_in_the_type_of_their_file(left, right, comparison):
         assert all(keep >= bool(part.filter(predicate).height) for keep, part in zip(keeps, rows, strict=True))
 
 
+def test_text_and_an_enum_are_compared_in_the_order_of_the_enum():
+    part = pl.DataFrame({"s": ["a", "b"]})
+    predicate = c("s") > pl.lit("b", dtype=pl.Enum(["b", "a"]))
+    assert part.filter(predicate)["s"].to_list() == ["a"]
+    assert kept(predicate, part) == [True]
+
+
 def test_between_does_not_split_where_polars_rounds_large_integers():
     part = pl.DataFrame({"i": [2**53]})
     predicate = c("i").is_between(2**53 + 1, 2.0**60)

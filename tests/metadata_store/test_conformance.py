@@ -34,33 +34,39 @@ class TestFsspecMemory(StoreSuite):
         )
 
 
-class OnServer(StoreSuite):
-    """Roots are prefixes of one bucket, reached through one client: a client takes longer to make than a test to run."""
-
+class TestS3(StoreSuite):
     @pytest.fixture
-    def make_store(self, location):
-        filesystem, bucket = location
-        prefix = f"{bucket}/{uuid.uuid4().hex}"
-        return lambda name="", fallback_stores=(): FilesystemMetadataStore(
-            f"{prefix}/{name}", fallback_stores=fallback_stores, filesystem=filesystem
-        )
+    def make_store(self, s3):
+        return below(*s3)
 
 
-class TestS3(OnServer):
-    @pytest.fixture(scope="class")
-    def location(self, s3_server):
-        return open_bucket(s3_server)
+class TestGCS(StoreSuite):
+    @pytest.fixture
+    def make_store(self, gcs):
+        return below(*gcs)
 
 
-class TestGCS(OnServer):
-    @pytest.fixture(scope="class")
-    def location(self, gcs_server):
-        return open_bucket(gcs_server)
+@pytest.fixture(scope="module")
+def s3(s3_server):
+    return open_bucket(s3_server)
+
+
+@pytest.fixture(scope="module")
+def gcs(gcs_server):
+    return open_bucket(gcs_server)
 
 
 def open_bucket(server):
-    """Return a client of a server, and the name of a bucket that is empty."""
+    """Return a client and an empty bucket: all tests share one client, which takes longer to make than a test to run."""
     bucket = f"stores-{uuid.uuid4().hex[:12]}"
     server.create_bucket(bucket)
     options = {"skip_instance_cache": True, "use_listings_cache": False}
     return fsspec.filesystem(server.scheme, **options, **server.storage_options), bucket
+
+
+def below(filesystem, bucket):
+    """Return what opens stores below a prefix of a test's own."""
+    prefix = f"{bucket}/{uuid.uuid4().hex}"
+    return lambda name="", fallback_stores=(): FilesystemMetadataStore(
+        f"{prefix}/{name}", fallback_stores=fallback_stores, filesystem=filesystem
+    )

@@ -1,0 +1,90 @@
+"""What do all writes to one partition agree on?
+
+`_definition.json` is written by the first writer of a partition and read once by each later one, which refuses to mix its rows with
+those of a feature that is not its own: rows whose samples are named by other columns, or a key that differs only in its case on a
+file system that does not tell cases apart. The graph of a root's features can be drawn from these files alone.
+"""
+
+from typing import Final
+
+import msgspec
+
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    MetadataSchemaError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    UnsupportedFormatError,
+)
+from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.manifest import FORMAT_VERSION, Definition
+from metaxy_fs.storage.base import Storage
+
+_NEVER: Final = 0
+
+
+class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The content of `_definition.json`.
+
+    Attributes:
+        feature: The full key of the feature, part by part.
+        definition: The data versions of its declaration.
+        id_columns: The columns that name a sample.
+        spec: The whole declaration, as its first writer made it; for people and tools, never read back by the log.
+    """
+
+    format_version: int = FORMAT_VERSION
+    feature: tuple[str, ...]
+    definition: Definition
+    id_columns: tuple[str, ...]
+    spec: msgspec.Raw
+
+
+class _Version(msgspec.Struct):
+    format_version: int = _NEVER
+
+
+def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> None:
+    """Make sure that a partition is described, and that it is the one that a writer means.
+
+    Raises:
+        MetadataSchemaError: Its rows name their samples by other columns, or belong to another feature.
+        UnsupportedFormatError: A newer metaxy_fs made it.
+        CorruptObjectError: `_definition.json` is something else.
+    """
+    try:
+        held = storage.get(partition.definition_file)
+    except ObjectNotFoundError:
+        held = _create(storage, partition, info)
+    _check(_decode(held, name=f"{storage.location}/{partition.definition_file}"), info)
+
+
+def _create(storage: Storage, partition: Partition, info: PartitionInfo) -> bytes:
+    data = msgspec.json.encode(info)
+    try:
+        storage.put(partition.definition_file, data)
+    except ObjectExistsError:  # another first writer was faster, or this put had landed before its answer was lost
+        return storage.get(partition.definition_file)
+    return data
+
+
+def _decode(data: bytes, *, name: str) -> PartitionInfo:
+    try:
+        if msgspec.json.decode(data, type=_Version).format_version > FORMAT_VERSION:
+            raise UnsupportedFormatError(f"{name} was written by a newer metaxy_fs. Upgrade metaxy_fs.")
+        return msgspec.json.decode(data, type=PartitionInfo)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise CorruptObjectError(f"{name} cannot be decoded: {error}.") from error
+
+
+def _check(held: PartitionInfo, info: PartitionInfo) -> None:
+    if held.feature != info.feature:
+        raise MetadataSchemaError(
+            f"The rows of feature {list(info.feature)!r} would be kept with those of {list(held.feature)!r}, because this root does "
+            "not tell the two names apart. Give one of the features another key."
+        )
+    if sorted(held.id_columns) != sorted(info.id_columns):
+        raise MetadataSchemaError(
+            f"Feature {'_'.join(info.feature)!r} names its samples by {list(info.id_columns)}, but rows that are stored under the "
+            f"same data version name them by {list(held.id_columns)}. Give the feature another key."
+        )
