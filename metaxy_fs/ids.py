@@ -44,9 +44,9 @@ def shared_clock(root: str) -> "LamportClock":
 class LamportClock:
     """A wall clock that never gives a time at or below one that it has given or been shown.
 
-    Wall clocks of different machines disagree. A process that has seen a commit must order its own next commit after it, whatever
-    its clock says: so every time that is read from a root is shown to the clock of that root (L. Lamport, 1978, "Time, Clocks, and
-    the Ordering of Events in a Distributed System"). Safe to share between threads.
+    Wall clocks of different machines disagree. A process that has seen a commit must order its own next commit after
+    it, whatever its clock says: so every time that is read from a root is shown to the clock of that root (L.
+    Lamport, 1978, "Time, Clocks, and the Ordering of Events in a Distributed System"). Safe to share between threads.
     """
 
     def __init__(self, wall: Callable[[], int] = wall_clock) -> None:

@@ -1,14 +1,17 @@
 """How does one write become visible, all of it or nothing?
 
-Theory of operation. A writer puts the data files, then the manifest; both are put-if-absent under names that no other writer uses.
-The manifest's appearance is the commit. Writers never look at each other's files, so they never wait and never conflict.
+Theory of operation. A writer puts the data files, then the manifest; both are put-if-absent under names that no other
+writer uses. The manifest's appearance is the commit. Writers never look at each other's files, so they never wait and
+never conflict.
 
-A put that fails has an unknown outcome: the request may have been applied and its answer lost. The writer then gets the object
-back. The same bytes mean success, absence means that the same bytes are put again under the same name, and anything else means
-that somebody else holds the name. Nothing is deleted on failure: a data file without a manifest is invisible, and is left to vacuum.
+A put that fails has an unknown outcome: the request may have been applied and its answer lost. The writer then gets
+the object back. The same bytes mean success, absence means that the same bytes are put again under the same name, and
+anything else means that somebody else holds the name. Nothing is deleted on failure: a data file without a manifest
+is invisible, and is left to vacuum.
 
-A `write_id` names the commit, so that every attempt of a retried job aims at the same manifest: the first attempt to land wins, and
-the others find it. Data files are named at random even then, because the footer of each attempt differs in its time.
+A `write_id` names the commit, so that every attempt of a retried job aims at the same manifest: the first attempt to
+land wins, and the others find it. Data files are named at random even then, because the footer of each attempt
+differs in its time.
 """
 
 import hashlib

@@ -7,8 +7,9 @@
         _manifests/appends/<commit>.json              one write each
         _manifests/compactions/<commit>.json          each stands for many writes
 
-`appends` sorts before `compactions`, so that a listing of `_manifests` sees every append that some compaction it sees stands for,
-or that compaction itself. All paths are relative to the root; this is the only module that makes or takes apart one.
+`appends` sorts before `compactions`, so that a listing of `_manifests` sees every append that some compaction it sees
+stands for, or that compaction itself. All paths are relative to the root; this is the only module that makes or takes
+apart one.
 """
 
 import re

@@ -1,7 +1,7 @@
 """What does a commit say of itself?
 
-A manifest is one JSON object. Its existence is the commit. A root is shared, so a manifest is data from strangers: it is decoded
-strictly, its size is bounded before it is fetched, and it must agree with the place that it was found in.
+A manifest is one JSON object. Its existence is the commit. A root is shared, so a manifest is data from strangers: it
+is decoded strictly, its size is bounded before it is fetched, and it must agree with the place that it was found in.
 """
 
 import hashlib
@@ -129,7 +129,9 @@ def decode_manifest(data: bytes, *, partition: Partition, commit: str, name: str
         raise CorruptObjectError(f"The manifest {name} cannot be decoded: {error}.") from error
     if manifest.format_version != FORMAT_VERSION:
         _refuse_newer_format(data, name=name)
-        raise CorruptObjectError(f"The manifest {name} claims format version {manifest.format_version}, which never existed.")
+        raise CorruptObjectError(
+            f"The manifest {name} claims format version {manifest.format_version}, which never existed."
+        )
     problem = _problem(manifest, partition=partition, commit=commit)
     if problem:
         raise CorruptObjectError(f"The manifest {name} {problem}.")
@@ -139,7 +141,9 @@ def decode_manifest(data: bytes, *, partition: Partition, commit: str, name: str
 def refuse_oversized(size: int, *, name: str) -> None:
     """Refuse to fetch a manifest that no writer makes."""
     if size > MAX_MANIFEST_BYTES:
-        raise CorruptObjectError(f"The manifest {name} has {size} bytes, more than the {MAX_MANIFEST_BYTES} that one may have.")
+        raise CorruptObjectError(
+            f"The manifest {name} has {size} bytes, more than the {MAX_MANIFEST_BYTES} that one may have."
+        )
 
 
 def content_digest(schema: bytes, pages: bytes | memoryview) -> str:

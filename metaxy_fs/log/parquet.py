@@ -1,7 +1,8 @@
 """How do rows become a data file?
 
-The bytes of a Parquet file up to its footer depend on the rows alone (and on the encoder); the footer carries the commit's header.
-So one encoding yields both the file's checksum and a digest of the rows that a retried write can be recognised by.
+The bytes of a Parquet file up to its footer depend on the rows alone (and on the encoder); the footer carries the
+commit's header. So one encoding yields both the file's checksum and a digest of the rows that a retried write can be
+recognised by.
 """
 
 import hashlib

@@ -1,8 +1,9 @@
 """What do all writes to one partition agree on?
 
-`_definition.json` is written by the first writer of a partition and read once by each later one, which refuses to mix its rows with
-those of a feature that is not its own: rows whose samples are named by other columns, or a key that differs only in its case on a
-file system that does not tell cases apart. The graph of a root's features can be drawn from these files alone.
+`_definition.json` is written by the first writer of a partition and read once by each later one, which refuses to mix
+its rows with those of a feature that is not its own: rows whose samples are named by other columns, or a key that
+differs only in its case on a file system that does not tell cases apart. The graph of a root's features can be drawn
+from these files alone.
 """
 
 from typing import Final

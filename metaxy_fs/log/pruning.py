@@ -1,28 +1,24 @@
 """Which data files can a predicate skip?
 
-A file is skipped only where its statistics prove that no row of it can satisfy the predicate. What a predicate says
-is read from the Polars expression, and only through documented methods: `Expr.meta.pop` gives the operands of a node,
-and a node is of the kind whose constructor, applied to these operands, gives an equal expression (`Expr.meta.eq`). A
-node that no constructor gives back is unknown. So a change in Polars can cost speed, which a test watches, but no
-rows; and a literal of a million ids is never written out.
-
-For every node it is asked whether some row might make it true, and whether some row might make it false, in the logic
-of three values that Polars follows: a null is neither. Each answer is an expression over a small frame, one row a
-file, of the bounds in the types in which the predicate will be evaluated; where a bound is unknown the answer is
-null: "perhaps".
+A file is skipped only where its statistics prove that no row of it can satisfy the predicate. For every node of the
+predicate it is asked whether some row might make it true, and whether some row might make it false, in the logic of
+three values that Polars
+follows: a null is neither. Each answer is an expression over a small frame, one row a file, of the bounds in the
+    types in which the predicate will be evaluated; where a bound is unknown the answer is null, and that means
+    "perhaps".
 
 One unknown node keeps every file, although the rest of the predicate might prune: `col("day") == col("day").max()`
 looks at other rows than its own, and leaving files out would change what it is compared with.
 """
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
 
-from metaxy_fs.log.schema import Path, instance, is_pattern
+from metaxy_fs.log.predicates import Node, NotUnderstoodError, parse
+from metaxy_fs.log.schema import Path, instance
 from metaxy_fs.log.statistics import ColumnStatistics
 
 
@@ -52,197 +48,11 @@ def may_match(predicate: pl.Expr, *, schema: pl.Schema, files: Sequence[FileStat
         files: The statistics of each file.
     """
     try:
-        return _Evidence(schema, files).judge(_parse(predicate))
+        return _Evidence(schema, files).judge(parse(predicate))
     # A hint that fails must not fail the read, and a panic is no Exception.
     except (Exception, pl.exceptions.PanicException):  # noqa: BLE001
         return [True] * len(files)
 
-
-def conjuncts_on(predicate: pl.Expr, *, columns: set[str]) -> pl.Expr | None:
-    """Return those parts of a conjunction that name only the given columns, joined by "and"; None where there are none.
-
-    None as well where any part, also one on other columns, is not known to look at its own row alone: files that are
-    pruned by the rest would change what it sees.
-    """
-    try:
-        node = _parse(predicate)
-    except (Exception, pl.exceptions.PanicException):  # noqa: BLE001  # as above
-        return None
-    parts = node.operands if node.kind == "and" else (node,)
-    chosen = [part.expression for part in parts if columns.issuperset(part.expression.meta.root_names())]
-    return pl.all_horizontal(chosen) if chosen else None
-
-
-# How a predicate is read.
-
-
-class _NotUnderstoodError(Exception):
-    """A node is not known to look at its own row alone."""
-
-
-class _Node(NamedTuple):
-    """One part of a predicate: its kind, the parts that it is made of, and the name or value of a leaf."""
-
-    kind: str
-    expression: pl.Expr
-    operands: tuple["_Node", ...] = ()
-    name: str = ""
-    value: pl.Series | None = None
-
-    @property
-    def path(self) -> Path | None:
-        """The path of a column or field; None for everything else."""
-        if self.kind == "column":
-            return (self.name,)
-        above = self.operands[0].path if self.kind == "field" else None
-        return None if above is None else (*above, self.name)
-
-    @property
-    def scalar(self) -> pl.Series | None:
-        """The value of a literal, as a series of one row; None for everything else."""
-        return self.value if self.kind == "literal" else None
-
-
-_Constructor = Callable[..., pl.Expr]
-
-_CASTS: list[pl.DataType] = [
-    pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.UInt8(), pl.UInt16(), pl.UInt32(), pl.UInt64(), pl.Float32(),
-    pl.Float64(), pl.Boolean(), pl.String(), pl.Date(), pl.Time(),
-    pl.Datetime("ms"), pl.Datetime("us"), pl.Datetime("ns"),
-]  # fmt: skip
-
-
-def _caster(dtype: pl.DataType, *, strict: bool) -> _Constructor:
-    return lambda value: value.cast(dtype, strict=strict)
-
-
-def _between(closed: Literal["both", "left", "right", "none"]) -> _Constructor:
-    return lambda value, low, high: value.is_between(low, high, closed=closed)
-
-
-# Kinds that are called "row" prune nothing, but look at their own row alone, so that the rest of a predicate may prune.
-_KINDS: dict[int, list[tuple[str, _Constructor]]] = {
-    1: [
-        ("not", operator.invert),
-        ("is_null", lambda value: value.is_null()),
-        ("is_not_null", lambda value: value.is_not_null()),
-        ("row", lambda value: value.is_nan()),
-        ("row", lambda value: value.is_not_nan()),
-        ("row", lambda value: value.is_finite()),
-        ("row", lambda value: value.is_infinite()),
-        ("row", operator.neg),
-        ("row", lambda value: value.abs()),
-        ("row", lambda value: value.str.len_chars()),
-        ("row", lambda value: value.str.len_bytes()),
-        ("row", lambda value: value.str.to_lowercase()),
-        ("row", lambda value: value.str.to_uppercase()),
-        ("row", lambda value: value.list.len()),
-        ("row", lambda value: value.dt.date()),
-        ("row", lambda value: value.dt.year()),
-        ("row", lambda value: value.dt.month()),
-        ("row", lambda value: value.dt.day()),
-        ("row", lambda value: value.dt.hour()),
-        *[("row", _caster(dtype, strict=strict)) for dtype in _CASTS for strict in (True, False)],
-    ],
-    2: [
-        ("eq", operator.eq),
-        ("gt", operator.gt),
-        ("ge", operator.ge),
-        ("lt", operator.lt),
-        ("le", operator.le),
-        ("ne", operator.ne),
-        ("starts_with", lambda value, prefix: value.str.starts_with(prefix)),
-        ("eq_missing", lambda left, right: left.eq_missing(right)),
-        ("ne_missing", lambda left, right: left.ne_missing(right)),
-        ("row", operator.xor),
-        ("row", operator.add),
-        ("row", operator.sub),
-        ("row", operator.mul),
-        ("row", operator.truediv),
-        ("row", operator.floordiv),
-        ("row", operator.mod),
-        ("row", lambda value, other: value.fill_null(other)),
-        ("row", lambda value, suffix: value.str.ends_with(suffix)),
-        ("row", lambda value, pattern: value.str.contains(pattern)),
-        ("row", lambda value, pattern: value.str.contains(pattern, literal=True)),
-        ("row", lambda value, item: value.list.contains(item)),
-    ],
-    3: [
-        ("between_both", _between("both")),
-        ("between_left", _between("left")),
-        ("between_right", _between("right")),
-        ("between_none", _between("none")),
-    ],
-}
-# Of any number of operands.
-_FOLDS: list[tuple[str, _Constructor]] = [("and", pl.all_horizontal), ("or", pl.any_horizontal)]
-_MEMBERSHIP: list[tuple[str, _Constructor]] = [
-    ("is_in", lambda value, values: value.is_in(values)),
-    ("is_in_or_null", lambda value, values: value.is_in(values, nulls_equal=True)),
-]
-
-
-def _parse(expression: pl.Expr) -> _Node:
-    """Read an expression.
-
-    Raises:
-        _NotUnderstoodError: Some node may look at other rows than its own.
-    """
-    expression = expression.meta.undo_aliases()
-    operands = expression.meta.pop()[::-1]
-    if not operands:
-        return _parse_leaf(expression)
-    for kind, constructor in (("and", operator.and_), ("or", operator.or_)):
-        if len(operands) == 2 and expression.meta.eq(constructor(*operands)):
-            parts = tuple(_parse(part) for part in _chain(expression, constructor))
-            return _Node(kind, expression, parts)
-    if len(operands) == 2 and operands[1].meta.is_literal():
-        for kind, constructor in _MEMBERSHIP:
-            if expression.meta.eq(constructor(*operands)):
-                values = _Node("values", operands[1], value=_evaluate(operands[1]))
-                return _Node(kind, expression, (_parse(operands[0]), values))
-    return _parse_node(expression, operands)
-
-
-def _chain(expression: pl.Expr, constructor: _Constructor) -> list[pl.Expr]:
-    """Return the parts of `a & b & c`, which nests to the left, without recursion: such chains are long."""
-    parts: list[pl.Expr] = []
-    while len(operands := expression.meta.pop()) == 2 and expression.meta.eq(constructor(operands[1], operands[0])):
-        parts.append(operands[0])
-        expression = operands[1]
-    return [expression, *reversed(parts)]
-
-
-def _parse_leaf(expression: pl.Expr) -> _Node:
-    if expression.meta.is_literal():
-        value = _evaluate(expression)
-        if len(value) == 1:
-            return _Node("literal", expression, value=value)
-    elif not is_pattern(name := expression.meta.output_name()) and expression.meta.eq(pl.col(name)):
-        return _Node("column", expression, name=name)
-    raise _NotUnderstoodError(str(expression))
-
-
-def _parse_node(expression: pl.Expr, operands: Sequence[pl.Expr]) -> _Node:
-    if len(operands) == 1 and (name := _field_name(expression, operands[0])) is not None:
-        return _Node("field", expression, (_parse(operands[0]),), name)
-    for kind, constructor in [*_KINDS.get(len(operands), []), *_FOLDS]:
-        if expression.meta.eq(constructor(*operands)):
-            return _Node(kind, expression, tuple(_parse(operand) for operand in operands))
-    raise _NotUnderstoodError(str(expression)[:200])
-
-
-def _field_name(expression: pl.Expr, above: pl.Expr) -> str | None:
-    name = expression.meta.output_name(raise_if_undetermined=False)
-    is_field = name is not None and not is_pattern(name) and expression.meta.eq(above.struct.field(name))
-    return name if is_field else None
-
-
-def _evaluate(literal: pl.Expr) -> pl.Series:
-    return pl.select(literal).to_series()
-
-
-# What the statistics prove.
 
 _EXACT_INTEGER = 2**53
 _UNITS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
@@ -269,7 +79,7 @@ class _Evidence:
         self._columns: dict[str, pl.Series] = {}
         self._leaves: dict[Path, _Leaf] = {}
 
-    def judge(self, predicate: _Node) -> list[bool]:
+    def judge(self, predicate: Node) -> list[bool]:
         """Return for each file whether some row might make the predicate true."""
         possible = self._possible(predicate, wanted=True)
         if possible is None or not self._files:
@@ -279,7 +89,7 @@ class _Evidence:
         frame = pl.DataFrame([rows, *self._columns.values()])
         return frame.select(pl.col("rows").is_not_null() & _perhaps(possible)).to_series().to_list()
 
-    def _possible(self, node: _Node, *, wanted: bool) -> pl.Expr | None:  # noqa: C901  # one line a kind of node
+    def _possible(self, node: Node, *, wanted: bool) -> pl.Expr | None:  # noqa: C901  # one line a kind of node
         """Return whether some row might make a node true (or false, if that is wanted); None if nothing is known."""
         answer = None
         match node.kind:
@@ -305,40 +115,40 @@ class _Evidence:
                 answer = self._possible_prefix(node) if wanted else None
         return answer
 
-    def _possible_of_many(self, node: _Node, *, wanted: bool) -> pl.Expr | None:
+    def _possible_of_many(self, node: Node, *, wanted: bool) -> pl.Expr | None:
         parts = [self._possible(operand, wanted=wanted) for operand in node.operands]
         known = [_perhaps(part) for part in parts if part is not None]
         if (node.kind == "and") is wanted:
             return pl.all_horizontal(known) if known else None
         return pl.any_horizontal(known) if len(known) == len(parts) else None
 
-    def _possible_flag(self, node: _Node, *, wanted: bool) -> pl.Expr | None:
+    def _possible_flag(self, node: Node, *, wanted: bool) -> pl.Expr | None:
         leaf = self._leaf(node)
         if leaf is None:
             return None
         if leaf.dtype != pl.Boolean():
-            raise _NotUnderstoodError(f"{node.path} is no boolean, so the predicate is in error")
+            raise NotUnderstoodError(f"{node.path} is no boolean, so the predicate is in error")
         return leaf.some_value & _perhaps(leaf.high if wanted else ~leaf.low)
 
-    def _possible_null(self, node: _Node, *, wanted: bool) -> pl.Expr | None:
+    def _possible_null(self, node: Node, *, wanted: bool) -> pl.Expr | None:
         leaf = self._leaf(node.operands[0])
         if leaf is None:
             return None
         return leaf.some_null if wanted else leaf.some_value
 
-    def _possible_comparison(self, node: _Node, *, wanted: bool) -> pl.Expr | None:
+    def _possible_comparison(self, node: Node, *, wanted: bool) -> pl.Expr | None:
         kind, left, right = node.kind, *node.operands
         if left.scalar is not None:
             kind, left, right = _FLIPPED[kind], right, left
         return self._compared(kind if wanted else _NEGATED[kind], left, right)
 
-    def _compared(self, kind: str, left: _Node, right: _Node) -> pl.Expr | None:
+    def _compared(self, kind: str, left: Node, right: Node) -> pl.Expr | None:
         leaf, value = self._leaf(left), right.scalar
         if leaf is None or value is None or not _is_monotone(leaf.dtype, value.dtype):
             return None
         return leaf.some_value & _perhaps(_within(kind, leaf.low, leaf.high, right.expression))
 
-    def _possible_missing(self, node: _Node, *, equal: bool) -> pl.Expr | None:
+    def _possible_missing(self, node: Node, *, equal: bool) -> pl.Expr | None:
         left, right = node.operands if node.operands[0].scalar is None else node.operands[::-1]
         leaf, value = self._leaf(left), right.scalar
         if leaf is None or value is None:
@@ -348,7 +158,7 @@ class _Evidence:
         compared = self._compared("eq" if equal else "ne", left, right)
         return compared if equal or compared is None else compared | leaf.some_null
 
-    def _possible_between(self, node: _Node, *, wanted: bool) -> pl.Expr | None:
+    def _possible_between(self, node: Node, *, wanted: bool) -> pl.Expr | None:
         value, low, high = node.operands
         leaf = self._leaf(value)
         if leaf is None or not _is_separable(leaf.dtype, low.scalar, high.scalar):
@@ -362,7 +172,7 @@ class _Evidence:
             return None
         return above & below if wanted else above | below
 
-    def _possible_prefix(self, node: _Node) -> pl.Expr | None:
+    def _possible_prefix(self, node: Node) -> pl.Expr | None:
         value, prefix = node.operands
         leaf = self._leaf(value)
         text = None if prefix.scalar is None else prefix.scalar.item()
@@ -370,7 +180,7 @@ class _Evidence:
             return None
         return leaf.some_value & _perhaps((leaf.high >= text) & (leaf.low.str.head(len(text)) <= text))
 
-    def _possible_membership(self, node: _Node) -> pl.Expr | None:
+    def _possible_membership(self, node: Node) -> pl.Expr | None:
         leaf = self._leaf(node.operands[0])
         values = node.operands[1].value
         if leaf is None or values is None:
@@ -395,13 +205,13 @@ class _Evidence:
         self._columns[name] = hit.alias(name)
         return pl.col(name)
 
-    def _leaf(self, node: _Node) -> _Leaf | None:
+    def _leaf(self, node: Node) -> _Leaf | None:
         """Return what is known of the column or field that a node names; None if it names none."""
         if (path := node.path) is None:
             return None
         if path not in self._leaves:
             if (dtype := _type_at(self._schema, path)) is None:
-                raise _NotUnderstoodError(f"there is no column {path}")
+                raise NotUnderstoodError(f"there is no column {path}")
             self._leaves[path] = self._gather(path, dtype)
         return self._leaves[path]
 
@@ -441,7 +251,7 @@ def _within(kind: str, low: pl.Expr, high: pl.Expr, value: pl.Expr) -> pl.Expr:
     return answer
 
 
-def _possible_literal(node: _Node, *, wanted: bool) -> pl.Expr | None:
+def _possible_literal(node: Node, *, wanted: bool) -> pl.Expr | None:
     value = None if node.value is None else node.value.item()
     return pl.lit(value is wanted) if value is None or isinstance(value, bool) else None
 

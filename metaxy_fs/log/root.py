@@ -1,14 +1,21 @@
 """What does a whole root agree on?
 
-`_store.json` is written by the first writer and read once by every later one. Readers need not read it: every manifest states its
-format, and a later format keeps manifests where this one has them, so that an older reader meets one that it refuses.
+`_store.json` is written by the first writer and read once by every later one. Readers need not read it: every
+manifest states its format, and a later format keeps manifests where this one has them, so that an older reader meets
+one that it refuses.
 """
 
 from typing import Final
 
 import msgspec
 
-from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError, UnsupportedFormatError
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageError,
+    UnsupportedFormatError,
+)
 from metaxy_fs.log.layout import STORE_FILE
 from metaxy_fs.log.manifest import FORMAT_VERSION
 from metaxy_fs.storage.base import Storage

@@ -1,14 +1,16 @@
 """How do data files become one lazy frame?
 
-Files on a local file system are left to Polars, which reads the columns and row groups that a query needs. Elsewhere objects are
-fetched whole, many at once, and only when the frame is collected: the predicate that Polars pushes down by then prunes files once
-more. Either way rows come in commit order, and files of different schemas are brought to one.
+Files on a local file system are left to Polars, which reads the columns and row groups that a query needs. Elsewhere
+objects are fetched whole, many at once, and only when the frame is collected: the predicate that Polars pushes down
+by then prunes files once more. Either way rows come in commit order, and files of different schemas are brought to
+one.
 """
 
-import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -16,9 +18,10 @@ from polars.io.plugins import register_io_source
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.parquet import check_bytes
 from metaxy_fs.log.pruning import FileStatistics, may_match
-from metaxy_fs.log.schema import FileSchema, conform, decode_schema, unify
+from metaxy_fs.log.schema import column, decode_schema
 from metaxy_fs.log.statistics import exact_integers
 from metaxy_fs.log.view import LiveFile
+from metaxy_fs.log.widening import FileSchema, conform, unify
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 _BATCH_FILES = 256
@@ -64,15 +67,59 @@ def scan_files(
         predicate: Leave out files of which no row can satisfy it. Rows of other files come unfiltered.
         partition_column: Add a column of this name that gives the version of the partition of each row.
     """
-    if partition_column is not None:
-        schema = pl.Schema({**schema, partition_column: pl.String()})
-    kept = _prune(files, schema=schema, predicate=predicate)
-    read = partial(_scan_run, schema=schema, partition_column=partition_column)
+    scan = _Scan(storage, schema, partition_column)
+    kept = scan.prune(files, predicate)
     if not kept:
-        return pl.LazyFrame(schema=schema)
+        return pl.LazyFrame(schema=scan.schema)
     if storage.local_path(kept[0].path) is not None:
-        return _concat(read(run, [_checked_path(storage, live) for live in run]) for run in _runs(kept))
-    return register_io_source(partial(_fetching_source, storage, kept, schema, read), schema=schema, is_pure=True)
+        return scan.rows(kept, [_checked_path(storage, live) for live in kept])
+    fetch = partial(_fetch_on_demand, scan, kept)
+    return register_io_source(fetch, schema=scan.schema, is_pure=True)
+
+
+class _Scan:
+    """How the files of one scan are read, wherever their bytes come from."""
+
+    def __init__(self, storage: Storage, schema: pl.Schema, partition_column: str | None) -> None:
+        self.storage = storage
+        self.schema = self._with_partition(schema, partition_column)
+        self._stored = schema
+        self._partition_column = partition_column
+
+    def prune(self, files: Sequence[LiveFile], predicate: pl.Expr | None) -> list[LiveFile]:
+        """Return the files that may hold a row which satisfies the predicate."""
+        if predicate is None:
+            return list(files)
+        statistics = [
+            FileStatistics(live.file.rows, decode_schema(bytes(live.manifest.schema)), live.file.statistics)
+            for live in files
+        ]
+        # The partition is in no file: the stored columns alone are known, and whatever else is named keeps every file.
+        kept = may_match(predicate, schema=self._stored, files=statistics)
+        return [live for live, keep in zip(files, kept, strict=True) if keep]
+
+    def rows(self, files: Sequence[LiveFile], sources: Sequence[str] | Sequence[bytes]) -> pl.LazyFrame:
+        """Return the rows of the files, read from paths or from bytes, in order.
+
+        Files are taken in runs of one schema and partition, which Polars can scan as one.
+        """
+        pairs = zip(files, sources, strict=True)
+        runs = groupby(pairs, key=lambda pair: (pair[0].partition, bytes(pair[0].manifest.schema)))
+        frames = [self._run(list(run)) for _, run in runs]
+        return frames[0] if len(frames) == 1 else pl.concat(frames)
+
+    def _run(self, run: Sequence[tuple[LiveFile, Any]]) -> pl.LazyFrame:
+        first = run[0][0]
+        held = decode_schema(bytes(first.manifest.schema))
+        # Directories of a root may look like `key=value`, and may hold characters that mean something in a glob.
+        rows = pl.scan_parquet([source for _, source in run], schema=held, glob=False, hive_partitioning=False)
+        if self._partition_column is not None:
+            rows = rows.with_columns(pl.lit(first.partition.version).alias(self._partition_column))
+        return conform(rows, source=self._with_partition(held, self._partition_column), target=self.schema)
+
+    @staticmethod
+    def _with_partition(schema: pl.Schema, partition_column: str | None) -> pl.Schema:
+        return schema if partition_column is None else pl.Schema({**schema, partition_column: pl.String()})
 
 
 def _file_schema(live: LiveFile, *, location: str) -> FileSchema:
@@ -80,70 +127,32 @@ def _file_schema(live: LiveFile, *, location: str) -> FileSchema:
     return f"{location}/{live.path}", decode_schema(bytes(live.manifest.schema)), is_exact
 
 
-def _prune(files: Sequence[LiveFile], *, schema: pl.Schema, predicate: pl.Expr | None) -> list[LiveFile]:
-    if predicate is None:
-        return list(files)
-    statistics = [
-        FileStatistics(live.file.rows, decode_schema(bytes(live.manifest.schema)), live.file.statistics) for live in files
-    ]
-    kept = may_match(predicate, schema=schema, files=statistics)
-    return [live for live, keep in zip(files, kept, strict=True) if keep]
-
-
-def _runs(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
-    """Split files, keeping their order, into runs of one schema and partition, which Polars can scan as one."""
-    for _, run in groupby(files, key=lambda live: (live.partition, bytes(live.manifest.schema))):
-        yield list(run)
-
-
-def _scan_run(
-    run: Sequence[LiveFile], sources: Sequence[str] | Sequence[bytes], *, schema: pl.Schema, partition_column: str | None
-) -> pl.LazyFrame:
-    """Return the rows of files of one schema, brought to the reading schema; extra columns are those left out of it."""
-    held = decode_schema(bytes(run[0].manifest.schema))
-    # Directories of a root may look like `key=value`, and may hold characters that mean something in a glob.
-    rows = pl.scan_parquet(list(sources), schema=held, glob=False, hive_partitioning=False)
-    if partition_column is not None:
-        rows = rows.with_columns(pl.lit(run[0].partition.version).alias(partition_column))
-        held = pl.Schema({**held, partition_column: pl.String()})
-    return conform(rows, source=held, target=schema)
-
-
-def _concat(frames: Iterable[pl.LazyFrame]) -> pl.LazyFrame:
-    frames = list(frames)
-    return frames[0] if len(frames) == 1 else pl.concat(frames)
-
-
 def _checked_path(storage: Storage, live: LiveFile) -> str:
     """Return the local path of a file that is there and whole; Polars would not say whose file is missing."""
     path = str(storage.local_path(live.path))
     try:
-        size = os.path.getsize(path)
+        size = Path(path).stat().st_size
     except OSError as error:
-        raise CorruptObjectError(f"The data file {path} cannot be read, though it is committed: {error.strerror}.") from error
+        reason = f"cannot be read, though it is committed: {error.strerror}"
+        raise CorruptObjectError(f"The data file {path} {reason}.") from error
     if size != live.file.bytes:
         raise CorruptObjectError(f"The data file {path} has {size} bytes, {live.file.bytes} were committed.")
     return path
 
 
-def _fetching_source(
-    storage: Storage,
+def _fetch_on_demand(  # noqa: PLR0917  # Polars passes the last four by position
+    scan: _Scan,
     files: Sequence[LiveFile],
-    schema: pl.Schema,
-    read: Callable[[Sequence[LiveFile], Sequence[bytes]], pl.LazyFrame],
     with_columns: list[str] | None,
     predicate: pl.Expr | None,
     n_rows: int | None,
-    batch_size: int | None,
+    _batch_size: int | None,
 ) -> Iterator[pl.DataFrame]:
-    """Yield rows batch by batch, for Polars to pull (the last four arguments are what it pushes down)."""
-    kept = _prune(files, schema=schema, predicate=predicate)
-    for batch in _batches(kept):
-        rows = _fetch(storage, batch, read)
-        if predicate is not None:
-            rows = rows.filter(predicate)
-        if with_columns is not None:
-            rows = rows.select(with_columns)
+    """Yield rows batch by batch, as Polars pulls; it hands in the columns, predicate and row limit that it pushes down."""
+    for batch in _batches(scan.prune(files, predicate)):
+        rows = scan.rows(batch, _fetch(scan.storage, batch))
+        rows = rows if predicate is None else rows.filter(predicate)
+        rows = rows if with_columns is None else rows.select(map(column, with_columns))
         frame = (rows if n_rows is None else rows.head(n_rows)).collect()
         yield frame
         if n_rows is not None:
@@ -152,14 +161,11 @@ def _fetching_source(
                 return
 
 
-def _fetch(
-    storage: Storage, batch: Sequence[LiveFile], read: Callable[[Sequence[LiveFile], Sequence[bytes]], pl.LazyFrame]
-) -> pl.LazyFrame:
+def _fetch(storage: Storage, batch: Sequence[LiveFile]) -> list[bytes]:
     fetched = storage.get_many([ObjectInfo(live.path, live.file.bytes) for live in batch])
     for live, data in zip(batch, fetched, strict=True):
         check_bytes(data, entry=live.file, name=f"{storage.location}/{live.path}")
-    remaining = iter(fetched)
-    return _concat(read(run, [next(remaining) for _ in run]) for run in _runs(batch))
+    return fetched
 
 
 def _batches(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:

@@ -1,8 +1,9 @@
 """Which commits does a partition hold?
 
-Theory of operation. A view is made from one listing of a partition's manifests and a get of each. The listing is ordered so that
-appends are seen before the compactions that stand for them (see `metaxy_fs.log.layout`). The view is a function of the set of
-manifests, whatever the order in which they arrived, and its commits are ordered by `(time, commit)`.
+Theory of operation. A view is made from one listing of a partition's manifests and a get of each. The listing is
+ordered so that appends are seen before the compactions that stand for them (see `metaxy_fs.log.layout`). The view is
+a function of the set of manifests, whatever the order in which they arrived, and its commits are ordered by `(time,
+commit)`.
 
 Manifests are immutable, so those of the last view of a partition are kept, and the next view gets only the new ones.
 """
@@ -83,10 +84,14 @@ class ViewLoader:
         for info in self._storage.list(partition.manifests):
             name = f"{self._storage.location}/{info.path}"
             if is_compaction(info.path, partition):
-                raise UnsupportedFormatError(f"{name} is a compaction, which this metaxy_fs cannot read. Upgrade metaxy_fs.")
+                raise UnsupportedFormatError(
+                    f"{name} is a compaction, which this metaxy_fs cannot read. Upgrade metaxy_fs."
+                )
             commit = commit_of_append(info.path, partition)
             if commit is None:
-                raise CorruptObjectError(f"{name} is no manifest, and nothing else belongs there. Remove it if you know it.")
+                raise CorruptObjectError(
+                    f"{name} is no manifest, and nothing else belongs there. Remove it if you know it."
+                )
             refuse_oversized(info.size, name=name)
             listed[commit] = info
         return listed

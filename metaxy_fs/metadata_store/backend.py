@@ -1,7 +1,7 @@
 """What does a store need of the place that keeps its rows?
 
-`Backend` is the handful of methods that a new kind of store implements, by subclassing `MetadataStore`; the values are what passes
-through them.
+`Backend` is the handful of methods that a new kind of store implements, by subclassing `MetadataStore`; the values
+are what passes through them.
 """
 
 from abc import ABC, abstractmethod
@@ -22,8 +22,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
         spec: The feature's declaration.
         definition: Its data version, which names the partition.
         rows: The rows, sorted by the id columns; `data_version` has the containers as declared.
-        write_id: If given, a later append to the partition under the same id and with the same rows must do nothing, and one with
-            other rows must raise `WriteConflictError`.
+        write_id: If given, a later append to the partition under the same id and with the same rows must do nothing,
+            and one with other rows must raise `WriteConflictError`.
     """
 
     spec: FeatureSpec

@@ -18,14 +18,15 @@ from metaxy_fs.versioning.increment import Increment
 class MetadataStore(Backend):
     """Rows of features, one a sample, that are only ever added to.
 
-    A store answers from itself or, where it lacks a feature, from its fallback stores in order; it writes only to itself. Data
-    versions are always computed in Polars, so every kind of store gives the same ones.
+    A store answers from itself or, where it lacks a feature, from its fallback stores in order; it writes only to
+    itself. Data versions are always computed in Polars, so every kind of store gives the same ones.
 
-    A new kind of store implements `location`, `append_rows`, `scan_rows`, `stored_versions` and `stored_features`, and passes
-    `metaxy_fs.testing.StoreSuite`.
+    A new kind of store implements `location`, `append_rows`, `scan_rows`, `stored_versions` and `stored_features`,
+    and passes `metaxy_fs.testing.StoreSuite`.
 
     Args:
-        fallback_stores: Stores to read from, nearest first, where this one has no row of a feature; each asks its own in turn.
+        fallback_stores: Stores to read from, nearest first, where this one has no row of a feature; each asks its own
+            in turn.
     """
 
     def __repr__(self) -> str:
@@ -35,14 +36,16 @@ class MetadataStore(Backend):
     def write_metadata(self, feature: FeatureLike, df: FrameLike, *, write_id: str | None = None) -> None:
         """Append rows to a feature, all of them or none, in one commit. No row that exists is changed.
 
-        Concurrent writes, from any number of processes, never wait for or disturb each other. A frame without rows is a valid write.
+        Concurrent writes, from any number of processes, never wait for or disturb each other. A frame without rows is
+        a valid write.
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
-            df: One row a sample: a Polars DataFrame or LazyFrame, or anything with the Arrow stream interface. Needs the id
-                columns (integers, texts, binary, dates or datetimes; unique, not null) and `data_version`, a struct with one text
-                for each container; may have any other columns.
-            write_id: A name for the write that is the same when a job is retried: with the same rows the retry does nothing.
+            df: One row a sample: a Polars DataFrame or LazyFrame, or anything with the Arrow stream interface. Needs
+                the id columns (integers, texts, binary, dates or datetimes; unique, not null) and `data_version`, a
+                struct with one text for each container; may have any other columns.
+            write_id: A name for the write that is the same when a job is retried: with the same rows the retry does
+                nothing.
 
         Raises:
             MetadataSchemaError: The frame does not fit the feature, or the rows written before it.
@@ -71,13 +74,15 @@ class MetadataStore(Backend):
         """Return the rows of a feature, in commit order; those of one write in the order of their ids.
 
         Args:
-            feature: A Feature class, or a key. A key that the active graph does not hold is read in all its data versions.
-            filters: A Polars predicate, or several that must all hold. May use columns that are not selected. Files and row groups
-                that cannot hold such a row are not read.
+            feature: A Feature class, or a key. A key that the active graph does not hold is read in all its data
+                versions.
+            filters: A Polars predicate, or several that must all hold. May use columns that are not selected. Files
+                and row groups that cannot hold such a row are not read.
             columns: The columns to return, in this order; all by default.
             allow_fallback: Whether to go on to the fallback stores if this one has no commit of the feature.
             latest_only: Return only the last row of each sample; filters are applied to those.
-            versions: `"current"` reads what was written under the present declaration; `"all"` reads every data version.
+            versions: `"current"` reads what was written under the present declaration; `"all"` reads every data
+                version.
 
         Returns:
             The rows. Where files differ, columns that a file lacks are null, and narrower types are widened.
@@ -157,10 +162,12 @@ class MetadataStore(Backend):
             allow_upstream_fallback: Whether upstream features may come from the fallback stores.
 
         Returns:
-            The samples in their order, with one more column, `data_version` (struct of one text of 64 hex digits per container).
+            The samples in their order, with one more column, `data_version` (struct of one text of 64 hex digits per
+            container).
 
         Raises:
-            DependencyError: An upstream feature, or the upstream row of some sample, is missing; or there is no upstream feature.
+            DependencyError: An upstream feature, or the upstream row of some sample, is missing; or there is no
+                upstream feature.
             MetadataSchemaError: The id columns are not right.
         """
         return calculate(self, require_declaration(feature), sample_df, fallback=allow_upstream_fallback)
@@ -176,16 +183,19 @@ class MetadataStore(Backend):
     def resolve_update(self, feature: FeatureLike, *, samples: FrameLike | None = None) -> Increment:
         """Return which samples of a feature are new, stale or orphaned.
 
-        Expected versions are compared with the latest stored row of each sample, across all data versions of the feature, in the
-        store that `read_metadata` reads; where no store holds the current data version, in the first that holds any.
+        Expected versions are compared with the latest stored row of each sample, across all data versions of the
+        feature, in the store that `read_metadata` reads; where no store holds the current data version, in the first
+        that holds any.
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
-            samples: The samples that there are now, with the id columns and any others. A root feature needs them, with their
-                `data_version`. For others the default is every sample of the upstream features, and a `data_version` is not used.
+            samples: The samples that there are now, with the id columns and any others. A root feature needs them,
+                with their `data_version`. For others the default is every sample of the upstream features, and a
+                `data_version` is not used.
 
         Raises:
-            DependencyError: An upstream feature, or the upstream row of some sample, is missing; or a root feature got no samples.
+            DependencyError: An upstream feature, or the upstream row of some sample, is missing; or a root feature
+                got no samples.
             MetadataSchemaError: The samples do not fit the feature.
         """
         return increment(self, require_declaration(feature), samples)

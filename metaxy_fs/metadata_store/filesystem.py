@@ -30,8 +30,9 @@ _WRITER = f"metaxy_fs {__version__}"
 class FilesystemMetadataStore(MetadataStore):
     """A store of plain files below a root: a local directory, or a prefix of an S3 or GCS bucket or of whatever fsspec reaches.
 
-    Every write is a new immutable Parquet file and a manifest whose appearance commits it. There is no lock, no server and no
-    limit to how many processes write at once. A root that does not exist yet is an empty store, made by the first write.
+    Every write is a new immutable Parquet file and a manifest whose appearance commits it. There is no lock, no
+    server and no limit to how many processes write at once. A root that does not exist yet is an empty store, made by
+    the first write.
 
     Args:
         root: A path or a URL, such as `"./metadata"`, `"s3://bucket/prefix"` or `"gs://bucket/prefix"`.

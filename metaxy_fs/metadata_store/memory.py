@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError, WriteConflictError
-from metaxy_fs.log.schema import FileSchema, conform, unify
+from metaxy_fs.log.widening import FileSchema, conform, unify
 from metaxy_fs.log.statistics import column_statistics, exact_integers
 from metaxy_fs.metadata_store.backend import Append, Query, Scan
 from metaxy_fs.metadata_store.base import MetadataStore

@@ -18,8 +18,9 @@ def open_store(
     Args:
         root: A path or URL; the only root that is ever written.
         fallback_roots: Paths, URLs or open stores, nearest first.
-        storage_options: Handed to the fsspec filesystem of every root that is not local; these have to be of one protocol. Roots
-            that need options of their own are passed as open stores: `FilesystemMetadataStore(url, storage_options=...)`.
+        storage_options: Handed to the fsspec filesystem of every root that is not local; these have to be of one
+            protocol. Roots that need options of their own are passed as open stores: `FilesystemMetadataStore(url,
+            storage_options=...)`.
 
     Raises:
         ImportError: The package for some kind of root is not installed; the message says which extra to install.

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 import polars as pl
 
-from metaxy_fs.log.pruning import conjuncts_on
+from metaxy_fs.log.predicates import conjuncts_on
 from metaxy_fs.log.schema import column
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.metadata_store.backend import Backend, Query, Scan

@@ -1,7 +1,7 @@
 """Would rows fit those that this process has already seen in the partition?
 
-Types are compared with what was seen and with nothing else: no root is listed before a write. What two processes write without
-knowing of each other is compared when it is read.
+Types are compared with what was seen and with nothing else: no root is listed before a write. What two processes
+write without knowing of each other is compared when it is read.
 """
 
 import threading
@@ -9,7 +9,7 @@ import threading
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.log.schema import widen
+from metaxy_fs.log.widening import widen
 from metaxy_fs.spec import FeatureKey
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, MetadataSchemaError
-from metaxy_fs.log.schema import widen
+from metaxy_fs.log.widening import widen
 from metaxy_fs.metadata_store.backend import Backend, Query, Scan
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.features import Declared

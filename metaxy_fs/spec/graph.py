@@ -1,7 +1,7 @@
 """Which features are there, and what is upstream of what?
 
-A graph only ever holds features whose upstreams it holds too, so it has no cycle by construction; `FeatureGraph.from_specs` takes
-declarations in any order and says which of them go in a circle.
+A graph only ever holds features whose upstreams it holds too, so it has no cycle by construction;
+`FeatureGraph.from_specs` takes declarations in any order and says which of them go in a circle.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,8 +19,8 @@ from metaxy_fs.spec.specs import ALL, All, ContainerDep, ContainerSpec, FeatureS
 class FeatureGraph:
     """The features that were declared together.
 
-    Classes derived from `Feature` join the active graph: the one whose `use()` block they are declared in, else one graph that all
-    code of the process shares.
+    Classes derived from `Feature` join the active graph: the one whose `use()` block they are declared in, else one
+    graph that all code of the process shares.
 
     Examples:
         >>> from metaxy_fs import Feature, FeatureKey, FeatureSpec
@@ -78,8 +78,9 @@ class FeatureGraph:
         """Add a feature whose upstream features the graph already holds.
 
         Raises:
-            SpecError: The key (or its string) is taken, an upstream feature or container does not exist, a container depends on a
-                feature that is not among the feature's `deps`, or the id columns are not those of an upstream.
+            SpecError: The key (or its string) is taken, an upstream feature or container does not exist, a container
+                depends on a feature that is not among the feature's `deps`, or the id columns are not those of an
+                upstream.
         """
         _refuse_second(spec.key, self._by_string.get(str(spec.key)))
         for dep in spec.deps:

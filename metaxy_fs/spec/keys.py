@@ -1,7 +1,8 @@
 """How are features and containers named?
 
-A key is a sequence of parts. Its string joins them with `_`; the string is what versions are hashed over and what columns and
-dictionaries are keyed by. Two different keys may have one string (`["a_b"]` and `["a", "b"]`), so a graph refuses to hold both.
+A key is a sequence of parts. Its string joins them with `_`; the string is what versions are hashed over and what
+columns and dictionaries are keyed by. Two different keys may have one string (`["a_b"]` and `["a", "b"]`), so a graph
+refuses to hold both.
 """
 
 import re

@@ -1,7 +1,7 @@
 """What does a feature declare: which containers, made from what, by which version of the code?
 
-Everything here is a value that is checked where it is made; sequences are kept as tuples. What needs other features to be checked (that an upstream exists,
-that there is no cycle) is the graph's to check.
+Everything here is a value that is checked where it is made; sequences are kept as tuples. What needs other features
+to be checked (that an upstream exists, that there is no cycle) is the graph's to check.
 """
 
 from collections import Counter
@@ -61,7 +61,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Args:
         key: The container's name, which is also its field in the `data_version` struct.
-        code_version: The version of the code that makes it, a number or a text without `|`; change it to have every sample made again.
+        code_version: The version of the code that makes it, a number or a text without `|`; change it to have every
+            sample made again.
         deps: The upstream containers that it is made from; by default all containers of all upstream features.
     """
 

@@ -139,7 +139,7 @@ def pipeline(*, frames: int = 1, audio: int = 2, processed: int = 1) -> list[typ
 
 
 def videos(ids: Iterable[Any], columns: Mapping[str, Any] = NO_COLUMNS, *, take: str = "", **more: Any) -> pl.DataFrame:
-    """Return rows of the video feature; `take` tells the versions of one recording of a sample from those of another."""
+    """Return rows of the video feature; `take` tells the versions of one recording from those of another."""
     ids = list(ids)
     versions = [{"frames": f"f{sample}{take}", "audio": f"a{sample}{take}"} for sample in ids]
     types = None if ids else EMPTY_VIDEOS

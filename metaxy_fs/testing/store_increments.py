@@ -42,9 +42,7 @@ def processed_pipeline(store: MetadataStore, ids: list[int]) -> list[type[Featur
 
 def versioned(ids: list[int], **versions: str) -> pl.DataFrame:
     """Return samples that all have the same versions."""
-    return samples(ids).with_columns(
-        data_version=pl.struct(**{name: pl.lit(value) for name, value in versions.items()})
-    )
+    return samples(ids, data_version=[versions] * len(ids))
 
 
 class StoreIncrements(StoreCase):

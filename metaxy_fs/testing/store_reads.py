@@ -284,9 +284,8 @@ class StoreReads(StoreCase):
         assert store.list_features() == []
         keys = [FeatureKey([*parts]) for parts in ("b", ["a", "c"], "a", "Z", ["a-c"])]
         for key in keys:
-            store.write_metadata(
-                *declare(root(key)), pl.DataFrame({SAMPLE_ID: [1], "data_version": [{"default": "d"}]})
-            )
+            (feature,) = declare(root(key))
+            store.write_metadata(feature, pl.DataFrame({SAMPLE_ID: [1], "data_version": [{"default": "d"}]}))
 
         assert store.list_features() == sorted(keys)
 

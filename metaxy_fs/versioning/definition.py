@@ -4,9 +4,10 @@ The version of a container's definition is the sha256, in hex, of the text
 
     F/c|v|U1/x|<definition version of U1/x>|U1/y|<...>|U2/z|<...>
 
-for container `c` of feature `F` with code version `v`, made from containers `x`, `y`, `z` of features `U1`, `U2`; features come in the
-order of their key strings, containers within them likewise. That of a feature is the sha256 of `c|<definition version of c>` of its
-containers, sorted and joined by `|`. So a change of any code version upstream changes every definition that is made from it.
+for container `c` of feature `F` with code version `v`, made from containers `x`, `y`, `z` of features `U1`, `U2`;
+features come in the order of their key strings, containers within them likewise. That of a feature is the sha256 of
+`c|<definition version of c>` of its containers, sorted and joined by `|`. So a change of any code version upstream
+changes every definition that is made from it.
 """
 
 import hashlib
@@ -46,7 +47,8 @@ def definition_version(graph: FeatureGraph, key: FeatureKey) -> DefinitionVersio
     """
     known = _VERSIONS.setdefault(graph, {})
     if key not in known:
-        # Upstream first, so a deep graph needs no deep recursion; a copy, because another thread may declare a feature meanwhile.
+        # Upstream first, so a deep graph needs no deep recursion; a copy, because another thread may declare a
+        # feature meanwhile.
         for candidate, spec in list(graph.specs.items()):
             if candidate not in known:
                 known[candidate] = _of_feature(graph, spec, known)

@@ -14,9 +14,10 @@ class Increment:
     """What separates the samples of a feature from what a store holds of them.
 
     Attributes:
-        new: Samples that are not stored: the id columns (and, where samples were given, their other columns), `data_version`.
-        stale: Samples that are stored under another version: the columns of `new`, then `stored_data_version` (struct of texts)
-            and `changed_containers` (list of texts, the names of the containers that differ).
+        new: Samples that are not stored: the id columns (and, where samples were given, their other columns),
+            `data_version`.
+        stale: Samples that are stored under another version: the columns of `new`, then `stored_data_version` (struct
+            of texts) and `changed_containers` (list of texts, the names of the containers that differ).
         orphaned: Stored samples that there are no longer: the id columns, `stored_data_version`.
 
     `new` and `stale` are in the order of the samples, `orphaned` in commit order.
@@ -49,10 +50,11 @@ def compare(
 ) -> Increment:
     """Return the increment between expected samples and the latest stored row of each.
 
-    A container has changed if its version differs, if only one side has it, or if the stored row was written under another version
-    of its definition. The last makes a change of code complete even where it leaves the row's version as it was (the versions of a
-    root feature are given, not calculated): exactly the samples whose latest row is not in the current partition, or differs
-    there, are stale; so once `new` and `stale` are written, the current partition holds every sample.
+    A container has changed if its version differs, if only one side has it, or if the stored row was written under
+    another version of its definition. The last makes a change of code complete even where it leaves the row's version
+    as it was (the versions of a root feature are given, not calculated): exactly the samples whose latest row is not
+    in the current partition, or differs there, are stale; so once `new` and `stale` are written, the current
+    partition holds every sample.
 
     Args:
         expected: One row a sample: id columns, `data_version`, and any other columns.

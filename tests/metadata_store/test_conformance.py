@@ -57,7 +57,7 @@ def gcs(gcs_server):
 
 
 def open_bucket(server):
-    """Return a client and an empty bucket: all tests share one client, which takes longer to make than a test to run."""
+    """Return a client, which takes longer to make than a test to run, and an empty bucket."""
     bucket = f"stores-{uuid.uuid4().hex[:12]}"
     server.create_bucket(bucket)
     options = {"skip_instance_cache": True, "use_listings_cache": False}

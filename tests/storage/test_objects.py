@@ -6,12 +6,14 @@ import socket
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import fsspec
 import gcsfs
 import pytest
 import s3fs
+from fsspec.implementations.memory import MemoryFileSystem
 
 from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
 from metaxy_fs.storage import ObjectInfo, open_storage, s3
@@ -405,8 +407,56 @@ def test_filesystem_with_true_directories_gets_them_made(tmp_path):
     assert storage.list_directories("") == ["a"]
 
 
+def test_threads_of_one_storage_do_not_overwrite_where_the_filesystem_looks_and_then_writes():
+    class Slow(MemoryFileSystem):
+        cachable = False
+
+        def pipe_file(self, path, value, mode="overwrite", **kwargs):
+            if self.exists(path):
+                raise FileExistsError(path)
+            time.sleep(0.05)
+            super().pipe_file(path, value)
+
+    storage = open_storage(f"/{uuid.uuid4().hex}", filesystem=Slow())
+
+    assert sorted(racing_puts(storage)) == ["exists", "won"]
+
+
+def test_directory_cache_of_any_filesystem_is_emptied_before_a_listing():
+    class Caching(MemoryFileSystem):
+        cachable = False
+
+        def ls(self, path, detail=True, **kwargs):  # noqa: FBT002  # the interface of fsspec
+            if path not in self.dircache:
+                self.dircache[path] = super().ls(path, detail=True)
+            return self.dircache[path]
+
+        def invalidate_cache(self, path=None):
+            self.dircache.clear()
+
+    root = f"/{uuid.uuid4().hex}"
+    storage, other = open_storage(root, filesystem=Caching()), open_storage(root, filesystem=Caching())
+    for number in range(3):
+        other.put(f"d{number}/x", b"1")
+        assert len(storage.list("")) == 2 * number + 1
+        other.put(f"e{number}/x", b"1")
+        assert len(storage.list_directories("")) == 2 * number + 2
+
+
 def test_existing_objects_are_safe_only_as_far_as_a_probe_tells(storage):
     assert not storage.keeps_existing
+
+
+def racing_puts(storage):
+    def put(number):
+        try:
+            storage.put("race", str(number).encode())
+        except ObjectExistsError:
+            return "exists"
+        return "won"
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(put, range(2)))
 
 
 def verbs(storage):

@@ -1,0 +1,74 @@
+"""What are the versions, computed with nothing but hashlib and dicts?
+
+A graph is a dict, upstream first, from the parts of a feature's key to its containers: each a code version and what it
+is made from, as pairs of feature and container.
+"""
+
+import hashlib
+
+from metaxy_fs.spec import ContainerDep, ContainerKey, ContainerSpec, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
+
+
+def sha256(text):
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def definition_versions(graph):
+    """Return for each feature its version and those of its containers."""
+    known = {}
+    for feature, containers in graph.items():
+        name = "_".join(feature)
+        found = {}
+        for container, (code, sources) in containers.items():
+            text = f"{name}/{container}|{code}"
+            for above, part in sorted(sources, key=lambda pair: ("_".join(pair[0]), pair[1])):
+                text += f"|{'_'.join(above)}/{part}|{known[above]['containers'][part]}"
+            found[container] = sha256(text)
+        joined = "|".join(f"{container}|{found[container]}" for container in sorted(found))
+        known[feature] = {"version": sha256(joined), "containers": found}
+    return known
+
+
+def row_version(containers, rows):
+    """Return the versions of one sample; `rows` has the versions of its upstream rows by feature."""
+    versions = {}
+    for container, (code, sources) in containers.items():
+        text = f"{container}|{code}"
+        for above, part in sorted(sources, key=lambda pair: ("_".join(pair[0]), pair[1])):
+            text += f"|{'_'.join(above)}/{part}|{rows[above][part]}"
+        versions[container] = sha256(text)
+    return versions
+
+
+def feature_graph(graph, *, implicit=()):
+    """Return the graph as the library declares it.
+
+    Args:
+        graph: As above; a feature's upstream are the features that its containers name.
+        implicit: Pairs of feature and container whose sources are all there are, and are left to the default.
+    """
+    return FeatureGraph.from_specs(
+        FeatureSpec(
+            key=FeatureKey(feature),
+            deps=[FeatureDep(key=FeatureKey(above)) for above in upstream_of(containers)],
+            containers=[
+                container_spec(name, code, sources, default=(feature, name) in implicit)
+                for name, (code, sources) in containers.items()
+            ],
+        )
+        for feature, containers in graph.items()
+    )
+
+
+def upstream_of(containers):
+    return list(dict.fromkeys(above for _, sources in containers.values() for above, _ in sources))
+
+
+def container_spec(name, code, sources, *, default):
+    if default:
+        return ContainerSpec(key=ContainerKey([name]), code_version=code)
+    by_feature = {}
+    for above, part in sources:
+        by_feature.setdefault(above, []).append(ContainerKey([part]))
+    deps = [ContainerDep(feature_key=FeatureKey(above), containers=parts) for above, parts in by_feature.items()]
+    return ContainerSpec(key=ContainerKey([name]), code_version=code, deps=deps)

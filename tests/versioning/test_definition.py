@@ -1,0 +1,115 @@
+"""Are the versions of definitions those of the formula, now and for ever?"""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.versioning.definition import definition_version
+from tests.versioning.reference import definition_versions, feature_graph, sha256
+from tests.versioning.strategies import graphs
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "definitions.json").read_text(encoding="utf-8"))
+VIDEO, AUDIO, FACES, REPORT = ("video", "processing"), ("audio",), ("faces",), ("report",)
+GRAPH = {
+    VIDEO: {"frames": (1, []), "audio": (2, [])},
+    AUDIO: {"default": ("v1", [])},
+    FACES: {
+        "boxes": (3, [(VIDEO, "frames")]),
+        "names": ("2026-11", [(VIDEO, "frames"), (VIDEO, "audio"), (AUDIO, "default")]),
+    },
+    REPORT: {"default": (1, [(FACES, "names"), (FACES, "boxes"), (AUDIO, "default")]), "fixed": (1, [])},
+}
+
+
+def computed(graph, *, implicit=()):
+    declared = feature_graph(graph, implicit=implicit)
+    found = {feature: definition_version(declared, FeatureKey(feature)) for feature in graph}
+    return {feature: {"version": each.version, "containers": each.containers} for feature, each in found.items()}
+
+
+def test_versions_of_a_fixed_graph_never_change():
+    assert {".".join(feature): found for feature, found in computed(GRAPH).items()} == GOLDEN
+
+
+def test_golden_versions_are_those_of_the_formula():
+    assert {".".join(feature): found for feature, found in definition_versions(GRAPH).items()} == GOLDEN
+
+
+def test_version_of_the_smallest_graph_is_spelled_out():
+    container = sha256("video/default|1")
+    found = definition_version(FeatureGraph.from_specs([FeatureSpec(key=FeatureKey(["video"]))]), FeatureKey(["video"]))
+    assert (found.containers, found.version) == ({"default": container}, sha256(f"default|{container}"))
+    assert found.partition == found.version[:16]
+
+
+@given(graphs())
+def test_versions_are_those_of_the_formula(drawn):
+    graph, implicit = drawn
+    assert computed(graph, implicit=implicit) == definition_versions(graph)
+
+
+@given(graphs(), st.data())
+def test_bumped_code_moves_exactly_what_is_made_from_it(drawn, data):
+    graph, implicit = drawn
+    feature = data.draw(st.sampled_from(list(graph)))
+    container = data.draw(st.sampled_from(list(graph[feature])))
+    code, sources = graph[feature][container]
+    bumped = {**graph, feature: {**graph[feature], container: (f"{code}+", sources)}}
+    moved = {(feature, container)}
+    for each, containers in graph.items():
+        moved |= {(each, name) for name, (_, above) in containers.items() if moved.intersection(above)}
+
+    before, after = computed(graph, implicit=implicit), computed(bumped, implicit=implicit)
+    assert moved == {
+        (each, name)
+        for each in graph
+        for name in graph[each]
+        if before[each]["containers"][name] != after[each]["containers"][name]
+    }
+    assert {each for each, _ in moved} == {each for each in graph if before[each]["version"] != after[each]["version"]}
+
+
+def test_order_of_declaration_changes_nothing():
+    reordered = {
+        **{feature: GRAPH[feature] for feature in (AUDIO, VIDEO)},
+        **{feature: dict(reversed(GRAPH[feature].items())) for feature in (FACES, REPORT)},
+    }
+    assert computed(reordered) == computed(GRAPH)
+
+
+def test_deep_graph_needs_no_deep_recursion():
+    graph = {("f", f"{at}"): {"default": (1, [(("f", f"{at - 1}"), "default")] if at else [])} for at in range(2000)}
+    assert computed(graph) == definition_versions(graph)
+
+
+def test_versions_are_asked_while_another_thread_declares():
+    graph, failures, done = FeatureGraph(), [], threading.Event()
+    graph.add(FeatureSpec(key=FeatureKey(["first"])))
+
+    def ask():
+        while not done.is_set():
+            try:
+                definition_version(graph, list(graph.specs)[-1])
+            except RuntimeError as error:
+                failures.append(error)
+                return
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for at in range(1000):
+        graph.add(FeatureSpec(key=FeatureKey([f"f{at}"])))
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_feature_that_the_graph_lacks_has_no_version():
+    with pytest.raises(KeyError):
+        definition_version(FeatureGraph(), FeatureKey(["gone"]))
