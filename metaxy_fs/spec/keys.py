@@ -46,7 +46,7 @@ class _Key(msgspec.Struct, frozen=True, order=True):
         return ".".join(self.parts)
 
 
-class FeatureKey(_Key):
+class FeatureKey(_Key, frozen=True, order=True):
     """The name of a feature.
 
     Args:
@@ -64,7 +64,7 @@ class FeatureKey(_Key):
     kind: ClassVar[str] = "feature key"
 
 
-class ContainerKey(_Key):
+class ContainerKey(_Key, frozen=True, order=True):
     """The name of a container within its feature; the rules are those of `FeatureKey`.
 
     Examples:

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 HIDDEN = "***"
 
 _SECRET_NAME = re.compile(
-    r"key|secret|token|passw|pwd|cred|signature|^sig$|sas|auth|connection_string|user", re.IGNORECASE
+    r"key(?!s)|secret|token|passw|pwd|cred|signature|^sig$|sas|auth|connection_string|user", re.IGNORECASE
 )
 _USER_INFO = re.compile(r"://([^/\s]*)@")
 _QUERY_PART = re.compile(r"(?<=[?&;])([^=&;\s?]+)=([^&;#\s]*)")

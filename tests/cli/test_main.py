@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -110,6 +111,8 @@ def test_an_output_of_ascii_takes_any_name(notes):
 
 def test_a_terminal_sees_bars(notes):
     reading, writing = pty.openpty()
+    termios.tcsetwinsize(writing, (25, 80))
+    os.set_blocking(reading, False)
     run_apart(notes, stdout=subprocess.PIPE, stderr=writing)
     shown = os.read(reading, 1 << 16)
     os.close(writing)
@@ -118,7 +121,7 @@ def test_a_terminal_sees_bars(notes):
     assert b"counting" in shown
 
 
-def test_ctrl_c_ends_the_hashing_of_a_huge_file(notes):
+def test_ctrl_c_ends_a_run(notes):
     with (notes / "huge").open("wb") as file:
         file.truncate(1 << 40)
     with subprocess.Popen(command(notes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:

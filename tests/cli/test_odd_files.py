@@ -167,6 +167,20 @@ def test_files_of_times_far_off_are_samples(demo, notes, rows, seconds):
     assert rows("files")["time"]["modified"].timestamp() == seconds
 
 
+def test_the_hashing_of_a_huge_file_ends_with_the_run(notes):
+    def interrupt_after_ham(size: int) -> None:
+        read.append(size)
+        if size == len("ham"):
+            raise KeyboardInterrupt
+
+    read: list[int] = []
+    with (notes / "huge").open("wb") as file:
+        file.truncate(8 << 30)
+    with pytest.raises(KeyboardInterrupt):
+        hashing.hash_files(notes, ["sub/ham.txt", "huge"], advance=interrupt_after_ham)
+    assert sum(read) < 8 << 30
+
+
 def test_a_directory_without_files_has_nothing_to_do(demo, notes):
     (notes / "eggs.txt").unlink()
     (notes / "sub" / "ham.txt").unlink()

@@ -18,6 +18,7 @@ from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
             "https://host/x?X-Amz-Signature=***&X-Amz-Security-Token=***",
         ),
         ("simplecache::sftp://me:pw@host/x", "simplecache::sftp://host/x"),
+        ("http://host/b?max-keys=7&prefix=a", "http://host/b?max-keys=7&prefix=a"),
         ("/data/x", "/data/x"),
     ],
 )

@@ -1,0 +1,76 @@
+"""Is a store of another kind a handful of methods?"""
+
+import polars as pl
+import pytest
+
+from metaxy_fs.errors import WriteConflictError
+from metaxy_fs.log.widening import conform, unify
+from metaxy_fs.metadata_store import MetadataStore, Scan
+from metaxy_fs.testing import StoreSuite
+
+
+class ShelfStore(MetadataStore):
+    """The least that a store has to be: appends on a shelf that outlives it, of which it never leaves out a row."""
+
+    def __init__(self, shelf, *, name="", fallback_stores=()):
+        super().__init__(fallback_stores=fallback_stores)
+        self._appends = shelf.setdefault(name, [])
+        self._name = name
+
+    @property
+    def location(self):
+        return f"shelf {self._name!r}"
+
+    def append_rows(self, append):
+        for held in self._held(append.spec.key, append.definition.partition):
+            if append.write_id is not None and held.write_id == append.write_id:
+                if held.rows.schema != append.rows.schema or not held.rows.equals(append.rows):
+                    raise WriteConflictError(
+                        f"{append.write_id!r} names a commit of {held.rows.height} rows; these are others"
+                    )
+                return
+        self._appends.append(append)
+
+    def scan_rows(self, query):
+        held = self._held(query.key, query.partition)
+        if not held:
+            return None
+        files = [(self.location, append.rows.schema, lambda _path: False) for append in held]
+        schema = unify(files, columns=query.columns)
+        frames = [
+            conform(append.rows.lazy(), source=append.rows.schema, target=schema).with_columns(
+                _metaxy_partition=pl.lit(append.definition.partition)
+            )
+            for append in held
+        ]
+        return Scan(
+            rows=pl.concat(frames if query.mark_partition else [frame.drop("_metaxy_partition") for frame in frames]),
+            columns=list(dict.fromkeys(name for append in held for name in append.rows.columns)),
+            id_columns=held[-1].spec.id_columns,
+            definitions=list({append.definition.version: append.definition for append in held}.values()),
+        )
+
+    def stored_versions(self, key):
+        return sorted({append.definition.partition for append in self._held(key, None)})
+
+    def stored_features(self):
+        return sorted({append.spec.key for append in self._appends})
+
+    def _held(self, key, partition):
+        found = [append for append in self._appends if append.spec.key == key]
+        return [append for append in found if partition in (None, append.definition.partition)]
+
+
+class TestShelfStore(StoreSuite):
+    @pytest.fixture
+    def make_store(self):
+        shelf = {}
+        return lambda name="", fallback_stores=(): ShelfStore(shelf, name=name, fallback_stores=fallback_stores)
+
+
+def test_store_without_the_methods_cannot_be_made():
+    class Nothing(MetadataStore):
+        pass
+
+    with pytest.raises(TypeError, match=r"append_rows.*location.*scan_rows.*stored_features.*stored_versions"):
+        Nothing()
