@@ -63,7 +63,9 @@ class LamportClock:
         with self._lock:
             self._latest = max(self._wall(), self._latest + 1)
             if self._latest > MAX_TIME:
-                raise CorruptObjectError("The root holds a commit that claims to be from the year 9999, so no commit can follow it.")
+                raise CorruptObjectError(
+                    "The root holds a commit that claims to be from the year 9999, so no commit can follow it."
+                )
             return self._latest
 
     def observe(self, microseconds: int) -> None:

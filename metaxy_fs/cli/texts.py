@@ -81,7 +81,7 @@ def not_measured(reason: str) -> Measures:
 
 def _decoded(data: bytes) -> str | None:
     try:
-        return None if b"\0" in data else data.decode("utf-8-sig")
+        return None if b"\0" in data else data.decode("utf-8")
     except UnicodeDecodeError:
         return None
 

@@ -55,7 +55,9 @@ class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def commit(storage: Storage, request: CommitRequest, *, clock: LamportClock) -> Manifest:
-    """Append rows to a partition and return the manifest of their commit: with a `write_id`, perhaps that of an earlier attempt.
+    """Append rows to a partition and return the manifest of their commit.
+
+    With a `write_id`, that may be the commit of an earlier attempt.
 
     Raises:
         WriteConflictError: The `write_id` was used for other rows.
@@ -70,7 +72,8 @@ def commit(storage: Storage, request: CommitRequest, *, clock: LamportClock) -> 
     put_settled(storage, request.partition.data_file(name), data)
     if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
         raise StorageError(
-            f"Writing {storage.location}/{request.partition.data_file(name)} took longer than {MAX_AGE_SECONDS} seconds, after "
+            f"Writing {storage.location}/{request.partition.data_file(name)} took longer than {MAX_AGE_SECONDS} "
+            "seconds, after "
             "which it may be vacuumed. Nothing was committed; write again."
         )
     try:
@@ -132,7 +135,8 @@ def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest
     held = decode_manifest(storage.get(path), partition=request.partition, commit=attempt.commit, name=name)
     if held.digest != attempt.digest and not _same_rows(storage, request, held):
         raise WriteConflictError(
-            f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of {held.rows} rows at "
+            f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
+            f"{held.rows} rows at "
             f"{name}; the {request.rows.height} rows given now are not the same. Use another write_id for other rows."
         )
     return held

@@ -40,16 +40,20 @@ class Partition(msgspec.Struct, frozen=True, order=True):
 
     @property
     def definition_file(self) -> str:
+        """The path of the description."""
         return f"{self}/_definition.json"
 
     @property
     def manifests(self) -> str:
+        """The directory of all manifests."""
         return f"{self}/_manifests"
 
     def append_manifest(self, commit: str) -> str:
+        """Return the path of the manifest of one write."""
         return f"{self.manifests}/appends/{commit}.json"
 
     def data_file(self, name: str) -> str:
+        """Return the path of a data file."""
         return f"{self}/{name}"
 
 

@@ -31,7 +31,7 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CommitHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is known of a commit before its files are written; each of them carries it, so that a lost manifest can be rebuilt.
+    """What is known of a commit before its files are written; each carries it, so that a lost manifest can be rebuilt.
 
     Attributes:
         commit: The commit's id, which is also the manifest's file name.
@@ -159,27 +159,36 @@ def _refuse_newer_format(data: bytes, *, name: str) -> None:
         return
     if version > FORMAT_VERSION:
         raise UnsupportedFormatError(
-            f"The manifest {name} has format version {version}; this metaxy_fs reads up to {FORMAT_VERSION}. Upgrade metaxy_fs."
+            f"The manifest {name} has format version {version}; this metaxy_fs reads up to {FORMAT_VERSION}. Upgrade "
+            "metaxy_fs."
         )
 
 
 def _problem(manifest: Manifest, *, partition: Partition, commit: str) -> str | None:
     """Return what a manifest claims that its place contradicts, None where it is consistent."""
+    return _misplaced(manifest, partition=partition, commit=commit) or _inconsistent(manifest)
+
+
+def _misplaced(manifest: Manifest, *, partition: Partition, commit: str) -> str | None:
     if manifest.commit != commit:
         return f"says that it is commit {manifest.commit!r}"
     if ".".join(manifest.feature) != partition.feature:
         return f"says that it belongs to the feature {list(manifest.feature)!r}"
     if manifest.definition.version[:16] != partition.version:
         return f"says that it belongs to the data version {manifest.definition.version!r}"
+    if manifest.covers:
+        return "is that of one write and yet covers others"
+    return None
+
+
+def _inconsistent(manifest: Manifest) -> str | None:
     for file in manifest.files:
         if not is_data_file_name(file.name):
             return f"names the data file {file.name!r}, which is not a plain name of a Parquet file in its partition"
+    if manifest.rows != sum(file.rows for file in manifest.files):
+        return f"counts {manifest.rows} rows, its files {sum(file.rows for file in manifest.files)}"
     try:
         decode_schema(bytes(manifest.schema))
     except CorruptObjectError as error:
         return f"has no schema that can be read: {error}"
-    if manifest.rows != sum(file.rows for file in manifest.files):
-        return f"counts {manifest.rows} rows, its files {sum(file.rows for file in manifest.files)}"
-    if manifest.covers:
-        return "is that of one write and yet covers others"
     return None

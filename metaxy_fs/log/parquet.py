@@ -55,6 +55,6 @@ def check_bytes(data: bytes, *, entry: DataFile, name: str) -> None:
 
 
 def _pages(data: bytes) -> memoryview:
-    """Return a Parquet file without its footer, whose length stands in the four bytes before the closing magic number."""
+    """Return a Parquet file without its footer, whose length stands before the four bytes that close the file."""
     footer_length = int.from_bytes(data[-8:-4], "little")
     return memoryview(data)[: -8 - footer_length]

@@ -81,11 +81,13 @@ def _decode(data: bytes, *, name: str) -> PartitionInfo:
 def _check(held: PartitionInfo, info: PartitionInfo) -> None:
     if held.feature != info.feature:
         raise MetadataSchemaError(
-            f"The rows of feature {list(info.feature)!r} would be kept with those of {list(held.feature)!r}, because this root does "
+            f"The rows of feature {list(info.feature)!r} would be kept with those of {list(held.feature)!r}, because "
+            "this root does "
             "not tell the two names apart. Give one of the features another key."
         )
     if sorted(held.id_columns) != sorted(info.id_columns):
         raise MetadataSchemaError(
-            f"Feature {'_'.join(info.feature)!r} names its samples by {list(info.id_columns)}, but rows that are stored under the "
+            f"Feature {'_'.join(info.feature)!r} names its samples by {list(info.id_columns)}, but rows that are "
+            "stored under the "
             f"same data version name them by {list(held.id_columns)}. Give the feature another key."
         )

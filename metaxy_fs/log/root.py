@@ -60,7 +60,8 @@ def refuse_overwriting_storage(storage: Storage, root_info: bytes) -> None:
     except ObjectExistsError:
         return
     raise StorageError(
-        f"{storage.location} overwrites objects although it was asked not to, so two attempts of one write_id could both be "
+        f"{storage.location} overwrites objects although it was asked not to, so two attempts of one write_id could "
+        "both be "
         "committed there. Write without write_id, or use a storage that supports conditional writes."
     )
 

@@ -140,7 +140,7 @@ def _checked_path(storage: Storage, live: LiveFile) -> str:
     return path
 
 
-def _fetch_on_demand(  # noqa: PLR0917  # Polars passes the last four by position
+def _fetch_on_demand(  # Polars passes the last four by position
     scan: _Scan,
     files: Sequence[LiveFile],
     with_columns: list[str] | None,
@@ -148,7 +148,7 @@ def _fetch_on_demand(  # noqa: PLR0917  # Polars passes the last four by positio
     n_rows: int | None,
     _batch_size: int | None,
 ) -> Iterator[pl.DataFrame]:
-    """Yield rows batch by batch, as Polars pulls; it hands in the columns, predicate and row limit that it pushes down."""
+    """Yield rows batch by batch, as Polars pulls them and with what it pushes down."""
     for batch in _batches(scan.prune(files, predicate)):
         rows = scan.rows(batch, _fetch(scan.storage, batch))
         rows = rows if predicate is None else rows.filter(predicate)

@@ -41,6 +41,7 @@ class LiveFile(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def path(self) -> str:
+        """The file's path below the root."""
         return self.partition.data_file(self.file.name)
 
 

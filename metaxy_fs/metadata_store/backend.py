@@ -76,7 +76,9 @@ class Backend(ABC):
     def __init__(self, *, fallback_stores: "Sequence[Backend]" = ()) -> None:
         for store in fallback_stores:
             if not isinstance(store, Backend):
-                raise TypeError(f"fallback_stores takes a list of stores, got {store!r}; open_store opens one from a path or URL.")
+                raise TypeError(
+                    f"fallback_stores takes a list of stores, got {store!r}; open_store opens one from a path or URL."
+                )
         self._fallback_stores = tuple(fallback_stores)
         self.seen = SeenSchemas()
 

@@ -120,7 +120,9 @@ class MetadataStore(Backend):
         return scan_chain(self, find_declaration(feature), read, fallback=allow_fallback)
 
     def has_feature(self, feature: FeatureLike, *, check_fallback: bool = False) -> bool:
-        """Whether there is any commit of a feature in its current data version; for a key not in the active graph, in any.
+        """Whether there is any commit of a feature in its current data version.
+
+        For a key that is not in the active graph, any data version counts.
 
         Args:
             feature: A Feature class, or a key.

@@ -36,7 +36,8 @@ def not_found(key: FeatureKey, *, partition: str | None, store: Backend, fallbac
     message += f"; searched {', '.join(searched)}."
     if elsewhere:
         message += (
-            f" It exists under other data versions ({'; '.join(elsewhere)}): its declaration, or that of an upstream feature, has "
+            f" It exists under other data versions ({'; '.join(elsewhere)}): its declaration, or that of an upstream "
+            "feature, has "
             'changed since. Compute it again, or read those rows with versions="all".'
         )
     elif not fallback and store.fallback_stores:

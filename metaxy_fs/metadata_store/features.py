@@ -50,7 +50,8 @@ def require_declaration(feature: FeatureLike) -> Declared:
     found = find_declaration(feature)
     if isinstance(found, FeatureKey):
         raise SpecError(
-            f"The active graph has no feature {found!r}, and what is asked for needs its declaration; pass the Feature class, or "
+            f"The active graph has no feature {found!r}, and what is asked for needs its declaration; pass the "
+            "Feature class, or "
             "make its graph active: `with graph.use():`."
         )
     return found

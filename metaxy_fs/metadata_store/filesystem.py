@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +15,7 @@ from metaxy_fs.log.manifest import Definition
 from metaxy_fs.log.view import View
 from metaxy_fs.metadata_store.backend import Append, Query, Scan
 from metaxy_fs.metadata_store.base import MetadataStore
-from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage.open import open_storage
 from metaxy_fs.versioning.columns import PARTITION
 from metaxy_fs.versioning.definition import DefinitionVersion
@@ -28,7 +27,7 @@ _WRITER = f"metaxy_fs {__version__}"
 
 
 class FilesystemMetadataStore(MetadataStore):
-    """A store of plain files below a root: a local directory, or a prefix of an S3 or GCS bucket or of whatever fsspec reaches.
+    """A store of plain files below a root: a local directory, a prefix of a bucket, or what else fsspec reaches.
 
     Every write is a new immutable Parquet file and a manifest whose appearance commits it. There is no lock, no
     server and no limit to how many processes write at once. A root that does not exist yet is an empty store, made by
@@ -42,7 +41,7 @@ class FilesystemMetadataStore(MetadataStore):
 
     Raises:
         ImportError: The package for this kind of root is not installed; the message says which extra to install.
-        StorageError: There is no kind of root of that name.
+        ValueError: There is no kind of root of that name, or the options are not for it.
     """
 
     def __init__(

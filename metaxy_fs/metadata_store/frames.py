@@ -40,7 +40,8 @@ def to_frame(frame: FrameLike) -> pl.DataFrame:
         return frame.collect()
     if not isinstance(frame, ArrowStream):
         raise MetadataSchemaError(
-            f"Expected a Polars DataFrame or LazyFrame, or an object with the Arrow stream interface (`__arrow_c_stream__`), got "
+            "Expected a Polars DataFrame or LazyFrame, or an object with the Arrow stream interface "
+            "(`__arrow_c_stream__`), got "
             f"{type(frame).__name__}. Wrap plain data: pl.DataFrame(...)."
         )
     try:
@@ -50,7 +51,7 @@ def to_frame(frame: FrameLike) -> pl.DataFrame:
 
 
 def rows_to_write(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
-    """Return the rows of a write in the form in which they are stored: checked, sorted by id, versions in declared order.
+    """Return the rows of a write as they are stored: checked, sorted by id, versions in declared order.
 
     Raises:
         MetadataSchemaError: They do not fit the feature.
@@ -84,7 +85,8 @@ def samples_to_version(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
     samples = to_frame(frame)
     if DATA_VERSION in samples.columns:
         raise MetadataSchemaError(
-            f"The samples of feature '{spec.key}' already have a '{DATA_VERSION}' column. Write them with write_metadata, or drop "
+            f"The samples of feature '{spec.key}' already have a '{DATA_VERSION}' column. Write them with "
+            "write_metadata, or drop "
             "the column to have it calculated anew."
         )
     check_ids(samples, spec)
@@ -100,17 +102,21 @@ def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
     for column in spec.id_columns:
         if column not in rows.columns:
             raise MetadataSchemaError(
-                f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but there is no column '{column}'; there are "
+                f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but there is no column "
+                f"'{column}'; there are "
                 f"{rows.columns}."
             )
         _check_id_type(column, rows.schema[column], spec)
         if nulls := rows.get_column(column).null_count():
-            raise MetadataSchemaError(f"The id column '{column}' of feature '{spec.key}' is null in {nulls} of {rows.height} rows.")
+            raise MetadataSchemaError(
+                f"The id column '{column}' of feature '{spec.key}' is null in {nulls} of {rows.height} rows."
+            )
     ids = rows.select(spec.id_columns)
     if ids.n_unique() < ids.height:
         repeated = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
         raise MetadataSchemaError(
-            f"{repeated.height} samples of feature '{spec.key}' come more than once: {show_samples(repeated)}. One write holds one "
+            f"{repeated.height} samples of feature '{spec.key}' come more than once: {show_samples(repeated)}. One "
+            "write holds one "
             "row a sample; keep one with df.unique(subset=..., keep='last'), or read with latest_only=True."
         )
 
@@ -126,7 +132,8 @@ def _check_columns(rows: pl.DataFrame, spec: FeatureSpec) -> None:
     for column, dtype in rows.schema.items():
         if column.startswith(RESERVED_PREFIX):
             raise MetadataSchemaError(
-                f"The column '{column}' of feature '{spec.key}' begins with '{RESERVED_PREFIX}', which the library keeps for itself; "
+                f"The column '{column}' of feature '{spec.key}' begins with '{RESERVED_PREFIX}', which the library "
+                "keeps for itself; "
                 "rename it."
             )
         if reason := unstorable(dtype):
@@ -137,7 +144,8 @@ def _check_id_type(column: str, dtype: pl.DataType, spec: FeatureSpec) -> None:
     """Ids are compared, sorted and joined on: floats have NaN and rounding, categories an order of their own."""
     if not (dtype.is_integer() or dtype in (pl.String, pl.Binary, pl.Date) or isinstance(dtype, pl.Datetime)):
         raise MetadataSchemaError(
-            f"The id column '{column}' of feature '{spec.key}' has the type {dtype}; ids are integers, texts, binary, dates or "
+            f"The id column '{column}' of feature '{spec.key}' has the type {dtype}; ids are integers, texts, "
+            "binary, dates or "
             "datetimes. Cast it first, for example to pl.String."
         )
 
@@ -147,17 +155,20 @@ def _check_version_type(rows: pl.DataFrame, spec: FeatureSpec) -> None:
     dtype = rows.schema.get(DATA_VERSION)
     if dtype is None:
         raise MetadataSchemaError(
-            f"Rows of feature '{spec.key}' need a '{DATA_VERSION}' column, a struct of one text for each of {list(expected)}; there "
+            f"Rows of feature '{spec.key}' need a '{DATA_VERSION}' column, a struct of one text for each of "
+            f"{list(expected)}; there "
             f"are the columns {rows.columns}. calculate_data_versions adds it to features that have upstream features."
         )
     if not isinstance(dtype, pl.Struct) or sorted(_container_names(rows)) != sorted(expected):
         raise MetadataSchemaError(
-            f"The '{DATA_VERSION}' of feature '{spec.key}' has to be a struct of exactly the containers {list(expected)}, it is {dtype}."
+            f"The '{DATA_VERSION}' of feature '{spec.key}' has to be a struct of exactly the containers "
+            f"{list(expected)}, it is {dtype}."
         )
     for field in dtype.fields:
         if field.dtype != pl.String:
             raise MetadataSchemaError(
-                f"The versions of container '{field.name}' of feature '{spec.key}' have the type {field.dtype}; versions are texts."
+                f"The versions of container '{field.name}' of feature '{spec.key}' have the type {field.dtype}; "
+                "versions are texts."
             )
 
 
@@ -168,7 +179,8 @@ def _check_versions(rows: pl.DataFrame, spec: FeatureSpec) -> None:
         if count:
             first = rows.filter(_is_bad(name)).select(_versions_of(name)).item(0, 0)
             raise MetadataSchemaError(
-                f"{count} of {rows.height} versions of container '{name}' of feature '{spec.key}' are null, empty or hold a '|', the "
+                f"{count} of {rows.height} versions of container '{name}' of feature '{spec.key}' are null, empty or "
+                "hold a '|', the "
                 f"first {first!r}; a version is a text without '|'."
             )
 

@@ -34,7 +34,8 @@ def open_store(
     roots = [root, *(fallback for fallback in fallback_roots if not isinstance(fallback, MetadataStore))]
     _check_options(roots, storage_options)
     fallbacks = [
-        fallback if isinstance(fallback, MetadataStore) else _open(fallback, storage_options) for fallback in fallback_roots
+        fallback if isinstance(fallback, MetadataStore) else _open(fallback, storage_options)
+        for fallback in fallback_roots
     ]
     return _open(root, storage_options, fallback_stores=fallbacks)
 
@@ -51,7 +52,8 @@ def _check_options(roots: list[Root], storage_options: Mapping[str, Any] | None)
     protocols = sorted({protocol for root in roots if (protocol := _remote_protocol(root))})
     if storage_options and len(protocols) != 1:
         raise ValueError(
-            f"storage_options are for the roots of one protocol, and these have {protocols or 'only local paths'}. Open the others "
+            f"storage_options are for the roots of one protocol, and these have {protocols or 'only local paths'}. "
+            "Open the others "
             "with FilesystemMetadataStore(url, storage_options=...) and pass the stores."
         )
 

@@ -8,9 +8,9 @@ from typing import Literal, Self
 
 import polars as pl
 
+from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log.predicates import conjuncts_on
 from metaxy_fs.log.schema import column
-from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.metadata_store.backend import Backend, Query, Scan
 from metaxy_fs.metadata_store.chain import chain, not_found
 from metaxy_fs.metadata_store.features import Declared
@@ -42,7 +42,6 @@ class Read:
         return cls(_one_predicate(filters), _column_names(columns), latest_only, versions == "all")
 
 
-
 def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> pl.LazyFrame:
     """Return the rows that the first store of a chain which holds the feature has of it.
 
@@ -53,7 +52,9 @@ def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
     key, partition = _subject(feature, all_versions=read.all_versions)
     id_columns = feature.spec.id_columns if isinstance(feature, Declared) else None
     named = _named_columns(read, id_columns)
-    query = Query(key=key, partition=partition, columns=_enough(read, named, id_columns), prune=_prune(read, id_columns))
+    query = Query(
+        key=key, partition=partition, columns=_enough(read, named, id_columns), prune=_prune(read, id_columns)
+    )
     scan = first_scan(store, query, fallback=fallback)
     if scan is None:
         raise not_found(key, partition=partition, store=store, fallback=fallback)
@@ -109,11 +110,13 @@ def _enough(read: Read, named: set[str], id_columns: Sequence[str] | None) -> fr
 def _refuse_unknown(named: set[str], scan: Scan, key: FeatureKey) -> None:
     unknown = sorted(named.difference(scan.rows.collect_schema()))
     if unknown:
-        raise MetadataSchemaError(f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {list(scan.columns)}.")
+        raise MetadataSchemaError(
+            f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {list(scan.columns)}."
+        )
 
 
 def _prune(read: Read, id_columns: Sequence[str] | None) -> pl.Expr | None:
-    """Return what rows may be left out by: of a rewritten sample, only a test of its id is true of all rows or of none."""
+    """Return by what rows may be left out: of a rewritten sample, a test of its id alone holds for all rows or none."""
     if read.filters is None or not read.latest_only:
         return read.filters
     return conjuncts_on(read.filters, columns=set(id_columns or ()))

@@ -14,7 +14,7 @@ from metaxy_fs.spec import FeatureKey
 
 
 class SeenSchemas:
-    """The types of the columns that one store object has read from, or written to, each partition. Safe to share between threads."""
+    """The types of the columns that one store has read or written, by partition. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[FeatureKey, str], dict[str, pl.DataType]] = {}
@@ -31,7 +31,8 @@ class SeenSchemas:
             for column, dtype in schema.items():
                 if column in held and widen(held[column], dtype) is None:
                     raise MetadataSchemaError(
-                        f"The column '{column}' of feature '{key}' is {dtype}, but rows that are stored have it as {held[column]}, and "
+                        f"The column '{column}' of feature '{key}' is {dtype}, but rows that are stored have it as "
+                        f"{held[column]}, and "
                         "no type holds both exactly. Cast it, or give it another name."
                     )
 

@@ -53,7 +53,10 @@ def increment(store: Backend, feature: Declared, samples: FrameLike | None) -> I
 
 
 def _first_current(store: Backend, feature: Declared, query: Query) -> Scan | None:
-    """Return the rows of the store that reads of the current data version come from; older versions elsewhere do not hide it."""
+    """Return the rows of the store that reads of the current data version come from.
+
+    A nearer store that holds other versions alone does not hide it.
+    """
     current = feature.definition.partition
     holders = (candidate for candidate in chain(store, fallback=True) if candidate.has_version(feature.key, current))
     holder = next(holders, None)
@@ -66,7 +69,8 @@ def _expected(store: Backend, feature: Declared, samples: FrameLike | None) -> p
     if spec.is_root:
         if samples is None:
             raise DependencyError(
-                f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their versions: "
+                f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their "
+                "versions: "
                 f"resolve_update(feature, samples=...) with {list(spec.id_columns)} and '{DATA_VERSION}'."
             )
         return _refuse_increment_columns(check_samples_with_versions(samples, spec), spec)
@@ -81,10 +85,13 @@ def _expected(store: Backend, feature: Declared, samples: FrameLike | None) -> p
 def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
     for column in samples.columns:
         if column in (STORED_DATA_VERSION, CHANGED_CONTAINERS):
-            raise MetadataSchemaError(f"The samples of feature '{spec.key}' have a column '{column}', which an increment adds; drop it.")
+            raise MetadataSchemaError(
+                f"The samples of feature '{spec.key}' have a column '{column}', which an increment adds; drop it."
+            )
         if column.startswith(RESERVED_PREFIX):
             raise MetadataSchemaError(
-                f"The column '{column}' of the samples of feature '{spec.key}' begins with '{RESERVED_PREFIX}', which the library "
+                f"The column '{column}' of the samples of feature '{spec.key}' begins with '{RESERVED_PREFIX}', "
+                "which the library "
                 "keeps for itself; rename it."
             )
     return samples
@@ -95,7 +102,8 @@ def _require_id_columns(scan: Scan, spec: FeatureSpec) -> None:
     for column in spec.id_columns:
         if column not in scan.columns:
             raise MetadataSchemaError(
-                f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but no stored row has a column '{column}'; "
+                f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but no stored row has a column "
+                f"'{column}'; "
                 f"they are named by {list(scan.id_columns)}. Give a feature with other id columns another key."
             )
 
@@ -103,14 +111,13 @@ def _require_id_columns(scan: Scan, spec: FeatureSpec) -> None:
 def _require_upstream(spec: FeatureSpec) -> None:
     if spec.is_root:
         raise DependencyError(
-            f"Feature '{spec.key}' has no upstream features to calculate data versions from. Give its rows their versions, such as "
+            f"Feature '{spec.key}' has no upstream features to calculate data versions from. Give its rows their "
+            "versions, such as "
             "a checksum of what each sample is made from, and write them with write_metadata."
         )
 
 
-def _scan_upstream(
-    store: Backend, feature: Declared, read: Read, *, fallback: bool
-) -> dict[FeatureKey, pl.LazyFrame]:
+def _scan_upstream(store: Backend, feature: Declared, read: Read, *, fallback: bool) -> dict[FeatureKey, pl.LazyFrame]:
     """Return the rows of every upstream feature, those without a commit refused."""
     rows = {}
     for upstream in feature.graph.upstream(feature.spec):
@@ -118,7 +125,9 @@ def _scan_upstream(
         try:
             rows[upstream.key] = scan_chain(store, declared, read, fallback=fallback)
         except LookupError as error:
-            raise DependencyError(f"Feature '{feature.key}' needs its upstream '{upstream.key}', which is missing. {error}") from error
+            raise DependencyError(
+                f"Feature '{feature.key}' needs its upstream '{upstream.key}', which is missing. {error}"
+            ) from error
     return rows
 
 
@@ -150,7 +159,8 @@ def _with_versions(
         missing = joined.filter(is_missing(feature.graph.specs[key])).select(ids)
         if missing.height:
             raise DependencyError(
-                f"{missing.height} of {samples.height} samples of feature '{feature.key}' have no row in its upstream '{key}': "
+                f"{missing.height} of {samples.height} samples of feature '{feature.key}' have no row in its "
+                f"upstream '{key}': "
                 f"{show_samples(missing)}. Write those rows first, or leave these samples out."
             )
     return samples.with_columns(joined.with_columns(data_version(feature.graph, feature.spec)).get_column(DATA_VERSION))
@@ -171,7 +181,8 @@ def _same_id_types(
             common = widen(target, dtype)
             if common is None:
                 raise MetadataSchemaError(
-                    f"The id column '{column}' of feature '{spec.key}' is {target} here and {dtype} in the rows to join with; cast it."
+                    f"The id column '{column}' of feature '{spec.key}' is {target} here and {dtype} in the rows to "
+                    "join with; cast it."
                 )
             target = common
         samples = samples.with_columns(pl.col(column).cast(target))

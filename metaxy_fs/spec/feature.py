@@ -22,10 +22,14 @@ class Feature:
     Examples:
         >>> from metaxy_fs import ContainerKey, ContainerSpec, FeatureKey
         >>> with FeatureGraph().use():
-        ...     class Video(Feature, spec=FeatureSpec(
-        ...         key=FeatureKey(["video"]),
-        ...         containers=[ContainerSpec(key=ContainerKey(["frames"]), code_version=1)],
-        ...     )):
+        ...
+        ...     class Video(
+        ...         Feature,
+        ...         spec=FeatureSpec(
+        ...             key=FeatureKey(["video"]),
+        ...             containers=[ContainerSpec(key=ContainerKey(["frames"]), code_version=1)],
+        ...         ),
+        ...     ):
         ...         pass
         >>> Video.spec.container_names
         ('frames',)
@@ -37,7 +41,9 @@ class Feature:
     def __init_subclass__(cls, *, spec: FeatureSpec | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not isinstance(spec, FeatureSpec):
-            raise SpecError(f"Declare the feature with a spec: class {cls.__name__}(Feature, spec=FeatureSpec(key=...)).")
+            raise SpecError(
+                f"Declare the feature with a spec: class {cls.__name__}(Feature, spec=FeatureSpec(key=...))."
+            )
         graph = FeatureGraph.active()
         graph.add(spec)
         cls.spec, cls.graph = spec, graph

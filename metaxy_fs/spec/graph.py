@@ -26,6 +26,7 @@ class FeatureGraph:
         >>> from metaxy_fs import Feature, FeatureKey, FeatureSpec
         >>> graph = FeatureGraph()
         >>> with graph.use():
+        ...
         ...     class Video(Feature, spec=FeatureSpec(key=FeatureKey(["video"]))):
         ...         pass
         >>> list(graph.specs)
@@ -101,7 +102,9 @@ class FeatureGraph:
         """Return the features that a feature depends on directly, sorted by key string."""
         return sorted((self._specs[dep.key] for dep in spec.deps), key=lambda upstream: str(upstream.key))
 
-    def upstream_containers(self, spec: FeatureSpec, container: ContainerSpec) -> list[tuple[FeatureSpec, ContainerSpec]]:
+    def upstream_containers(
+        self, spec: FeatureSpec, container: ContainerSpec
+    ) -> list[tuple[FeatureSpec, ContainerSpec]]:
         """Return what a container is made from, sorted by feature key string, then by container key string."""
         pairs = []
         for upstream, wanted in self._container_deps(spec, container):
@@ -120,8 +123,10 @@ class FeatureGraph:
         for dep in () if container.deps == ALL else container.deps:
             if dep.feature_key not in {upstream.key for upstream in spec.deps}:
                 raise SpecError(
-                    f"Container '{container.key}' of feature '{spec.key}' depends on feature '{dep.feature_key}', which is not "
-                    f"among the feature's deps {[str(upstream.key) for upstream in spec.deps]}; add a FeatureDep for it."
+                    f"Container '{container.key}' of feature '{spec.key}' depends on feature '{dep.feature_key}', "
+                    "which is not "
+                    f"among the feature's deps {[str(upstream.key) for upstream in spec.deps]}; add a FeatureDep for "
+                    "it."
                 )
             self._check_containers_exist(spec, container, dep)
 
@@ -143,7 +148,8 @@ def _refuse_second(key: FeatureKey, held: FeatureKey | None) -> None:
     """Two keys of one string would share the versions and the columns that are named after it."""
     if held is not None:
         raise SpecError(
-            f"{key!r} is called '{key}', and this graph already holds a feature of that name, {held!r}. Give one of them another "
+            f"{key!r} is called '{key}', and this graph already holds a feature of that name, {held!r}. Give one of "
+            "them another "
             "key, or declare it in a graph of its own: `with FeatureGraph().use():`."
         )
 

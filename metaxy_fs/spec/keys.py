@@ -85,7 +85,8 @@ def _checked_parts(parts: Iterable[str], *, kind: str) -> tuple[str, ...]:
     for part in checked:
         if not isinstance(part, str) or not _PART.fullmatch(part):
             raise SpecError(
-                f"Invalid part {part!r} in the {kind} {list(checked)!r}: a part is made of the letters A-Z and a-z, digits, "
+                f"Invalid part {part!r} in the {kind} {list(checked)!r}: a part is made of the letters A-Z and a-z, "
+                "digits, "
                 "'_' and '-', and starts with a letter or a digit."
             )
     if len("_".join(checked)) > MAX_KEY_LENGTH:

@@ -51,7 +51,9 @@ class ContainerDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             return
         containers = _sequence(self.containers, ContainerKey, what="ContainerDep(containers=...)")
         if not containers:
-            raise SpecError(f"ContainerDep on '{self.feature_key}' names no container; leave `containers` out to mean all.")
+            raise SpecError(
+                f"ContainerDep on '{self.feature_key}' names no container; leave `containers` out to mean all."
+            )
         _refuse_duplicates(containers, what=f"ContainerDep on '{self.feature_key}'")
         msgspec.structs.force_setattr(self, "containers", containers)
 
@@ -104,13 +106,19 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         _refuse_duplicates([dep.key for dep in deps], what=f"The deps of feature '{self.key}'")
         containers = _sequence(self.containers, ContainerSpec, what=f"FeatureSpec(containers=...) of '{self.key}'")
         if not containers:
-            raise SpecError(f"Feature '{self.key}' has no containers; leave `containers` out to have one called 'default'.")
+            raise SpecError(
+                f"Feature '{self.key}' has no containers; leave `containers` out to have one called 'default'."
+            )
         _refuse_duplicates([container.key for container in containers], what=f"The containers of feature '{self.key}'")
         id_columns = _sequence(self.id_columns, str, what=f"FeatureSpec(id_columns=...) of '{self.key}'")
         if not id_columns or not all(id_columns):
-            raise SpecError(f"Feature '{self.key}' needs at least one id column, each with a name, got {list(id_columns)!r}.")
+            raise SpecError(
+                f"Feature '{self.key}' needs at least one id column, each with a name, got {list(id_columns)!r}."
+            )
         if any(name == "*" or (name.startswith("^") and name.endswith("$")) for name in id_columns):
-            raise SpecError(f"An id column of feature '{self.key}' has a name that Polars reads as a pattern: {list(id_columns)!r}.")
+            raise SpecError(
+                f"An id column of feature '{self.key}' has a name that Polars reads as a pattern: {list(id_columns)!r}."
+            )
         _refuse_duplicates(id_columns, what=f"The id columns of feature '{self.key}'")
         msgspec.structs.force_setattr(self, "deps", deps)
         msgspec.structs.force_setattr(self, "containers", containers)
@@ -153,4 +161,6 @@ def _check_code_version(version: object, *, container: ContainerKey) -> None:
     if isinstance(version, bool) or not isinstance(version, int | str):
         raise SpecError(f"The code_version of container '{container}' is a whole number or a text, got {version!r}.")
     if version == "" or "|" in str(version):
-        raise SpecError(f"The code_version of container '{container}' is a text that is not empty and has no '|', got {version!r}.")
+        raise SpecError(
+            f"The code_version of container '{container}' is a text that is not empty and has no '|', got {version!r}."
+        )

@@ -29,7 +29,7 @@ class Increment:
 
     @property
     def pending(self) -> pl.DataFrame:
-        """The samples to compute: `new`, then `stale`, with the columns of `new`; once computed, ready for `write_metadata`."""
+        """The samples to compute, `new` then `stale`, with the columns of `new`: once computed, ready to be written."""
         return pl.concat([self.new, self.stale.drop(STORED_DATA_VERSION, CHANGED_CONTAINERS)])
 
     def __bool__(self) -> bool:
@@ -82,7 +82,8 @@ def nothing_stored(expected: pl.DataFrame, *, id_columns: Sequence[str]) -> Incr
     return Increment(
         new=expected,
         stale=expected.clear().with_columns(
-            pl.lit(None, dtype=version).alias(STORED_DATA_VERSION), pl.lit(None, dtype=pl.List(pl.String)).alias(CHANGED_CONTAINERS)
+            pl.lit(None, dtype=version).alias(STORED_DATA_VERSION),
+            pl.lit(None, dtype=pl.List(pl.String)).alias(CHANGED_CONTAINERS),
         ),
         orphaned=expected.clear().select(*id_columns, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION)),
     )

@@ -26,7 +26,8 @@ def upstream_versions(upstream: FeatureSpec, rows: pl.LazyFrame, *, id_columns: 
         id_columns: What to join on.
     """
     versions = [
-        pl.col(DATA_VERSION).struct.field(name).alias(_version_column(upstream.key, name)) for name in upstream.container_names
+        pl.col(DATA_VERSION).struct.field(name).alias(_version_column(upstream.key, name))
+        for name in upstream.container_names
     ]
     return rows.select(*id_columns, *versions, pl.lit(value=True).alias(_present_column(upstream.key)))
 
@@ -53,7 +54,7 @@ def is_missing(upstream: FeatureSpec) -> pl.Expr:
 
 
 def data_version(graph: FeatureGraph, spec: FeatureSpec) -> pl.Expr:
-    """Return the `data_version` of joined samples: a struct of one text of 64 hex digits per container, null where a row is missing."""
+    """Return the `data_version` of joined samples: a struct of one text of 64 hex digits for each container."""
     return pl.struct(_container_version(graph, spec, container) for container in spec.containers).alias(DATA_VERSION)
 
 

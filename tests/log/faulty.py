@@ -10,7 +10,7 @@ from metaxy_fs.storage.base import ObjectInfo, Storage
 
 T = TypeVar("T")
 Fault = Callable[[str, str], str | None]
-"""Called with the verb and the path of each request; returns when it is to fail: "before" it is applied, "after", or None."""
+"""Called with the verb and path of each request; returns if it fails "before" or "after" it is applied, or None."""
 
 
 class FaultyStorage(Storage):

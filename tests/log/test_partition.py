@@ -1,6 +1,5 @@
 """Does a writer refuse to mix its rows with those of a feature that is not its own?"""
 
-
 from typing import Any
 
 import msgspec

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from metaxy_fs.log.predicates import conjuncts_on
 from metaxy_fs.log.pruning import FileStatistics, may_match
-from metaxy_fs.log.widening import conform, unify
 from metaxy_fs.log.statistics import ColumnStatistics, column_statistics, exact_integers
+from metaxy_fs.log.widening import conform, unify
 from metaxy_fs.testing.strategies import frames, predicates, schemas
 
 BERLIN = pl.Datetime("us", "Europe/Berlin")

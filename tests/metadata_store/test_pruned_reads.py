@@ -57,7 +57,9 @@ def write_all(store: MetadataStore, writes: list[pl.DataFrame]) -> None:
 @settings(max_examples=150)
 @given(history=histories(), latest_only=st.booleans())
 def test_a_pruned_read_is_the_whole_read_filtered(
-    open_store_at: Opener, history: tuple[pl.Schema, list[pl.DataFrame], pl.Expr], latest_only: bool
+    open_store_at: Opener,
+    history: tuple[pl.Schema, list[pl.DataFrame], pl.Expr],
+    latest_only: bool,  # noqa: FBT001  # drawn by name
 ) -> None:
     _, writes, predicate = history
     store = open_store_at()

@@ -77,9 +77,7 @@ def test_the_first_write_of_a_process_to_a_known_partition_adds_two_requests(
 
 
 @pytest.mark.parametrize("writes", [0, 3])
-def test_has_feature_is_one_listing(
-    server: ObjectServer, open_root: Opener, video: type[Feature], writes: int
-) -> None:
+def test_has_feature_is_one_listing(server: ObjectServer, open_root: Opener, video: type[Feature], writes: int) -> None:
     for i in range(writes):
         open_root().write_metadata(video, frame(i))
     assert sent(server, lambda: open_root().has_feature(video)) == ["LIST"]
@@ -125,7 +123,8 @@ def test_a_chain_asks_each_root_once_for_a_feature_that_none_has(
 ) -> None:
     bucket = request.getfixturevalue("s3_bucket" if server.scheme == "s3" else "gcs_bucket")
     roots = [
-        FilesystemMetadataStore(server.url(bucket, f"root-{n}"), storage_options=server.storage_options) for n in range(3)
+        FilesystemMetadataStore(server.url(bucket, f"root-{n}"), storage_options=server.storage_options)
+        for n in range(3)
     ]
     store = FilesystemMetadataStore(
         server.url(bucket, "dev"), fallback_stores=roots, storage_options=server.storage_options
