@@ -31,12 +31,15 @@ from metaxy_fs.errors import (
 from metaxy_fs.ids import LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import CommitHeader, DataFile, Definition, Manifest, decode_manifest, encode_manifest
-from metaxy_fs.log.parquet import decode_rows, encode_rows
+from metaxy_fs.log.parquet import content_digest, decode_rows, encode_rows
 from metaxy_fs.log.schema import encode_schema
 from metaxy_fs.storage.base import Storage
 
 MAX_AGE_SECONDS = 24 * 60 * 60
 """How old a data file may get before its manifest is put; vacuum spares orphans for longer than that."""
+
+MAX_FILE_ROWS = 2**19
+"""How many rows a data file holds at most: enough to be read fast, little enough to be fetched and held whole."""
 
 _ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 0.1
@@ -66,15 +69,12 @@ def commit(storage: Storage, request: CommitRequest, *, clock: LamportClock) -> 
     """
     started = wall_clock()
     header = _header(request, time=clock.tick())
-    name = f"{header.commit}-0.parquet" if request.write_id is None else f"{header.commit}-{random_token()}-0.parquet"
-    data, entry, digest = encode_rows(request.rows, header=header, name=name)
-    manifest = _manifest(header, files=(entry,), digest=digest)
-    put_settled(storage, request.partition.data_file(name), data)
+    manifest = _put_files(storage, request, header)
     if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
         raise StorageError(
-            f"Writing {storage.location}/{request.partition.data_file(name)} took longer than {MAX_AGE_SECONDS} "
-            "seconds, after "
-            "which it may be vacuumed. Nothing was committed; write again."
+            f"Writing the data files of commit {header.commit} to {storage.location}/{request.partition} took longer "
+            "than "
+            f"{MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; write again."
         )
     try:
         _put_manifest(storage, request.partition.append_manifest(header.commit), encode_manifest(manifest))
@@ -113,6 +113,24 @@ def _holds(storage: Storage, path: str, data: bytes) -> bool:
     if held != data:
         raise ObjectExistsError(f"{storage.location}/{path} already exists with other content.")
     return True
+
+
+def _put_files(storage: Storage, request: CommitRequest, header: CommitHeader) -> Manifest:
+    """Put the data files and return the manifest that would commit them; one file is encoded and held at a time."""
+    stem = header.commit if request.write_id is None else f"{header.commit}-{random_token()}"
+    entries: list[DataFile] = []
+    pages: list[bytes] = []
+    for rows in request.rows.iter_slices(MAX_FILE_ROWS) if request.rows.height else [request.rows]:
+        file = encode_rows(rows, header=header, name=f"{stem}-{len(entries)}.parquet")
+        put_settled(storage, request.partition.data_file(file.entry.name), file.data)
+        entries.append(file.entry)
+        pages.append(file.pages)
+    return Manifest(
+        **msgspec.structs.asdict(header),
+        rows=request.rows.height,
+        digest=content_digest(bytes(header.schema), pages),
+        files=tuple(entries),
+    )
 
 
 def _put_manifest(storage: Storage, path: str, data: bytes) -> None:
@@ -167,8 +185,3 @@ def _header(request: CommitRequest, *, time: int) -> CommitHeader:
 def _named(write_id: str) -> str:
     """Return the commit id that every attempt of a write has; a digest, since callers name writes as they like."""
     return f"write-{hashlib.sha256(write_id.encode()).hexdigest()[:32]}"
-
-
-def _manifest(header: CommitHeader, *, files: tuple[DataFile, ...], digest: str) -> Manifest:
-    rows = sum(file.rows for file in files)
-    return Manifest(**msgspec.structs.asdict(header), rows=rows, digest=digest, files=files)

@@ -4,7 +4,6 @@ A manifest is one JSON object. Its existence is the commit. A root is shared, so
 is decoded strictly, its size is bounded before it is fetched, and it must agree with the place that it was found in.
 """
 
-import hashlib
 from typing import Annotated, Final
 
 import msgspec
@@ -144,11 +143,6 @@ def refuse_oversized(size: int, *, name: str) -> None:
         raise CorruptObjectError(
             f"The manifest {name} has {size} bytes, more than the {MAX_MANIFEST_BYTES} that one may have."
         )
-
-
-def content_digest(schema: bytes, pages: bytes | memoryview) -> str:
-    """Return the digest of rows: sha256 over their schema and the digest of their encoded pages."""
-    return hashlib.sha256(schema + hashlib.sha256(pages).digest()).hexdigest()
 
 
 def _refuse_newer_format(data: bytes, *, name: str) -> None:

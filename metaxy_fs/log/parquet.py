@@ -7,12 +7,14 @@ recognised by.
 
 import hashlib
 import io
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
-from metaxy_fs.log.manifest import CommitHeader, DataFile, content_digest
+from metaxy_fs.log.manifest import CommitHeader, DataFile
 from metaxy_fs.log.statistics import column_statistics
 
 FOOTER_KEY = "metaxy_fs"
@@ -22,8 +24,16 @@ _COMPRESSION_LEVEL = 1
 """Hex digests do not shrink further at higher levels of zstd, they only take longer."""
 
 
-def encode_rows(rows: pl.DataFrame, *, header: CommitHeader, name: str) -> tuple[bytes, DataFile, str]:
-    """Return a data file's bytes, its entry in the manifest, and the digest of its rows."""
+class EncodedFile(NamedTuple):
+    """A data file: its bytes, its entry in the manifest, and the sha256 of its pages, which hold the rows."""
+
+    data: bytes
+    entry: DataFile
+    pages: bytes
+
+
+def encode_rows(rows: pl.DataFrame, *, header: CommitHeader, name: str) -> EncodedFile:
+    """Encode the rows of one data file."""
     buffer = io.BytesIO()
     footer = {FOOTER_KEY: msgspec.json.encode(header).decode()}
     rows.write_parquet(buffer, compression="zstd", compression_level=_COMPRESSION_LEVEL, metadata=footer)
@@ -35,7 +45,12 @@ def encode_rows(rows: pl.DataFrame, *, header: CommitHeader, name: str) -> tuple
         sha256=hashlib.sha256(data).hexdigest(),
         statistics=column_statistics(rows),
     )
-    return data, entry, content_digest(bytes(header.schema), _pages(data))
+    return EncodedFile(data, entry, hashlib.sha256(_pages(data)).digest())
+
+
+def content_digest(schema: bytes, pages: Iterable[bytes]) -> str:
+    """Return the digest of a commit's rows: sha256 over their schema and the sha256 of each file's pages, in order."""
+    return hashlib.sha256(schema + b"".join(pages)).hexdigest()
 
 
 def decode_rows(data: bytes, *, entry: DataFile, name: str) -> pl.DataFrame:

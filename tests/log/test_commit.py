@@ -156,7 +156,7 @@ def test_a_write_id_with_other_rows_is_refused_and_changes_nothing() -> None:
 def test_equal_rows_in_other_bytes_are_the_same_write(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = MemoryStorage()
     first = write(storage, 1, 2, write_id="job 7")
-    monkeypatch.setattr("metaxy_fs.log.parquet.content_digest", lambda _schema, _pages: "f" * 64)
+    monkeypatch.setattr("metaxy_fs.log.commit.content_digest", lambda _schema, _pages: "f" * 64)
     assert write(storage, 1, 2, write_id="job 7") == first
 
 
@@ -196,6 +196,23 @@ def test_the_digest_of_rows_depends_on_the_rows_alone() -> None:
     first, second, other = write(MemoryStorage(), 1, 2), write(MemoryStorage(), 1, 2), write(MemoryStorage(), 1, 3)
     assert first.digest == second.digest != other.digest
     assert first.files[0].sha256 != second.files[0].sha256
+
+
+def test_a_large_write_is_one_commit_of_several_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit_module, "MAX_FILE_ROWS", 2)
+    storage = MemoryStorage()
+    manifest = write(storage, 1, 2, 3, 4, 5, write_id="job 7")
+    assert [(file.rows, file.statistics[0].min) for file in manifest.files] == [(2, 1), (2, 3), (1, 5)]
+    assert ids(storage) == [1, 2, 3, 4, 5]
+    assert write(storage, 1, 2, 3, 4, 5, write_id="job 7") == manifest
+
+
+def test_a_large_write_that_fails_between_its_files_is_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit_module, "MAX_FILE_ROWS", 2)
+    storage = FaultyStorage(MemoryStorage(), lambda verb, path: "before" if verb == "put" and "-1." in path else None)
+    with pytest.raises(StorageError):
+        write(storage, 1, 2, 3)
+    assert ids(storage.inner) == []
 
 
 def test_an_empty_write_is_a_commit() -> None:
