@@ -148,17 +148,20 @@ def _fetch_on_demand(  # Polars passes the last four by position
     n_rows: int | None,
     _batch_size: int | None,
 ) -> Iterator[pl.DataFrame]:
-    """Yield rows batch by batch, as Polars pulls them and with what it pushes down."""
-    for batch in _batches(scan.prune(files, predicate)):
+    """Yield rows batch by batch, as Polars pulls them and with what it pushes down.
+
+    The predicate is meant for the first `n_rows` rows: files that it could skip still count towards these.
+    """
+    for batch in _batches(files if n_rows is not None else scan.prune(files, predicate)):
         rows = scan.rows(batch, _fetch(scan.storage, batch))
+        if n_rows is not None:
+            rows = rows.head(n_rows)
+            n_rows -= sum(live.file.rows for live in batch)
         rows = rows if predicate is None else rows.filter(predicate)
         rows = rows if with_columns is None else rows.select(map(column, with_columns))
-        frame = (rows if n_rows is None else rows.head(n_rows)).collect()
-        yield frame
-        if n_rows is not None:
-            n_rows -= frame.height
-            if n_rows <= 0:
-                return
+        yield rows.collect()
+        if n_rows is not None and n_rows <= 0:
+            return
 
 
 def _fetch(storage: Storage, batch: Sequence[LiveFile]) -> list[bytes]:
