@@ -158,7 +158,9 @@ def _fetch_on_demand(  # Polars passes the last four by position
             rows = rows.head(n_rows)
             n_rows -= sum(live.file.rows for live in batch)
         rows = rows if predicate is None else rows.filter(predicate)
-        rows = rows if with_columns is None else rows.select(map(column, with_columns))
+        # A frame without columns would have no rows either: where none is wanted, one carries their number.
+        wanted = scan.schema.names()[:1] if with_columns == [] else with_columns
+        rows = rows if wanted is None else rows.select(map(column, wanted))
         yield rows.collect()
         if n_rows is not None and n_rows <= 0:
             return

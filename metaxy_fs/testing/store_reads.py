@@ -302,6 +302,14 @@ class StoreReads(StoreCase):
         found = {name: ids_of(query(scan).collect(engine=engine)) for name, (query, _) in QUERIES.items()}  # type: ignore[call-overload]
         assert found == {name: ids for name, (_, ids) in QUERIES.items()}
 
+    @pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+    def test_rows_are_counted_where_no_column_is_wanted(self, store: MetadataStore, engine: str) -> None:
+        filled(store)
+        scan = store.scan_metadata(pipeline()[0])
+        numbers = scan.with_row_index("number").select("number").collect(engine=engine)  # type: ignore[call-overload]
+        assert numbers["number"].to_list() == [0, 1, 2, 3, 4]
+        assert scan.head(2).select(pl.len()).collect(engine=engine).item() == 2  # type: ignore[call-overload]
+
     def test_scan_holds_what_was_committed_when_it_was_made(self, store: MetadataStore) -> None:
         video, _ = pipeline()
         store.write_metadata(video, videos([1]))
