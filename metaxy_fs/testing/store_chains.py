@@ -183,6 +183,15 @@ class StoreChains(StoreCase):
 
         assert (ids_of(far.new), ids_of(near.new)) == ([3], [1, 2])
 
+    def test_increment_compares_with_the_store_that_has_the_current_data_version(self, make_store: MakeStore) -> None:
+        (video, _), (former, _) = pipeline(), pipeline(frames=9)
+        dev, _, prod = three_tiers(make_store)
+        dev.write_metadata(former, videos([7]))
+        prod.write_metadata(video, videos([1]))
+        increment = dev.resolve_update(video, samples=videos([1, 2]))
+
+        assert (ids_of(increment.new), ids_of(increment.stale), ids_of(increment.orphaned)) == ([2], [], [])
+
     # Stores that do not answer.
 
     @pytest.mark.parametrize("ask", QUESTIONS.values(), ids=QUESTIONS.keys())

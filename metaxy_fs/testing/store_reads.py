@@ -172,6 +172,13 @@ class StoreReads(StoreCase):
         assert ids_of(store.read_metadata(video, filters=blue)) == [2]
         assert ids_of(store.read_metadata(video, filters=blue, latest_only=True)) == []
 
+    def test_row_that_was_replaced_does_not_return_through_a_filter(self, store: MetadataStore) -> None:
+        video, _ = pipeline()
+        store.write_metadata(video, videos([1], color=["blue"]))
+        store.write_metadata(video, videos([1], color=["red"]))
+
+        assert ids_of(store.read_metadata(video, filters=COLOR == "blue", latest_only=True)) == []
+
     def test_filters_on_all_rows_together_see_the_latest_rows(self, store: MetadataStore) -> None:
         video, _ = pipeline()
         filled(store)

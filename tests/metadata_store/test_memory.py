@@ -1,6 +1,7 @@
 """Is a store in memory as safe as one on files?"""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +11,14 @@ from metaxy_fs.metadata_store import InMemoryMetadataStore
 from metaxy_fs.testing.store_cases import ids_of, pipeline, videos
 
 THREADS, WRITES = 8, 25
+
+
+class SlowList(list):
+    """A list that takes a while to be looked through, so that threads which do so without a lock all come too late."""
+
+    def __iter__(self):
+        yield from super().__iter__()
+        time.sleep(0.01)
 
 
 def at_once(work):
@@ -58,6 +67,7 @@ def test_writes_of_one_thread_stay_in_their_order():
 def test_write_of_a_write_id_is_done_by_one_of_many_threads():
     video, _ = pipeline()
     store = InMemoryMetadataStore()
+    store._appends = SlowList()
     at_once(lambda _worker: store.write_metadata(video, videos([1]), write_id="job"))
     assert ids_of(store.read_metadata(video)) == [1]
 
@@ -65,6 +75,7 @@ def test_write_of_a_write_id_is_done_by_one_of_many_threads():
 def test_write_id_of_many_threads_with_other_rows_is_won_by_one():
     video, _ = pipeline()
     store = InMemoryMetadataStore()
+    store._appends = SlowList()
 
     def work(worker):
         try:
