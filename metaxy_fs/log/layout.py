@@ -18,6 +18,8 @@ import msgspec
 
 STORE_FILE = "_store.json"
 
+MAX_FEATURE_LENGTH = 200
+
 _FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)*")
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -59,7 +61,7 @@ class Partition(msgspec.Struct, frozen=True, order=True):
 
 def is_feature_directory(name: str) -> bool:
     """Whether a directory of a root can be that of a feature; other people may keep other things there."""
-    return _FEATURE.fullmatch(name) is not None
+    return len(name) <= MAX_FEATURE_LENGTH and _FEATURE.fullmatch(name) is not None
 
 
 def is_partition_directory(name: str) -> bool:

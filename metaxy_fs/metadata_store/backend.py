@@ -58,12 +58,14 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True):
         columns: The names of all columns, whichever of them were asked for.
         id_columns: What names a sample in the latest commit.
         definitions: The versions of the definition that the rows were written under.
+        may_repeat: Whether some sample may stand in two rows; False is a proof that none does, and spares the search.
     """
 
     rows: pl.LazyFrame
     columns: Sequence[str]
     id_columns: Sequence[str]
     definitions: Sequence[DefinitionVersion]
+    may_repeat: bool = True
 
 
 class Backend(ABC):
@@ -97,6 +99,7 @@ class Backend(ABC):
         """Add the rows of one write, all or none, after all that this process has seen.
 
         Raises:
+            MetadataSchemaError: The partition's rows name their samples by other columns.
             WriteConflictError: The `write_id` was used for other rows.
             StorageError: The rows could not be written.
         """

@@ -8,7 +8,7 @@ import polars as pl
 from metaxy_fs.metadata_store.backend import Append, Backend
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.features import FeatureLike, find_declaration, require_declaration
-from metaxy_fs.metadata_store.frames import FrameLike, rows_to_write
+from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_write
 from metaxy_fs.metadata_store.reading import Read, has_commit, scan_chain
 from metaxy_fs.metadata_store.updates import calculate, increment, read_upstream
 from metaxy_fs.spec import FeatureKey
@@ -54,8 +54,8 @@ class MetadataStore(Backend):
             CommitStateUnknownError: The rows may or may not have been written.
         """
         declared = require_declaration(feature)
-        if write_id is not None and (not isinstance(write_id, str) or not write_id):
-            raise ValueError(f"A write_id is a text that is not empty, got {write_id!r}.")
+        if write_id is not None:
+            check_write_id(write_id)
         rows = rows_to_write(df, declared.spec)
         self.seen.check(declared.key, declared.definition.partition, rows.schema)
         self.append_rows(Append(spec=declared.spec, definition=declared.definition, rows=rows, write_id=write_id))

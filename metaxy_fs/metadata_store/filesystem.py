@@ -12,6 +12,7 @@ from metaxy_fs.log.commit import CommitRequest
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Definition
+from metaxy_fs.log.repeats import may_repeat
 from metaxy_fs.log.view import View
 from metaxy_fs.metadata_store.backend import Append, Query, Scan
 from metaxy_fs.metadata_store.base import MetadataStore
@@ -84,6 +85,7 @@ class FilesystemMetadataStore(MetadataStore):
             columns=self._log.columns(views),
             id_columns=_latest_id_columns(views),
             definitions=[_definition(view) for view in views],
+            may_repeat=may_repeat([manifest for view in views for manifest in view.manifests]),
         )
 
     def stored_versions(self, key: FeatureKey) -> list[str]:

@@ -11,6 +11,7 @@ import polars as pl
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log.schema import unstorable
 from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.spec.specs import is_encodable
 from metaxy_fs.versioning.columns import DATA_VERSION, RESERVED_PREFIX
 
 _SHOWN = 5
@@ -74,6 +75,16 @@ def check_samples_with_versions(frame: FrameLike, spec: FeatureSpec) -> pl.DataF
     if _container_names(samples) == spec.container_names:
         return samples
     return samples.with_columns(pl.struct(map(_versions_of, spec.container_names)).alias(DATA_VERSION))
+
+
+def check_write_id(write_id: str) -> None:
+    """Refuse what names no write.
+
+    Raises:
+        ValueError: It is no text, empty, or holds half of a surrogate pair, which UTF-8 cannot encode.
+    """
+    if not isinstance(write_id, str) or not write_id or not is_encodable(write_id):
+        raise ValueError(f"A write_id is a text that is not empty and can be encoded as UTF-8, got {write_id!r}.")
 
 
 def samples_to_version(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:

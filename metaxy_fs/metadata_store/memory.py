@@ -67,6 +67,7 @@ class InMemoryMetadataStore(MetadataStore):
             columns=list(dict.fromkeys(name for held in found for name in held.rows.columns)),
             id_columns=found[-1].spec.id_columns,
             definitions=list({held.definition.partition: held.definition for held in found}.values()),
+            may_repeat=len(found) > 1,
         )
 
     def stored_versions(self, key: FeatureKey) -> list[str]:

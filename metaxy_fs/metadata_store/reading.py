@@ -59,9 +59,14 @@ def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
     if scan is None:
         raise not_found(key, partition=partition, store=store, fallback=fallback)
     _refuse_unknown(named, scan, key)
-    rows = latest_rows(scan.rows, id_columns=id_columns or scan.id_columns) if read.latest_only else scan.rows
+    rows = latest(scan, id_columns=id_columns or scan.id_columns) if read.latest_only else scan.rows
     rows = rows if read.filters is None else rows.filter(read.filters)
     return rows if read.columns is None else rows.select(map(column, read.columns))
+
+
+def latest(scan: Scan, *, id_columns: Sequence[str]) -> pl.LazyFrame:
+    """Return the latest row of each sample of a scan."""
+    return latest_rows(scan.rows, id_columns=id_columns) if scan.may_repeat else scan.rows
 
 
 def first_scan(store: Backend, query: Query, *, fallback: bool) -> Scan | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from metaxy_fs.errors import DependencyError, MetadataSchemaError
+from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
 from metaxy_fs.log.widening import widen
 from metaxy_fs.metadata_store.backend import Backend, Query, Scan
 from metaxy_fs.metadata_store.chain import chain
@@ -17,12 +17,11 @@ from metaxy_fs.metadata_store.frames import (
     show_samples,
     to_frame,
 )
-from metaxy_fs.metadata_store.reading import Read, first_scan, scan_chain
+from metaxy_fs.metadata_store.reading import Read, first_scan, latest, scan_chain
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, RESERVED_PREFIX, STORED_DATA_VERSION
 from metaxy_fs.versioning.increment import Increment, compare, nothing_stored
-from metaxy_fs.versioning.latest import latest_rows
-from metaxy_fs.versioning.rows import data_version, is_missing, join_upstream, upstream_versions
+from metaxy_fs.versioning.rows import beside_upstream, data_version, is_missing, upstream_versions
 
 
 def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[str, pl.DataFrame]:
@@ -47,8 +46,7 @@ def increment(store: Backend, feature: Declared, samples: FrameLike | None) -> I
     if scan is None:
         return nothing_stored(expected, id_columns=ids)
     _require_id_columns(scan, feature.spec)
-    stored = latest_rows(scan.rows, id_columns=ids)
-    aligned, (stored,) = _same_id_types(expected, [stored], feature.spec)
+    aligned, (stored,) = _same_id_types(expected, [latest(scan, id_columns=ids).collect()], feature.spec)
     return compare(aligned, stored, id_columns=ids, current=feature.definition, definitions=scan.definitions)
 
 
@@ -124,67 +122,67 @@ def _scan_upstream(store: Backend, feature: Declared, read: Read, *, fallback: b
         declared = Declared(upstream, feature.graph)
         try:
             rows[upstream.key] = scan_chain(store, declared, read, fallback=fallback)
-        except LookupError as error:
+        except FeatureNotFoundError as error:
             raise DependencyError(
                 f"Feature '{feature.key}' needs its upstream '{upstream.key}', which is missing. {error}"
             ) from error
     return rows
 
 
-def _upstream_versions(store: Backend, feature: Declared, *, fallback: bool) -> dict[FeatureKey, pl.LazyFrame]:
-    """Return the ids and versions of the latest rows of every upstream feature."""
+def _upstream_versions(store: Backend, feature: Declared, *, fallback: bool) -> dict[FeatureKey, pl.DataFrame]:
+    """Return the ids and versions of the latest rows of every upstream feature, read at once."""
     ids = feature.spec.id_columns
     read = Read(columns=(*ids, DATA_VERSION), latest_only=True)
     rows = _scan_upstream(store, feature, read, fallback=fallback)
-    specs = feature.graph.specs
-    return {key: upstream_versions(specs[key], frame, id_columns=ids) for key, frame in rows.items()}
+    graph, spec = feature.graph, feature.spec
+    versions = [upstream_versions(graph, spec, graph.specs[key], frame) for key, frame in rows.items()]
+    return dict(zip(rows, pl.collect_all(versions), strict=True))
 
 
-def _all_samples(upstream: Mapping[FeatureKey, pl.LazyFrame], spec: FeatureSpec) -> pl.DataFrame:
+def _all_samples(upstream: Mapping[FeatureKey, pl.DataFrame], spec: FeatureSpec) -> pl.DataFrame:
     """Return every sample that any upstream feature has, in the order of first appearance."""
-    ids = [frame.select(spec.id_columns) for frame in upstream.values()]
-    first, rest = ids[0].collect(), ids[1:]
+    first, *rest = [frame.select(spec.id_columns) for frame in upstream.values()]
+    if all(other.equals(first) for other in rest):
+        return first
     aligned, others = _same_id_types(first, rest, spec)
-    return pl.concat([aligned.lazy(), *others]).unique(maintain_order=True).collect()
+    return pl.concat([aligned, *others]).unique(maintain_order=True)
 
 
 def _with_versions(
-    feature: Declared, samples: pl.DataFrame, upstream: Mapping[FeatureKey, pl.LazyFrame]
+    feature: Declared, samples: pl.DataFrame, upstream: Mapping[FeatureKey, pl.DataFrame]
 ) -> pl.DataFrame:
     """Return the samples with their data versions, or say which of them lack an upstream row."""
-    ids = feature.spec.id_columns
-    aligned, frames = _same_id_types(samples.select(ids), list(upstream.values()), feature.spec)
-    joined = join_upstream(aligned.lazy(), dict(zip(upstream, frames, strict=True)), id_columns=ids).collect()
+    graph, spec = feature.graph, feature.spec
+    aligned, frames = _same_id_types(samples.select(spec.id_columns), list(upstream.values()), spec)
+    joined = beside_upstream(aligned, dict(zip(upstream, frames, strict=True)), id_columns=spec.id_columns)
     for key in upstream:
-        missing = joined.filter(is_missing(feature.graph.specs[key])).select(ids)
+        missing = joined.filter(is_missing(graph, spec, graph.specs[key])).select(spec.id_columns)
         if missing.height:
             raise DependencyError(
-                f"{missing.height} of {samples.height} samples of feature '{feature.key}' have no row in its "
-                f"upstream '{key}': "
-                f"{show_samples(missing)}. Write those rows first, or leave these samples out."
+                f"{missing.height} of {samples.height} samples of feature '{spec.key}' have no row in its "
+                f"upstream '{key}': {show_samples(missing)}. Write those rows first, or leave these samples out."
             )
-    return samples.with_columns(joined.with_columns(data_version(feature.graph, feature.spec)).get_column(DATA_VERSION))
+    return samples.with_columns(joined.with_columns(data_version(graph, spec)).get_column(DATA_VERSION))
 
 
 def _same_id_types(
-    samples: pl.DataFrame, others: Sequence[pl.LazyFrame], spec: FeatureSpec
-) -> tuple[pl.DataFrame, list[pl.LazyFrame]]:
+    samples: pl.DataFrame, others: Sequence[pl.DataFrame], spec: FeatureSpec
+) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
     """Return all frames with id columns of one type each, so that they can be joined.
 
     Raises:
         MetadataSchemaError: There is no such type.
     """
-    for column in spec.id_columns:
-        target = samples.schema[column]
+    frames = [samples, *others]
+    for name in spec.id_columns:
+        target = frames[0].schema[name]
         for other in others:
-            dtype = other.collect_schema()[column]
-            common = widen(target, dtype)
+            common = widen(target, other.schema[name])
             if common is None:
                 raise MetadataSchemaError(
-                    f"The id column '{column}' of feature '{spec.key}' is {target} here and {dtype} in the rows to "
-                    "join with; cast it."
+                    f"The id column '{name}' of feature '{spec.key}' is {target} here and {other.schema[name]} in the "
+                    "rows to join with; cast it."
                 )
             target = common
-        samples = samples.with_columns(pl.col(column).cast(target))
-        others = [other.with_columns(pl.col(column).cast(target)) for other in others]
-    return samples, list(others)
+        frames = [f if f.schema[name] == target else f.with_columns(pl.col(name).cast(target)) for f in frames]
+    return frames[0], frames[1:]

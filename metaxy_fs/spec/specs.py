@@ -119,6 +119,10 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise SpecError(
                 f"An id column of feature '{self.key}' has a name that Polars reads as a pattern: {list(id_columns)!r}."
             )
+        if "data_version" in id_columns or any(name.startswith("_metaxy_") for name in id_columns):
+            raise SpecError(
+                f"The id columns {list(id_columns)!r} of feature '{self.key}' hold a name with another meaning."
+            )
         _refuse_duplicates(id_columns, what=f"The id columns of feature '{self.key}'")
         msgspec.structs.force_setattr(self, "deps", deps)
         msgspec.structs.force_setattr(self, "containers", containers)
@@ -133,6 +137,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def container_names(self) -> tuple[str, ...]:
         """The key strings of the containers, in the order of declaration: the fields of `data_version`."""
         return tuple(str(container.key) for container in self.containers)
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be encoded as UTF-8; one that holds half of a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _require(value: object, kind: type, *, what: str) -> None:
@@ -160,7 +169,7 @@ def _check_code_version(version: object, *, container: ContainerKey) -> None:
     """Refuse what would make the preimage of a version ambiguous."""
     if isinstance(version, bool) or not isinstance(version, int | str):
         raise SpecError(f"The code_version of container '{container}' is a whole number or a text, got {version!r}.")
-    if version == "" or "|" in str(version):
+    if version == "" or "|" in str(version) or not is_encodable(str(version)):
         raise SpecError(
             f"The code_version of container '{container}' is a text that is not empty and has no '|', got {version!r}."
         )

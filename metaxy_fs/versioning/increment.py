@@ -42,7 +42,7 @@ class Increment:
 
 def compare(
     expected: pl.DataFrame,
-    stored: pl.LazyFrame,
+    stored: pl.DataFrame,
     *,
     id_columns: Sequence[str],
     current: DefinitionVersion,
@@ -64,15 +64,16 @@ def compare(
         definitions: Those that the stored rows were written under.
     """
     ids = list(id_columns)
-    held = stored.select(*ids, PARTITION, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION)).collect()
-    joined = expected.join(held, on=ids, how="left", maintain_order="left")
-    changed = _changed_containers(joined.schema, current=current, definitions=definitions)
+    held = stored.select(*ids, PARTITION, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION))
+    joined = _beside_stored(expected, held, ids)
+    changes = _changes(joined.schema, current=current, definitions=definitions)
     is_stored = pl.col(PARTITION).is_not_null()
-    compared = joined.filter(is_stored).with_columns(changed.alias(CHANGED_CONTAINERS))
+    stale = joined.filter(is_stored & pl.any_horizontal(changes.values()))
+    names = pl.concat_list(pl.when(changed).then(pl.lit(name)) for name, changed in changes.items()).list.drop_nulls()
     return Increment(
         new=joined.filter(~is_stored).drop(PARTITION, STORED_DATA_VERSION),
-        stale=compared.filter(pl.col(CHANGED_CONTAINERS).list.len() > 0).drop(PARTITION),
-        orphaned=held.join(expected, on=ids, how="anti", maintain_order="left").drop(PARTITION),
+        stale=stale.with_columns(names.alias(CHANGED_CONTAINERS)).drop(PARTITION),
+        orphaned=_orphaned(held, expected, ids).drop(PARTITION),
     )
 
 
@@ -89,20 +90,32 @@ def nothing_stored(expected: pl.DataFrame, *, id_columns: Sequence[str]) -> Incr
     )
 
 
-def _changed_containers(
+def _beside_stored(expected: pl.DataFrame, held: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
+    """Return the expected samples, in their order, each beside its stored row; null where there is none."""
+    if held.select(ids).equals(expected.select(ids)):  # the same samples in the same order need no join
+        return expected.hstack(held.drop(ids))
+    return expected.join(held, on=ids, how="left", maintain_order="left")
+
+
+def _orphaned(held: pl.DataFrame, expected: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
+    if held.select(ids).equals(expected.select(ids)):
+        return held.clear()
+    return held.join(expected, on=ids, how="anti", maintain_order="left")
+
+
+def _changes(
     schema: Mapping[str, pl.DataType], *, current: DefinitionVersion, definitions: Sequence[DefinitionVersion]
-) -> pl.Expr:
-    """Return the names of the containers that changed, in the order of their declaration, removed ones last."""
+) -> dict[str, pl.Expr]:
+    """Return whether each container changed, by name: in the order of declaration, removed ones last."""
     stored, expected = _field_names(schema[STORED_DATA_VERSION]), _field_names(schema[DATA_VERSION])
-    names = [*expected, *(name for name in stored if name not in expected)]
-    changed = []
-    for name in names:
+    changes = {}
+    for name in [*expected, *(name for name in stored if name not in expected)]:
         elsewhere = [d.partition for d in definitions if d.containers.get(name) != current.containers.get(name)]
-        differs = pl.col(PARTITION).is_in(elsewhere)
+        changed = pl.col(PARTITION).is_in(elsewhere)
         if name in stored and name in expected:
-            differs |= _version(STORED_DATA_VERSION, name).ne_missing(_version(DATA_VERSION, name))
-        changed.append(pl.when(differs).then(pl.lit(name)))
-    return pl.concat_list(changed).list.drop_nulls()
+            changed |= _version(STORED_DATA_VERSION, name).ne_missing(_version(DATA_VERSION, name))
+        changes[name] = changed
+    return changes
 
 
 def _field_names(dtype: pl.DataType) -> list[str]:

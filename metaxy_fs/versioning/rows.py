@@ -17,40 +17,49 @@ from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION
 
 
-def upstream_versions(upstream: FeatureSpec, rows: pl.LazyFrame, *, id_columns: Sequence[str]) -> pl.LazyFrame:
-    """Return the id columns, one text column for each container's version, and one that is true: what joins to samples.
+def upstream_versions(
+    graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame
+) -> pl.LazyFrame:
+    """Return the id columns and a text column for the version of each upstream container that a feature is made from.
 
     Args:
-        upstream: The feature whose rows these are.
-        rows: One row a sample, with the id columns and `data_version`.
-        id_columns: What to join on.
+        graph: Where both features are declared.
+        spec: The feature.
+        upstream: One of its upstream features.
+        rows: The rows of the latter, one a sample, with the id columns and `data_version`.
     """
     versions = [
         pl.col(DATA_VERSION).struct.field(name).alias(_version_column(upstream.key, name))
-        for name in upstream.container_names
+        for name in _needed_containers(graph, spec, upstream)
     ]
-    return rows.select(*id_columns, *versions, pl.lit(value=True).alias(_present_column(upstream.key)))
+    return rows.select(*spec.id_columns, *versions)
 
 
-def join_upstream(
-    samples: pl.LazyFrame, upstream: Mapping[FeatureKey, pl.LazyFrame], *, id_columns: Sequence[str]
-) -> pl.LazyFrame:
+def beside_upstream(
+    samples: pl.DataFrame, upstream: Mapping[FeatureKey, pl.DataFrame], *, id_columns: Sequence[str]
+) -> pl.DataFrame:
     """Return the samples, in their order, each beside the versions of its upstream rows; null where a row is missing.
 
     Args:
-        samples: One row a sample, with the id columns.
-        upstream: What `upstream_versions` gave, by feature.
-        id_columns: What to join on, of the same types everywhere.
+        samples: One row a sample, the id columns alone.
+        upstream: What `upstream_versions` gave, by feature, with ids of the same types.
+        id_columns: What to join on.
     """
-    for versions in upstream.values():
-        samples = samples.join(versions, on=list(id_columns), how="left", maintain_order="left")
-    return samples
+    joined = samples
+    for key, versions in upstream.items():
+        present = pl.lit(value=True).alias(_present_column(key))
+        if versions.select(id_columns).equals(samples):  # the same samples in the same order need no join
+            joined = joined.hstack(versions.drop(id_columns)).with_columns(present)
+        else:
+            marked = versions.with_columns(present)
+            joined = joined.join(marked, on=list(id_columns), how="left", maintain_order="left")
+    return joined
 
 
-def is_missing(upstream: FeatureSpec) -> pl.Expr:
+def is_missing(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec) -> pl.Expr:
     """Whether a joined sample has no row in an upstream feature, or one that lacks a version, which no store writes."""
-    versions = [_version_column(upstream.key, name) for name in upstream.container_names]
-    return pl.any_horizontal(pl.col(_present_column(upstream.key)).is_null(), pl.col(versions).is_null())
+    versions = [_version_column(upstream.key, name) for name in _needed_containers(graph, spec, upstream)]
+    return pl.any_horizontal(pl.col(name).is_null() for name in (_present_column(upstream.key), *versions))
 
 
 def data_version(graph: FeatureGraph, spec: FeatureSpec) -> pl.Expr:
@@ -68,6 +77,12 @@ def _container_version(graph: FeatureGraph, spec: FeatureSpec, container: Contai
         constant = ""
     preimage = plh.concat_str(*(pieces or [pl.lit(constant)]))
     return preimage.chash.sha2_256().alias(str(container.key))
+
+
+def _needed_containers(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec) -> list[str]:
+    """Return the names of an upstream feature's containers that any container of a feature is made from, sorted."""
+    pairs = [pair for container in spec.containers for pair in graph.upstream_containers(spec, container)]
+    return sorted({str(container.key) for feature, container in pairs if feature.key == upstream.key})
 
 
 def _version_column(feature: FeatureKey, container: str) -> str:

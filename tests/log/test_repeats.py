@@ -1,0 +1,64 @@
+"""Is a proof that no sample repeats ever wrong, and is it found where it can be?"""
+
+from typing import Any
+
+import msgspec
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaxy_fs.ids import LamportClock
+from metaxy_fs.log.commit import commit
+from metaxy_fs.log.repeats import may_repeat
+from metaxy_fs.log.statistics import ColumnStatistics
+from metaxy_fs.storage.memory import MemoryStorage
+from tests.log.commits import request, write
+
+IDS = st.one_of(
+    st.lists(st.lists(st.integers(0, 30), max_size=5, unique=True), max_size=4),
+    st.lists(st.lists(st.text(st.sampled_from("ab\U0001f600"), max_size=70), max_size=4, unique=True), max_size=4),
+    st.lists(st.lists(st.binary(max_size=2), max_size=3, unique=True), max_size=3),
+)
+
+
+def written(ids: list[Any], dtype: Any = None) -> Any:
+    versions = pl.struct(pl.lit("v").alias("frames")).alias("data_version")
+    frame = pl.DataFrame({"sample_id": ids}, schema={"sample_id": dtype} if dtype else None).with_columns(versions)
+    return commit(MemoryStorage(), request(frame.sort("sample_id")), clock=LamportClock())
+
+
+@given(writes=IDS)
+def test_a_sample_that_repeats_is_never_proven_not_to(writes: list[list[Any]]) -> None:
+    everything = [sample for ids in writes for sample in ids]
+    if len(set(everything)) < len(everything):
+        assert may_repeat([written(ids) for ids in writes])
+
+
+@pytest.mark.parametrize(
+    "writes",
+    [[[1, 2, 3]], [[4, 5], [1, 3], []], [["a", "b"], ["c"]], [[], []], [[2**62], [2**62 + 1]]],
+)
+def test_appends_of_new_samples_are_proven(writes: list[list[Any]]) -> None:
+    assert not may_repeat([written(ids) for ids in writes])
+
+
+@pytest.mark.parametrize("writes", [[[1, 3], [2, 4]], [[1, 2], [2]], [["a" * 70], ["a" * 70 + "b"]], [[b"a"], [b"b"]]])
+def test_what_is_not_known_may_repeat(writes: list[list[Any]]) -> None:
+    assert may_repeat([written(ids) for ids in writes])
+
+
+def test_ids_of_two_types_may_repeat() -> None:
+    assert may_repeat([written([1], pl.Int32), written([2], pl.Int64)])
+
+
+def test_samples_that_are_named_otherwise_may_repeat() -> None:
+    other = msgspec.structs.replace(write(MemoryStorage(), 7), id_columns=("data_version",))
+    assert may_repeat([write(MemoryStorage(), 1), other])
+
+
+def test_bounds_of_a_stranger_that_do_not_compare_may_repeat() -> None:
+    honest = write(MemoryStorage(), 1)
+    lie = ColumnStatistics(("sample_id",), 0, "a", "b")
+    forged = msgspec.structs.replace(honest, files=(msgspec.structs.replace(honest.files[0], statistics=(lie,)),))
+    assert may_repeat([honest, forged])
