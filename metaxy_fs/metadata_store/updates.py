@@ -21,7 +21,7 @@ from metaxy_fs.metadata_store.reading import Read, first_scan, latest, scan_chai
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, RESERVED_PREFIX, STORED_DATA_VERSION
 from metaxy_fs.versioning.increment import Increment, compare, nothing_stored
-from metaxy_fs.versioning.rows import beside_upstream, data_version, is_missing, upstream_versions
+from metaxy_fs.versioning.rows import beside_upstream, data_versions, is_missing, upstream_versions
 
 
 def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[str, pl.DataFrame]:
@@ -162,7 +162,7 @@ def _with_versions(
                 f"{missing.height} of {samples.height} samples of feature '{spec.key}' have no row in its "
                 f"upstream '{key}': {show_samples(missing)}. Write those rows first, or leave these samples out."
             )
-    return samples.with_columns(joined.with_columns(data_version(graph, spec)).get_column(DATA_VERSION))
+    return samples.with_columns(data_versions(joined, graph, spec))
 
 
 def _same_id_types(

@@ -16,6 +16,8 @@ import polars_hash as plh
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION
 
+_SLICE_ROWS = 2**17
+
 
 def upstream_versions(
     graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame
@@ -62,9 +64,13 @@ def is_missing(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec) ->
     return pl.any_horizontal(pl.col(name).is_null() for name in (_present_column(upstream.key), *versions))
 
 
-def data_version(graph: FeatureGraph, spec: FeatureSpec) -> pl.Expr:
+def data_versions(joined: pl.DataFrame, graph: FeatureGraph, spec: FeatureSpec) -> pl.Series:
     """Return the `data_version` of joined samples: a struct of one text of 64 hex digits for each container."""
-    return pl.struct(_container_version(graph, spec, container) for container in spec.containers).alias(DATA_VERSION)
+    versions = pl.struct(_container_version(graph, spec, container) for container in spec.containers)
+    pieces = joined.iter_slices(_SLICE_ROWS) if joined.height else [joined]
+    # Slices run side by side, and the preimages of few of them, which are longer than the versions, exist at once.
+    plans = [piece.lazy().with_columns(versions.alias(DATA_VERSION)).select(DATA_VERSION) for piece in pieces]
+    return pl.concat(pl.collect_all(plans)).get_column(DATA_VERSION)
 
 
 def _container_version(graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec) -> pl.Expr:
