@@ -127,19 +127,20 @@ def test_ctrl_c_ends_a_run(notes):
     with subprocess.Popen(command(notes), stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
         try:
             assert b"3 files" in process.stdout.read(200)
-            presses, error = press_until_it_ends(process)
+            error = press_until_it_ends(process)
         finally:
             process.kill()
     assert process.returncode == 130
-    assert error == b"" or presses > 1
+    # Polars and Python may both turn one signal into an exception; the second then meets the interpreter's own end.
+    assert b"metaxy_fs" not in error
 
 
-def press_until_it_ends(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
+def press_until_it_ends(process: subprocess.Popen[bytes]) -> bytes:
     """Send Ctrl-C as a person would: again, where the first met a finalizer, in which Python drops exceptions."""
-    for presses in range(1, 11):
+    for _ in range(10):
         process.send_signal(signal.SIGINT)
         try:
-            return presses, process.communicate(timeout=3)[1]
+            return process.communicate(timeout=3)[1]
         except subprocess.TimeoutExpired:
             continue
     raise AssertionError("it went on after ten times Ctrl-C")
