@@ -10,6 +10,7 @@ returned.
 import builtins
 import errno
 import os
+import stat
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -182,8 +183,14 @@ class LocalStorage(Storage):
             raise self._explained("list", directory, error) from error
 
     def _check_root(self, verb: str, path: str) -> None:
-        # A root that is a file answers as if there were nothing; it is a mistake, not an empty root.
-        if os.path.lexists(self._root) and not os.path.isdir(self._root):
+        # A root that is a file, or lies below one, answers as if there were nothing: a mistake, not an empty root.
+        try:
+            is_directory = stat.S_ISDIR(os.stat(self._root).st_mode)
+        except FileNotFoundError:
+            is_directory = not os.path.islink(self._root)
+        except OSError as error:
+            raise self._explained(verb, path, error) from error
+        if not is_directory:
             raise StorageError(f"cannot {verb} {path!r} in {self.location}: the root is not a directory")
 
     def _explained(self, verb: str, path: str, error: OSError) -> StorageError:

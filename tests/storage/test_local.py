@@ -319,3 +319,11 @@ def fails(number):
         raise OSError(number, os.strerror(number))
 
     return call
+
+
+def test_a_root_below_a_file_is_a_mistake_and_not_empty(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    storage = LocalStorage(tmp_path / "file" / "root")
+    for question in (lambda: storage.list(""), lambda: storage.list_directories(""), lambda: storage.get("a")):
+        with pytest.raises(StorageError, match="Not a directory"):
+            question()
