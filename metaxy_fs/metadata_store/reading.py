@@ -58,7 +58,7 @@ def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
     scan = first_scan(store, query, fallback=fallback)
     if scan is None:
         raise not_found(key, partition=partition, store=store, fallback=fallback)
-    _refuse_unknown(named, scan, key)
+    refuse_unknown(named, scan, key)
     rows = latest(scan, id_columns=id_columns or scan.id_columns) if read.latest_only else scan.rows
     rows = rows if read.filters is None else rows.filter(read.filters)
     return rows if read.columns is None else rows.select(map(column, read.columns))
@@ -88,6 +88,15 @@ def has_commit(store: Backend, feature: Declared | FeatureKey, *, fallback: bool
     return any(candidate.has_version(key, partition) for candidate in stores)
 
 
+def refuse_unknown(named: set[str], scan: Scan, key: FeatureKey) -> None:
+    """Refuse a read that names a column which the feature does not have."""
+    unknown = sorted(named.difference(scan.rows.collect_schema()))
+    if unknown:
+        raise MetadataSchemaError(
+            f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {list(scan.columns)}."
+        )
+
+
 def _subject(feature: Declared | FeatureKey, *, all_versions: bool) -> tuple[FeatureKey, str | None]:
     """Return whose rows are meant, and in which partition: in all where the declaration is unknown."""
     if isinstance(feature, FeatureKey):
@@ -110,14 +119,6 @@ def _enough(read: Read, named: set[str], id_columns: Sequence[str] | None) -> fr
     """Return the columns that the answer is made from, None where it may be any."""
     is_open = read.columns is None or (read.latest_only and id_columns is None)
     return None if is_open or (read.filters is not None and _selects(read.filters)) else frozenset(named)
-
-
-def _refuse_unknown(named: set[str], scan: Scan, key: FeatureKey) -> None:
-    unknown = sorted(named.difference(scan.rows.collect_schema()))
-    if unknown:
-        raise MetadataSchemaError(
-            f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {list(scan.columns)}."
-        )
 
 
 def _prune(read: Read, id_columns: Sequence[str] | None) -> pl.Expr | None:

@@ -17,9 +17,16 @@ from metaxy_fs.metadata_store.frames import (
     show_samples,
     to_frame,
 )
-from metaxy_fs.metadata_store.reading import Read, first_scan, latest, scan_chain
+from metaxy_fs.metadata_store.reading import Read, first_scan, latest, refuse_unknown, scan_chain
 from metaxy_fs.spec import FeatureKey, FeatureSpec
-from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, RESERVED_PREFIX, STORED_DATA_VERSION
+from metaxy_fs.versioning.columns import (
+    CHANGED_CONTAINERS,
+    DATA_VERSION,
+    PARTITION,
+    REDO,
+    RESERVED_PREFIX,
+    STORED_DATA_VERSION,
+)
 from metaxy_fs.versioning.increment import Increment, compare, nothing_stored
 from metaxy_fs.versioning.rows import beside_upstream, data_versions, is_missing, upstream_versions
 
@@ -37,17 +44,38 @@ def calculate(store: Backend, feature: Declared, sample_df: FrameLike, *, fallba
     return _with_versions(feature, samples, _upstream_versions(store, feature, fallback=fallback))
 
 
-def increment(store: Backend, feature: Declared, samples: FrameLike | None) -> Increment:
+def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None) -> Increment:
     """Return what separates the samples of a feature from what the chain holds of them."""
     expected = _expected(store, feature, samples)
     ids = feature.spec.id_columns
-    query = Query(key=feature.key, partition=None, columns=frozenset((*ids, DATA_VERSION)), mark_partition=True)
+    query = Query(key=feature.key, partition=None, columns=_compared_columns(ids, stale_if), mark_partition=True)
     scan = _first_current(store, feature, query) or first_scan(store, query, fallback=True)
     if scan is None:
         return nothing_stored(expected, id_columns=ids)
     _require_id_columns(scan, feature.spec)
-    aligned, (stored,) = _same_id_types(expected, [latest(scan, id_columns=ids).collect()], feature.spec)
+    aligned, (stored,) = _same_id_types(expected, [_latest_stored(scan, feature, stale_if)], feature.spec)
     return compare(aligned, stored, id_columns=ids, current=feature.definition, definitions=scan.definitions)
+
+
+def _compared_columns(id_columns: Sequence[str], stale_if: pl.Expr | None) -> frozenset[str]:
+    """Return the stored columns that an increment looks at."""
+    if stale_if is None:
+        return frozenset((*id_columns, DATA_VERSION))
+    if not isinstance(stale_if, pl.Expr) or stale_if.meta.has_multiple_outputs():
+        raise TypeError(
+            f"stale_if takes a Polars expression that names its columns, such as pl.col('status') == 'failed', got "
+            f"{stale_if!r}."
+        )
+    return frozenset((*id_columns, DATA_VERSION, *stale_if.meta.root_names()))
+
+
+def _latest_stored(scan: Scan, feature: Declared, stale_if: pl.Expr | None) -> pl.DataFrame:
+    """Return the latest stored row of each sample, and whether the caller wants it computed again."""
+    if stale_if is not None:
+        refuse_unknown(set(stale_if.meta.root_names()), scan, feature.key)
+    rows = latest(scan, id_columns=feature.spec.id_columns)
+    asked = pl.lit(value=False) if stale_if is None else stale_if.fill_null(value=False)
+    return rows.select(*feature.spec.id_columns, DATA_VERSION, PARTITION, asked.alias(REDO)).collect()
 
 
 def _first_current(store: Backend, feature: Declared, query: Query) -> Scan | None:

@@ -14,5 +14,8 @@ CHANGED_CONTAINERS: Final = "changed_containers"
 RESERVED_PREFIX: Final = "_metaxy_"
 """Columns of the library's own bookkeeping begin with this."""
 
+REDO: Final = "_metaxy_redo"
+"""Whether a stored row is to be computed again whatever its version, where an increment was told when."""
+
 PARTITION: Final = "_metaxy_partition"
 """The partition that a row was read from, where a scan is asked to say so."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, PARTITION, STORED_DATA_VERSION
+from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, PARTITION, REDO, STORED_DATA_VERSION
 from metaxy_fs.versioning.definition import DefinitionVersion
 
 
@@ -16,8 +16,9 @@ class Increment:
     Attributes:
         new: Samples that are not stored: the id columns (and, where samples were given, their other columns),
             `data_version`.
-        stale: Samples that are stored under another version: the columns of `new`, then `stored_data_version` (struct
-            of texts) and `changed_containers` (list of texts, the names of the containers that differ).
+        stale: Samples that are stored under another version, or that were asked to be computed again: the columns of
+            `new`, then `stored_data_version` (struct of texts) and `changed_containers` (list of texts, the names of
+            the containers that differ; empty where none does and the caller asked).
         orphaned: Stored samples that there are no longer: the id columns, `stored_data_version`.
 
     `new` and `stale` are in the order of the samples, `orphaned` in commit order.
@@ -35,6 +36,19 @@ class Increment:
     def __bool__(self) -> bool:
         """Whether there is anything to compute."""
         return bool(self.new.height or self.stale.height)
+
+    def lazy(self) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame]:
+        """Return `new`, `stale` and `orphaned` as lazy frames."""
+        return self.new.lazy(), self.stale.lazy(), self.orphaned.lazy()
+
+    def _repr_html_(self) -> str:
+        """Show the counts and the first samples of each kind in a notebook."""
+        kinds = {"new": self.new, "stale": self.stale, "orphaned": self.orphaned}
+        parts = [
+            f"<details><summary>{name}: {kind.height}</summary>{kind.head()._repr_html_()}</details>"
+            for name, kind in kinds.items()
+        ]
+        return "<div><b>Increment</b>" + "".join(parts) + "</div>"
 
     def __repr__(self) -> str:
         return f"Increment(new={self.new.height}, stale={self.stale.height}, orphaned={self.orphaned.height})"
@@ -58,22 +72,23 @@ def compare(
 
     Args:
         expected: One row a sample: id columns, `data_version`, and any other columns.
-        stored: One row a sample: id columns, `data_version`, and the partition that the row was read from.
+        stored: One row a sample: id columns, `data_version`, the partition that the row was read from, and whether it
+            is to be computed again in any case.
         id_columns: What names a sample, of the same types on both sides.
         current: The version of the feature's definition now.
         definitions: Those that the stored rows were written under.
     """
     ids = list(id_columns)
-    held = stored.select(*ids, PARTITION, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION))
+    held = stored.select(*ids, PARTITION, REDO, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION))
     joined = _beside_stored(expected, held, ids)
     changes = _changes(joined.schema, current=current, definitions=definitions)
     is_stored = pl.col(PARTITION).is_not_null()
-    stale = joined.filter(is_stored & pl.any_horizontal(changes.values()))
+    stale = joined.filter(is_stored & pl.any_horizontal(REDO, *changes.values()))
     names = pl.concat_list(pl.when(changed).then(pl.lit(name)) for name, changed in changes.items()).list.drop_nulls()
     return Increment(
-        new=joined.filter(~is_stored).drop(PARTITION, STORED_DATA_VERSION),
-        stale=stale.with_columns(names.alias(CHANGED_CONTAINERS)).drop(PARTITION),
-        orphaned=_orphaned(held, expected, ids).drop(PARTITION),
+        new=joined.filter(~is_stored).drop(PARTITION, REDO, STORED_DATA_VERSION),
+        stale=stale.with_columns(names.alias(CHANGED_CONTAINERS)).drop(PARTITION, REDO),
+        orphaned=_orphaned(held, expected, ids).drop(PARTITION, REDO),
     )
 
 
