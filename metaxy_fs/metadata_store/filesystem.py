@@ -17,6 +17,7 @@ from metaxy_fs.log.view import View
 from metaxy_fs.metadata_store.backend import Append, Query, Scan
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.spec import FeatureKey
+from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.open import open_storage
 from metaxy_fs.versioning.columns import PARTITION
 from metaxy_fs.versioning.definition import DefinitionVersion
@@ -54,8 +55,19 @@ class FilesystemMetadataStore(MetadataStore):
         filesystem: "AbstractFileSystem | None" = None,
     ) -> None:
         super().__init__(fallback_stores=fallback_stores)
-        self._storage = open_storage(root, storage_options=storage_options, filesystem=filesystem)
-        self._log = Log(self._storage, clock=shared_clock(self._storage.location))
+        self._use(open_storage(root, storage_options=storage_options, filesystem=filesystem))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep where the rows are: another process learns for itself what it has seen of them."""
+        return {"storage": self._storage, "fallback_stores": self.fallback_stores}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__init__(fallback_stores=state["fallback_stores"])
+        self._use(state["storage"])
+
+    def _use(self, storage: Storage) -> None:
+        self._storage = storage
+        self._log = Log(storage, clock=shared_clock(storage.location))
 
     @property
     def location(self) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import polars as pl
 
@@ -137,7 +137,8 @@ def _remember(store: Backend, query: Query, scan: Scan) -> None:
 def _one_predicate(filters: pl.Expr | Iterable[pl.Expr] | None) -> pl.Expr | None:
     if filters is None:
         return None
-    predicates = [filters] if isinstance(filters, pl.Expr) or not isinstance(filters, Iterable) else list(filters)
+    several = isinstance(filters, Iterable) and not isinstance(filters, pl.Expr | str)
+    predicates: list[Any] = list(filters) if several else [filters]  # type: ignore[arg-type]  # an expression is one
     for predicate in predicates:
         if not isinstance(predicate, pl.Expr):
             raise TypeError(f"filters takes Polars expressions such as pl.col('sample_id') > 1, got {predicate!r}.")

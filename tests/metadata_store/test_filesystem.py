@@ -1,0 +1,55 @@
+"""What of a store of files is its own, whatever the rows?"""
+
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, InMemoryMetadataStore
+
+with FeatureGraph().use():
+
+    class Video(Feature, spec=FeatureSpec(key=FeatureKey(["video"]))):
+        """Declared where processes that are spawned find it."""
+
+
+def frame(*ids: int) -> pl.DataFrame:
+    versions = pl.struct(pl.lit("v").alias("default")).alias("data_version")
+    return pl.DataFrame({"sample_id": list(ids)}).with_columns(versions)
+
+
+def write_one(store: FilesystemMetadataStore, number: int) -> int:
+    store.write_metadata(Video, frame(number))
+    return store.read_metadata(Video, filters=pl.col("sample_id") == number).height
+
+
+def test_a_pickled_store_is_the_same_chain(tmp_path: Path) -> None:
+    production = FilesystemMetadataStore(tmp_path / "production")
+    production.write_metadata(Video, frame(1))
+    store = FilesystemMetadataStore(tmp_path / "dev", fallback_stores=[production])
+    store.read_metadata(Video)
+    again = pickle.loads(pickle.dumps(store))  # noqa: S301  # the bytes are this test's own
+    assert repr(again) == repr(store)
+    assert again.read_metadata(Video).height == 1
+
+
+def test_a_store_is_handed_to_worker_processes(tmp_path: Path) -> None:
+    store = FilesystemMetadataStore(tmp_path)
+    store.write_metadata(Video, frame(0))
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(write_one, [store] * 4, range(1, 5))) == [1] * 4
+    assert sorted(store.read_metadata(Video)["sample_id"]) == [0, 1, 2, 3, 4]
+
+
+def test_a_text_is_no_filter(tmp_path: Path) -> None:
+    store = FilesystemMetadataStore(tmp_path)
+    with pytest.raises(TypeError, match="got 'sample_id > 1'"):
+        store.read_metadata(Video, filters="sample_id > 1")  # type: ignore[arg-type]
+
+
+def test_a_store_in_memory_is_not_copied_to_other_processes() -> None:
+    with pytest.raises(TypeError, match="pickle"):
+        pickle.dumps(InMemoryMetadataStore())
