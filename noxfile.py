@@ -4,6 +4,8 @@
 Python 3.11 and pip are enough.
 """
 
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2026.10"
@@ -58,6 +60,18 @@ def floors(session: nox.Session) -> None:
     bounded = [*PYPROJECT["project"]["dependencies"], *extras["s3"], *extras["gcs"]]
     install(session, "tests", *(bound.replace(">=", "==") for bound in bounded), extras="all,testing")
     run_suite(session)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure the package beside its peers, which get an environment of their own; `-- --smoke` takes seconds."""
+    install(session, "tests", extras="all")
+    peers = Path(session.create_tmp(), "peers")
+    python = str(peers / "bin" / "python")
+    if not peers.exists():
+        session.run("python", "-m", "venv", str(peers))
+    session.run(python, "-m", "pip", "install", "--quiet", *group("bench"), external=True)
+    session.run("python", "-m", "tests.benchmarks", "--peers", python, *session.posargs)
 
 
 def install(session: nox.Session, name: str, *requirements: str, extras: str = "") -> None:

@@ -20,6 +20,7 @@ from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
 from metaxy_fs.metadata_store.open import open_store
+from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "CommitStateUnknownError",
     "CorruptObjectError",
     "DependencyError",
+    "Explanation",
     "FeatureNotFoundError",
     "FilesystemMetadataStore",
     "InMemoryMetadataStore",

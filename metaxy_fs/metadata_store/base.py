@@ -1,17 +1,20 @@
 """What can users ask of a store, wherever it keeps its rows?"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import polars as pl
 
 from metaxy_fs.metadata_store.backend import Append, Backend
 from metaxy_fs.metadata_store.chain import chain
+from metaxy_fs.metadata_store.explaining import explain
 from metaxy_fs.metadata_store.features import FeatureLike, find_declaration, require_declaration
 from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_write
+from metaxy_fs.metadata_store.impact import impact
 from metaxy_fs.metadata_store.reading import Read, has_commit, scan_chain
 from metaxy_fs.metadata_store.updates import calculate, increment, read_upstream
 from metaxy_fs.spec import FeatureKey
+from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment
 
 
@@ -205,3 +208,50 @@ class MetadataStore(Backend):
             MetadataSchemaError: The samples do not fit the feature, or `stale_if` names a column that is not stored.
         """
         return increment(self, require_declaration(feature), samples, stale_if=stale_if)
+
+    def explain(self, feature: FeatureLike, sample_id: object) -> Explanation:
+        """Return why a sample of a feature has its data version, and why it is stale.
+
+        Compares what `resolve_update` does, for this sample alone, in the feature and in all that it is made from, and
+        follows what differs to the code version, the given version or the missing row that it comes from. Only files
+        that may hold the sample are read; all stores of the chain are asked for the rows that it has had. Nothing is
+        written.
+
+        Args:
+            feature: A Feature class, or a key that the active graph holds.
+            sample_id: The id of the sample; where several columns name it, a tuple in the order of `id_columns`, or a
+                mapping of column to value.
+
+        Returns:
+            The tree of containers, stored against expected. It prints as text, shows itself as a picture in a
+            notebook, and has `to_text`, `to_mermaid` and `to_svg`.
+
+        Raises:
+            FeatureNotFoundError: The feature is a root feature, and no store of the chain has a row of the sample.
+            DependencyError: Neither the feature nor any that it is made from has a row of the sample.
+            MetadataSchemaError: The id does not fit the id columns.
+            StorageError: A store of the chain could not be asked.
+        """
+        return explain(self, require_declaration(feature), sample_id)
+
+    def what_if(self, feature: FeatureLike, *, code_versions: Mapping[str, int | str]) -> pl.DataFrame:
+        """Return which stored samples a change of code versions would make stale, down the graph. Nothing is changed.
+
+        Counts what the definitions tell: a sample is counted if its latest stored row was written under another
+        definition of some container than it would then have. Ids are read at most, and no versions.
+
+        Args:
+            feature: The feature whose code would change: a Feature class, or a key that the active graph holds.
+            code_versions: The new code version of each container that would change, by its name.
+
+        Returns:
+            One row for each feature that would be affected, upstream first: `feature` (text, the key's string),
+            `containers` (list of texts, those whose definition would change), `stale` (the stored samples that would
+            have to be computed again), `samples` (all that are stored).
+
+        Raises:
+            SpecError: The feature has no such container, or the code version is none.
+            MetadataSchemaError: The rows of an affected feature have other id columns than its declaration.
+            StorageError: A store could not be asked.
+        """
+        return impact(self, require_declaration(feature), code_versions)

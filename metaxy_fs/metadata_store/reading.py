@@ -14,7 +14,7 @@ from metaxy_fs.log.schema import column
 from metaxy_fs.metadata_store.backend import Backend, Query, Scan
 from metaxy_fs.metadata_store.chain import chain, not_found
 from metaxy_fs.metadata_store.features import Declared
-from metaxy_fs.spec import FeatureKey
+from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.latest import latest_rows
 
 
@@ -77,6 +77,29 @@ def first_scan(store: Backend, query: Query, *, fallback: bool) -> Scan | None:
             _remember(candidate, query, scan)
             return scan
     return None
+
+
+def compared_scan(store: Backend, feature: Declared, query: Query) -> Scan | None:
+    """Return what an increment compares with: the rows of the store that reads of the current data version come from.
+
+    A nearer store that holds other versions alone does not hide it. Where no store holds the current data version, it
+    is the first that holds any; None if none does.
+    """
+    current = feature.definition.partition
+    holders = (candidate for candidate in chain(store, fallback=True) if candidate.has_version(feature.key, current))
+    holder = next(holders, None)
+    return first_scan(store, query, fallback=True) if holder is None else holder.scan_rows(query)
+
+
+def require_id_columns(scan: Scan, spec: FeatureSpec) -> None:
+    """Refuse stored rows that were written when other columns named the samples."""
+    for name in spec.id_columns:
+        if name not in scan.columns:
+            raise MetadataSchemaError(
+                f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but no stored row has a column "
+                f"'{name}'; "
+                f"they are named by {list(scan.id_columns)}. Give a feature with other id columns another key."
+            )
 
 
 def has_commit(store: Backend, feature: Declared | FeatureKey, *, fallback: bool) -> bool:

@@ -7,7 +7,6 @@ import polars as pl
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
 from metaxy_fs.log.widening import widen
 from metaxy_fs.metadata_store.backend import Backend, Query, Scan
-from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import (
     FrameLike,
@@ -17,7 +16,14 @@ from metaxy_fs.metadata_store.frames import (
     show_samples,
     to_frame,
 )
-from metaxy_fs.metadata_store.reading import Read, first_scan, latest, refuse_unknown, scan_chain
+from metaxy_fs.metadata_store.reading import (
+    Read,
+    compared_scan,
+    latest,
+    refuse_unknown,
+    require_id_columns,
+    scan_chain,
+)
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import (
     CHANGED_CONTAINERS,
@@ -49,10 +55,10 @@ def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, s
     expected = _expected(store, feature, samples)
     ids = feature.spec.id_columns
     query = Query(key=feature.key, partition=None, columns=_compared_columns(ids, stale_if), mark_partition=True)
-    scan = _first_current(store, feature, query) or first_scan(store, query, fallback=True)
+    scan = compared_scan(store, feature, query)
     if scan is None:
         return nothing_stored(expected, id_columns=ids)
-    _require_id_columns(scan, feature.spec)
+    require_id_columns(scan, feature.spec)
     aligned, (stored,) = _same_id_types(expected, [_latest_stored(scan, feature, stale_if)], feature.spec)
     return compare(aligned, stored, id_columns=ids, current=feature.definition, definitions=scan.definitions)
 
@@ -76,17 +82,6 @@ def _latest_stored(scan: Scan, feature: Declared, stale_if: pl.Expr | None) -> p
     rows = latest(scan, id_columns=feature.spec.id_columns)
     asked = pl.lit(value=False) if stale_if is None else stale_if.fill_null(value=False)
     return rows.select(*feature.spec.id_columns, DATA_VERSION, PARTITION, asked.alias(REDO)).collect()
-
-
-def _first_current(store: Backend, feature: Declared, query: Query) -> Scan | None:
-    """Return the rows of the store that reads of the current data version come from.
-
-    A nearer store that holds other versions alone does not hide it.
-    """
-    current = feature.definition.partition
-    holders = (candidate for candidate in chain(store, fallback=True) if candidate.has_version(feature.key, current))
-    holder = next(holders, None)
-    return None if holder is None else holder.scan_rows(query)
 
 
 def _expected(store: Backend, feature: Declared, samples: FrameLike | None) -> pl.DataFrame:
@@ -121,17 +116,6 @@ def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.Da
                 "keeps for itself; rename it."
             )
     return samples
-
-
-def _require_id_columns(scan: Scan, spec: FeatureSpec) -> None:
-    """Refuse stored rows that were written when other columns named the samples."""
-    for column in spec.id_columns:
-        if column not in scan.columns:
-            raise MetadataSchemaError(
-                f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but no stored row has a column "
-                f"'{column}'; "
-                f"they are named by {list(scan.id_columns)}. Give a feature with other id columns another key."
-            )
 
 
 def _require_upstream(spec: FeatureSpec) -> None:

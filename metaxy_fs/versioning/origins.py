@@ -1,0 +1,101 @@
+"""From what was a stored version made?
+
+Theory of operation. A version is a digest, so it does not say what it was made from. But nothing is ever deleted: the
+upstream rows that it was made from are most often still there. So the texts that could have been hashed are put
+together from all that the upstream containers have been, and the one whose digest is the version is the proof. It
+works alike for the versions of rows and for those of definitions.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+
+from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.versioning.explanation import ContainerRef
+
+Versions = Mapping[str, str]
+"""A version for each container, by name."""
+
+_MAX_CANDIDATES = 50_000
+"""How many texts are hashed for one version: a tenth of a second."""
+
+_GUESSED_CODE_VERSIONS = range(100)
+"""What an earlier code version may have been, where it is a number."""
+
+
+def declared(graph: FeatureGraph, ref: ContainerRef) -> ContainerSpec:
+    """Return the declaration of a container that the graph holds."""
+    containers = graph.specs[ref.feature].containers
+    return next(container for container in containers if str(container.key) == ref.container)
+
+
+def made_from(graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec) -> tuple[ContainerRef, ...]:
+    """Return what a container is made from, in the order in which it is hashed."""
+    pairs = graph.upstream_containers(spec, container)
+    return tuple(ContainerRef(upstream.key, str(above.key)) for upstream, above in pairs)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a digest was proved to be made from: a code version, and a digest or given version for each part."""
+
+    code_version: int | str
+    parts: Mapping[ContainerRef, str]
+
+
+class Digests:
+    """Digests of one kind: versions of rows, or of definitions.
+
+    Attributes:
+        present: What downstream containers would be made from now.
+        past: All that they may have been made from, by feature.
+    """
+
+    def __init__(self, graph: FeatureGraph, *, name_feature: bool) -> None:
+        self.present: dict[ContainerRef, str] = {}
+        self.past: dict[FeatureKey, list[Versions]] = {}
+        self._graph = graph
+        self._name_feature = name_feature
+        self._found: dict[tuple[ContainerRef, str], Origin | None] = {}
+
+    def origin(self, ref: ContainerRef, digest: str) -> Origin | None:
+        """Return what the digest of a container was made from, None if it is made from nothing that is known."""
+        if (ref, digest) not in self._found:
+            self._found[ref, digest] = self._search(ref, digest)
+        return self._found[ref, digest]
+
+    def changed(self, origin: Origin) -> dict[ContainerRef, str]:
+        """Return those parts of an origin that are not the present ones."""
+        return {ref: digest for ref, digest in origin.parts.items() if self.present.get(ref) != digest}
+
+    def _search(self, ref: ContainerRef, digest: str) -> Origin | None:
+        spec = self._graph.specs[ref.feature]
+        container = declared(self._graph, ref)
+        head = str(ref) if self._name_feature else ref.container
+        for code_version, parts in islice(self._candidates(spec, container), _MAX_CANDIDATES):
+            text = "|".join((f"{head}|{code_version}", *(f"{above}|{part}" for above, part in parts.items())))
+            if hashlib.sha256(text.encode()).hexdigest() == digest:
+                return Origin(code_version, parts)
+        return None
+
+    def _candidates(
+        self, spec: FeatureSpec, container: ContainerSpec
+    ) -> Iterator[tuple[int | str, dict[ContainerRef, str]]]:
+        """Yield what the container may have been made from: by its present code first, and from late rows first."""
+        refs = made_from(self._graph, spec, container)
+        choices = [self._choices(feature, refs) for feature in dict.fromkeys(ref.feature for ref in refs)]
+        yield from ((container.code_version, _merged(choice)) for choice in product(*choices))
+        for choice in product(*choices):
+            yield from ((code_version, _merged(choice)) for code_version in _GUESSED_CODE_VERSIONS)
+
+    def _choices(self, feature: FeatureKey, refs: Sequence[ContainerRef]) -> list[dict[ContainerRef, str]]:
+        """Return the different texts that the needed containers of one upstream feature have had together."""
+        needed = [ref for ref in refs if ref.feature == feature]
+        complete = [row for row in self.past[feature] if all(ref.container in row for ref in needed)]
+        tuples = dict.fromkeys(tuple(row[ref.container] for ref in needed) for row in complete)
+        return [dict(zip(needed, texts, strict=True)) for texts in tuples]
+
+
+def _merged(choice: Sequence[Mapping[ContainerRef, str]]) -> dict[ContainerRef, str]:
+    return {ref: text for part in choice for ref, text in part.items()}

@@ -1,0 +1,74 @@
+"""Do explanations follow from any history of writes and changes of the declaration as a model of dicts says?"""
+
+import pytest
+from hypothesis.stateful import invariant, precondition, run_state_machine_as_test
+
+from metaxy_fs.spec import FeatureKey
+from tests.versioning.test_increment_model import A, D, E, Increments, IncrementsOnFiles, scaled
+
+UPSTREAM = {A: [A], D: [A, D], E: [A, D, E]}
+NOT_CHANGED = {"same", "upstream stale", "upstream missing"}
+
+
+class Explanations(Increments):
+    """The histories of the increments' model, with the explanation of every sample in place of the increment."""
+
+    @precondition(lambda self: hasattr(self, "store"))
+    @invariant()
+    def increments_agree(self):
+        for feature in (A, D, E):
+            for sample in range(5):
+                if any(sample in self.latest[above] for above in UPSTREAM[feature]):
+                    self.compare_explanation(feature, sample)
+                else:
+                    with self.graph.use(), pytest.raises(LookupError, match=str(sample)):
+                        self.store.explain(FeatureKey(feature), sample)
+
+    def compare_explanation(self, feature, sample):
+        with self.graph.use():
+            explanation = self.store.explain(FeatureKey(feature), sample)
+        declared = {name: node for name, node in explanation.containers.items() if node.code_version is not None}
+        assert {name: node.code_version for name, node in declared.items()} == self.codes[feature]
+        expected = self.expected_of(feature, sample)
+        if feature != A:
+            assert {name: node.expected for name, node in declared.items()} == expected
+        changed = [name for name, node in explanation.containers.items() if node.difference not in NOT_CHANGED]
+        new, stale, _ = self.difference(feature, {sample: expected})
+        assert explanation.status in self.possible_statuses(sample in new, sample in stale)
+        if sample not in new:
+            assert self.in_order(feature, changed) == stale.get(sample, [])
+        assert bool(explanation.causes) is (explanation.status != "up to date")
+        assert set(explanation.causes) <= set(explanation.nodes)
+        assert explanation.to_text().splitlines()[0].startswith(f"{feature[0]} of sample_id={sample} is ")
+
+    def expected_of(self, feature, sample):
+        """What the upstream rows make it; of a root, and where one is missing, nothing that could differ."""
+        if feature == A:
+            return self.latest[A].get(sample, ({}, {}))[0]
+        if self.is_computable(feature, [sample]):
+            return self.expected(feature, [sample])[sample]
+        return dict.fromkeys(self.codes[feature])
+
+    def difference(self, feature, expected):
+        """A version that cannot be told differs from none."""
+        known = {i: {k: v for k, v in versions.items() if v is not None} for i, versions in expected.items()}
+        return super().difference(feature, known)
+
+    def possible_statuses(self, is_new, is_stale):
+        if is_new:
+            return {"new"}
+        return {"stale"} if is_stale else {"up to date", "waiting"}
+
+
+class ExplanationsOnFiles(Explanations):
+    """The same on files, which are pruned by id."""
+
+    new_store = IncrementsOnFiles.new_store
+
+
+def test_explanations_agree_with_the_model():
+    run_state_machine_as_test(Explanations, settings=scaled(0.08))
+
+
+def test_explanations_agree_with_the_model_on_files():
+    run_state_machine_as_test(ExplanationsOnFiles, settings=scaled(0.02))
