@@ -59,7 +59,7 @@ def _count(store: Backend, feature: Declared, changed: list[str]) -> tuple[int, 
     if scan is None:
         return 0, 0
     require_id_columns(scan, feature.spec)
-    counted = latest(scan, id_columns=ids).group_by(PARTITION).len().collect()
+    counted = latest(scan.rows, scan, id_columns=ids).group_by(PARTITION).len().collect()
     expected = feature.definition.containers
     elsewhere = [d.partition for d in scan.definitions if any(d.containers.get(c) != expected[c] for c in changed)]
     return _total(counted.filter(pl.col(PARTITION).is_in(elsewhere))), _total(counted)

@@ -59,14 +59,18 @@ def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
     if scan is None:
         raise not_found(key, partition=partition, store=store, fallback=fallback)
     refuse_unknown(named, scan, key)
-    rows = latest(scan, id_columns=id_columns or scan.id_columns) if read.latest_only else scan.rows
+    rows = scan.rows
+    if read.latest_only:
+        # A test of ids alone commutes with the choice of the latest row, and Polars can push it down to row groups.
+        rows = rows if query.prune is None else rows.filter(query.prune)
+        rows = latest(rows, scan, id_columns=id_columns or scan.id_columns)
     rows = rows if read.filters is None else rows.filter(read.filters)
     return rows if read.columns is None else rows.select(map(column, read.columns))
 
 
-def latest(scan: Scan, *, id_columns: Sequence[str]) -> pl.LazyFrame:
-    """Return the latest row of each sample of a scan."""
-    return latest_rows(scan.rows, id_columns=id_columns) if scan.may_repeat else scan.rows
+def latest(rows: pl.LazyFrame, scan: Scan, *, id_columns: Sequence[str]) -> pl.LazyFrame:
+    """Return the latest row of each sample among rows of a scan."""
+    return latest_rows(rows, id_columns=id_columns) if scan.may_repeat else rows
 
 
 def first_scan(store: Backend, query: Query, *, fallback: bool) -> Scan | None:

@@ -79,7 +79,7 @@ def _latest_stored(scan: Scan, feature: Declared, stale_if: pl.Expr | None) -> p
     """Return the latest stored row of each sample, and whether the caller wants it computed again."""
     if stale_if is not None:
         refuse_unknown(set(stale_if.meta.root_names()), scan, feature.key)
-    rows = latest(scan, id_columns=feature.spec.id_columns)
+    rows = latest(scan.rows, scan, id_columns=feature.spec.id_columns)
     asked = pl.lit(value=False) if stale_if is None else stale_if.fill_null(value=False)
     return rows.select(*feature.spec.id_columns, DATA_VERSION, PARTITION, asked.alias(REDO)).collect()
 

@@ -1,0 +1,1 @@
+"""How fast is the library, beside others and beside the least that its work could take?"""

@@ -1,0 +1,146 @@
+"""What does metaxy_fs do when it is measured?"""
+
+import time
+from typing import Any
+
+import polars as pl
+
+from metaxy_fs import (
+    ContainerKey,
+    ContainerSpec,
+    Feature,
+    FeatureDep,
+    FeatureGraph,
+    FeatureKey,
+    FeatureSpec,
+    FilesystemMetadataStore,
+)
+from tests.benchmarks.clocks import empty_directory, time_appends
+from tests.benchmarks.data import ID, Graph, leaf_containers, rewritten, root_containers, root_rows
+
+VERSION = "data_version"
+COMMITS = 20
+
+
+def seed(*, root: str, graph: Graph, rows: int) -> dict[str, Any]:
+    """Write every root feature in one commit, sorted."""
+    roots, _ = declare(graph)
+    store = FilesystemMetadataStore(root)
+    for name, feature in roots.items():
+        store.write_metadata(feature, root_rows(graph, name, rows=rows, version_column=VERSION))
+    return {}
+
+
+def seed_shuffled(*, root: str, graph: Graph, rows: int) -> dict[str, Any]:
+    """Write every root feature in commits of random samples."""
+    roots, _ = declare(graph)
+    store = FilesystemMetadataStore(root)
+    for name, feature in roots.items():
+        frame = root_rows(graph, name, rows=rows, version_column=VERSION).sample(fraction=1, shuffle=True, seed=1)
+        for part in frame.iter_slices(-(-rows // COMMITS)):
+            store.write_metadata(feature, part)
+    return {}
+
+
+def make_stale(*, root: str, graph: Graph, rows: int) -> dict[str, Any]:
+    """Write the leaf, then rewrite a tenth of the first root feature."""
+    roots, leaf = declare(graph)
+    store = FilesystemMetadataStore(root)
+    store.write_metadata(leaf, store.resolve_update(leaf).new)
+    frame = root_rows(graph, "root_0", rows=rows, version_column=VERSION)
+    store.write_metadata(roots["root_0"], rewritten(frame, version_column=VERSION))
+    return {}
+
+
+def resolve(*, root: str, graph: Graph) -> dict[str, Any]:
+    """Find what has to be computed."""
+    _, leaf = declare(graph)
+    start = time.perf_counter()
+    increment = FilesystemMetadataStore(root).resolve_update(leaf)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "new": increment.new.height, "stale": increment.stale.height}
+
+
+def cycle(*, root: str, graph: Graph, rows: int, shuffled: bool) -> dict[str, Any]:
+    """Read upstream, calculate the leaf's versions and write them."""
+    _, leaf = declare(graph)
+    samples = pl.select(pl.int_range(rows, dtype=pl.Int64).alias(ID))
+    if shuffled:
+        samples = samples.sample(fraction=1, shuffle=True, seed=2)
+    start = time.perf_counter()
+    result = FilesystemMetadataStore(root).calculate_and_write_data_versions(leaf, samples)
+    seconds = time.perf_counter() - start
+    first = result.filter(pl.col(ID) == 0).get_column(VERSION)[0]
+    return {"seconds": seconds, "rows": result.height, "version": first[leaf_containers(graph)[0]]}
+
+
+def seed_history(*, root: str, rows: int) -> dict[str, Any]:
+    """Write a root feature in commits of consecutive ids, then a random tenth of it again."""
+    feature = declare("simple")[0]["root_0"]
+    store = FilesystemMetadataStore(root)
+    frame = root_rows("simple", "root_0", rows=rows, version_column=VERSION)
+    for part in [*frame.iter_slices(-(-rows // COMMITS)), rewritten(frame, version_column=VERSION)]:
+        store.write_metadata(feature, part)
+    return {}
+
+
+def read_history(*, root: str, latest_only: bool) -> dict[str, Any]:
+    """Read the rows of a history: all of them, or the latest of each sample."""
+    feature = declare("simple")[0]["root_0"]
+    start = time.perf_counter()
+    FilesystemMetadataStore(root).read_metadata(feature, latest_only=latest_only)
+    return {"seconds": time.perf_counter() - start}
+
+
+def append(*, root: str, count: int) -> dict[str, float]:
+    """Write small batches to a local root, with fsync as always."""
+    store = FilesystemMetadataStore(empty_directory(root))
+    feature = declare_small()
+    return time_appends(lambda _, frame: store.write_metadata(feature, frame), count=count)
+
+
+def append_remote(*, root: str, count: int, storage_options: dict[str, str]) -> dict[str, float]:
+    """Write small batches to a bucket."""
+    store = FilesystemMetadataStore(root, storage_options=storage_options)
+    feature = declare_small()
+    return time_appends(lambda _, frame: store.write_metadata(feature, frame), count=count)
+
+
+def read(*, root: str, storage_options: dict[str, str] | None = None) -> dict[str, Any]:
+    """Read every row of small batches."""
+    feature = declare_small()
+    start = time.perf_counter()
+    rows = FilesystemMetadataStore(root, storage_options=storage_options).read_metadata(feature)
+    return {"seconds": time.perf_counter() - start, "rows": rows.height}
+
+
+def declare(graph: Graph) -> tuple[dict[str, type[Feature]], type[Feature]]:
+    """Return the root features by name, and the leaf that depends on all their containers."""
+    with FeatureGraph().use():
+        roots = {
+            name: _feature(_spec(name, containers=containers)) for name, containers in root_containers(graph).items()
+        }
+        return roots, _feature(_spec("leaf", containers=leaf_containers(graph), upstream=tuple(roots)))
+
+
+def declare_small() -> type[Feature]:
+    """Return the feature that small batches belong to."""
+    containers = [ContainerSpec(key=ContainerKey([name])) for name in ("frames", "audio")]
+    with FeatureGraph().use():
+        return _feature(FeatureSpec(key=FeatureKey(["small"]), containers=containers))
+
+
+def _spec(name: str, *, containers: list[str], upstream: tuple[str, ...] = ()) -> FeatureSpec:
+    return FeatureSpec(
+        key=FeatureKey(["bench", name]),
+        id_columns=[ID],
+        deps=[FeatureDep(key=FeatureKey(["bench", root])) for root in upstream],
+        containers=[ContainerSpec(key=ContainerKey([container])) for container in containers],
+    )
+
+
+def _feature(declared: FeatureSpec) -> type[Feature]:
+    class Declared(Feature, spec=declared):
+        pass
+
+    return Declared

@@ -1,0 +1,66 @@
+"""What is the least that each piece of work could take, with Polars alone?"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import polars_hash as plh
+
+from tests.benchmarks.clocks import empty_directory, time_appends
+from tests.benchmarks.data import ID, Graph, leaf_containers, root_containers, root_rows
+
+
+def hash_preimages(*, graph: Graph, rows: int) -> dict[str, Any]:
+    """Hash the texts that the leaf's versions are made from, which stand ready in memory."""
+    preimages = _preimages(graph, rows)
+    names = leaf_containers(graph)
+    start = time.perf_counter()
+    hashed = preimages.select(plh.col(name).chash.sha2_256() for name in names)
+    return {"seconds": time.perf_counter() - start, "rows": hashed.height, "version": hashed.item(0, names[0])}
+
+
+def read(*, paths: list[str], storage_options: dict[str, str] | None = None) -> dict[str, Any]:
+    """Read Parquet files."""
+    start = time.perf_counter()
+    rows = pl.read_parquet(paths, storage_options=storage_options)
+    return {"seconds": time.perf_counter() - start, "rows": rows.height}
+
+
+def append(*, root: str, count: int, fsync: bool) -> dict[str, float]:
+    """Write a Parquet file a batch, as small as the library's."""
+    directory = empty_directory(root)
+
+    def write(number: int, frame: pl.DataFrame) -> None:
+        _write(directory / f"{number}.parquet", frame, fsync=fsync)
+
+    return time_appends(write, count=count)
+
+
+def read_files_below(*, root: str) -> dict[str, Any]:
+    """Read every Parquet file below a directory."""
+    return read(paths=sorted(str(path) for path in Path(root).rglob("*.parquet")))
+
+
+def _write(path: Path, frame: pl.DataFrame, *, fsync: bool) -> None:
+    if not fsync:
+        frame.write_parquet(path, compression_level=1)
+        return
+    with path.open("wb") as file:
+        frame.write_parquet(file, compression_level=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _preimages(graph: Graph, rows: int) -> pl.DataFrame:
+    """Return one text column for each container of the leaf."""
+    texts: list[pl.Expr] = []
+    frames = [pl.select(pl.int_range(rows, dtype=pl.Int64).alias(ID))]
+    for root, containers in root_containers(graph).items():
+        versions = root_rows(graph, root, rows=rows, version_column="versions").get_column("versions").struct.unnest()
+        frames.append(versions.rename({name: f"{root}/{name}" for name in containers}))
+        for name in sorted(containers):
+            texts += [pl.lit(f"|bench_{root}/{name}|"), pl.col(f"{root}/{name}")]
+    joined = pl.concat(frames, how="horizontal")
+    return joined.select(pl.concat_str(pl.lit(f"{leaf}|1"), *texts).alias(leaf) for leaf in leaf_containers(graph))

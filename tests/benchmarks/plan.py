@@ -1,0 +1,47 @@
+"""How much is measured?"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The sizes of a run.
+
+    Attributes:
+        resolve_rows: Samples of an increment, ours and the peers'.
+        resolve_rows_alone: Samples of an increment, ours alone.
+        cycle_rows: Samples whose versions are calculated and written, by graph.
+        history_rows: Samples of a history.
+        local_writes: Small writes to a local root.
+        remote_writes: Small writes to a bucket.
+        peer_writes: Small writes to the table formats.
+        repeats: Rounds of everything but imports.
+        import_repeats: Rounds of imports.
+        fresh: Whether every measurement gets a process of its own.
+    """
+
+    resolve_rows: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    resolve_rows_alone: tuple[int, ...] = (10_000_000,)
+    cycle_rows: tuple[tuple[str, int], ...] = (("simple", 1_000_000), ("wide", 1_000_000), ("simple", 10_000_000))
+    history_rows: tuple[int, ...] = (1_000_000, 10_000_000)
+    local_writes: int = 1_000
+    remote_writes: int = 1_000
+    peer_writes: int = 200
+    repeats: int = 3
+    import_repeats: int = 15
+    fresh: bool = True
+
+
+SMOKE = Plan(
+    resolve_rows=(200,),
+    resolve_rows_alone=(),
+    cycle_rows=(("simple", 200), ("wide", 200)),
+    history_rows=(200,),
+    local_writes=10,
+    remote_writes=10,
+    peer_writes=10,
+    repeats=1,
+    import_repeats=1,
+    fresh=False,
+)
+"""Enough to see that every measurement works."""

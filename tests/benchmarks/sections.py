@@ -1,0 +1,172 @@
+"""Which contenders meet on which cases?
+
+Every function here is one section of the suite: it prepares a scratch directory, lets the contenders take turns and
+yields a result a case. Peers take part if their Python is given.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from tests.benchmarks.data import Graph
+from tests.benchmarks.plan import Plan
+from tests.benchmarks.runner import OURS, Job, Result, Runner
+from tests.servers.s3 import S3Server
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a section works with: the sizes, an empty directory, and the Python that has the peers."""
+
+    plan: Plan
+    scratch: Path
+    peers: str | None
+
+    @property
+    def runner(self) -> Runner:
+        """What runs the jobs."""
+        return Runner(repeats=self.plan.repeats, fresh=self.plan.fresh)
+
+
+def resolve(bench: Bench) -> Iterator[Result]:
+    """`resolve_update`, with no leaf stored and with a tenth of it out of date, beside metaxy's."""
+    for rows in (*bench.plan.resolve_rows, *bench.plan.resolve_rows_alone):
+        with_peers = bench.peers is not None and rows in bench.plan.resolve_rows
+        for graph in get_args(Graph):
+            roots = _seed_increments(bench, graph, rows, with_peers=with_peers)
+            for phase in ("new", "stale"):
+                jobs = {OURS: Job("ours:resolve", {"root": str(roots[OURS] / phase), "graph": graph})}
+                for kind in ("duckdb", "delta") if with_peers else ():
+                    arguments = {"root": str(roots[kind] / phase), "kind": kind, "graph": graph}
+                    jobs[f"metaxy {kind}"] = Job("peer_metaxy:resolve", arguments, python=str(bench.peers))
+                case = {"graph": graph, "rows": rows, "phase": phase}
+                yield bench.runner.compare("resolve", case, jobs)
+            for root in roots.values():
+                shutil.rmtree(root)
+
+
+def cycle(bench: Bench) -> Iterator[Result]:
+    """`calculate_and_write_data_versions`, beside hashing the same texts in memory."""
+    for graph, rows in bench.plan.cycle_rows:
+        for shuffled in (False, True):
+            root = bench.scratch / "cycle"
+            arguments = {"root": str(root), "graph": graph, "rows": rows}
+            bench.runner.run(Job("ours:seed_shuffled" if shuffled else "ours:seed", arguments))
+            jobs = {
+                OURS: Job("ours:cycle", {**arguments, "shuffled": shuffled}),
+                "hash alone": Job("plain:hash_preimages", {"graph": graph, "rows": rows}),
+            }
+            case = {"graph": graph, "rows": rows, "upstream": "shuffled" if shuffled else "sorted"}
+            yield bench.runner.compare("cycle", case, jobs)
+            shutil.rmtree(root)
+
+
+def latest(bench: Bench) -> Iterator[Result]:
+    """`latest_only` on a history of which a tenth was rewritten, beside a read of everything."""
+    for rows in bench.plan.history_rows:
+        root = bench.scratch / "latest"
+        bench.runner.run(Job("ours:seed_history", {"root": str(root), "rows": rows}))
+        jobs = {
+            OURS: Job("ours:read_history", {"root": str(root), "latest_only": True}),
+            "plain read": Job("ours:read_history", {"root": str(root), "latest_only": False}),
+            "polars": Job("plain:read_files_below", {"root": str(root)}),
+        }
+        yield bench.runner.compare("latest", {"rows": rows}, jobs)
+        shutil.rmtree(root)
+
+
+def imports(bench: Bench) -> Iterator[Result]:
+    """The import of the package, beside that of Polars, which is a part of it."""
+    jobs = {name: Job("worker:import_module", {"name": name}) for name in (OURS, "polars")}
+    # Always in fresh processes: a module is imported once.
+    yield Runner(repeats=bench.plan.import_repeats).compare("imports", {}, jobs)
+
+
+def local(bench: Bench) -> Iterator[Result]:
+    """Small writes to a local root and a read of them all, beside bare Parquet files."""
+    count = bench.plan.local_writes
+    root = str(bench.scratch / OURS)
+    jobs = {OURS: Job("ours:append", {"root": root, "count": count}), **_bare_appends(bench, count)}
+    yield bench.runner.compare("local", {"work": "write", "writes": count}, jobs)
+    reads = {OURS: Job("ours:read", {"root": root}), "polars": Job("plain:read_files_below", {"root": root})}
+    yield bench.runner.compare("local", {"work": "read", "writes": count}, reads)
+
+
+def remote(bench: Bench) -> Iterator[Result]:
+    """A read of small writes to a bucket, beside Polars' own reader of the same objects."""
+    with S3Server() as server:
+        server.create_bucket("bench")
+        root, options = server.url("bench", "root"), server.storage_options
+        seed = {"root": root, "count": bench.plan.remote_writes, "storage_options": options}
+        bench.runner.run(Job("ours:append_remote", seed))
+        puts = [request.path for request in server.requests() if request.kind == "PUT"]
+        paths = [f"s3:/{path}" for path in puts if path.endswith(".parquet")]
+        jobs = {
+            OURS: Job("ours:read", {"root": root, "storage_options": options}),
+            "polars": Job("plain:read", {"paths": paths, "storage_options": _polars_options(server)}),
+        }
+        server.clear_requests()
+        case = {"writes": bench.plan.remote_writes}
+        yield bench.runner.compare("remote", case, jobs, observe=lambda: _requests(server))
+
+
+def formats(bench: Bench) -> Iterator[Result]:
+    """Small appends and a read of them all, beside table formats."""
+    count = bench.plan.peer_writes
+    kinds = {OURS: "ours", **({} if bench.peers is None else _FORMATS)}
+    for work in ("append", "read"):
+        jobs = {}
+        for name, module in kinds.items():
+            arguments: dict[str, Any] = {"root": str(bench.scratch / "formats" / name)}
+            if work == "append":
+                arguments["count"] = count
+            python = {} if name == OURS else {"python": str(bench.peers)}
+            jobs[name] = Job(f"{module}:{work}", arguments, **python)
+        yield bench.runner.compare("formats", {"work": work, "writes": count}, jobs)
+
+
+SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
+    section.__name__: section for section in (imports, local, remote, formats, latest, cycle, resolve)
+}
+
+_FORMATS = {"delta": "peer_delta", "lance": "peer_lance", "iceberg": "peer_iceberg"}
+
+
+def _seed_increments(bench: Bench, graph: Graph, rows: int, *, with_peers: bool) -> dict[str, Path]:
+    """Write what increments are resolved from, below `new` and `stale` of a directory for each contender."""
+    roots = {name: bench.scratch / "resolve" / name for name in (OURS, *(("duckdb", "delta") if with_peers else ()))}
+    ours = {phase: {"root": str(roots[OURS] / phase), "graph": graph, "rows": rows} for phase in ("new", "stale")}
+    bench.runner.run(Job("ours:seed", ours["new"]))
+    bench.runner.run(Job("ours:seed", ours["stale"]))
+    bench.runner.run(Job("ours:make_stale", ours["stale"]))
+    for kind, root in roots.items():
+        if kind != OURS:
+            arguments = {"root": str(root), "kind": kind, "graph": graph, "rows": rows}
+            bench.runner.run(Job("peer_metaxy:seed", arguments, python=str(bench.peers)))
+    return roots
+
+
+def _bare_appends(bench: Bench, count: int) -> dict[str, Job]:
+    return {
+        name: Job("plain:append", {"root": str(bench.scratch / name), "count": count, "fsync": fsync})
+        for name, fsync in (("parquet", False), ("parquet+fsync", True))
+    }
+
+
+def _polars_options(server: S3Server) -> dict[str, str]:
+    return {
+        "aws_endpoint_url": server.endpoint,
+        "aws_access_key_id": "test",
+        "aws_secret_access_key": "test",
+        "aws_region": "us-east-1",
+        "aws_allow_http": "true",
+    }
+
+
+def _requests(server: S3Server) -> dict[str, float]:
+    """Return how many requests there were since the last call."""
+    count = float(len(server.requests()))
+    server.clear_requests()
+    return {"requests": count}
