@@ -73,8 +73,7 @@ def commit(storage: Storage, request: CommitRequest, *, clock: LamportClock) -> 
     if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
         raise StorageError(
             f"Writing the data files of commit {header.commit} to {storage.location}/{request.partition} took longer "
-            "than "
-            f"{MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; write again."
+            f"than {MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; write again."
         )
     try:
         _put_manifest(storage, request.partition.append_manifest(header.commit), encode_manifest(manifest))
@@ -102,6 +101,19 @@ def put_settled(storage: Storage, path: str, data: bytes) -> None:
                 raise
             time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def get_or_put(storage: Storage, path: str, data: bytes) -> bytes:
+    """Return the object that all writers share under a name: what is there, or these bytes if nothing was."""
+    try:
+        return storage.get(path)
+    except ObjectNotFoundError:
+        pass
+    try:
+        storage.put(path, data)
+    except ObjectExistsError:  # another first writer was faster, or this put had landed before its answer was lost
+        return storage.get(path)
+    return data
 
 
 def _holds(storage: Storage, path: str, data: bytes) -> bool:
@@ -154,8 +166,8 @@ def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest
     if held.digest != attempt.digest and not _same_rows(storage, request, held):
         raise WriteConflictError(
             f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
-            f"{held.rows} rows at "
-            f"{name}; the {request.rows.height} rows given now are not the same. Use another write_id for other rows."
+            f"{held.rows} rows at {name}; the {request.rows.height} rows given now are not the same. Use another "
+            "write_id for other rows."
         )
     return held
 

@@ -75,10 +75,6 @@ class Log:
         views = [self.view(Partition(feature, name)) for name in names]
         return [view for view in views if view is not None]
 
-    def columns(self, views: Sequence[View]) -> list[str]:
-        """Return the names of all columns that any row of the views has."""
-        return column_names(live_files(views))
-
     def scan(
         self,
         views: Sequence[View],
@@ -86,15 +82,18 @@ class Log:
         columns: Collection[str] | None = None,
         predicate: pl.Expr | None = None,
         partition_column: str | None = None,
-    ) -> pl.LazyFrame:
-        """Return the rows of the views in commit order; see `metaxy_fs.log.scan`.
+    ) -> tuple[pl.LazyFrame, list[str]]:
+        """Return the rows of the views in commit order, and the names of all columns, whichever are asked for.
+
+        See `metaxy_fs.log.scan`.
 
         Raises:
             MetadataSchemaError: Two files hold types of one column that have no type in common.
         """
         files = live_files(views)
         schema = reading_schema(files, location=self._storage.location, columns=columns)
-        return scan_files(self._storage, files, schema=schema, predicate=predicate, partition_column=partition_column)
+        rows = scan_files(self._storage, files, schema=schema, predicate=predicate, partition_column=partition_column)
+        return rows, column_names(files)
 
     def _prepare(self, request: CommitRequest, spec: bytes) -> None:
         """Do what only the first write of this process to a root, or to a partition, has to do."""

@@ -6,22 +6,17 @@ differs only in its case on a file system that does not tell cases apart. The gr
 from these files alone.
 """
 
-from typing import Final
-
 import msgspec
 
 from metaxy_fs.errors import (
     CorruptObjectError,
     MetadataSchemaError,
-    ObjectExistsError,
-    ObjectNotFoundError,
     UnsupportedFormatError,
 )
+from metaxy_fs.log.commit import get_or_put
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import FORMAT_VERSION, Definition
 from metaxy_fs.storage.base import Storage
-
-_NEVER: Final = 0
 
 
 class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -42,7 +37,7 @@ class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class _Version(msgspec.Struct):
-    format_version: int = _NEVER
+    format_version: int = 0
 
 
 def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> None:
@@ -53,20 +48,8 @@ def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> Non
         UnsupportedFormatError: A newer metaxy_fs made it.
         CorruptObjectError: `_definition.json` is something else.
     """
-    try:
-        held = storage.get(partition.definition_file)
-    except ObjectNotFoundError:
-        held = _create(storage, partition, info)
+    held = get_or_put(storage, partition.definition_file, msgspec.json.encode(info))
     _check(_decode(held, name=f"{storage.location}/{partition.definition_file}"), info)
-
-
-def _create(storage: Storage, partition: Partition, info: PartitionInfo) -> bytes:
-    data = msgspec.json.encode(info)
-    try:
-        storage.put(partition.definition_file, data)
-    except ObjectExistsError:  # another first writer was faster, or this put had landed before its answer was lost
-        return storage.get(partition.definition_file)
-    return data
 
 
 def _decode(data: bytes, *, name: str) -> PartitionInfo:
@@ -82,12 +65,10 @@ def _check(held: PartitionInfo, info: PartitionInfo) -> None:
     if held.feature != info.feature:
         raise MetadataSchemaError(
             f"The rows of feature {list(info.feature)!r} would be kept with those of {list(held.feature)!r}, because "
-            "this root does "
-            "not tell the two names apart. Give one of the features another key."
+            "this root does not tell the two names apart. Give one of the features another key."
         )
     if sorted(held.id_columns) != sorted(info.id_columns):
         raise MetadataSchemaError(
             f"Feature {'_'.join(info.feature)!r} names its samples by {list(info.id_columns)}, but rows that are "
-            "stored under the "
-            f"same data version name them by {list(held.id_columns)}. Give the feature another key."
+            f"stored under the same data version name them by {list(held.id_columns)}. Give the feature another key."
         )

@@ -12,10 +12,10 @@ import msgspec
 from metaxy_fs.errors import (
     CorruptObjectError,
     ObjectExistsError,
-    ObjectNotFoundError,
     StorageError,
     UnsupportedFormatError,
 )
+from metaxy_fs.log.commit import get_or_put
 from metaxy_fs.log.layout import STORE_FILE
 from metaxy_fs.log.manifest import FORMAT_VERSION
 from metaxy_fs.storage.base import Storage
@@ -37,10 +37,7 @@ def open_for_writing(storage: Storage) -> bytes:
         UnsupportedFormatError: A newer metaxy_fs made the root.
         CorruptObjectError: `_store.json` is something else.
     """
-    try:
-        data = storage.get(STORE_FILE)
-    except ObjectNotFoundError:
-        data = _create(storage)
+    data = get_or_put(storage, STORE_FILE, msgspec.json.encode(RootInfo()))
     _check(data, name=f"{storage.location}/{STORE_FILE}")
     return data
 
@@ -61,18 +58,8 @@ def refuse_overwriting_storage(storage: Storage, root_info: bytes) -> None:
         return
     raise StorageError(
         f"{storage.location} overwrites objects although it was asked not to, so two attempts of one write_id could "
-        "both be "
-        "committed there. Write without write_id, or use a storage that supports conditional writes."
+        "both be committed there. Write without write_id, or use a storage that supports conditional writes."
     )
-
-
-def _create(storage: Storage) -> bytes:
-    data = msgspec.json.encode(RootInfo())
-    try:
-        storage.put(STORE_FILE, data)
-    except ObjectExistsError:  # another first writer was faster, or this put had landed before its answer was lost
-        return storage.get(STORE_FILE)
-    return data
 
 
 def _check(data: bytes, *, name: str) -> None:

@@ -18,7 +18,7 @@ from polars.io.plugins import register_io_source
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.parquet import check_bytes
 from metaxy_fs.log.pruning import FileStatistics, may_match
-from metaxy_fs.log.schema import column, decode_schema
+from metaxy_fs.log.schema import column
 from metaxy_fs.log.statistics import exact_integers
 from metaxy_fs.log.view import LiveFile
 from metaxy_fs.log.widening import FileSchema, conform, unify
@@ -46,8 +46,8 @@ def reading_schema(files: Sequence[LiveFile], *, location: str, columns: Collect
 
 def column_names(files: Iterable[LiveFile]) -> list[str]:
     """Return the names of all columns that any file has, in the order of their first appearance."""
-    schemas = dict.fromkeys(bytes(live.manifest.schema) for live in files)
-    return list(dict.fromkeys(name for schema in schemas for name in decode_schema(schema)))
+    schemas = {id(schema): schema for schema in (live.schema for live in files)}
+    return list(dict.fromkeys(name for schema in schemas.values() for name in schema))
 
 
 def scan_files(
@@ -90,10 +90,7 @@ class _Scan:
         """Return the files that may hold a row which satisfies the predicate."""
         if predicate is None:
             return list(files)
-        statistics = [
-            FileStatistics(live.file.rows, decode_schema(bytes(live.manifest.schema)), live.file.statistics)
-            for live in files
-        ]
+        statistics = [FileStatistics(live.file.rows, live.schema, live.file.statistics) for live in files]
         # The partition is in no file: the stored columns alone are known, and whatever else is named keeps every file.
         kept = may_match(predicate, schema=self._stored, files=statistics)
         return [live for live, keep in zip(files, kept, strict=True) if keep]
@@ -110,7 +107,7 @@ class _Scan:
 
     def _run(self, run: Sequence[tuple[LiveFile, Any]]) -> pl.LazyFrame:
         first = run[0][0]
-        held = decode_schema(bytes(first.manifest.schema))
+        held = first.schema
         # Directories of a root may look like `key=value`, and may hold characters that mean something in a glob.
         rows = pl.scan_parquet([source for _, source in run], schema=held, glob=False, hive_partitioning=False)
         if self._partition_column is not None:
@@ -124,7 +121,7 @@ class _Scan:
 
 def _file_schema(live: LiveFile, *, location: str) -> FileSchema:
     is_exact = exact_integers(live.file.statistics, rows=live.file.rows)
-    return f"{location}/{live.path}", decode_schema(bytes(live.manifest.schema)), is_exact
+    return f"{location}/{live.path}", live.schema, is_exact
 
 
 def _checked_path(storage: Storage, live: LiveFile) -> str:

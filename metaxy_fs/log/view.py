@@ -12,11 +12,13 @@ import threading
 from collections.abc import Sequence
 
 import msgspec
+import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.layout import Partition, commit_of_append, is_compaction
 from metaxy_fs.log.manifest import DataFile, Manifest, decode_manifest, refuse_oversized
+from metaxy_fs.log.schema import decode_schema
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 
@@ -43,6 +45,11 @@ class LiveFile(msgspec.Struct, frozen=True, gc=False):
     def path(self) -> str:
         """The file's path below the root."""
         return self.partition.data_file(self.file.name)
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The file's own columns; files of equal schemas share one object."""
+        return decode_schema(bytes(self.manifest.schema))
 
 
 class ViewLoader:

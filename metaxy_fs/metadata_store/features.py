@@ -51,7 +51,6 @@ def require_declaration(feature: FeatureLike) -> Declared:
     if isinstance(found, FeatureKey):
         raise SpecError(
             f"The active graph has no feature {found!r}, and what is asked for needs its declaration; pass the "
-            "Feature class, or "
-            "make its graph active: `with graph.use():`."
+            "Feature class, or make its graph active: `with graph.use():`."
         )
     return found

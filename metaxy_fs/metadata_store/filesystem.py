@@ -91,10 +91,10 @@ class FilesystemMetadataStore(MetadataStore):
         if not views:
             return None
         marker = PARTITION if query.mark_partition else None
-        rows = self._log.scan(views, columns=query.columns, predicate=query.prune, partition_column=marker)
+        rows, columns = self._log.scan(views, columns=query.columns, predicate=query.prune, partition_column=marker)
         return Scan(
             rows=rows,
-            columns=self._log.columns(views),
+            columns=columns,
             id_columns=_latest_id_columns(views),
             definitions=[_definition(view) for view in views],
             may_repeat=may_repeat([manifest for view in views for manifest in view.manifests]),

@@ -42,8 +42,7 @@ def to_frame(frame: FrameLike) -> pl.DataFrame:
     if not isinstance(frame, ArrowStream):
         raise MetadataSchemaError(
             "Expected a Polars DataFrame or LazyFrame, or an object with the Arrow stream interface "
-            "(`__arrow_c_stream__`), got "
-            f"{type(frame).__name__}. Wrap plain data: pl.DataFrame(...)."
+            f"(`__arrow_c_stream__`), got {type(frame).__name__}. Wrap plain data: pl.DataFrame(...)."
         )
     try:
         return pl.DataFrame(frame)
@@ -97,8 +96,7 @@ def samples_to_version(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
     if DATA_VERSION in samples.columns:
         raise MetadataSchemaError(
             f"The samples of feature '{spec.key}' already have a '{DATA_VERSION}' column. Write them with "
-            "write_metadata, or drop "
-            "the column to have it calculated anew."
+            "write_metadata, or drop the column to have it calculated anew."
         )
     check_ids(samples, spec)
     return samples
@@ -114,8 +112,7 @@ def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
         if column not in rows.columns:
             raise MetadataSchemaError(
                 f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but there is no column "
-                f"'{column}'; there are "
-                f"{rows.columns}."
+                f"'{column}'; there are {rows.columns}."
             )
         _check_id_type(column, rows.schema[column], spec)
         if nulls := rows.get_column(column).null_count():
@@ -127,8 +124,8 @@ def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
         repeated = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
         raise MetadataSchemaError(
             f"{repeated.height} samples of feature '{spec.key}' come more than once: {show_samples(repeated)}. One "
-            "write holds one "
-            "row a sample; keep one with df.unique(subset=..., keep='last'), or read with latest_only=True."
+            "write holds one row a sample; keep one with df.unique(subset=..., keep='last'), or read with "
+            "latest_only=True."
         )
 
 
@@ -144,8 +141,7 @@ def _check_columns(rows: pl.DataFrame, spec: FeatureSpec) -> None:
         if column.startswith(RESERVED_PREFIX):
             raise MetadataSchemaError(
                 f"The column '{column}' of feature '{spec.key}' begins with '{RESERVED_PREFIX}', which the library "
-                "keeps for itself; "
-                "rename it."
+                "keeps for itself; rename it."
             )
         if reason := unstorable(dtype):
             raise MetadataSchemaError(f"The column '{column}' of feature '{spec.key}' cannot be stored: {reason}")
@@ -156,8 +152,7 @@ def _check_id_type(column: str, dtype: pl.DataType, spec: FeatureSpec) -> None:
     if not (dtype.is_integer() or dtype in (pl.String, pl.Binary, pl.Date) or isinstance(dtype, pl.Datetime)):
         raise MetadataSchemaError(
             f"The id column '{column}' of feature '{spec.key}' has the type {dtype}; ids are integers, texts, "
-            "binary, dates or "
-            "datetimes. Cast it first, for example to pl.String."
+            "binary, dates or datetimes. Cast it first, for example to pl.String."
         )
 
 
@@ -167,8 +162,8 @@ def _check_version_type(rows: pl.DataFrame, spec: FeatureSpec) -> None:
     if dtype is None:
         raise MetadataSchemaError(
             f"Rows of feature '{spec.key}' need a '{DATA_VERSION}' column, a struct of one text for each of "
-            f"{list(expected)}; there "
-            f"are the columns {rows.columns}. calculate_data_versions adds it to features that have upstream features."
+            f"{list(expected)}; there are the columns {rows.columns}. calculate_data_versions adds it to features "
+            "that have upstream features."
         )
     if not isinstance(dtype, pl.Struct) or sorted(_container_names(rows)) != sorted(expected):
         raise MetadataSchemaError(
@@ -191,8 +186,7 @@ def _check_versions(rows: pl.DataFrame, spec: FeatureSpec) -> None:
             first = rows.filter(_is_bad(name)).select(_versions_of(name)).item(0, 0)
             raise MetadataSchemaError(
                 f"{count} of {rows.height} versions of container '{name}' of feature '{spec.key}' are null, empty or "
-                "hold a '|', the "
-                f"first {first!r}; a version is a text without '|'."
+                f"hold a '|', the first {first!r}; a version is a text without '|'."
             )
 
 

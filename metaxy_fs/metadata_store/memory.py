@@ -45,8 +45,8 @@ class InMemoryMetadataStore(MetadataStore):
             elif not _are_same_rows(earlier.rows, append.rows):
                 raise WriteConflictError(
                     f"The write_id {append.write_id!r} of feature '{append.spec.key}' names a commit of "
-                    f"{earlier.rows.height} rows; "
-                    f"the {append.rows.height} rows given now are not the same. Use another write_id for other rows."
+                    f"{earlier.rows.height} rows; the {append.rows.height} rows given now are not the same. Use "
+                    "another write_id for other rows."
                 )
 
     def scan_rows(self, query: Query) -> Scan | None:
@@ -82,8 +82,8 @@ class InMemoryMetadataStore(MetadataStore):
             if same_partition and sorted(held.spec.id_columns) != sorted(append.spec.id_columns):
                 raise MetadataSchemaError(
                     f"Feature '{append.spec.key}' names its samples by {list(append.spec.id_columns)}, but rows that "
-                    "are stored under "
-                    f"the same data version name them by {list(held.spec.id_columns)}. Give the feature another key."
+                    f"are stored under the same data version name them by {list(held.spec.id_columns)}. Give the "
+                    "feature another key."
                 )
 
     def _of(self, key: FeatureKey) -> list[Append]:

@@ -53,8 +53,7 @@ def _check_options(roots: list[Root], storage_options: Mapping[str, Any] | None)
     if storage_options and len(protocols) != 1:
         raise ValueError(
             f"storage_options are for the roots of one protocol, and these have {protocols or 'only local paths'}. "
-            "Open the others "
-            "with FilesystemMetadataStore(url, storage_options=...) and pass the stores."
+            "Open the others with FilesystemMetadataStore(url, storage_options=...) and pass the stores."
         )
 
 

@@ -101,8 +101,8 @@ def require_id_columns(scan: Scan, spec: FeatureSpec) -> None:
         if name not in scan.columns:
             raise MetadataSchemaError(
                 f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but no stored row has a column "
-                f"'{name}'; "
-                f"they are named by {list(scan.id_columns)}. Give a feature with other id columns another key."
+                f"'{name}'; they are named by {list(scan.id_columns)}. Give a feature with other id columns another "
+                "key."
             )
 
 

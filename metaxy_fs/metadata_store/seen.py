@@ -32,8 +32,7 @@ class SeenSchemas:
                 if column in held and widen(held[column], dtype) is None:
                     raise MetadataSchemaError(
                         f"The column '{column}' of feature '{key}' is {dtype}, but rows that are stored have it as "
-                        f"{held[column]}, and "
-                        "no type holds both exactly. Cast it, or give it another name."
+                        f"{held[column]}, and no type holds both exactly. Cast it, or give it another name."
                     )
 
     def add(self, key: FeatureKey, partition: str, schema: pl.Schema) -> None:

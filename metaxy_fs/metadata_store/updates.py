@@ -91,8 +91,7 @@ def _expected(store: Backend, feature: Declared, samples: FrameLike | None) -> p
         if samples is None:
             raise DependencyError(
                 f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their "
-                "versions: "
-                f"resolve_update(feature, samples=...) with {list(spec.id_columns)} and '{DATA_VERSION}'."
+                f"versions: resolve_update(feature, samples=...) with {list(spec.id_columns)} and '{DATA_VERSION}'."
             )
         return _refuse_increment_columns(check_samples_with_versions(samples, spec), spec)
     upstream = _upstream_versions(store, feature, fallback=True)
@@ -112,8 +111,7 @@ def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.Da
         if column.startswith(RESERVED_PREFIX):
             raise MetadataSchemaError(
                 f"The column '{column}' of the samples of feature '{spec.key}' begins with '{RESERVED_PREFIX}', "
-                "which the library "
-                "keeps for itself; rename it."
+                "which the library keeps for itself; rename it."
             )
     return samples
 
@@ -122,8 +120,7 @@ def _require_upstream(spec: FeatureSpec) -> None:
     if spec.is_root:
         raise DependencyError(
             f"Feature '{spec.key}' has no upstream features to calculate data versions from. Give its rows their "
-            "versions, such as "
-            "a checksum of what each sample is made from, and write them with write_metadata."
+            "versions, such as a checksum of what each sample is made from, and write them with write_metadata."
         )
 
 

@@ -124,9 +124,8 @@ class FeatureGraph:
             if dep.feature_key not in {upstream.key for upstream in spec.deps}:
                 raise SpecError(
                     f"Container '{container.key}' of feature '{spec.key}' depends on feature '{dep.feature_key}', "
-                    "which is not "
-                    f"among the feature's deps {[str(upstream.key) for upstream in spec.deps]}; add a FeatureDep for "
-                    "it."
+                    f"which is not among the feature's deps {[str(upstream.key) for upstream in spec.deps]}; add a "
+                    "FeatureDep for it."
                 )
             self._check_containers_exist(spec, container, dep)
 
@@ -149,8 +148,7 @@ def _refuse_second(key: FeatureKey, held: FeatureKey | None) -> None:
     if held is not None:
         raise SpecError(
             f"{key!r} is called '{key}', and this graph already holds a feature of that name, {held!r}. Give one of "
-            "them another "
-            "key, or declare it in a graph of its own: `with FeatureGraph().use():`."
+            "them another key, or declare it in a graph of its own: `with FeatureGraph().use():`."
         )
 
 

@@ -86,8 +86,7 @@ def _checked_parts(parts: Iterable[str], *, kind: str) -> tuple[str, ...]:
         if not isinstance(part, str) or not _PART.fullmatch(part):
             raise SpecError(
                 f"Invalid part {part!r} in the {kind} {list(checked)!r}: a part is made of the letters A-Z and a-z, "
-                "digits, "
-                "'_' and '-', and starts with a letter or a digit."
+                "digits, '_' and '-', and starts with a letter or a digit."
             )
     if len("_".join(checked)) > MAX_KEY_LENGTH:
         raise SpecError(f"The {kind} {list(checked)!r} is longer than {MAX_KEY_LENGTH} characters; shorten it.")

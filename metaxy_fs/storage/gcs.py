@@ -67,9 +67,8 @@ class GCSClient(Client):
 def speaks_gcs(filesystem: AbstractFileSystem) -> bool:
     """Whether a filesystem is gcsfs, or like it enough."""
     protocol = filesystem.protocol
-    return bool(PROTOCOLS & {protocol, *protocol} if isinstance(protocol, tuple) else {protocol}) and hasattr(
-        filesystem, "call"
-    )
+    protocols = {protocol} if isinstance(protocol, str) else set(protocol)
+    return bool(PROTOCOLS & protocols) and hasattr(filesystem, "call")
 
 
 def connect(url: str, storage_options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
