@@ -1,38 +1,46 @@
-"""Versioned feature metadata as plain files: what do I have, which version is it, and what must be computed again?"""
+"""Versioned feature metadata as plain files: what do I have, which version is it, and what must be computed again?
+
+Names are looked up where they are first used: a module that only declares features never waits for Polars.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from metaxy_fs._version import __version__
-from metaxy_fs.metadata_store import (
-    CommitStateUnknownError,
-    CorruptObjectError,
-    DependencyError,
-    Explanation,
-    FeatureNotFoundError,
-    FilesystemMetadataStore,
-    Increment,
-    InMemoryMetadataStore,
-    MetadataSchemaError,
-    MetadataStore,
-    MetaxyError,
-    ObjectExistsError,
-    ObjectNotFoundError,
-    SpecError,
-    StorageAccessError,
-    StorageError,
-    UnsupportedFormatError,
-    WriteConflictError,
-    open_store,
-)
-from metaxy_fs.spec import (
-    ALL,
-    ContainerDep,
-    ContainerKey,
-    ContainerSpec,
-    Feature,
-    FeatureDep,
-    FeatureGraph,
-    FeatureKey,
-    FeatureSpec,
-)
+
+if TYPE_CHECKING:
+    from metaxy_fs.metadata_store import (
+        CommitStateUnknownError,
+        CorruptObjectError,
+        DependencyError,
+        Explanation,
+        FeatureNotFoundError,
+        FilesystemMetadataStore,
+        Increment,
+        InMemoryMetadataStore,
+        MetadataSchemaError,
+        MetadataStore,
+        MetaxyError,
+        ObjectExistsError,
+        ObjectNotFoundError,
+        SpecError,
+        StorageAccessError,
+        StorageError,
+        UnsupportedFormatError,
+        WriteConflictError,
+        open_store,
+    )
+    from metaxy_fs.spec import (
+        ALL,
+        ContainerDep,
+        ContainerKey,
+        ContainerSpec,
+        Feature,
+        FeatureDep,
+        FeatureGraph,
+        FeatureKey,
+        FeatureSpec,
+    )
 
 __all__ = [
     "ALL",
@@ -65,3 +73,22 @@ __all__ = [
     "__version__",
     "open_store",
 ]
+
+_HOMES: Final = ("spec", "errors", "metadata_store")
+"""Where the names are, the quickest to import first."""
+
+if not TYPE_CHECKING:  # a type checker would take the function for a promise that there is every name
+
+    def __getattr__(name: str) -> Any:
+        """Return a public name, or one of the modules that hold them, at its first use."""
+        if name in _HOMES:
+            return import_module(f"{__name__}.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        homes = (import_module(f"{__name__}.{home}") for home in _HOMES)
+        value = next(getattr(home, name) for home in homes if hasattr(home, name))
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,11 +1,11 @@
 """What do the stores of a chain hold of one sample, and why is it what it is?"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import reduce
 from operator import and_
 
+import msgspec
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
@@ -31,8 +31,7 @@ def explain(store: Backend, feature: Declared, sample_id: object) -> Explanation
     return explain_sample(feature.graph, feature.spec, sample=sample, held=held)
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(msgspec.Struct, frozen=True):
     """What one store holds of the sample: its rows in commit order, and the definitions of all rows of the feature."""
 
     rows: Sequence[tuple[str, Versions]]

@@ -1,6 +1,6 @@
 """Which feature does an argument mean?"""
 
-from dataclasses import dataclass
+import msgspec
 
 from metaxy_fs.errors import SpecError
 from metaxy_fs.spec import Feature, FeatureGraph, FeatureKey, FeatureSpec
@@ -10,8 +10,7 @@ FeatureLike = type[Feature] | FeatureKey
 """What stores take as a feature: a class, or a key that is looked up in the active graph."""
 
 
-@dataclass(frozen=True)
-class Declared:
+class Declared(msgspec.Struct, frozen=True):
     """A feature whose declaration is known."""
 
     spec: FeatureSpec

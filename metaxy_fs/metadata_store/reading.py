@@ -1,11 +1,11 @@
 """How do the arguments of a read become a query, and its answer the rows that were asked for?"""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import and_
 from typing import Any, Literal, Self
 
+import msgspec
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
@@ -18,8 +18,7 @@ from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.latest import latest_rows
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(msgspec.Struct, frozen=True):
     """The options of a read, checked."""
 
     filters: pl.Expr | None = None

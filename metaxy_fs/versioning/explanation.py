@@ -5,9 +5,10 @@ The values of an answer. `metaxy_fs.versioning.provenance` finds it, `metaxy_fs.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+import msgspec
 
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning import rendering
@@ -48,8 +49,7 @@ class Difference(StrEnum):
     """Nothing is known to differ, but there is no current upstream row to tell the expected version from."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContainerNode:
+class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
     """One container of a sample, stored against expected.
 
     Attributes:
@@ -115,8 +115,7 @@ class ContainerNode:
         return f"upstream {_names(self.changed)} changed" if self.changed else ""
 
 
-@dataclass(frozen=True, repr=False)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True):
     """Why a sample of a feature has its version, and why it is stale.
 
     Shows itself as text, and as a picture in a notebook.

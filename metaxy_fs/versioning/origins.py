@@ -8,8 +8,9 @@ works alike for the versions of rows and for those of definitions.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice, product
+
+import msgspec
 
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.explanation import ContainerRef
@@ -36,8 +37,7 @@ def made_from(graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec) 
     return tuple(ContainerRef(upstream.key, str(above.key)) for upstream, above in pairs)
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """What a digest was proved to be made from: a code version, and a digest or given version for each part."""
 
     code_version: int | str

@@ -8,9 +8,9 @@ leave the versions of rows as they were.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import msgspec
 import polars as pl
 
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
@@ -21,8 +21,7 @@ from metaxy_fs.versioning.origins import Digests, Origin, Versions, declared, ma
 from metaxy_fs.versioning.rows import beside_upstream, data_versions, upstream_versions
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeldSample:
+class HeldSample(msgspec.Struct, frozen=True, kw_only=True):
     """What stores hold of one sample of one feature.
 
     Attributes:
@@ -241,7 +240,7 @@ class _Search:
         """Return a node with what the search has found out about it."""
         used = self._used.get(node.ref)
         code = self._used_code.get(node.ref)
-        return replace(node, used=None if used == node.stored else used, used_code_version=code)
+        return msgspec.structs.replace(node, used=None if used == node.stored else used, used_code_version=code)
 
     def _follow_node(self, ref: ContainerRef) -> tuple[bool, list[_Step]]:
         node = self._comparison.nodes[ref]

@@ -6,10 +6,10 @@ What labels hold is escaped here: ids and versions are texts of others, and may 
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from html import escape
 from itertools import groupby
+
+import msgspec
 
 
 class Emphasis(StrEnum):
@@ -20,8 +20,7 @@ class Emphasis(StrEnum):
     CAUSE = "cause"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Box:
+class Box(msgspec.Struct, frozen=True, kw_only=True):
     """One box of a drawing; boxes are listed upstream before downstream.
 
     Attributes:
@@ -134,8 +133,12 @@ def _mermaid(text: str) -> str:
     return _MERMAID_SPECIAL.sub(lambda found: f"#{ord(found.group())};", printable(text))
 
 
+_SVG_SPECIAL = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
+"""What `html.escape` escapes; its module takes longer to import than this one."""
+
+
 def _svg(text: str) -> str:
-    return escape(printable(text), quote=True)
+    return printable(text).translate(_SVG_SPECIAL)
 
 
 # The layout: each box lies one layer below the lowest of those upstream of it. All lengths are in pixels.
@@ -147,8 +150,7 @@ _LINE_HEIGHT = 16
 _CHARACTER_WIDTH = 7.3
 
 
-@dataclass(frozen=True)
-class _Frame:
+class _Frame(msgspec.Struct, frozen=True):
     x: int
     y: int
     width: int

@@ -28,7 +28,7 @@ class Plan:
     remote_writes: int = 1_000
     peer_writes: int = 200
     repeats: int = 3
-    import_repeats: int = 15
+    import_repeats: int = 25
     fresh: bool = True
 
 

@@ -91,6 +91,8 @@ def run_process(target: str, job: Job) -> Measured:
     """Run one job in a process of its own."""
     # Clients of the server on loopback need a region, and must not look for credentials elsewhere.
     environment = {**os.environ, "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+    # A package that pip installed is compiled; a checkout is to be once, by the first round.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [job.python, "-W", "ignore", "-m", "tests.benchmarks.worker", target, json.dumps(job.arguments)]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -78,10 +78,12 @@ def latest(bench: Bench) -> Iterator[Result]:
 
 
 def imports(bench: Bench) -> Iterator[Result]:
-    """The import of the package, beside that of Polars, which is a part of it."""
-    jobs = {name: Job("worker:import_module", {"name": name}) for name in (OURS, "polars")}
-    # Always in fresh processes: a module is imported once.
-    yield Runner(repeats=bench.plan.import_repeats).compare("imports", {}, jobs)
+    """The import of the package, alone and with its stores, beside that of Polars, which is a part of the latter."""
+    for module in (OURS, f"{OURS}.metadata_store"):
+        names = {OURS: module, "polars": "polars"}
+        jobs = {contender: Job("worker:import_module", {"name": name}) for contender, name in names.items()}
+        # Always in fresh processes: a module is imported once.
+        yield Runner(repeats=bench.plan.import_repeats).compare("imports", {"module": module}, jobs)
 
 
 def local(bench: Bench) -> Iterator[Result]:

@@ -1,0 +1,54 @@
+"""Is every public name where it is said to be, and is nothing loaded before it is used?"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import metaxy_fs
+
+
+def modules_after(code):
+    """Return the names of all modules that a fresh process has loaded after some code."""
+    script = f"{code}\nimport sys; print(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+def test_features_are_declared_without_polars():
+    declare = "from metaxy_fs import Feature, FeatureKey, FeatureSpec, SpecError\n"
+    declare += "class Video(Feature, spec=FeatureSpec(key=FeatureKey(['video']))): pass"
+    loaded = modules_after(declare)
+    assert "metaxy_fs.spec" in loaded
+    assert not loaded & {"polars", "fsspec", "tqdm"}
+
+
+def test_a_store_on_a_disk_is_opened_without_fsspec():
+    loaded = modules_after("from metaxy_fs import open_store; open_store('/nowhere')")
+    assert "polars" in loaded
+    assert not loaded & {"fsspec", "tqdm"}
+
+
+def test_every_public_name_is_found():
+    for name in metaxy_fs.__all__:
+        assert getattr(metaxy_fs, name) is not None
+    assert set(metaxy_fs.__all__) <= set(dir(metaxy_fs))
+
+
+def test_type_checkers_are_told_of_the_same_names():
+    tree = ast.parse(Path(metaxy_fs.__file__).read_text())
+    imported = [alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert sorted(set(imported) - {"import_module", "TYPE_CHECKING", "Any", "Final"}) == sorted(metaxy_fs.__all__)
+
+
+@pytest.mark.parametrize("module", ["errors", "metadata_store", "spec"])
+def test_the_modules_of_public_names_are_attributes(module):
+    assert f"metaxy_fs.{module}" in modules_after(f"import metaxy_fs; metaxy_fs.{module}")
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'metaxy_fs' has no attribute 'FeatureKeys'"):
+        metaxy_fs.FeatureKeys  # noqa: B018  # the access is the test
