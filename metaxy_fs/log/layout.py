@@ -1,6 +1,7 @@
 """Where does each object of a root live?
 
     _store.json                                       what the whole root has in common
+    _clock/<token>                                    put and deleted at once, to learn the time of the storage
     video.processing/0123456789abcdef/                one partition: a feature under one version of its definition
         _definition.json                              the declaration that produced it
         <commit>-<n>.parquet                          data files
@@ -57,6 +58,11 @@ class Partition(msgspec.Struct, frozen=True, order=True):
     def data_file(self, name: str) -> str:
         """Return the path of a data file."""
         return f"{self}/{name}"
+
+
+def clock_probe(token: str) -> str:
+    """Return the path of an object that is there for a moment, so that the storage tells the time."""
+    return f"_clock/{token}"
 
 
 def is_feature_directory(name: str) -> bool:

@@ -1,6 +1,6 @@
 """What does the log ask of a place that keeps bytes?
 
-Six verbs on objects below one root. Paths are relative to the root, with `/` between their parts, and are made by
+Seven verbs on objects below one root. Paths are relative to the root, with `/` between their parts, and are made by
 `metaxy_fs.log.layout` alone. Every implementation passes `metaxy_fs.testing.StorageSuite`.
 """
 
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
+
+from metaxy_fs.errors import StorageError
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
@@ -21,7 +23,7 @@ class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
 
 
 class Storage(ABC):
-    """Objects below one root: written once, read whole, listed by prefix.
+    """Objects below one root: written once, read whole, listed by prefix, deleted one by one.
 
     Errors are those of `metaxy_fs.errors`, and every message names the root. Only `ObjectNotFoundError` from `get` and
     an empty listing prove absence; a root that is denied, missing its bucket, or out of reach raises another
@@ -80,6 +82,38 @@ class Storage(ABC):
 
         Those that hold objects are among them; an empty one need not be.
         """
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Remove an object; that there is none of that name is success too.
+
+        When it returns, no listing or `get` that begins finds the object, and other objects are as they were.
+
+        Raises:
+            StorageAccessError: The root refused; the object is as it was.
+            StorageError: The outcome is unknown; delete again.
+        """
+
+    def now(self, *, probe: str) -> datetime:
+        """Return the time by the clock that gives `ObjectInfo.modified`, whatever that of this machine says.
+
+        Costs three requests: an object is put, listed and deleted.
+
+        Args:
+            probe: The path of that object: a name that nobody else uses, in a directory that holds nothing else.
+
+        Raises:
+            StorageError: The storage does not tell when objects were written, or could not be asked.
+        """
+        self.put(probe, b"")
+        try:
+            listed = self.list(probe.rpartition("/")[0])
+        finally:
+            self.delete(probe)
+        modified = next((info.modified for info in listed if info.path == probe), None)
+        if modified is None:
+            raise StorageError(f"{self.location} does not tell when objects were written, so none has an age.")
+        return modified
 
     def local_path(self, path: str) -> str | None:  # noqa: ARG002  # for those that have one
         """Return the path of an object in the local file system, or None where it has none."""

@@ -63,6 +63,10 @@ class Client:
         self.filesystem.invalidate_cache()
         return sorted(entry.name for entry in self._scan(directory) if entry.is_directory)
 
+    def delete(self, path: str) -> None:
+        """Remove one object; deletions in bulk would pass over those that fail."""
+        self.filesystem.rm_file(self.full(path))
+
     def full(self, path: str) -> str:
         """Return a path as the filesystem knows it."""
         return join(self.root, path) if path else self.root
@@ -81,7 +85,8 @@ class Client:
 class CachedClient(Client):
     """A root behind one of fsspec's caches of whole files: objects never change, so theirs may be read from it.
 
-    Writes and listings go past the cache. Its `pipe_file` overwrites, and its listings are those of an earlier time.
+    Writes, deletions and listings go past the cache. Its `pipe_file` overwrites, and its listings are those of an
+    earlier time. What it holds of an object that is deleted later may still be read from it.
     """
 
     def __init__(self, filesystem: AbstractFileSystem, root: str, *, target: Client) -> None:
@@ -103,6 +108,10 @@ class CachedClient(Client):
     def list_directories(self, directory: str) -> builtins.list[str]:
         """Return the names of the directories directly below a directory, past the cache."""
         return self._target.list_directories(directory)
+
+    def delete(self, path: str) -> None:
+        """Remove one object, past the cache."""
+        self._target.delete(path)
 
     def _get_start(self, path: str, size: int) -> bytes | BaseException:
         try:

@@ -106,6 +106,20 @@ class LocalStorage(Storage):
         check_directory(directory, location=self.location)
         return sorted(entry.name for entry in self._scan(directory) if entry.is_directory)
 
+    def delete(self, path: str) -> None:
+        target = self.local_path(path)
+        try:
+            os.unlink(target)
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_root("delete", path)
+            return
+        except OSError as error:
+            if os.path.isdir(target):  # which is no object, and whose error is another one on each system
+                return
+            raise self._explained("delete", path, error) from error
+        # Until this returns, a crash may bring the name back; what is deleted next must not be lost before it.
+        self._synced(os.path.dirname(target), path, what="the deletion of ")
+
     def __repr__(self) -> str:
         return f"LocalStorage({self._root!r})"
 
@@ -157,13 +171,14 @@ class LocalStorage(Storage):
         finally:
             os.unlink(temporary)
 
-    def _synced(self, directory: str, path: str) -> None:
+    def _synced(self, directory: str, path: str, *, what: str = "") -> None:
         try:
             # Until this returns, a crash may lose the name that `link` made.
             _sync_directory(directory)
         except OSError as error:
             raise StorageError(
-                f"cannot make {path!r} in {self.location} durable: {error.strerror}; a crash may lose it, `get` tells"
+                f"cannot make {what}{path!r} in {self.location} durable: {error.strerror}; a crash may lose it, `get` "
+                "tells"
             ) from error
 
     def _get_sized(self, info: ObjectInfo) -> bytes:

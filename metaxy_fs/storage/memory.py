@@ -63,6 +63,11 @@ class MemoryStorage(Storage):
         start = len(_prefix(directory))
         return sorted({path[start:].split("/")[0] for path, _ in self._below(directory) if "/" in path[start:]})
 
+    def delete(self, path: str) -> None:
+        check_path(path, location=self.location)
+        with self._lock:
+            self._objects.pop(path, None)
+
     def __repr__(self) -> str:
         return "MemoryStorage('memory')"
 

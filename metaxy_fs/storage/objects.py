@@ -32,6 +32,8 @@ from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
 # Enough at once to fill the pool of connections, few enough to bound what is asked in vain after a refusal.
 _BATCH = 128
 _LONGEST_REASON = 500
+_OF_ONE_OBJECT = {"read", "delete"}
+"""Verbs to which a root may answer that there is no such object."""
 
 
 class _Connection(NamedTuple):
@@ -109,6 +111,15 @@ class ObjectStorage(Storage):
         check_directory(directory, location=self.location)
         with self._explained("list", directory):
             return self._client().list_directories(directory)
+
+    def delete(self, path: str) -> None:
+        """Remove an object if there is one, in one request."""
+        check_path(path, location=self.location)
+        try:
+            with self._explained("delete", path):
+                self._client().delete(path)
+        except ObjectNotFoundError:
+            return
 
     def __repr__(self) -> str:
         return f"ObjectStorage({self.location!r})"
@@ -188,7 +199,7 @@ class ObjectStorage(Storage):
         what = f"cannot {verb} {path!r} in {self.location}"
         if failure is Failure.TAKEN and verb == "write":
             return ObjectExistsError(f"{what}: an object of that name exists")
-        if failure is Failure.NO_OBJECT and verb == "read":
+        if failure is Failure.NO_OBJECT and verb in _OF_ONE_OBJECT:
             return ObjectNotFoundError(f"{what}: no such object")
         if failure in {Failure.NO_ROOT, Failure.NOTHING}:
             return StorageError(
@@ -202,7 +213,7 @@ class ObjectStorage(Storage):
 
     def _diagnosed(self, verb: str, error: Exception) -> tuple[Failure, Exception]:
         failure = failure_of(error)
-        if failure is Failure.NOTHING and verb == "read":
+        if failure is Failure.NOTHING and verb in _OF_ONE_OBJECT:
             # The object or the bucket is missing. Only the former is an answer, and a listing of the latter tells.
             try:
                 self._client().list("", limit=1)

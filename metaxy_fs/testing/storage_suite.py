@@ -232,6 +232,61 @@ class StorageSuite(ABC):
             assert len(storage.list("a")) == number
             storage.put(f"a/{number}", b"")
 
+    def test_deleted_object_is_gone_at_once(self, storage: Storage) -> None:
+        storage.put("a/b", b"1")
+
+        storage.delete("a/b")
+        assert storage.list("") == []
+        assert storage.list("a", limit=1) == []
+        with pytest.raises(ObjectNotFoundError):
+            storage.get("a/b")
+        with pytest.raises(ObjectNotFoundError):
+            storage.get_many([ObjectInfo("a/b", 1)])
+
+    def test_delete_leaves_every_other_object(self, storage: Storage) -> None:
+        paths = ["a", "a-b", "b/c", "b/c.d", "b/cd", "c/a"]
+        for path in paths:
+            storage.put(path, path.encode())
+
+        storage.delete("b/c")
+        assert [info.path for info in storage.list("")] == ["a", "a-b", "b/c.d", "b/cd", "c/a"]
+        assert storage.get("b/cd") == b"b/cd"
+
+    def test_delete_of_what_is_not_there_is_done(self, storage: Storage) -> None:
+        storage.delete("nothing/here")
+        storage.put("a/b", b"1")
+
+        for path in ["a/c", "a/b/c", "b", "a"]:
+            storage.delete(path)
+        assert storage.get("a/b") == b"1"
+        storage.delete("a/b")
+        storage.delete("a/b")
+
+    def test_name_of_a_deleted_object_is_free(self, storage: Storage) -> None:
+        storage.put("a/b", b"first")
+        storage.delete("a/b")
+
+        storage.put("a/b", b"second")
+        assert storage.get("a/b") == b"second"
+
+    def test_many_threads_delete_one_object(self, storage: Storage) -> None:
+        for name in ["gone", "stays"]:
+            storage.put(f"race/{name}", b"1")
+
+        at_once(lambda _racer: storage.delete("race/gone"))
+        assert sizes(storage.list("")) == {"race/stays": 1}
+
+    def test_now_is_the_time_of_an_object_that_is_put_then(self, storage: Storage) -> None:
+        storage.put("clock/before", b"")
+        now = storage.now(probe="clock/probe")
+        storage.put("clock/after", b"")
+
+        modified = {info.path: info.modified or now for info in storage.list("clock")}
+        # Storages note times in ticks of up to a second.
+        assert modified["clock/before"] - timedelta(seconds=1) <= now <= modified["clock/after"] + timedelta(seconds=1)
+        assert list(modified) == ["clock/after", "clock/before"]
+        assert now.tzinfo is not None
+
     def test_odd_names_are_names_like_any_other(self, storage: Storage) -> None:
         paths = [f"odd {name}/{name}" for name in ODD_NAMES]
         for path in paths:
@@ -243,6 +298,9 @@ class StorageSuite(ABC):
         assert [storage.get(path).decode() for path in paths] == paths
         assert storage.list_directories("") == sorted(f"odd {name}" for name in ODD_NAMES)
         assert [storage.list(f"odd {name}")[0].path for name in ODD_NAMES] == paths
+        for path in paths:
+            storage.delete(path)
+        assert storage.list("") == []
 
     @pytest.mark.parametrize("path", OUTSIDE)
     def test_path_that_leaves_the_root_is_refused(self, storage: Storage, path: str) -> None:
@@ -250,6 +308,7 @@ class StorageSuite(ABC):
             lambda: storage.put(path, b""),
             lambda: storage.get(path),
             lambda: storage.get_many([ObjectInfo(path, 0)]),
+            lambda: storage.delete(path),
         ):
             with pytest.raises(StorageError, match="no path below") as caught:
                 verb()

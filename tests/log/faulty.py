@@ -44,6 +44,9 @@ class FaultyStorage(Storage):
     def list_directories(self, directory: str) -> builtins.list[str]:
         return self._run("list", directory, partial(self.inner.list_directories, directory))
 
+    def delete(self, path: str) -> None:
+        self._run("delete", path, partial(self.inner.delete, path))
+
     def _run(self, verb: str, path: str, request: Callable[[], T]) -> T:
         self.requests.append((verb, path))
         when = self.fault(verb, path)

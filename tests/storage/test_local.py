@@ -128,6 +128,34 @@ def test_put_leaves_no_temporary_file(storage, root):
     assert [path.name for path in (root / "a").iterdir()] == ["x"]
 
 
+def test_delete_syncs_the_directory_before_it_returns(storage, calls):
+    storage.put("a/x", b"1")
+    calls.clear()
+
+    storage.delete("a/x")
+    assert calls == [("unlink", "root/a/x"), ("fsync", "root/a")]
+
+
+def test_delete_that_fails_is_no_success(storage, monkeypatch):
+    storage.put("a/x", b"1")
+    for name, number in [("unlink", errno.EIO), ("fsync", errno.EIO)]:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, fails(number))
+            with pytest.raises(StorageError, match=os.strerror(errno.EIO)):
+                storage.delete("a/x")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fails(errno.EACCES))
+        with pytest.raises(StorageAccessError):
+            storage.delete("a/x")
+
+
+def test_delete_in_a_root_that_is_a_file_is_no_success(root, storage):
+    root.write_bytes(b"")
+
+    with pytest.raises(StorageError, match="not a directory"):
+        storage.delete("a/x")
+
+
 def test_failed_write_leaves_no_temporary_file_and_no_object(storage, root, monkeypatch):
     storage.put("a/x", b"1")
     monkeypatch.setattr(os, "fsync", fails(errno.ENOSPC))

@@ -87,6 +87,14 @@ def test_get_many_is_one_request_an_object(server, storage):
     assert server.kinds() == ["GET"] * 20
 
 
+def test_delete_is_one_request(server, storage):
+    storage.put("a", b"1")
+    server.clear_requests()
+
+    storage.delete("a")
+    assert server.kinds() == ["DELETE"]
+
+
 @pytest.mark.parametrize("directory", ["", "a", "missing"])
 def test_list_is_one_request(server, storage, directory):
     storage.put("a/b", b"1")
@@ -168,6 +176,20 @@ def test_directory_markers_of_consoles_are_no_objects(server, bucket, storage):
     assert [info.path for info in storage.list("")] == ["a/b"]
     assert [info.path for info in storage.list("a")] == ["a/b"]
     assert [info.path for info in storage.list("", limit=1)] == ["a/b"]
+
+
+def test_filesystem_without_times_has_no_now():
+    class Timeless(MemoryFileSystem):
+        cachable = False
+
+        def ls(self, path, detail=True, **kwargs):  # noqa: FBT002  # the interface of fsspec
+            return [{name: info[name] for name in ("name", "size", "type")} for info in super().ls(path, detail=True)]
+
+    storage = open_storage(f"/{uuid.uuid4().hex}", filesystem=Timeless())
+
+    with pytest.raises(StorageError, match="does not tell when objects were written"):
+        storage.now(probe="clock/1")
+    assert storage.list("") == []
 
 
 def test_denied_bucket_is_an_access_error_for_every_verb(server, bucket, storage):
@@ -466,6 +488,7 @@ def verbs(storage):
         lambda: storage.get_many([ObjectInfo("a", 1)]),
         lambda: storage.list("a"),
         lambda: storage.list_directories(""),
+        lambda: storage.delete("a"),
     ]
 
 
