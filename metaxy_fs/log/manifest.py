@@ -12,7 +12,7 @@ from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
 from metaxy_fs.ids import MAX_TIME
 from metaxy_fs.log.layout import Partition, is_data_file_name
 from metaxy_fs.log.schema import decode_schema
-from metaxy_fs.log.statistics import ColumnStatistics
+from metaxy_fs.log.statistics import Bound, ColumnStatistics
 
 FORMAT_VERSION: Final = 1
 MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
@@ -53,7 +53,7 @@ class CommitHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     write_id: str | None = None
 
 
-class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
+class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False, omit_defaults=True):
     """One immutable Parquet file.
 
     Attributes:
@@ -62,6 +62,7 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         bytes: Its size.
         sha256: The checksum of all its bytes.
         statistics: What is known of the values of its columns; may leave columns out.
+        fences: Values of the first id column that cut the rows in parts of about the same size, ascending.
     """
 
     name: str
@@ -69,6 +70,7 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     bytes: Count
     sha256: Digest
     statistics: tuple[ColumnStatistics, ...] = ()
+    fences: tuple[Bound, ...] = ()
 
 
 class CoveredCommit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):

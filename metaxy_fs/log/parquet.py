@@ -15,10 +15,13 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.manifest import CommitHeader, DataFile
-from metaxy_fs.log.statistics import column_statistics
+from metaxy_fs.log.statistics import column_statistics, fences
 
 FOOTER_KEY = "metaxy_fs"
 """The key of the commit's header among the Parquet footer's key-value metadata."""
+
+ROW_GROUP_ROWS = 2**16
+"""Rows that are encoded together, the least that a reader of a local file decodes: of ids in order, a narrow range."""
 
 _COMPRESSION_LEVEL = 1
 """Hex digests do not shrink further at higher levels of zstd, they only take longer."""
@@ -36,16 +39,26 @@ def encode_rows(rows: pl.DataFrame, *, header: CommitHeader, name: str) -> Encod
     """Encode the rows of one data file."""
     buffer = io.BytesIO()
     footer = {FOOTER_KEY: msgspec.json.encode(header).decode()}
-    rows.write_parquet(buffer, compression="zstd", compression_level=_COMPRESSION_LEVEL, metadata=footer)
+    rows.write_parquet(
+        buffer,
+        compression="zstd",
+        compression_level=_COMPRESSION_LEVEL,
+        row_group_size=ROW_GROUP_ROWS,
+        metadata=footer,
+    )
     data = buffer.getvalue()
+    checksum = hashlib.sha256(_pages(data))
+    pages = checksum.digest()
+    checksum.update(_footer(data))
     entry = DataFile(
         name=name,
         rows=rows.height,
         bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=checksum.hexdigest(),
         statistics=column_statistics(rows),
+        fences=fences(rows.get_column(header.id_columns[0]), every=ROW_GROUP_ROWS),
     )
-    return EncodedFile(data, entry, hashlib.sha256(_pages(data)).digest())
+    return EncodedFile(data, entry, pages)
 
 
 def content_digest(schema: bytes, pages: Iterable[bytes]) -> str:
@@ -70,6 +83,14 @@ def check_bytes(data: bytes, *, entry: DataFile, name: str) -> None:
 
 
 def _pages(data: bytes) -> memoryview:
-    """Return a Parquet file without its footer, whose length stands before the four bytes that close the file."""
-    footer_length = int.from_bytes(data[-8:-4], "little")
-    return memoryview(data)[: -8 - footer_length]
+    """Return a Parquet file without its footer."""
+    return memoryview(data)[: -_footer_bytes(data)]
+
+
+def _footer(data: bytes) -> memoryview:
+    return memoryview(data)[-_footer_bytes(data) :]
+
+
+def _footer_bytes(data: bytes) -> int:
+    """Return the size of a footer, whose length stands before the four bytes that close the file."""
+    return int.from_bytes(data[-8:-4], "little") + 8

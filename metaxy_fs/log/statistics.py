@@ -57,6 +57,25 @@ def column_statistics(frame: pl.DataFrame) -> tuple[ColumnStatistics, ...]:
     )
 
 
+def fences(ids: pl.Series, *, every: int) -> tuple[Bound, ...]:
+    """Return the value at each `every`-th row of a sorted column, but the first: where a file can be cut in parts.
+
+    Of a long text the beginning is given, which is less than the text and all that follow it. Empty where nothing is
+    known of the bounds of such a column.
+
+    Example:
+        >>> fences(pl.Series([1, 3, 5, 7, 9]), every=2)
+        (5, 9)
+    """
+    if not _has_bounds(ids.dtype) or len(ids) <= every:
+        return ()
+    values = ids.gather_every(every, offset=every)
+    if ids.dtype.is_temporal():
+        values = values.to_physical()
+    bounds = [_bounds(ids.dtype, (value, value, False))[0] for value in values.to_list()]
+    return tuple(bound for bound in bounds if bound is not None)
+
+
 def exact_integers(statistics: Sequence[ColumnStatistics], *, rows: int) -> Callable[[Path], bool]:
     """Return a question about one file for `unify`: are all integers at this path proven to lie within +-2**53?
 

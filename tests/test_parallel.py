@@ -1,0 +1,55 @@
+"""Are results taken in order, few at a time, and errors where they belong?"""
+
+import threading
+
+import pytest
+
+from metaxy_fs.parallel import ordered_map
+
+
+def test_results_come_in_the_order_of_items():
+    last_is_done = threading.Event()
+
+    def finish_in_reverse(number):
+        if number == 1:
+            last_is_done.set()
+        return last_is_done.wait(10) and number
+
+    assert list(ordered_map(finish_in_reverse, [0, 1], workers=2)) == [0, 1]
+    assert list(ordered_map(lambda number: number * 2, range(50))) == [number * 2 for number in range(50)]
+
+
+def test_items_are_taken_a_few_ahead():
+    taken = []
+
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = ordered_map(abs, items(), workers=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    assert len(taken) <= 5
+
+
+def test_an_error_is_raised_in_its_place():
+    def fail_at_three(number):
+        if number == 3:
+            raise ValueError("three")
+        return number
+
+    seen = []
+    with pytest.raises(ValueError, match="three"):
+        seen.extend(ordered_map(fail_at_three, range(10)))
+    results = ordered_map(fail_at_three, range(10))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+
+
+def test_two_items_are_under_way_at_once():
+    barrier = threading.Barrier(2, timeout=10)
+    assert list(ordered_map(lambda _: barrier.wait() >= 0, range(4), workers=2)) == [True] * 4
+
+
+@pytest.mark.parametrize("items", [[], [7]])
+def test_one_item_needs_no_thread(items):
+    assert list(ordered_map(lambda _: threading.current_thread(), items)) == [threading.main_thread()] * len(items)
