@@ -1,12 +1,13 @@
 """Where do times and random names come from?
 
-Nothing else in the package reads a clock or a source of randomness, so a test can drive both.
+Nothing else in the package reads a clock, waits, or asks for randomness, so a test can drive all three (`driven_by`).
 """
 
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from metaxy_fs.errors import CorruptObjectError
@@ -17,12 +18,17 @@ MAX_TIME = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 
 def wall_clock() -> int:
     """Return the microseconds since 1970 (UTC)."""
-    return time.time_ns() // 1000
+    return _SOURCES[-1].microseconds()
 
 
 def random_token() -> str:
     """Return 16 hex digits that no other call, in any process, is going to return."""
-    return secrets.token_hex(8)
+    return _SOURCES[-1].token()
+
+
+def pause(seconds: float) -> None:
+    """Let time pass before a request is tried again."""
+    _SOURCES[-1].pause(seconds)
 
 
 def timestamp_id(microseconds: int, token: str) -> str:
@@ -38,7 +44,40 @@ def timestamp_id(microseconds: int, token: str) -> str:
 
 def shared_clock(root: str) -> "LamportClock":
     """Return the clock that orders this process's commits to a root, the same for all who ask with the same name."""
-    return _CLOCKS.setdefault(root, LamportClock())
+    return _SOURCES[-1].clocks.setdefault(root, LamportClock())
+
+
+class Source:
+    """The system's clock, randomness and patience; a subclass gives others.
+
+    Attributes:
+        clocks: One clock a root: two store objects on one root must not order their commits apart.
+    """
+
+    def __init__(self) -> None:
+        self.clocks: dict[str, LamportClock] = {}
+
+    def microseconds(self) -> int:
+        """Return the microseconds since 1970 (UTC)."""
+        return time.time_ns() // 1000
+
+    def token(self) -> str:
+        """Return 16 hex digits that were never returned before."""
+        return secrets.token_hex(8)
+
+    def pause(self, seconds: float) -> None:
+        """Return after so many seconds."""
+        time.sleep(seconds)
+
+
+@contextmanager
+def driven_by(source: Source) -> Iterator[None]:
+    """Take times, tokens and pauses of the whole process, all its threads, from a source of a test's own."""
+    _SOURCES.append(source)
+    try:
+        yield
+    finally:
+        _SOURCES.remove(source)
 
 
 class LamportClock:
@@ -74,5 +113,5 @@ class LamportClock:
             self._latest = max(self._latest, microseconds)
 
 
-_CLOCKS: dict[str, LamportClock] = {}
-"""One clock a root: two store objects on one root must not order their commits apart."""
+_SOURCES = [Source()]
+"""The last one counts."""

@@ -15,7 +15,6 @@ differs in its time.
 """
 
 import hashlib
-import time
 
 import msgspec
 import polars as pl
@@ -28,7 +27,7 @@ from metaxy_fs.errors import (
     StorageError,
     WriteConflictError,
 )
-from metaxy_fs.ids import LamportClock, random_token, timestamp_id, wall_clock
+from metaxy_fs.ids import LamportClock, pause, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import CommitHeader, DataFile, Definition, Manifest, decode_manifest, encode_manifest
 from metaxy_fs.log.parquet import content_digest, decode_rows, encode_rows
@@ -99,7 +98,7 @@ def put_settled(storage: Storage, path: str, data: bytes) -> None:
                 return None
             if isinstance(error, ObjectExistsError) or attempt == _ATTEMPTS - 1:
                 raise
-            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+            pause(_FIRST_PAUSE_SECONDS * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 

@@ -36,7 +36,8 @@ class FilesystemMetadataStore(MetadataStore):
     the first write.
 
     Args:
-        root: A path or a URL, such as `"./metadata"`, `"s3://bucket/prefix"` or `"gs://bucket/prefix"`.
+        root: A path or a URL, such as `"./metadata"`, `"s3://bucket/prefix"` or `"gs://bucket/prefix"`; or a storage of
+            your own, which passes `metaxy_fs.testing.StorageSuite`.
         fallback_stores: Stores to read from, nearest first, where this one lacks a feature.
         storage_options: Handed to the fsspec filesystem of the URL untouched; never shown or stored.
         filesystem: A ready fsspec filesystem to reach the root through, instead of `storage_options`.
@@ -48,7 +49,7 @@ class FilesystemMetadataStore(MetadataStore):
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: str | os.PathLike[str] | Storage,
         *,
         fallback_stores: Sequence[MetadataStore] = (),
         storage_options: Mapping[str, Any] | None = None,

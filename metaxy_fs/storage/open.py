@@ -20,7 +20,7 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
 def open_storage(
-    root: str | os.PathLike[str],
+    root: str | os.PathLike[str] | Storage,
     *,
     storage_options: Mapping[str, Any] | None = None,
     filesystem: "AbstractFileSystem | None" = None,
@@ -29,6 +29,7 @@ def open_storage(
 
     Args:
         root: A path of the local file system (`~` is expanded), or a URL of any protocol of fsspec, chained ones too.
+            A storage is returned as it is.
         storage_options: Handed on untouched to the filesystem of a URL.
         filesystem: A filesystem of fsspec to use; `root` is then a path on it, or a URL of its protocol.
 
@@ -42,12 +43,22 @@ def open_storage(
         >>> open_storage("memory://features")
         ObjectStorage('memory://features')
     """
+    if isinstance(root, Storage):
+        return _as_it_is(root, storage_options, filesystem)
     path = os.fspath(root)
     if filesystem is not None:
         return _on_filesystem(path, storage_options, filesystem)
     if _URL.match(path) and not path.startswith(_LOCAL_PROTOCOLS):
         return _on_url(path, storage_options)
     return _on_disk(path, storage_options)
+
+
+def _as_it_is(
+    storage: Storage, storage_options: Mapping[str, Any] | None, filesystem: "AbstractFileSystem | None"
+) -> Storage:
+    if storage_options or filesystem is not None:
+        raise ValueError(f"{storage!r} is open already, and takes neither storage_options nor a filesystem")
+    return storage
 
 
 def _on_disk(path: str, storage_options: Mapping[str, Any] | None) -> Storage:

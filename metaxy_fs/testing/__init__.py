@@ -1,9 +1,23 @@
 """How does a third party show that its storage or store keeps the promises that metaxy_fs relies on?
 
-Subclass a suite in a test module and give it the fixture that it asks for; pytest does the rest.
+Subclass a suite in a test module and give it the fixture that it asks for; pytest does the rest. `Simulation` lets
+several processes take turns on one `SteppedStorage` each, request by request, as a test decides.
 """
 
+from metaxy_fs.testing.simulation import Host, KilledError, Process, Simulation
+from metaxy_fs.testing.stepped_storage import Bucket, Ending, Request, SteppedStorage
 from metaxy_fs.testing.storage_suite import StorageSuite
 from metaxy_fs.testing.store_suite import StoreSuite
 
-__all__ = ["StorageSuite", "StoreSuite"]
+__all__ = [
+    "Bucket",
+    "Ending",
+    "Host",
+    "KilledError",
+    "Process",
+    "Request",
+    "Simulation",
+    "SteppedStorage",
+    "StorageSuite",
+    "StoreSuite",
+]

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, InMemoryMetadataStore
+from metaxy_fs.storage import MemoryStorage
 
 with FeatureGraph().use():
 
@@ -34,6 +35,13 @@ def test_a_pickled_store_is_the_same_chain(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(store))  # noqa: S301  # the bytes are this test's own
     assert repr(again) == repr(store)
     assert again.read_metadata(Video).height == 1
+
+
+def test_a_store_keeps_its_rows_in_a_storage_that_it_is_given() -> None:
+    storage = MemoryStorage()
+    FilesystemMetadataStore(storage).write_metadata(Video, frame(1))
+    assert FilesystemMetadataStore(storage).read_metadata(Video).height == 1
+    assert any(info.path.endswith(".parquet") for info in storage.list("video"))
 
 
 def test_a_store_is_handed_to_worker_processes(tmp_path: Path) -> None:

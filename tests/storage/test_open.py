@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from metaxy_fs.storage import LocalStorage, open_storage
+from metaxy_fs.storage import LocalStorage, MemoryStorage, open_storage
 from metaxy_fs.storage.objects import ObjectStorage
 
 
@@ -33,6 +33,14 @@ def test_urls_are_object_storages(root):
 
     assert isinstance(storage, ObjectStorage)
     assert storage.location == root
+
+
+def test_a_storage_is_used_as_it_is():
+    storage = MemoryStorage()
+
+    assert open_storage(storage) is storage
+    with pytest.raises(ValueError, match="takes neither storage_options nor a filesystem"):
+        open_storage(storage, storage_options={"key": "secret"})
 
 
 def test_location_has_no_trailing_slash():
