@@ -1,6 +1,10 @@
 """What does `metaxy-fs demo` do, from the first look at the files to the last line?"""
 
+import os
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from metaxy_fs.cli.features import declare_features
 from metaxy_fs.cli.report import (
@@ -13,10 +17,42 @@ from metaxy_fs.cli.report import (
     tell_tree,
     tell_uncounted,
 )
-from metaxy_fs.cli.tree import walk
+from metaxy_fs.cli.roots import ROOT_HELP, open_root
+from metaxy_fs.cli.tree import DEFAULT_ROOT, SKIPPED_DIRECTORIES, walk
 from metaxy_fs.cli.update import latest, resolve_texts, update_files, update_texts
 from metaxy_fs.metadata_store import MetadataStore
 from metaxy_fs.spec import Feature
+
+_DEMO = f"""\
+Keep two features of the files below DIR, and compute only what changed since the last run.
+
+  demo/files   one sample a file, named by its relative path, in two containers: `content`, the sha256 of the bytes, and
+               `stat`, the size, mode and modification time
+  demo/texts   made from `content` alone: lines, words and the most frequent terms of each text (UTF-8, up to 64 MiB)
+
+A file whose size, mode and modification time are those of the last run is not read again; --rehash reads all.
+Files that are gone are named in each run, since their rows stay in the log. Nothing is written to DIR but the root.
+
+Left out: directories named {", ".join(SKIPPED_DIRECTORIES)}, the root itself, links to directories, pipes, sockets
+and devices. Links to files count as files. What cannot be read is named and left for the next run; it fails no run.
+Names that are no UTF-8 appear with \\xNN, and a backslash as two.
+"""
+
+
+def add_demo(commands: Any) -> None:
+    """Add the command to a parser."""
+    parser: ArgumentParser = commands.add_parser(
+        "demo",
+        help="keep features of your own files, and compute only what changed",
+        description=_DEMO,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "directory", metavar="DIR", nargs="?", default=".", type=_directory, help="default: the current directory"
+    )
+    parser.add_argument("--root", help=f"where to keep the features: {ROOT_HELP}; default: {DEFAULT_ROOT} in DIR")
+    parser.add_argument("--rehash", action="store_true", help="read every file again, whatever its time says")
+    parser.set_defaults(run=partial(_run, parser))
 
 
 def run_demo(directory: Path, store: MetadataStore, *, rehash: bool) -> None:
@@ -49,6 +85,22 @@ def run_demo(directory: Path, store: MetadataStore, *, rehash: bool) -> None:
     counted = latest(store, features.texts)
     if counted is not None:
         tell_totals(counted.join(present.select("path"), on="path", how="semi"))
+
+
+def _run(parser: ArgumentParser, arguments: Namespace) -> int:
+    directory: Path = arguments.directory
+    store = open_root(arguments.root or str(directory / DEFAULT_ROOT), parser, argument="--root")
+    if os.path.realpath(store.location) == os.path.realpath(directory):
+        parser.error(f"argument --root: {store.location} is DIR itself; give it a directory of its own")
+    run_demo(directory, store, rehash=arguments.rehash)
+    return 0
+
+
+def _directory(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise ArgumentTypeError(f"{text!r} is not a directory" if path.exists() else f"there is no directory {text!r}")
+    return path
 
 
 def _stored(store: MetadataStore, feature: type[Feature]) -> int:
