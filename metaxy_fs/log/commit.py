@@ -29,7 +29,15 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.ids import LamportClock, pause, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import CommitHeader, DataFile, Definition, Manifest, decode_manifest, encode_manifest
+from metaxy_fs.log.manifest import (
+    CommitHeader,
+    DataFile,
+    Definition,
+    FileHeader,
+    Manifest,
+    decode_manifest,
+    encode_manifest,
+)
 from metaxy_fs.log.parquet import content_digest, decode_rows, encode_rows
 from metaxy_fs.log.schema import encode_schema
 from metaxy_fs.storage.base import Storage
@@ -131,8 +139,10 @@ def _put_files(storage: Storage, request: CommitRequest, header: CommitHeader) -
     stem = header.commit if request.write_id is None else f"{header.commit}-{random_token()}"
     entries: list[DataFile] = []
     pages: list[bytes] = []
-    for rows in request.rows.iter_slices(MAX_FILE_ROWS) if request.rows.height else [request.rows]:
-        file = encode_rows(rows, header=header, name=f"{stem}-{len(entries)}.parquet")
+    parts = list(request.rows.iter_slices(MAX_FILE_ROWS)) if request.rows.height else [request.rows]
+    for part, rows in enumerate(parts):
+        described = FileHeader(**msgspec.structs.asdict(header), part=part, parts=len(parts))
+        file = encode_rows(rows, header=described, name=f"{stem}-{part}.parquet")
         put_settled(storage, request.partition.data_file(file.entry.name), file.data)
         entries.append(file.entry)
         pages.append(file.pages)

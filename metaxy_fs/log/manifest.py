@@ -30,7 +30,7 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CommitHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is known of a commit before its files are written; each carries it, so that a lost manifest can be rebuilt.
+    """What is known of a commit before its files are written.
 
     Attributes:
         commit: The commit's id, which is also the manifest's file name.
@@ -51,6 +51,18 @@ class CommitHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     schema: msgspec.Raw
     writer: str
     write_id: str | None = None
+
+
+class FileHeader(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the footer of a data file says: the header of its commit, and which of the commit's files it is.
+
+    Attributes:
+        part: The place of the file among those of the commit, counted from 0.
+        parts: How many files the commit has.
+    """
+
+    part: Count
+    parts: Count
 
 
 class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False, omit_defaults=True):

@@ -18,7 +18,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import commit as commit_module
 from metaxy_fs.log.commit import put_settled
-from metaxy_fs.log.manifest import CommitHeader
+from metaxy_fs.log.manifest import FileHeader
 from metaxy_fs.log.scan import reading_schema, scan_files
 from metaxy_fs.log.view import ViewLoader, live_files
 from metaxy_fs.storage.base import Storage
@@ -178,10 +178,19 @@ def test_every_data_file_can_rebuild_the_header_of_its_manifest() -> None:
     storage = MemoryStorage()
     manifest = write(storage, 1, write_id="job 7")
     data = storage.get(PARTITION.data_file(manifest.files[0].name))
-    header = msgspec.json.decode(pl.read_parquet_metadata(data)["metaxy_fs"], type=CommitHeader)
+    header = msgspec.json.decode(pl.read_parquet_metadata(data)["metaxy_fs"], type=FileHeader)
     assert (header.commit, header.time, header.feature) == (manifest.commit, manifest.time, manifest.feature)
     assert (header.definition, header.id_columns, header.write_id) == (manifest.definition, ("sample_id",), "job 7")
     assert bytes(header.schema) == bytes(manifest.schema)
+
+
+def test_every_data_file_tells_which_of_how_many_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit_module, "MAX_FILE_ROWS", 2)
+    storage = MemoryStorage()
+    datas = [storage.get(PARTITION.data_file(file.name)) for file in write(storage, 1, 2, 3, 4, 5).files]
+    footers = [pl.read_parquet_metadata(data)["metaxy_fs"] for data in datas]
+    headers = [msgspec.json.decode(footer, type=FileHeader) for footer in footers]
+    assert [(header.part, header.parts) for header in headers] == [(0, 3), (1, 3), (2, 3)]
 
 
 @given(write_id=st.text(min_size=1, max_size=50))
