@@ -11,7 +11,7 @@ import polars as pl
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log.schema import unstorable
 from metaxy_fs.spec import FeatureSpec
-from metaxy_fs.spec.specs import is_encodable
+from metaxy_fs.spec.checks import is_encodable
 from metaxy_fs.versioning.columns import DATA_VERSION, RESERVED_PREFIX
 
 _SHOWN = 5

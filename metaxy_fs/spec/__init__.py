@@ -1,9 +1,10 @@
 """Which words declare features, their containers, and what they are made from?"""
 
+from metaxy_fs.spec.deps import ALL, ContainerDep, FeatureDep
 from metaxy_fs.spec.feature import Feature
 from metaxy_fs.spec.graph import FeatureGraph
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey
-from metaxy_fs.spec.specs import ALL, ContainerDep, ContainerSpec, FeatureDep, FeatureSpec
+from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec
 
 __all__ = [
     "ALL",

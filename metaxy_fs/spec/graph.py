@@ -12,8 +12,10 @@ from types import MappingProxyType
 from typing import Self
 
 from metaxy_fs.errors import SpecError
+from metaxy_fs.spec.deps import ALL, All, ContainerDep
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey
-from metaxy_fs.spec.specs import ALL, All, ContainerDep, ContainerSpec, FeatureSpec
+from metaxy_fs.spec.lineage import check_relation
+from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec
 
 
 class FeatureGraph:
@@ -80,8 +82,8 @@ class FeatureGraph:
 
         Raises:
             SpecError: The key (or its string) is taken, an upstream feature or container does not exist, a container
-                depends on a feature that is not among the feature's `deps`, or the id columns are not those of an
-                upstream.
+                depends on a feature that is not among the feature's `deps`, or the id columns do not fit the relation
+                to an upstream.
         """
         _refuse_second(spec.key, self._by_string.get(str(spec.key)))
         for dep in spec.deps:
@@ -92,7 +94,7 @@ class FeatureGraph:
                     f"Feature '{spec.key}' depends on {dep.key!r}, which this graph does not hold; it holds "
                     f"{sorted(self._specs)}. Declare the upstream feature first."
                 )
-            _check_id_columns(spec, self._specs[dep.key])
+            check_relation(spec, dep, self._specs[dep.key])
         for container in spec.containers:
             self._check_container(spec, container)
         self._specs[spec.key] = spec
@@ -149,14 +151,6 @@ def _refuse_second(key: FeatureKey, held: FeatureKey | None) -> None:
         raise SpecError(
             f"{key!r} is called '{key}', and this graph already holds a feature of that name, {held!r}. Give one of "
             "them another key, or declare it in a graph of its own: `with FeatureGraph().use():`."
-        )
-
-
-def _check_id_columns(spec: FeatureSpec, upstream: FeatureSpec) -> None:
-    if set(spec.id_columns) != set(upstream.id_columns):
-        raise SpecError(
-            f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, its upstream '{upstream.key}' by "
-            f"{list(upstream.id_columns)}; one row is made from one row, so the id columns must be the same."
         )
 
 

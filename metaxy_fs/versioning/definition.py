@@ -5,17 +5,23 @@ The version of a container's definition is the sha256, in hex, of the text
     F/c|v|U1/x|<definition version of U1/x>|U1/y|<...>|U2/z|<...>
 
 for container `c` of feature `F` with code version `v`, made from containers `x`, `y`, `z` of features `U1`, `U2`;
-features come in the order of their key strings, containers within them likewise. That of a feature is the sha256 of
-`c|<definition version of c>` of its containers, sorted and joined by `|`. So a change of any code version upstream
-changes every definition that is made from it.
+features come in the order of their key strings, containers within them likewise. Where the dep on `U1` says more than
+its key, `|U1?|<digest>` follows the containers of `U1`: the sha256 of what it says, as JSON with the keys in order,
+without blanks and without what is left to the default, such as `{"optional":true,"where":"quality > 0.5"}`.
+
+The version of a feature's definition is the sha256 of `c|<definition version of c>` of its containers, sorted and
+joined by `|`. So a change of any code version upstream, or of what any dep says, changes every definition that is made
+from it.
 """
 
 import hashlib
+import json
+from itertools import groupby
 from weakref import WeakKeyDictionary
 
 import msgspec
 
-from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec import ContainerSpec, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 
 PARTITION_DIGITS = 16
 
@@ -67,10 +73,21 @@ def _of_container(
     graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec, known: dict[FeatureKey, DefinitionVersion]
 ) -> str:
     parts = [f"{spec.key}/{container.key}", str(container.code_version)]
-    for upstream, upstream_container in graph.upstream_containers(spec, container):
-        name = str(upstream_container.key)
-        parts += [f"{upstream.key}/{name}", known[upstream.key].containers[name]]
+    made_from = graph.upstream_containers(spec, container)
+    for key, containers in groupby(made_from, key=lambda pair: pair[0].key):
+        for _, upstream_container in containers:
+            name = str(upstream_container.key)
+            parts += [f"{key}/{name}", known[key].containers[name]]
+        dep = spec.dep(key)
+        parts += [] if dep.is_plain else [f"{key}?", dep_digest(dep)]
     return _sha256("|".join(parts))
+
+
+def dep_digest(dep: FeatureDep) -> str:
+    """Return the digest of what a dep says beside its key."""
+    declared = msgspec.to_builtins(dep)
+    del declared["key"]
+    return _sha256(json.dumps(declared, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
 
 
 def _sha256(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import threading
 
 import pytest
@@ -99,6 +100,54 @@ def test_id_columns_that_are_not_those_of_the_upstream_are_refused():
 def test_id_columns_may_come_in_another_order():
     specs = [spec("a", id_columns=["x", "y"]), spec("b", "a", id_columns=["y", "x"])]
     assert list(FeatureGraph.from_specs(specs).specs) == [key("a"), key("b")]
+
+
+# How the id columns of both sides fit together.
+
+RELATIONS = [
+    ("one_to_one", ["x", "y"], ["y", "x"], {}),
+    ("one_to_one", ["a"], ["x"], {"a": "x"}),
+    ("one_to_one", ["x", "y"], ["x", "y"], {"x": "y", "y": "x"}),
+    ("aggregation", ["x", "y"], ["x"], {}),
+    ("aggregation", ["y"], ["x"], {}),
+    ("aggregation", ["a", "y"], ["x"], {"a": "x"}),
+    ("aggregation", ["x", "y"], ["x", "z"], {}),
+    ("aggregation", ["x"], ["x"], {"x": "z", "y": "x"}),
+    ("expansion", ["x"], ["x", "y"], {}),
+    ("expansion", ["x"], ["y", "x"], {"x": "y"}),
+]
+
+
+@pytest.mark.parametrize(("relation", "above", "own", "rename"), RELATIONS)
+def test_id_columns_fit_the_relation(relation, above, own, rename):
+    specs = [spec("a", id_columns=above), related("b", "a", relation, own, rename)]
+    assert list(FeatureGraph.from_specs(specs).specs) == [key("a"), key("b")]
+
+
+IMPOSSIBLE = {
+    "fewer than upstream": ("one_to_one", ["x", "y"], ["x"], {}, 'relation="aggregation"'),
+    "more than upstream": ("one_to_one", ["x"], ["x", "y"], {}, 'relation="expansion"'),
+    "others after the renames": ("one_to_one", ["x"], ["x"], {"x": "y"}, r"\['y'\] after the renames"),
+    "a group of one row": ("aggregation", ["x"], ["x"], {}, "several upstream rows"),
+    "a group of one row that others name": ("aggregation", ["x"], ["x", "y"], {}, "several upstream rows"),
+    "a group by what is renamed": ("aggregation", ["x", "y"], ["x"], {"x": "z"}, "groups the rows.*'x'.*'z'"),
+    "an expansion that adds nothing": ("expansion", ["x"], ["x"], {}, "at least one more"),
+    "an expansion that loses something": ("expansion", ["x", "y"], ["x", "z"], {}, "at least one more"),
+    "two id columns of one name": ("expansion", ["x"], ["x", "y"], {"z": "x"}, "rename that one too"),
+}
+
+
+@pytest.mark.parametrize(("relation", "above", "own", "rename", "named"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_id_columns_that_do_not_fit_the_relation_are_refused(relation, above, own, rename, named):
+    message = refusal(spec("a", id_columns=above), related("b", "a", relation, own, rename))
+    assert re.search(named, message)
+    assert "'a'" in message
+    assert "'b'" in message
+
+
+def related(name, above, relation, id_columns, rename):
+    dep = FeatureDep(key=key(above), relation=relation, rename=rename)
+    return FeatureSpec(key=key(name), deps=[dep], id_columns=id_columns)
 
 
 # Declarations in any order.

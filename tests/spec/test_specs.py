@@ -77,6 +77,22 @@ REFUSALS = {
     "an id column that is a pattern": (lambda: FeatureSpec(key=KEY, id_columns=["^a.*$"]), r"\^a\.\*\$"),
     "an id column that is a star": (lambda: FeatureSpec(key=KEY, id_columns=["*"]), r"'\*'"),
     "a dep on a text": (lambda: FeatureDep(key="up"), "'up'"),
+    "a relation that there is not": (lambda: FeatureDep(key=UP, relation="many"), "'aggregation'.*'many'"),
+    "a relation that is a list": (lambda: FeatureDep(key=UP, relation=["aggregation"]), "'aggregation'"),
+    "an optional that is a number": (lambda: FeatureDep(key=UP, optional=1), "'up' takes a bool"),
+    "a rename that is a list": (lambda: FeatureDep(key=UP, rename=["a"]), r"'up' takes a dict.*\['a'\]"),
+    "a rename of a number": (lambda: FeatureDep(key=UP, rename={1: "a"}), "'up' takes a dict.*{1: 'a'}"),
+    "a rename to nothing": (lambda: FeatureDep(key=UP, rename={"a": ""}), r"'up'.*\['a', ''\]"),
+    "a rename to a pattern": (lambda: FeatureDep(key=UP, rename={"a": "^b$"}), "'up'.*pattern"),
+    "a rename of the versions": (lambda: FeatureDep(key=UP, rename={"data_version": "a"}), "'up'.*data_version"),
+    "a rename to a reserved name": (lambda: FeatureDep(key=UP, rename={"a": "_metaxy_x"}), "'up'.*_metaxy_x"),
+    "a rename to half a character": (lambda: FeatureDep(key=UP, rename={"a": "\ud800"}), "'up'.*UTF-8"),
+    "a rename of two columns to one": (lambda: FeatureDep(key=UP, rename={"a": "c", "b": "c"}), "'up': 'c'"),
+    "a rename that changes nothing": (lambda: FeatureDep(key=UP, rename={"a": "a"}), "'up'.*'a'"),
+    "a predicate that is empty": (lambda: FeatureDep(key=UP, where=" "), "'up' takes a predicate in SQL.*' '"),
+    "a predicate that is a flag": (lambda: FeatureDep(key=UP, where=True), "'up' takes a predicate in SQL.*True"),
+    "a predicate with half a character": (lambda: FeatureDep(key=UP, where="a = '\udfff'"), "'up' takes a predicate"),
+    "an id column with half a character": (lambda: FeatureSpec(key=KEY, id_columns=["\ud800"]), "'leaf'.*UTF-8"),
     "a container dep on a text": (lambda: ContainerDep(feature_key="up"), "'up'"),
     "a container dep on no container": (lambda: ContainerDep(feature_key=UP, containers=[]), "'up'"),
     "a container dep on one container twice": (
@@ -88,6 +104,48 @@ REFUSALS = {
     "a container's dep on a feature": (lambda: container("a", deps=[FeatureDep(key=UP)]), "'a'"),
     "a container key that is a text": (lambda: ContainerSpec(key="a"), "'a'"),
 }
+
+
+# How a feature is related to one upstream.
+
+SAID = {"relation": "aggregation", "optional": True, "rename": {"b": "c", "a": "b"}, "where": "x > 1"}
+
+
+def test_dep_says_nothing_but_its_key_by_default():
+    dep = FeatureDep(key=UP)
+    assert (dep.relation, dep.optional, dep.rename, dep.where, dep.is_plain) == ("one_to_one", False, {}, None, True)
+    assert msgspec.json.encode(dep) == b'{"key":{"parts":["up"]}}'
+
+
+@pytest.mark.parametrize("field", SAID)
+def test_dep_that_says_more_is_not_plain_and_is_read_back_from_json(field):
+    dep = FeatureDep(key=UP, **{field: SAID[field]})
+    assert not dep.is_plain
+    assert msgspec.json.decode(msgspec.json.encode(dep), type=FeatureDep) == dep
+    assert msgspec.to_builtins(dep) == {"key": {"parts": ("up",)}, field: SAID[field]}
+    assert dep != FeatureDep(key=UP)
+    assert hash(dep) != hash(FeatureDep(key=UP))
+
+
+def test_order_of_renames_has_no_meaning_and_is_not_kept():
+    one, other = (
+        FeatureDep(key=UP, rename=dict(pairs)) for pairs in ([("b", "c"), ("a", "b")], [("a", "b"), ("b", "c")])
+    )
+    assert one == other
+    assert hash(one) == hash(other)
+    assert msgspec.json.encode(one) == msgspec.json.encode(other)
+
+
+def test_renames_are_kept_as_they_were_given():
+    given = {"a": "b"}
+    dep = FeatureDep(key=UP, rename=given)
+    given["c"] = "d"
+    assert dep.rename == {"a": "b"}
+
+
+def test_feature_knows_its_deps_by_key():
+    deps = [FeatureDep(key=UP), FeatureDep(key=FeatureKey(["other"]), optional=True)]
+    assert FeatureSpec(key=KEY, deps=deps).dep(FeatureKey(["other"])).optional
 
 
 @pytest.mark.parametrize(("declare", "named"), REFUSALS.values(), ids=REFUSALS.keys())

@@ -1,10 +1,12 @@
 """What are the versions, computed with nothing but hashlib and dicts?
 
 A graph is a dict, upstream first, from the parts of a feature's key to its containers: each a code version and what it
-is made from, as pairs of feature and container.
+is made from, as pairs of feature and container. What the deps say beside their keys is a dict from pairs of feature and
+upstream feature to the options of a `FeatureDep`.
 """
 
 import hashlib
+import json
 
 from metaxy_fs.spec import ContainerDep, ContainerKey, ContainerSpec, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 
@@ -13,7 +15,10 @@ def sha256(text):
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def definition_versions(graph):
+NO_OPTIONS = {}
+
+
+def definition_versions(graph, deps=NO_OPTIONS):
     """Return for each feature its version and those of its containers."""
     known = {}
     for feature, containers in graph.items():
@@ -21,8 +26,13 @@ def definition_versions(graph):
         found = {}
         for container, (code, sources) in containers.items():
             text = f"{name}/{container}|{code}"
-            for above, part in sorted(sources, key=lambda pair: ("_".join(pair[0]), pair[1])):
+            in_order = sorted(sources, key=lambda pair: ("_".join(pair[0]), pair[1]))
+            for place, (above, part) in enumerate(in_order):
                 text += f"|{'_'.join(above)}/{part}|{known[above]['containers'][part]}"
+                is_last = all(other != above for other, _ in in_order[place + 1 :])
+                if is_last and deps.get((feature, above)):
+                    said = json.dumps(deps[feature, above], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+                    text += f"|{'_'.join(above)}?|{sha256(said)}"
             found[container] = sha256(text)
         joined = "|".join(f"{container}|{found[container]}" for container in sorted(found))
         known[feature] = {"version": sha256(joined), "containers": found}
@@ -40,17 +50,22 @@ def row_version(containers, rows):
     return versions
 
 
-def feature_graph(graph, *, implicit=()):
+def feature_graph(graph, *, implicit=(), deps=NO_OPTIONS, id_columns=NO_OPTIONS):
     """Return the graph as the library declares it.
 
     Args:
         graph: As above; a feature's upstream are the features that its containers name.
         implicit: Pairs of feature and container whose sources are all there are, and are left to the default.
+        deps: As above.
+        id_columns: Those of features that do not have the default ones.
     """
     return FeatureGraph.from_specs(
         FeatureSpec(
             key=FeatureKey(feature),
-            deps=[FeatureDep(key=FeatureKey(above)) for above in upstream_of(containers)],
+            deps=[
+                FeatureDep(key=FeatureKey(above), **deps.get((feature, above), {})) for above in upstream_of(containers)
+            ],
+            id_columns=id_columns.get(feature, ["sample_id"]),
             containers=[
                 container_spec(name, code, sources, default=(feature, name) in implicit)
                 for name, (code, sources) in containers.items()

@@ -6,6 +6,16 @@ NAMES = ["a", "b-c", "b_c", "Z", "0", "a_b", "A"]
 codes = st.one_of(st.integers(-3, 10**20), st.text("v1.é/_ ", min_size=1, max_size=4))
 versions = st.text("ab1é/_ =", min_size=1, max_size=4)
 
+dep_options = st.fixed_dictionaries(
+    {},
+    optional={
+        "optional": st.just(value=True),
+        "rename": st.dictionaries(st.text('abé\n"\\\x7f', min_size=1), st.just("new"), min_size=1, max_size=1),
+        "where": st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip),
+    },
+)
+"""What a `FeatureDep` between features of the same id columns may say beside its key."""
+
 
 @st.composite
 def graphs(draw, *, max_depth=4, max_upstream=3):

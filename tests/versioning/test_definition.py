@@ -9,10 +9,16 @@ from hypothesis import strategies as st
 
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.definition import definition_version
-from tests.versioning.reference import definition_versions, feature_graph, sha256
-from tests.versioning.strategies import graphs
+from tests.versioning import lineage_graph
+from tests.versioning.reference import definition_versions, feature_graph, sha256, upstream_of
+from tests.versioning.strategies import dep_options, graphs
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "definitions.json").read_text(encoding="utf-8"))
+
+def golden(name):
+    return json.loads((Path(__file__).parent / "golden" / name).read_text(encoding="utf-8"))
+
+
+GOLDEN, LINEAGE = golden("definitions.json"), golden("lineage_definitions.json")
 VIDEO, AUDIO, FACES, REPORT = ("video", "processing"), ("audio",), ("faces",), ("report",)
 GRAPH = {
     VIDEO: {"frames": (1, []), "audio": (2, [])},
@@ -25,8 +31,8 @@ GRAPH = {
 }
 
 
-def computed(graph, *, implicit=()):
-    declared = feature_graph(graph, implicit=implicit)
+def computed(graph, **options):
+    declared = feature_graph(graph, **options)
     found = {feature: definition_version(declared, FeatureKey(feature)) for feature in graph}
     return {feature: {"version": each.version, "containers": each.containers} for feature, each in found.items()}
 
@@ -37,6 +43,26 @@ def test_versions_of_a_fixed_graph_never_change():
 
 def test_golden_versions_are_those_of_the_formula():
     assert {".".join(feature): found for feature, found in definition_versions(GRAPH).items()} == GOLDEN
+
+
+def test_versions_of_a_fixed_graph_of_all_relations_never_change():
+    found = computed(lineage_graph.GRAPH, deps=lineage_graph.DEPS, id_columns=lineage_graph.ID_COLUMNS)
+    assert {".".join(feature): each for feature, each in found.items()} == LINEAGE
+
+
+def test_golden_versions_of_all_relations_are_those_of_the_formula():
+    found = definition_versions(lineage_graph.GRAPH, lineage_graph.DEPS)
+    assert {".".join(feature): each for feature, each in found.items()} == LINEAGE
+
+
+def test_what_a_dep_says_is_spelled_out():
+    graph = {AUDIO: {"x": (1, []), "y": (1, [])}, FACES: {"all": (1, [(AUDIO, "x"), (AUDIO, "y")]), "none": (1, [])}}
+    x, y, said = sha256("audio/x|1"), sha256("audio/y|1"), sha256('{"optional":true,"where":"x > \'é\'"}')
+    found = computed(graph, deps={(FACES, AUDIO): {"where": "x > 'é'", "optional": True}})
+    assert found[FACES]["containers"] == {
+        "all": sha256(f"faces/all|1|audio/x|{x}|audio/y|{y}|audio?|{said}"),
+        "none": sha256("faces/none|1"),
+    }
 
 
 def test_version_of_the_smallest_graph_is_spelled_out():
@@ -50,6 +76,14 @@ def test_version_of_the_smallest_graph_is_spelled_out():
 def test_versions_are_those_of_the_formula(drawn):
     graph, implicit = drawn
     assert computed(graph, implicit=implicit) == definition_versions(graph)
+
+
+@given(graphs(), st.data())
+def test_versions_are_those_of_the_formula_whatever_the_deps_say(drawn, data):
+    graph, implicit = drawn
+    pairs = [(feature, above) for feature, containers in graph.items() for above in upstream_of(containers)]
+    deps = {pair: data.draw(dep_options) for pair in pairs}
+    assert computed(graph, implicit=implicit, deps=deps) == definition_versions(graph, deps)
 
 
 @given(graphs(), st.data())

@@ -1,0 +1,51 @@
+"""Which values may a declaration hold?"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from metaxy_fs.errors import SpecError
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be encoded as UTF-8; one that holds half of a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def require(value: object, kind: type, *, what: str) -> None:
+    """Refuse a value of another kind."""
+    if not isinstance(value, kind):
+        raise SpecError(f"{what} takes a {kind.__name__}, got {value!r}.")
+
+
+def sequence(values: Any, kind: type, *, what: str) -> tuple[Any, ...]:
+    """Return the values as a tuple of one kind; a lone text is a mistake, not a sequence of characters."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise SpecError(f"{what} takes a list of {kind.__name__}, got {values!r}.")
+    for value in values:
+        require(value, kind, what=f"Each of {what}")
+    return tuple(values)
+
+
+def refuse_duplicates(names: Sequence[object], *, what: str) -> None:
+    """Names are duplicates where their strings are, since versions and columns are keyed by the strings."""
+    twice = [name for name, count in Counter(map(str, names)).items() if count > 1]
+    if twice:
+        raise SpecError(f"{what}: '{twice[0]}' is named more than once.")
+
+
+def check_column_names(names: Sequence[str], *, what: str) -> None:
+    """Refuse what no column can be called that a declaration names.
+
+    Args:
+        names: The names.
+        what: What they are, to begin a sentence with.
+    """
+    if not all(names):
+        raise SpecError(f"{what} need a name each, got {list(names)!r}.")
+    if not all(map(is_encodable, names)):
+        raise SpecError(f"{what} hold a name that cannot be encoded as UTF-8: {list(names)!r}.")
+    if any(name == "*" or (name.startswith("^") and name.endswith("$")) for name in names):
+        raise SpecError(f"{what} hold a name that Polars reads as a pattern: {list(names)!r}.")
+    if "data_version" in names or any(name.startswith("_metaxy_") for name in names):
+        raise SpecError(f"{what} hold a name with another meaning: {list(names)!r}.")

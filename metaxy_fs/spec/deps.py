@@ -1,0 +1,106 @@
+"""How is a feature, or a container, made from what is upstream?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+
+from metaxy_fs.errors import SpecError
+from metaxy_fs.spec.checks import check_column_names, is_encodable, refuse_duplicates, require, sequence
+from metaxy_fs.spec.keys import ContainerKey, FeatureKey
+
+All = Literal["all"]
+ALL: Final[All] = "all"
+"""Stands for every container of an upstream feature, or every upstream feature."""
+
+Relation = Literal["one_to_one", "aggregation", "expansion"]
+"""How many upstream rows make one sample, and how many samples one upstream row makes."""
+
+
+class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A feature is made from the rows of another one.
+
+    Args:
+        key: The upstream feature.
+        relation: `"one_to_one"`: one upstream row makes one sample, and the id columns are the same.
+            `"aggregation"`: all upstream rows that have a sample's id columns in common make it; these may be id
+            columns of the upstream feature or others. `"expansion"`: one upstream row makes many samples, whose id
+            columns are those of the upstream feature and more.
+        optional: Whether a sample may lack its upstream row, and still gets a version.
+        rename: Columns of the upstream feature, and the names under which this one knows them. Ids are matched by
+            the new names.
+        where: A predicate in SQL, as `polars.sql_expr` reads it, on the latest upstream rows under the names that
+            they are stored with, such as `"quality > 0.5 AND lang = 'en'"`. Rows for which it is false or null make no
+            sample. It looks at one row at a time.
+
+    Raises:
+        SpecError: There is no such relation, or a name or the predicate cannot be one.
+    """
+
+    key: FeatureKey
+    relation: Relation = "one_to_one"
+    optional: bool = False
+    rename: Mapping[str, str] = msgspec.field(default_factory=dict)
+    where: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self.key, FeatureKey, what="FeatureDep(key=...)")
+        if self.relation not in get_args(Relation):
+            raise SpecError(f"{self._named('relation')} is one of {list(get_args(Relation))}, got {self.relation!r}.")
+        require(self.optional, bool, what=self._named("optional"))
+        msgspec.structs.force_setattr(self, "rename", _checked_names(self.rename, what=self._named("rename")))
+        if self.where is not None:
+            _check_predicate(self.where, what=self._named("where"))
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.relation, self.optional, tuple(self.rename.items()), self.where))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether one row makes one sample, and nothing else is declared."""
+        return self == FeatureDep(key=self.key)
+
+    def _named(self, field: str) -> str:
+        return f"FeatureDep({field}=...) on '{self.key}'"
+
+
+class ContainerDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A container is made from some containers of one upstream feature.
+
+    Args:
+        feature_key: The upstream feature, which must be among the feature's `deps`.
+        containers: The containers of it that matter; by default all.
+    """
+
+    feature_key: FeatureKey
+    containers: Sequence[ContainerKey] | All = ALL
+
+    def __post_init__(self) -> None:
+        require(self.feature_key, FeatureKey, what="ContainerDep(feature_key=...)")
+        if self.containers == ALL:
+            return
+        containers = sequence(self.containers, ContainerKey, what="ContainerDep(containers=...)")
+        if not containers:
+            raise SpecError(
+                f"ContainerDep on '{self.feature_key}' names no container; leave `containers` out to mean all."
+            )
+        refuse_duplicates(containers, what=f"ContainerDep on '{self.feature_key}'")
+        msgspec.structs.force_setattr(self, "containers", containers)
+
+
+def _checked_names(names: Any, *, what: str) -> dict[str, str]:
+    """Return the names of a `rename` in the order of the old ones, or say which of them cannot be."""
+    if not isinstance(names, Mapping) or not all(isinstance(name, str) for pair in names.items() for name in pair):
+        raise SpecError(f"{what} takes a dict from column to column, got {names!r}.")
+    old, new = list(names), list(names.values())
+    check_column_names([*old, *new], what=f"The columns of {what}")
+    refuse_duplicates(new, what=f"The new names of {what}")
+    same = [name for name in old if names[name] == name]
+    if same:
+        raise SpecError(f"{what} gives column {same[0]!r} the name that it has; leave it out.")
+    return dict(sorted(names.items()))
+
+
+def _check_predicate(text: Any, *, what: str) -> None:
+    if not isinstance(text, str) or not text.strip() or not is_encodable(text):
+        raise SpecError(f"{what} takes a predicate in SQL, such as \"quality > 0.5 AND lang = 'en'\", got {text!r}.")
