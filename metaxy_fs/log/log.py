@@ -82,6 +82,7 @@ class Log:
         columns: Collection[str] | None = None,
         predicate: pl.Expr | None = None,
         partition_column: str | None = None,
+        with_commits: bool = False,
     ) -> tuple[pl.LazyFrame, list[str]]:
         """Return the rows of the views in commit order, and the names of all columns, whichever are asked for.
 
@@ -92,7 +93,14 @@ class Log:
         """
         files = live_files(views)
         schema = reading_schema(files, location=self._storage.location, columns=columns)
-        rows = scan_files(self._storage, files, schema=schema, predicate=predicate, partition_column=partition_column)
+        rows = scan_files(
+            self._storage,
+            files,
+            schema=schema,
+            predicate=predicate,
+            partition_column=partition_column,
+            with_commits=with_commits,
+        )
         return rows, column_names(files)
 
     def _prepare(self, request: CommitRequest, spec: bytes) -> None:

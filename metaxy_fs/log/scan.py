@@ -16,6 +16,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from metaxy_fs.errors import CorruptObjectError
+from metaxy_fs.log.marks import MARKS, ROW_INDEX, mark_commits
 from metaxy_fs.log.parquet import check_bytes
 from metaxy_fs.log.pruning import FileStatistics, may_match
 from metaxy_fs.log.schema import column
@@ -57,6 +58,7 @@ def scan_files(
     schema: pl.Schema,
     predicate: pl.Expr | None = None,
     partition_column: str | None = None,
+    with_commits: bool = False,
 ) -> pl.LazyFrame:
     """Return the rows of the files, in order.
 
@@ -66,8 +68,9 @@ def scan_files(
         schema: What `reading_schema` gave.
         predicate: Leave out files of which no row can satisfy it. Rows of other files come unfiltered.
         partition_column: Add a column of this name that gives the version of the partition of each row.
+        with_commits: Add the columns of `metaxy_fs.log.marks.MARKS`, which give the commit of each row.
     """
-    scan = _Scan(storage, schema, partition_column)
+    scan = _Scan(storage, schema, partition_column, with_commits=with_commits)
     kept = scan.prune(files, predicate)
     if not kept:
         return pl.LazyFrame(schema=scan.schema)
@@ -80,11 +83,14 @@ def scan_files(
 class _Scan:
     """How the files of one scan are read, wherever their bytes come from."""
 
-    def __init__(self, storage: Storage, schema: pl.Schema, partition_column: str | None) -> None:
+    def __init__(
+        self, storage: Storage, schema: pl.Schema, partition_column: str | None, *, with_commits: bool
+    ) -> None:
         self.storage = storage
-        self.schema = self._with_partition(schema, partition_column)
         self._stored = schema
         self._partition_column = partition_column
+        self._with_commits = with_commits
+        self.schema = self._with_added(schema)
 
     def prune(self, files: Sequence[LiveFile], predicate: pl.Expr | None) -> list[LiveFile]:
         """Return the files that may hold a row which satisfies the predicate."""
@@ -108,15 +114,20 @@ class _Scan:
     def _run(self, run: Sequence[tuple[LiveFile, Any]]) -> pl.LazyFrame:
         first = run[0][0]
         held = first.schema
+        index = ROW_INDEX if self._with_commits else None
         # Directories of a root may look like `key=value`, and may hold characters that mean something in a glob.
-        rows = pl.scan_parquet([source for _, source in run], schema=held, glob=False, hive_partitioning=False)
+        rows = pl.scan_parquet(
+            [source for _, source in run], schema=held, glob=False, hive_partitioning=False, row_index_name=index
+        )
         if self._partition_column is not None:
             rows = rows.with_columns(pl.lit(first.partition.version).alias(self._partition_column))
-        return conform(rows, source=self._with_partition(held, self._partition_column), target=self.schema)
+        if self._with_commits:
+            rows = mark_commits(rows, [live for live, _ in run])
+        return conform(rows, source=self._with_added(held), target=self.schema)
 
-    @staticmethod
-    def _with_partition(schema: pl.Schema, partition_column: str | None) -> pl.Schema:
-        return schema if partition_column is None else pl.Schema({**schema, partition_column: pl.String()})
+    def _with_added(self, schema: pl.Schema) -> pl.Schema:
+        partition = {} if self._partition_column is None else {self._partition_column: pl.String()}
+        return pl.Schema({**schema, **partition, **(MARKS if self._with_commits else {})})
 
 
 def _file_schema(live: LiveFile, *, location: str) -> FileSchema:

@@ -15,7 +15,7 @@ from metaxy_fs.errors import (
     UnsupportedFormatError,
     WriteConflictError,
 )
-from metaxy_fs.metadata_store.backend import Append, Query, Scan
+from metaxy_fs.metadata_store.backend import COMMITS, Append, Query, Scan
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
@@ -24,6 +24,7 @@ from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment
 
 __all__ = [
+    "COMMITS",
     "Append",
     "CommitStateUnknownError",
     "CorruptObjectError",

@@ -6,6 +6,7 @@ are what passes through them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 import polars as pl
@@ -13,6 +14,24 @@ import polars as pl
 from metaxy_fs.metadata_store.seen import SeenSchemas
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.definition import DefinitionVersion
+
+COMMITS: Final = pl.Schema(
+    {
+        "time": pl.Datetime("us", "UTC"),
+        "commit": pl.String(),
+        "rows": pl.Int64(),
+        "bytes": pl.Int64(),
+        "partition": pl.String(),
+        "write_id": pl.String(),
+        "writer": pl.String(),
+        "compacted": pl.Boolean(),
+    }
+)
+"""The columns of a frame of commits.
+
+`bytes` is what a commit's rows take where they are kept, `write_id` null where none was given, `writer` the library and
+version that wrote it, and `compacted` whether its rows are now kept with those of others.
+"""
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +60,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         columns: The only columns to return, None for all; those that do not exist are left out.
         prune: Rows that do not satisfy this are not needed; a backend may leave out any of them, or none.
         mark_partition: Add the column `_metaxy_partition`, text, that gives the partition of each row.
+        mark_commits: Add the columns `_metaxy_commit`, text, and `_metaxy_time`, Int64 in microseconds since 1970
+            (UTC), that give the id and the time of the commit of each row.
     """
 
     key: FeatureKey
@@ -48,6 +69,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     columns: frozenset[str] | None = None
     prune: pl.Expr | None = None
     mark_partition: bool = False
+    mark_commits: bool = False
 
 
 class Scan(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +142,16 @@ class Backend(ABC):
     @abstractmethod
     def stored_features(self) -> list[FeatureKey]:
         """Return the features that hold any commit, sorted."""
+
+    @abstractmethod
+    def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
+        """Return the commits of a feature in commit order, whatever their partition, as a frame of `COMMITS`.
+
+        A commit that was rewritten with others is still one row. There is none if there is no commit.
+
+        Raises:
+            StorageError: The commits could not be looked for.
+        """
 
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         """Whether a partition of a feature holds any commit; backends that know a shorter way override this."""

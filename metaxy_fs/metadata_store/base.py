@@ -7,8 +7,9 @@ import polars as pl
 
 from metaxy_fs.metadata_store.backend import Append, Backend
 from metaxy_fs.metadata_store.chain import chain
+from metaxy_fs.metadata_store.commits import history
 from metaxy_fs.metadata_store.explaining import explain
-from metaxy_fs.metadata_store.features import FeatureLike, find_declaration, require_declaration
+from metaxy_fs.metadata_store.features import FeatureLike, find_declaration, key_of, require_declaration
 from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_write
 from metaxy_fs.metadata_store.impact import impact
 from metaxy_fs.metadata_store.reading import Read, has_commit, scan_chain
@@ -24,8 +25,8 @@ class MetadataStore(Backend):
     A store answers from itself or, where it lacks a feature, from its fallback stores in order; it writes only to
     itself. Data versions are always computed in Polars, so every kind of store gives the same ones.
 
-    A new kind of store implements `location`, `append_rows`, `scan_rows`, `stored_versions` and `stored_features`,
-    and passes `metaxy_fs.testing.StoreSuite`.
+    A new kind of store implements `location`, `append_rows`, `scan_rows`, `stored_versions`, `stored_features`
+    and `stored_commits`, and passes `metaxy_fs.testing.StoreSuite`.
 
     Args:
         fallback_stores: Stores to read from, nearest first, where this one has no row of a feature; each asks its own
@@ -73,6 +74,7 @@ class MetadataStore(Backend):
         allow_fallback: bool = True,
         latest_only: bool = False,
         versions: Literal["current", "all"] = "current",
+        with_commits: bool = False,
     ) -> pl.DataFrame:
         """Return the rows of a feature, in commit order; those of one write in the order of their ids.
 
@@ -86,6 +88,8 @@ class MetadataStore(Backend):
             latest_only: Return only the last row of each sample; filters are applied to those.
             versions: `"current"` reads what was written under the present declaration; `"all"` reads every data
                 version.
+            with_commits: Add two columns, `commit` (text, the id of the commit that the row belongs to) and
+                `committed_at` (Datetime("us", "UTC"), its time), which filters may use; see `history`.
 
         Returns:
             The rows. Where files differ, columns that a file lacks are null, and narrower types are widened.
@@ -103,6 +107,7 @@ class MetadataStore(Backend):
             allow_fallback=allow_fallback,
             latest_only=latest_only,
             versions=versions,
+            with_commits=with_commits,
         ).collect()
 
     def scan_metadata(
@@ -114,13 +119,36 @@ class MetadataStore(Backend):
         allow_fallback: bool = True,
         latest_only: bool = False,
         versions: Literal["current", "all"] = "current",
+        with_commits: bool = False,
     ) -> pl.LazyFrame:
         """Return what `read_metadata` does, as a LazyFrame.
 
         Which commits it holds is settled by this call; their rows are read when the frame is collected.
         """
-        read = Read.checked(filters=filters, columns=columns, latest_only=latest_only, versions=versions)
+        read = Read.checked(
+            filters=filters, columns=columns, latest_only=latest_only, versions=versions, with_commits=with_commits
+        )
         return scan_chain(self, find_declaration(feature), read, fallback=allow_fallback)
+
+    def history(self, feature: FeatureLike) -> pl.DataFrame:
+        """Return the commits of a feature that this store holds, in commit order, whatever their data version.
+
+        Fallback stores are not asked. A commit that was compacted is still one row.
+
+        Args:
+            feature: A Feature class, or a key.
+
+        Returns:
+            One row a commit: `time` (Datetime("us", "UTC")), `commit` (text, its id), `rows` and `bytes` (Int64),
+            `partition` (text, the version of the definition that it was written under), `write_id` (text, null where
+            none was given), `writer` (text, the library and version), `compacted` (Boolean, whether its rows are now
+            kept with those of other commits).
+
+        Raises:
+            FeatureNotFoundError: This store has no commit of the feature.
+            StorageError: The store could not be asked.
+        """
+        return history(self, key_of(feature))
 
     def has_feature(self, feature: FeatureLike, *, check_fallback: bool = False) -> bool:
         """Whether there is any commit of a feature in its current data version.

@@ -40,6 +40,16 @@ def find_declaration(feature: FeatureLike) -> Declared | FeatureKey:
     raise TypeError(f"A feature is a class derived from Feature, or a FeatureKey; got {feature!r}.")
 
 
+def key_of(feature: FeatureLike) -> FeatureKey:
+    """Return the key of a feature, declared or not.
+
+    Raises:
+        TypeError: The argument is neither a class nor a key.
+    """
+    found = find_declaration(feature)
+    return found if isinstance(found, FeatureKey) else found.key
+
+
 def require_declaration(feature: FeatureLike) -> Declared:
     """Return the declaration of a feature.
 

@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import polars as pl
 
 from metaxy_fs._version import __version__
 from metaxy_fs.ids import shared_clock
 from metaxy_fs.log.commit import CommitRequest
+from metaxy_fs.log.history import commit_table
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Definition
 from metaxy_fs.log.repeats import may_repeat
 from metaxy_fs.log.view import View
-from metaxy_fs.metadata_store.backend import Append, Query, Scan
+from metaxy_fs.metadata_store.backend import COMMITS, Append, Query, Scan
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage.base import Storage
@@ -92,7 +94,13 @@ class FilesystemMetadataStore(MetadataStore):
         if not views:
             return None
         marker = PARTITION if query.mark_partition else None
-        rows, columns = self._log.scan(views, columns=query.columns, predicate=query.prune, partition_column=marker)
+        rows, columns = self._log.scan(
+            views,
+            columns=query.columns,
+            predicate=query.prune,
+            partition_column=marker,
+            with_commits=query.mark_commits,
+        )
         return Scan(
             rows=rows,
             columns=columns,
@@ -106,6 +114,9 @@ class FilesystemMetadataStore(MetadataStore):
 
     def stored_features(self) -> list[FeatureKey]:
         return sorted(FeatureKey.parse(name) for name in self._log.features())
+
+    def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
+        return commit_table(self._log.views(key.dotted)).cast(COMMITS)
 
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         return self._log.has_commit(Partition(key.dotted, partition))

@@ -4,15 +4,40 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 
+import msgspec
 import polars as pl
 
+from metaxy_fs._version import __version__
 from metaxy_fs.errors import MetadataSchemaError, WriteConflictError
+from metaxy_fs.ids import LamportClock, random_token, timestamp_id
 from metaxy_fs.log.statistics import column_statistics, exact_integers
 from metaxy_fs.log.widening import FileSchema, conform, unify
-from metaxy_fs.metadata_store.backend import Append, Query, Scan
+from metaxy_fs.metadata_store.backend import COMMITS, Append, Query, Scan
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.spec import FeatureKey
-from metaxy_fs.versioning.columns import PARTITION
+from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME, PARTITION
+
+_WRITER = f"metaxy_fs {__version__}"
+
+
+class _Commit(msgspec.Struct, frozen=True):
+    """One write that was taken."""
+
+    append: Append
+    commit: str
+    time: int
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        return self.append.rows
+
+    @property
+    def key(self) -> FeatureKey:
+        return self.append.spec.key
+
+    @property
+    def partition(self) -> str:
+        return self.append.definition.partition
 
 
 class InMemoryMetadataStore(MetadataStore):
@@ -29,7 +54,8 @@ class InMemoryMetadataStore(MetadataStore):
 
     def __init__(self, *, fallback_stores: Sequence[MetadataStore] = ()) -> None:
         super().__init__(fallback_stores=fallback_stores)
-        self._appends: list[Append] = []
+        self._commits: list[_Commit] = []
+        self._clock = LamportClock()
         self._lock = threading.Lock()
 
     @property
@@ -39,9 +65,10 @@ class InMemoryMetadataStore(MetadataStore):
     def append_rows(self, append: Append) -> None:
         with self._lock:
             self._refuse_other_id_columns(append)
-            earlier = next((held for held in self._appends if _is_same_write(held, append)), None)
+            earlier = next((held for held in self._commits if _is_same_write(held, append)), None)
             if earlier is None:
-                self._appends.append(append)
+                time = self._clock.tick()
+                self._commits.append(_Commit(append, timestamp_id(time, random_token()), time))
             elif not _are_same_rows(earlier.rows, append.rows):
                 raise WriteConflictError(
                     f"The write_id {append.write_id!r} of feature '{append.spec.key}' names a commit of "
@@ -50,52 +77,49 @@ class InMemoryMetadataStore(MetadataStore):
                 )
 
     def scan_rows(self, query: Query) -> Scan | None:
-        found = [held for held in self._of(query.key) if query.partition in (None, held.definition.partition)]
+        found = [held for held in self._of(query.key) if query.partition in (None, held.partition)]
         if not found:
             return None
         schema = unify(
             [_described(held) for held in found], columns=None if query.columns is None else set(query.columns)
         )
-        frames = [conform(held.rows.lazy(), source=held.rows.schema, target=schema) for held in found]
-        if query.mark_partition:
-            frames = [
-                frame.with_columns(pl.lit(held.definition.partition).alias(PARTITION))
-                for frame, held in zip(frames, found, strict=True)
-            ]
+        definitions = [held.append.definition for held in found]
         return Scan(
-            rows=pl.concat(frames),
+            rows=pl.concat([_marked(held, schema, query) for held in found]),
             columns=list(dict.fromkeys(name for held in found for name in held.rows.columns)),
-            id_columns=found[-1].spec.id_columns,
-            definitions=list({held.definition.partition: held.definition for held in found}.values()),
+            id_columns=found[-1].append.spec.id_columns,
+            definitions=list({definition.partition: definition for definition in definitions}.values()),
             may_repeat=len(found) > 1,
         )
 
     def stored_versions(self, key: FeatureKey) -> list[str]:
-        return sorted({held.definition.partition for held in self._of(key)})
+        return sorted({held.partition for held in self._of(key)})
 
     def stored_features(self) -> list[FeatureKey]:
-        return sorted({held.spec.key for held in self._appends})
+        return sorted({held.key for held in self._commits})
+
+    def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
+        return pl.DataFrame([_described_commit(held) for held in self._of(key)], schema=COMMITS, orient="row")
 
     def _refuse_other_id_columns(self, append: Append) -> None:
         for held in self._of(append.spec.key):
-            same_partition = held.definition.partition == append.definition.partition
-            if same_partition and sorted(held.spec.id_columns) != sorted(append.spec.id_columns):
+            ids = held.append.spec.id_columns
+            if held.partition == append.definition.partition and sorted(ids) != sorted(append.spec.id_columns):
                 raise MetadataSchemaError(
                     f"Feature '{append.spec.key}' names its samples by {list(append.spec.id_columns)}, but rows that "
-                    f"are stored under the same data version name them by {list(held.spec.id_columns)}. Give the "
-                    "feature another key."
+                    f"are stored under the same data version name them by {list(ids)}. Give the feature another key."
                 )
 
-    def _of(self, key: FeatureKey) -> list[Append]:
-        return [held for held in self._appends if held.spec.key == key]
+    def _of(self, key: FeatureKey) -> list[_Commit]:
+        return [held for held in self._commits if held.key == key]
 
 
-def _is_same_write(held: Append, append: Append) -> bool:
+def _is_same_write(held: _Commit, append: Append) -> bool:
     return (
         append.write_id is not None
-        and held.write_id == append.write_id
-        and held.spec.key == append.spec.key
-        and held.definition.partition == append.definition.partition
+        and held.append.write_id == append.write_id
+        and held.key == append.spec.key
+        and held.partition == append.definition.partition
     )
 
 
@@ -104,8 +128,29 @@ def _are_same_rows(held: pl.DataFrame, given: pl.DataFrame) -> bool:
     return held.schema == given.schema and held.equals(given)
 
 
-def _described(held: Append) -> FileSchema:
-    name = f"a write of {held.rows.height} rows of feature '{held.spec.key}'"
+def _marked(held: _Commit, schema: pl.Schema, query: Query) -> pl.LazyFrame:
+    """Return the rows of a commit in the schema of all, with the marks that the query asks for."""
+    marks = {PARTITION: pl.lit(held.partition)} if query.mark_partition else {}
+    if query.mark_commits:
+        marks |= {MARKED_COMMIT: pl.lit(held.commit), MARKED_TIME: pl.lit(held.time, dtype=pl.Int64)}
+    return conform(held.rows.lazy(), source=held.rows.schema, target=schema).with_columns(**marks)
+
+
+def _described_commit(held: _Commit) -> tuple[object, ...]:
+    return (
+        held.time,
+        held.commit,
+        held.rows.height,
+        int(held.rows.estimated_size()),
+        held.partition,
+        held.append.write_id,
+        _WRITER,
+        False,
+    )
+
+
+def _described(held: _Commit) -> FileSchema:
+    name = f"a write of {held.rows.height} rows of feature '{held.key}'"
     return (
         name,
         held.rows.schema,

@@ -13,6 +13,7 @@ from metaxy_fs.log.predicates import conjuncts_on
 from metaxy_fs.log.schema import column
 from metaxy_fs.metadata_store.backend import Backend, Query, Scan
 from metaxy_fs.metadata_store.chain import chain, not_found
+from metaxy_fs.metadata_store.commits import COMMIT_COLUMNS, show_commits
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.latest import latest_rows
@@ -25,6 +26,7 @@ class Read(msgspec.Struct, frozen=True):
     columns: tuple[str, ...] | None = None
     latest_only: bool = False
     all_versions: bool = False
+    with_commits: bool = False
 
     @classmethod
     def checked(
@@ -34,11 +36,15 @@ class Read(msgspec.Struct, frozen=True):
         columns: Sequence[str] | None,
         latest_only: bool,
         versions: Literal["current", "all"],
+        with_commits: bool = False,
     ) -> Self:
         """Return the options, or say which of them has no meaning."""
         if versions not in ("current", "all"):
             raise ValueError(f'versions is "current" or "all", got {versions!r}.')
-        return cls(_one_predicate(filters), _column_names(columns), latest_only, versions == "all")
+        selected = _column_names(columns)
+        if selected is not None and with_commits:
+            selected = tuple(dict.fromkeys((*selected, *COMMIT_COLUMNS)))
+        return cls(_one_predicate(filters), selected, latest_only, versions == "all", with_commits)
 
 
 def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> pl.LazyFrame:
@@ -52,11 +58,16 @@ def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
     id_columns = feature.spec.id_columns if isinstance(feature, Declared) else None
     named = _named_columns(read, id_columns)
     query = Query(
-        key=key, partition=partition, columns=_enough(read, named, id_columns), prune=_prune(read, id_columns)
+        key=key,
+        partition=partition,
+        columns=_enough(read, named, id_columns),
+        prune=_prune(read, id_columns),
+        mark_commits=read.with_commits,
     )
     scan = first_scan(store, query, fallback=fallback)
     if scan is None:
         raise not_found(key, partition=partition, store=store, fallback=fallback)
+    scan = show_commits(scan, key) if read.with_commits else scan
     refuse_unknown(named, scan, key)
     rows = scan.rows
     if read.latest_only:
@@ -156,7 +167,7 @@ def _prune(read: Read, id_columns: Sequence[str] | None) -> pl.Expr | None:
 
 def _remember(store: Backend, query: Query, scan: Scan) -> None:
     """Let the store know the types that it holds, so that it can refuse a write that does not fit them."""
-    if query.partition is not None and not query.mark_partition:
+    if query.partition is not None and not query.mark_partition and not query.mark_commits:
         store.seen.add(query.key, query.partition, scan.rows.collect_schema())
 
 

@@ -88,6 +88,10 @@ class UnreachableStore(MetadataStore):
         """Fail."""
         raise StorageError(f"{self.location} does not answer")
 
+    def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
+        """Fail."""
+        raise StorageError(f"{self.location} does not answer about {key}")
+
 
 class ArrowOnly:
     """A frame that offers nothing but the Arrow stream interface."""

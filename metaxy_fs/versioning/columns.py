@@ -19,3 +19,15 @@ REDO: Final = "_metaxy_redo"
 
 PARTITION: Final = "_metaxy_partition"
 """The partition that a row was read from, where a scan is asked to say so."""
+
+COMMIT: Final = "commit"
+"""In a read with commits: the id of the commit that a row belongs to."""
+
+COMMITTED_AT: Final = "committed_at"
+"""In a read with commits: the time of that commit, which the order of commits follows; Datetime("us", "UTC")."""
+
+MARKED_COMMIT: Final = "_metaxy_commit"
+"""The commit of a row, where a scan is asked to say so."""
+
+MARKED_TIME: Final = "_metaxy_time"
+"""The time of that commit in microseconds since 1970 (UTC), likewise."""

@@ -5,7 +5,7 @@ import pytest
 
 from metaxy_fs.errors import WriteConflictError
 from metaxy_fs.log.widening import conform, unify
-from metaxy_fs.metadata_store import MetadataStore, Scan
+from metaxy_fs.metadata_store import COMMITS, MetadataStore, Scan
 from metaxy_fs.testing import StoreSuite
 
 
@@ -14,7 +14,7 @@ class ShelfStore(MetadataStore):
 
     def __init__(self, shelf, *, name="", fallback_stores=()):
         super().__init__(fallback_stores=fallback_stores)
-        self._appends = shelf.setdefault(name, [])
+        self._shelf = shelf.setdefault(name, [])
         self._name = name
 
     @property
@@ -22,43 +22,51 @@ class ShelfStore(MetadataStore):
         return f"shelf {self._name!r}"
 
     def append_rows(self, append):
-        for held in self._held(append.spec.key, append.definition.partition):
+        for _, held in self._held(append.spec.key, append.definition.partition):
             if append.write_id is not None and held.write_id == append.write_id:
                 if held.rows.schema != append.rows.schema or not held.rows.equals(append.rows):
                     raise WriteConflictError(
                         f"{append.write_id!r} names a commit of {held.rows.height} rows; these are others"
                     )
                 return
-        self._appends.append(append)
+        self._shelf.append((1_795_000_000_000_000 + len(self._shelf), append))
 
     def scan_rows(self, query):
         held = self._held(query.key, query.partition)
         if not held:
             return None
-        files = [(self.location, append.rows.schema, lambda _path: False) for append in held]
+        files = [(self.location, append.rows.schema, lambda _path: False) for _, append in held]
         schema = unify(files, columns=query.columns)
         frames = [
             conform(append.rows.lazy(), source=append.rows.schema, target=schema).with_columns(
-                _metaxy_partition=pl.lit(append.definition.partition)
+                **({"_metaxy_partition": pl.lit(append.definition.partition)} if query.mark_partition else {}),
+                **({"_metaxy_commit": pl.lit(str(time)), "_metaxy_time": pl.lit(time)} if query.mark_commits else {}),
             )
-            for append in held
+            for time, append in held
         ]
         return Scan(
-            rows=pl.concat(frames if query.mark_partition else [frame.drop("_metaxy_partition") for frame in frames]),
-            columns=list(dict.fromkeys(name for append in held for name in append.rows.columns)),
-            id_columns=held[-1].spec.id_columns,
-            definitions=list({append.definition.version: append.definition for append in held}.values()),
+            rows=pl.concat(frames),
+            columns=list(dict.fromkeys(name for _, append in held for name in append.rows.columns)),
+            id_columns=held[-1][1].spec.id_columns,
+            definitions=list({append.definition.version: append.definition for _, append in held}.values()),
         )
 
     def stored_versions(self, key):
-        return sorted({append.definition.partition for append in self._held(key, None)})
+        return sorted({append.definition.partition for _, append in self._held(key, None)})
 
     def stored_features(self):
-        return sorted({append.spec.key for append in self._appends})
+        return sorted({append.spec.key for _, append in self._shelf})
+
+    def stored_commits(self, key):
+        commits = [
+            (time, str(time), append.rows.height, 0, append.definition.partition, append.write_id, "a shelf", False)
+            for time, append in self._held(key, None)
+        ]
+        return pl.DataFrame(commits, schema=COMMITS, orient="row")
 
     def _held(self, key, partition):
-        found = [append for append in self._appends if append.spec.key == key]
-        return [append for append in found if partition in (None, append.definition.partition)]
+        found = [(time, append) for time, append in self._shelf if append.spec.key == key]
+        return [(time, append) for time, append in found if partition in (None, append.definition.partition)]
 
 
 class TestShelfStore(StoreSuite):
@@ -72,5 +80,7 @@ def test_store_without_the_methods_cannot_be_made():
     class Nothing(MetadataStore):
         pass
 
-    with pytest.raises(TypeError, match=r"append_rows.*location.*scan_rows.*stored_features.*stored_versions"):
+    with pytest.raises(
+        TypeError, match=r"append_rows.*location.*scan_rows.*stored_commits.*stored_features.*stored_versions"
+    ):
         Nothing()
