@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         Explanation,
         FeatureNotFoundError,
         FilesystemMetadataStore,
-        Finding,
         Increment,
         InMemoryMetadataStore,
         MetadataSchemaError,
@@ -28,10 +27,8 @@ if TYPE_CHECKING:
         StorageAccessError,
         StorageError,
         UnsupportedFormatError,
-        Verification,
         WriteConflictError,
         open_store,
-        verify,
     )
     from metaxy_fs.spec import (
         ALL,
@@ -61,7 +58,6 @@ __all__ = [
     "FeatureNotFoundError",
     "FeatureSpec",
     "FilesystemMetadataStore",
-    "Finding",
     "InMemoryMetadataStore",
     "Increment",
     "MetadataSchemaError",
@@ -73,11 +69,9 @@ __all__ = [
     "StorageAccessError",
     "StorageError",
     "UnsupportedFormatError",
-    "Verification",
     "WriteConflictError",
     "__version__",
     "open_store",
-    "verify",
 ]
 
 _HOMES: Final = ("spec", "errors", "metadata_store")

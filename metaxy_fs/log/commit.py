@@ -15,6 +15,7 @@ differs in its time.
 """
 
 import hashlib
+from collections.abc import Iterator
 
 import msgspec
 import polars as pl
@@ -28,38 +29,29 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.ids import LamportClock, pause, random_token, timestamp_id, wall_clock
+from metaxy_fs.log.chunks import Chunks, file_sized, have_equal_rows
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import (
-    CommitHeader,
-    DataFile,
-    Definition,
-    FileHeader,
-    Manifest,
-    decode_manifest,
-    encode_manifest,
-)
-from metaxy_fs.log.parquet import content_digest, decode_rows, encode_rows
+from metaxy_fs.log.manifest import CommitHeader, Definition, FileHeader, Manifest, decode_manifest, encode_manifest
+from metaxy_fs.log.parquet import EncodedFile, content_digest, decode_rows, encode_rows
 from metaxy_fs.log.schema import encode_schema
+from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
 
 MAX_AGE_SECONDS = 24 * 60 * 60
 """How old a data file may get before its manifest is put; vacuum spares orphans for longer than that."""
-
-MAX_FILE_ROWS = 2**19
-"""How many rows a data file holds at most: enough to be read fast, little enough to be fetched and held whole."""
 
 _ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 0.1
 
 
 class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One write: rows in their final order, and what their manifest says of them."""
+    """One write: rows in their final order, sorted by id, and what their manifest says of them."""
 
     partition: Partition
     feature: tuple[str, ...]
     definition: Definition
     id_columns: tuple[str, ...]
-    rows: pl.DataFrame
+    rows: Chunks
     writer: str
     write_id: str | None = None
 
@@ -135,23 +127,33 @@ def _holds(storage: Storage, path: str, data: bytes) -> bool:
 
 
 def _put_files(storage: Storage, request: CommitRequest, header: CommitHeader) -> Manifest:
-    """Put the data files and return the manifest that would commit them; one file is encoded and held at a time."""
+    """Put the data files and return the manifest that would commit them; few are encoded and held at a time."""
     stem = header.commit if request.write_id is None else f"{header.commit}-{random_token()}"
-    entries: list[DataFile] = []
-    pages: list[bytes] = []
-    parts = list(request.rows.iter_slices(MAX_FILE_ROWS)) if request.rows.height else [request.rows]
-    for part, rows in enumerate(parts):
-        described = FileHeader(**msgspec.structs.asdict(header), part=part, parts=len(parts))
+
+    def put(item: tuple[int, pl.DataFrame, int | None]) -> EncodedFile:
+        part, rows, parts = item
+        described = FileHeader(**msgspec.structs.asdict(header), part=part, parts=parts)
         file = encode_rows(rows, header=described, name=f"{stem}-{part}.parquet")
         put_settled(storage, request.partition.data_file(file.entry.name), file.data)
-        entries.append(file.entry)
-        pages.append(file.pages)
+        return file._replace(data=b"")
+
+    files = list(ordered_map(put, _counted(file_sized(request.rows))))
     return Manifest(
         **msgspec.structs.asdict(header),
-        rows=request.rows.height,
-        digest=content_digest(bytes(header.schema), pages),
-        files=tuple(entries),
+        rows=sum(file.entry.rows for file in files),
+        digest=content_digest(bytes(header.schema), [file.pages for file in files]),
+        files=tuple(file.entry for file in files),
     )
+
+
+def _counted(frames: Iterator[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame, int | None]]:
+    """Yield each frame with its place and, the last one alone, how many there are: until then nobody knows."""
+    held = next(frames)
+    part = 0
+    for part, following in enumerate(frames, start=1):
+        yield part - 1, held, None
+        held = following
+    yield part, held, part + 1
 
 
 def _put_manifest(storage: Storage, path: str, data: bytes) -> None:
@@ -172,22 +174,23 @@ def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest
     path = request.partition.append_manifest(attempt.commit)
     name = f"{storage.location}/{path}"
     held = decode_manifest(storage.get(path), partition=request.partition, commit=attempt.commit, name=name)
-    if held.digest != attempt.digest and not _same_rows(storage, request, held):
+    if held.digest != attempt.digest and not _same_rows(storage, request, held, attempt):
         raise WriteConflictError(
             f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
-            f"{held.rows} rows at {name}; the {request.rows.height} rows given now are not the same. Use another "
-            "write_id for other rows."
+            f"{held.rows} rows at {name}; the {attempt.rows} rows given now are not the same. Use another write_id for "
+            "other rows."
         )
     return held
 
 
-def _same_rows(storage: Storage, request: CommitRequest, held: Manifest) -> bool:
+def _same_rows(storage: Storage, request: CommitRequest, held: Manifest, attempt: Manifest) -> bool:
     """Compare rows themselves: equal rows have other digests where another version of the encoder wrote them."""
-    if bytes(held.schema) != encode_schema(request.rows.schema) or held.rows != request.rows.height:
+    if bytes(held.schema) != bytes(attempt.schema) or held.rows != attempt.rows:
         return False
     paths = [(file, request.partition.data_file(file.name)) for file in held.files]
-    frames = [decode_rows(storage.get(path), entry=file, name=f"{storage.location}/{path}") for file, path in paths]
-    return pl.concat([request.rows.clear(), *frames]).equals(request.rows)
+    frames = (decode_rows(storage.get(path), entry=file, name=f"{storage.location}/{path}") for file, path in paths)
+    stored = Chunks(request.rows.schema, lambda: frames)
+    return have_equal_rows(stored, request.rows)
 
 
 def _header(request: CommitRequest, *, time: int) -> CommitHeader:

@@ -58,11 +58,11 @@ class FileHeader(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=
 
     Attributes:
         part: The place of the file among those of the commit, counted from 0.
-        parts: How many files the commit has.
+        parts: How many files the commit has; null in all but the last, since rows come as they are made.
     """
 
     part: Count
-    parts: Count
+    parts: Count | None
 
 
 class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False, omit_defaults=True):

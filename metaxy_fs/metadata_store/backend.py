@@ -6,11 +6,14 @@ are what passes through them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import msgspec
 import polars as pl
 
+from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.metadata_store.seen import SeenSchemas
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.definition import DefinitionVersion
@@ -34,21 +37,28 @@ version that wrote it, and `compacted` whether its rows are now kept with those 
 """
 
 
-class Append(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Append:
     """One write that has been validated.
 
     Attributes:
         spec: The feature's declaration.
         definition: Its data version, which names the partition.
-        rows: The rows, sorted by the id columns; `data_version` has the containers as declared.
+        chunks: The rows, sorted by the id columns, in frames that are made when they are asked for; `data_version` has
+            the containers as declared.
         write_id: If given, a later append to the partition under the same id and with the same rows must do nothing,
             and one with other rows must raise `WriteConflictError`.
     """
 
     spec: FeatureSpec
     definition: DefinitionVersion
-    rows: pl.DataFrame
+    chunks: Chunks
     write_id: str | None = None
+
+    @cached_property
+    def rows(self) -> pl.DataFrame:
+        """All rows as one frame."""
+        return self.chunks.collect()
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from typing import Literal
 
 import polars as pl
 
+from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.metadata_store.backend import Append, Backend
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.commits import history
@@ -62,7 +63,9 @@ class MetadataStore(Backend):
             check_write_id(write_id)
         rows = rows_to_write(df, declared.spec)
         self.seen.check(declared.key, declared.definition.partition, rows.schema)
-        self.append_rows(Append(spec=declared.spec, definition=declared.definition, rows=rows, write_id=write_id))
+        self.append_rows(
+            Append(spec=declared.spec, definition=declared.definition, chunks=Chunks.of(rows), write_id=write_id)
+        )
         self.seen.add(declared.key, declared.definition.partition, rows.schema)
 
     def read_metadata(

@@ -76,11 +76,6 @@ class FilesystemMetadataStore(MetadataStore):
     def location(self) -> str:
         return self._storage.location
 
-    @property
-    def storage(self) -> Storage:
-        """The root's objects, for maintenance."""
-        return self._storage
-
     def append_rows(self, append: Append) -> None:
         definition = append.definition
         request = CommitRequest(
@@ -88,7 +83,7 @@ class FilesystemMetadataStore(MetadataStore):
             feature=tuple(append.spec.key.parts),
             definition=Definition(definition.version, definition.containers),
             id_columns=tuple(append.spec.id_columns),
-            rows=append.rows,
+            rows=append.chunks,
             writer=_WRITER,
             write_id=append.write_id,
         )

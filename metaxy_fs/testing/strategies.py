@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import polars as pl
+from hypothesis import reject
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from polars.datatypes import DataTypeClass
@@ -165,7 +166,14 @@ def _structs_of(inner: SearchStrategy[pl.DataType]) -> SearchStrategy[pl.DataTyp
 
 def _columns(name: str, dtype: Any, rows: int) -> SearchStrategy[pl.Series]:
     drawn = st.lists(values(dtype), min_size=rows, max_size=rows)
-    return drawn.map(lambda items: pl.Series(name, items, dtype=dtype, strict=True))
+    return drawn.map(lambda items: _series(name, items, dtype))
+
+
+def _series(name: str, items: list[Any], dtype: Any) -> pl.Series:
+    try:
+        return pl.Series(name, items, dtype=dtype, strict=True)
+    except pl.exceptions.PanicException:  # Polars cannot build some nested values from Python that it can hold
+        return reject()
 
 
 @cache

@@ -3,6 +3,7 @@
 import polars as pl
 
 from metaxy_fs.ids import LamportClock
+from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import Definition, Manifest
@@ -25,7 +26,7 @@ def request(frame: pl.DataFrame, *, write_id: str | None = None) -> CommitReques
         feature=("video", "processing"),
         definition=Definition(VERSION, {"frames": VERSION}),
         id_columns=("sample_id",),
-        rows=frame,
+        rows=Chunks.of(frame),
         writer="a test",
         write_id=write_id,
     )

@@ -16,6 +16,7 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.ids import LamportClock
+from metaxy_fs.log import chunks as chunks_module
 from metaxy_fs.log import commit as commit_module
 from metaxy_fs.log.commit import put_settled
 from metaxy_fs.log.manifest import FileHeader
@@ -185,12 +186,12 @@ def test_every_data_file_can_rebuild_the_header_of_its_manifest() -> None:
 
 
 def test_every_data_file_tells_which_of_how_many_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit_module, "MAX_FILE_ROWS", 2)
+    monkeypatch.setattr(chunks_module, "MAX_FILE_ROWS", 2)
     storage = MemoryStorage()
     datas = [storage.get(PARTITION.data_file(file.name)) for file in write(storage, 1, 2, 3, 4, 5).files]
     footers = [pl.read_parquet_metadata(data)["metaxy_fs"] for data in datas]
     headers = [msgspec.json.decode(footer, type=FileHeader) for footer in footers]
-    assert [(header.part, header.parts) for header in headers] == [(0, 3), (1, 3), (2, 3)]
+    assert [(header.part, header.parts) for header in headers] == [(0, None), (1, None), (2, 3)]
 
 
 @given(write_id=st.text(min_size=1, max_size=50))
@@ -208,7 +209,7 @@ def test_the_digest_of_rows_depends_on_the_rows_alone() -> None:
 
 
 def test_a_large_write_is_one_commit_of_several_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit_module, "MAX_FILE_ROWS", 2)
+    monkeypatch.setattr(chunks_module, "MAX_FILE_ROWS", 2)
     storage = MemoryStorage()
     manifest = write(storage, 1, 2, 3, 4, 5, write_id="job 7")
     assert [(file.rows, file.statistics[0].min) for file in manifest.files] == [(2, 1), (2, 3), (1, 5)]
@@ -217,7 +218,7 @@ def test_a_large_write_is_one_commit_of_several_files(monkeypatch: pytest.Monkey
 
 
 def test_a_large_write_that_fails_between_its_files_is_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit_module, "MAX_FILE_ROWS", 2)
+    monkeypatch.setattr(chunks_module, "MAX_FILE_ROWS", 2)
     storage = FaultyStorage(MemoryStorage(), lambda verb, path: "before" if verb == "put" and "-1." in path else None)
     with pytest.raises(StorageError):
         write(storage, 1, 2, 3)
