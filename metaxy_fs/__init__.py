@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Explanation,
         FeatureNotFoundError,
         FilesystemMetadataStore,
+        Finding,
         Increment,
         InMemoryMetadataStore,
         MetadataSchemaError,
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
         StorageAccessError,
         StorageError,
         UnsupportedFormatError,
+        Verification,
         WriteConflictError,
         open_store,
+        verify,
     )
     from metaxy_fs.spec import (
         ALL,
@@ -58,6 +61,7 @@ __all__ = [
     "FeatureNotFoundError",
     "FeatureSpec",
     "FilesystemMetadataStore",
+    "Finding",
     "InMemoryMetadataStore",
     "Increment",
     "MetadataSchemaError",
@@ -69,9 +73,11 @@ __all__ = [
     "StorageAccessError",
     "StorageError",
     "UnsupportedFormatError",
+    "Verification",
     "WriteConflictError",
     "__version__",
     "open_store",
+    "verify",
 ]
 
 _HOMES: Final = ("spec", "errors", "metadata_store")

@@ -28,6 +28,18 @@ def progress(what: str, *, total: int) -> Iterator[Callable[[int], object]]:
         yield advance
 
 
+@contextmanager
+def growing(what: str) -> Iterator[Callable[[int, int], object]]:
+    """Show a bar of bytes on stderr, if that is a terminal, and give the function that moves it and its end."""
+    with tqdm(desc=what, total=0, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+
+        def advance(done: int, known: int) -> None:
+            bar.total = known
+            bar.update(done - bar.n)
+
+        yield advance
+
+
 def counting(items: Iterable[_Item], *, what: str) -> Iterable[_Item]:
     """Yield the items, and show on stderr, if that is a terminal, how many there were."""
     return tqdm(items, desc=what, unit="", unit_scale=True, leave=False, disable=None)

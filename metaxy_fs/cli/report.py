@@ -21,7 +21,7 @@ _HEADER = ("feature", "stored", "new", "stale", "orphaned", "computed", "seconds
 
 def tell_tree(directory: str, root: str, tree: Tree) -> None:
     """Say what there is, and what of it is left out."""
-    print(f"directory  {shown(directory)}: {_count(tree.files.height, 'file')}, {_size(int(tree.files['size'].sum()))}")
+    print(f"directory  {shown(directory)}: {count(tree.files.height, 'file')}, {size(int(tree.files['size'].sum()))}")
     print(f"root       {shown(root)}")
     left_out = ", ".join(f"{skip} ({tree.skipped[skip]:,})" for skip in Skip if tree.skipped[skip])
     if left_out:
@@ -36,7 +36,7 @@ def tell_files(outcome: Outcome) -> None:
     if touched:
         were, their, them = ("was", "its", "it") if touched == 1 else ("were", "their", "them")
         print(
-            f"  {_count(touched, 'file')} {were} touched: {their} `stat` is noted; `content` is the same, "
+            f"  {count(touched, 'file')} {were} touched: {their} `stat` is noted; `content` is the same, "
             f"so {TEXTS} has nothing to do for {them}."
         )
 
@@ -69,7 +69,7 @@ def tell_totals(texts: pl.DataFrame) -> None:
     """Say what is in all the texts together, given the rows of the files that there are."""
     counted = texts.filter(pl.col("is_text"))
     words, lines = int(counted["words"].sum()), int(counted["lines"].sum())
-    print(f"\n{_count(counted.height, 'text')}: {_count(lines, 'line')}, {_count(words, 'word')}{_others(texts)}")
+    print(f"\n{count(counted.height, 'text')}: {count(lines, 'line')}, {count(words, 'word')}{_others(texts)}")
     terms = counted.select(pl.col("terms").explode()).drop_nulls().unnest("terms") if words else None
     if terms is not None and terms.height:
         total = terms.group_by("term").agg(pl.len().alias("texts"), pl.col("count").sum())
@@ -132,13 +132,15 @@ def _others(texts: pl.DataFrame) -> str:
     return f"; not counted: {others}" if others else ""
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Return a number of things, as one says it."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _size(size: float) -> str:
+def size(number: float) -> str:
+    """Return a number of bytes in the unit that suits it."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} TiB"
+        if number < 1024:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TiB"

@@ -1,14 +1,24 @@
-"""How does a command open the root that it is given?"""
+"""How does a command read the root and the feature that it is given?"""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 
-from metaxy_fs.errors import MetaxyError
+from metaxy_fs.errors import MetaxyError, SpecError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, open_store
+from metaxy_fs.spec import FeatureKey
 
 ROOT_HELP = (
     "a directory, or a URL such as s3://bucket/prefix or gs://bucket/prefix, with credentials from the environment "
     "(AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL_S3, ...)"
 )
+FEATURE_HELP = "a feature, by the parts of its key with slashes or dots between, such as demo/files; default: all"
+
+
+def feature_key(text: str) -> FeatureKey:
+    """Return the key that an argument names."""
+    try:
+        return FeatureKey(text.replace("/", ".").split("."))
+    except SpecError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def open_root(root: str, parser: ArgumentParser, *, argument: str) -> FilesystemMetadataStore:

@@ -47,18 +47,24 @@ def encode_rows(rows: pl.DataFrame, *, header: CommitHeader, name: str) -> Encod
         metadata=footer,
     )
     data = buffer.getvalue()
-    checksum = hashlib.sha256(_pages(data))
-    pages = checksum.digest()
-    checksum.update(_footer(data))
+    pages, whole = checksums(data)
     entry = DataFile(
         name=name,
         rows=rows.height,
         bytes=len(data),
-        sha256=checksum.hexdigest(),
+        sha256=whole,
         statistics=column_statistics(rows),
         fences=fences(rows.get_column(header.id_columns[0]), every=ROW_GROUP_ROWS),
     )
     return EncodedFile(data, entry, pages)
+
+
+def checksums(data: bytes) -> tuple[bytes, str]:
+    """Return the sha256 of a file's pages, and that of all its bytes in hex digits, at the cost of one."""
+    checksum = hashlib.sha256(_pages(data))
+    pages = checksum.digest()
+    checksum.update(_footer(data))
+    return pages, checksum.hexdigest()
 
 
 def content_digest(schema: bytes, pages: Iterable[bytes]) -> str:

@@ -49,10 +49,20 @@ def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> Non
         CorruptObjectError: `_definition.json` is something else.
     """
     held = get_or_put(storage, partition.definition_file, msgspec.json.encode(info))
-    _check(_decode(held, name=f"{storage.location}/{partition.definition_file}"), info)
+    _check(decode_info(held, name=f"{storage.location}/{partition.definition_file}"), info)
 
 
-def _decode(data: bytes, *, name: str) -> PartitionInfo:
+def decode_info(data: bytes, *, name: str) -> PartitionInfo:
+    """Return the content of a `_definition.json`.
+
+    Args:
+        data: The object's bytes.
+        name: The object as users would look it up, for messages.
+
+    Raises:
+        UnsupportedFormatError: A newer metaxy_fs made it.
+        CorruptObjectError: It is something else.
+    """
     try:
         if msgspec.json.decode(data, type=_Version).format_version > FORMAT_VERSION:
             raise UnsupportedFormatError(f"{name} was written by a newer metaxy_fs. Upgrade metaxy_fs.")

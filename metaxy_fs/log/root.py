@@ -38,7 +38,7 @@ def open_for_writing(storage: Storage) -> bytes:
         CorruptObjectError: `_store.json` is something else.
     """
     data = get_or_put(storage, STORE_FILE, msgspec.json.encode(RootInfo()))
-    _check(data, name=f"{storage.location}/{STORE_FILE}")
+    check_root_info(data, name=f"{storage.location}/{STORE_FILE}")
     return data
 
 
@@ -62,7 +62,13 @@ def refuse_overwriting_storage(storage: Storage, root_info: bytes) -> None:
     )
 
 
-def _check(data: bytes, *, name: str) -> None:
+def check_root_info(data: bytes, *, name: str) -> None:
+    """Refuse what is not the `_store.json` of a root that this library knows.
+
+    Raises:
+        UnsupportedFormatError: A newer metaxy_fs made it.
+        CorruptObjectError: It is something else.
+    """
     try:
         fields = msgspec.json.decode(data, type=dict)
         if isinstance(version := fields.get("format_version"), int) and version > FORMAT_VERSION:

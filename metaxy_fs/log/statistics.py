@@ -5,7 +5,7 @@ times and durations are their physical integers in the unit of the column. Whate
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -55,6 +55,17 @@ def column_statistics(frame: pl.DataFrame) -> tuple[ColumnStatistics, ...]:
         ColumnStatistics(path, found[f"{index}.nulls"], *_bounds(dtype, [found.get(f"{index}.{key}") for key in _KEYS]))
         for index, (path, _, dtype) in enumerate(leaves)
     )
+
+
+def unfounded(frame: pl.DataFrame, statistics: Sequence[ColumnStatistics]) -> list[Path]:
+    """Return the leaves of which statistics claim something that does not hold of a frame."""
+    leaves = {path: (leaf, dtype) for path, leaf, dtype in _leaves(frame.schema)}
+    known = [leaves.get(claimed.path) for claimed in statistics]
+    queries = [query for index, leaf in enumerate(known) if leaf for query in _queries(index, *leaf)]
+    found = frame.select(queries).row(0, named=True) if queries else {}
+    values = [{key: found.get(f"{index}.{key}") for key in ("nulls", *_KEYS)} for index in range(len(known))]
+    claims = zip(statistics, known, values, strict=True)
+    return [claimed.path for claimed, leaf, held in claims if not (leaf and _holds(claimed, leaf[1], held))]
 
 
 def fences(ids: pl.Series, *, every: int) -> tuple[Bound, ...]:
@@ -141,6 +152,30 @@ def _bounds(dtype: pl.DataType, found: Sequence[Any]) -> tuple[Bound, Bound]:
     if dtype.is_integer() and not -(2**63) <= least <= greatest < 2**64:
         return None, None
     return least, greatest
+
+
+def _holds(claimed: ColumnStatistics, dtype: pl.DataType, found: Mapping[str, Any]) -> bool:
+    """Whether what is claimed of a leaf is true of the values that were found."""
+    if claimed.nulls != found["nulls"]:
+        return False
+    if claimed.min is None and claimed.max is None:
+        return True
+    least, greatest = found["min"], found["max"]
+    if not _has_bounds(dtype) or found["nan"]:
+        return False
+    if least is None:
+        return True
+    if dtype.is_float() and not (math.isfinite(least) and math.isfinite(greatest)):
+        return False
+    return _is_at_most(claimed.min, least) and _is_at_most(greatest, claimed.max)
+
+
+def _is_at_most(low: Bound, high: Bound) -> bool:
+    """Whether two values are in order, where both are known; those of different kinds are not."""
+    if low is None or high is None:
+        return True
+    kinds = {type(low), type(high)}
+    return (len(kinds) == 1 or kinds == {int, float}) and low <= high  # type: ignore[operator]  # of one kind
 
 
 def _cut_up(text: str) -> str | None:

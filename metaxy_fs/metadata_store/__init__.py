@@ -15,11 +15,14 @@ from metaxy_fs.errors import (
     UnsupportedFormatError,
     WriteConflictError,
 )
+from metaxy_fs.log.findings import Finding
+from metaxy_fs.log.verify import Verification
 from metaxy_fs.metadata_store.backend import COMMITS, Append, Query, Scan
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
 from metaxy_fs.metadata_store.open import open_store
+from metaxy_fs.metadata_store.verifying import verify
 from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment
 
@@ -32,6 +35,7 @@ __all__ = [
     "Explanation",
     "FeatureNotFoundError",
     "FilesystemMetadataStore",
+    "Finding",
     "InMemoryMetadataStore",
     "Increment",
     "MetadataSchemaError",
@@ -45,6 +49,8 @@ __all__ = [
     "StorageAccessError",
     "StorageError",
     "UnsupportedFormatError",
+    "Verification",
     "WriteConflictError",
     "open_store",
+    "verify",
 ]

@@ -76,6 +76,11 @@ class FilesystemMetadataStore(MetadataStore):
     def location(self) -> str:
         return self._storage.location
 
+    @property
+    def storage(self) -> Storage:
+        """The root's objects, for maintenance."""
+        return self._storage
+
     def append_rows(self, append: Append) -> None:
         definition = append.definition
         request = CommitRequest(

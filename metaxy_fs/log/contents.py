@@ -1,0 +1,137 @@
+"""Does a data file hold what its manifest says of it?"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.log.findings import RESTORE, Finding
+from metaxy_fs.log.manifest import CommitHeader, DataFile, FileHeader, Manifest
+from metaxy_fs.log.parquet import FOOTER_KEY, checksums, content_digest
+from metaxy_fs.log.schema import column, decode_schema
+from metaxy_fs.log.statistics import unfounded
+
+DATA_VERSION = "data_version"
+RESERVED = "_metaxy_"
+
+_UNREADABLE = "A writer other than metaxy_fs made it; tell them, and write its rows again."
+
+
+class Contents(NamedTuple):
+    """What was found in one data file.
+
+    Attributes:
+        findings: What is not as it should be.
+        pages: The sha256 of the file up to its footer; None if the bytes cannot be trusted.
+        ends: The ids of its first and its last row; None if it has none.
+    """
+
+    findings: tuple[Finding, ...]
+    pages: bytes | None = None
+    ends: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
+
+
+def check_contents(data: bytes, *, manifest: Manifest, file: DataFile, path: str) -> Contents:
+    """Compare the bytes of a data file of an append with all that the manifest says of them."""
+    if len(data) != file.bytes:
+        return _damaged(path, f"has {len(data)} bytes, {file.bytes} were committed")
+    pages, whole = checksums(data)
+    if whole != file.sha256:
+        return _damaged(path, "does not have the checksum that its manifest gives")
+    try:
+        rows, footer = pl.read_parquet(data), pl.read_parquet_metadata(data)
+    # A panic is no Exception, and whatever Polars makes of a hostile file must not end the process.
+    except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001
+        return _foreign(path, f"is no Parquet file that can be read: {' '.join(str(error).split())[:200]}")
+    findings = [
+        Finding(path, "error", problem, _UNREADABLE) for problem in _problems(rows, manifest=manifest, file=file)
+    ]
+    findings += _footer_findings(footer, manifest, path=path)
+    return Contents(tuple(findings), pages, _ends(rows, manifest.id_columns))
+
+
+def check_commit(manifest: Manifest, found: Sequence[Contents], *, path: str) -> Iterator[Finding]:
+    """Yield what is wrong with the files of a commit together, if each was found whole."""
+    pages = [contents.pages for contents in found if contents.pages is not None]
+    if len(pages) < len(manifest.files):
+        return
+    if content_digest(bytes(manifest.schema), pages) != manifest.digest:
+        yield Finding(path, "error", "gives another digest than its data files have", _UNREADABLE)
+    ends = [contents.ends for contents in found if contents.ends is not None]
+    if any(not before[1] < after[0] for before, after in pairwise(ends)):
+        yield Finding(path, "error", "lists data files whose ids are not in order from one to the next", _UNREADABLE)
+
+
+def _damaged(path: str, problem: str) -> Contents:
+    return Contents((Finding(path, "error", problem, RESTORE),))
+
+
+def _foreign(path: str, problem: str) -> Contents:
+    return Contents((Finding(path, "error", problem, _UNREADABLE),))
+
+
+def _problems(rows: pl.DataFrame, *, manifest: Manifest, file: DataFile) -> Iterator[str]:
+    if rows.height != file.rows:
+        yield f"has {rows.height} rows, its manifest says {file.rows}"
+    if list(rows.schema.items()) != list(decode_schema(bytes(manifest.schema)).items()):
+        yield f"has the columns {dict(rows.schema)}, which are not those that its manifest gives"
+        return
+    if reserved := [name for name in rows.columns if name.startswith(RESERVED)]:
+        yield f"has columns of reserved names: {', '.join(reserved)}"
+    if wrong := unfounded(rows, file.statistics):
+        yield f"has other values than its statistics claim of {', '.join('.'.join(leaf) for leaf in wrong)}"
+    yield from _id_problems(rows, manifest.id_columns)
+    yield from _version_problems(rows, manifest)
+
+
+def _id_problems(rows: pl.DataFrame, id_columns: Sequence[str]) -> Iterator[str]:
+    if missing := [name for name in id_columns if name not in rows.columns]:
+        yield f"lacks the id columns {', '.join(missing)}"
+        return
+    ids = rows.select(map(column, id_columns))
+    if any(ids.null_count().row(0)):
+        yield "has rows without an id"
+    if ids.is_duplicated().any():
+        yield "has several rows of one id"
+    if not ids.equals(ids.sort(pl.all())):
+        yield "has rows that are not sorted by their ids"
+
+
+def _version_problems(rows: pl.DataFrame, manifest: Manifest) -> Iterator[str]:
+    """Versions are hashed over, so one that is null, empty or ambiguous would give another feature a wrong version."""
+    held = rows.schema.get(DATA_VERSION)
+    fields = {field.name: field.dtype for field in held.fields} if isinstance(held, pl.Struct) else {}
+    if set(fields) != set(manifest.definition.containers) or any(dtype != pl.String() for dtype in fields.values()):
+        yield f"has no data_version with a text for each of {', '.join(manifest.definition.containers)}"
+        return
+    versions = rows.select(pl.col(DATA_VERSION).struct.unnest()) if fields else pl.DataFrame()
+    for name, values in versions.to_dict().items():
+        if values.null_count() or (values == "").any() or values.str.contains("|", literal=True).any():
+            yield f"has versions of {name!r} that are null, empty or hold a '|'"
+
+
+def _footer_findings(footer: dict[str, str], manifest: Manifest, *, path: str) -> Iterator[Finding]:
+    """Yield what would keep a lost manifest from being rebuilt as it was."""
+    try:
+        header = msgspec.json.decode(footer.get(FOOTER_KEY, ""), type=FileHeader)
+    except (msgspec.MsgspecError, RecursionError):
+        problem = "does not say in its footer which file of its commit it is, so a lost manifest could not be rebuilt"
+        yield Finding(path, "note", problem, "Nothing has to be done.")
+        return
+    names = CommitHeader.__struct_fields__
+    if differing := [name for name in names if _plain(getattr(header, name)) != _plain(getattr(manifest, name))]:
+        problem = f"says something else in its footer of {', '.join(differing)} than its manifest"
+        yield Finding(path, "warning", problem, "One of the two was changed; find out who did it.")
+
+
+def _plain(value: object) -> object:
+    return bytes(value) if isinstance(value, msgspec.Raw) else value
+
+
+def _ends(rows: pl.DataFrame, id_columns: Sequence[str]) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
+    if not rows.height or any(name not in rows.columns for name in id_columns):
+        return None
+    ids = rows.select(map(column, id_columns))
+    return ids.row(0), ids.row(-1)

@@ -1,0 +1,87 @@
+"""Which objects does a partition hold, sorted by what they are?
+
+Readers look at manifests alone. Who verifies, repairs or vacuums a partition looks at everything that is there.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from metaxy_fs.log.layout import (
+    Partition,
+    commit_of_append,
+    is_data_file_name,
+    is_feature_directory,
+    is_partition_directory,
+)
+from metaxy_fs.storage.base import ObjectInfo, Storage
+
+
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+    """The objects of one partition as one listing shows them.
+
+    Attributes:
+        partition: Whose objects these are.
+        definition: Its description.
+        appends: The manifests of single writes, by commit.
+        data: The data files, by name.
+        misplaced: What is below `_manifests` and is no manifest; readers refuse the partition because of it.
+        strange: What else is there; readers do not look at it.
+    """
+
+    partition: Partition
+    definition: ObjectInfo | None
+    appends: dict[str, ObjectInfo]
+    data: dict[str, ObjectInfo]
+    misplaced: tuple[ObjectInfo, ...]
+    strange: tuple[ObjectInfo, ...]
+
+
+def take_inventory(storage: Storage, partition: Partition) -> Inventory:
+    """Return what a partition holds; appends are listed before compactions (see `metaxy_fs.log.layout`)."""
+    return _sorted(partition, storage.list(str(partition)))
+
+
+def all_partitions(storage: Storage, *, feature: str | None = None) -> list[Partition]:
+    """Return every partition that there is, sorted, also those that hold no commit.
+
+    Args:
+        storage: The root.
+        feature: The parts of a feature's key joined by `.`; all features by default.
+    """
+    features = storage.list_directories("") if feature is None else [feature]
+    return [
+        Partition(name, version)
+        for name in features
+        if is_feature_directory(name)
+        for version in storage.list_directories(name)
+        if is_partition_directory(version)
+    ]
+
+
+def _sorted(partition: Partition, objects: Iterable[ObjectInfo]) -> Inventory:
+    definition: ObjectInfo | None = None
+    appends: dict[str, ObjectInfo] = {}
+    data: dict[str, ObjectInfo] = {}
+    misplaced: list[ObjectInfo] = []
+    strange: list[ObjectInfo] = []
+    for info in objects:
+        name = info.path.removeprefix(f"{partition}/")
+        if info.path == partition.definition_file:
+            definition = info
+        elif (commit := commit_of_append(info.path, partition)) is not None:
+            appends[commit] = info
+        elif info.path.startswith(f"{partition.manifests}/"):
+            misplaced.append(info)
+        elif is_data_file_name(name):
+            data[name] = info
+        else:
+            strange.append(info)
+    return Inventory(
+        partition=partition,
+        definition=definition,
+        appends=appends,
+        data=data,
+        misplaced=tuple(misplaced),
+        strange=tuple(strange),
+    )
