@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         MetaxyError,
         ObjectExistsError,
         ObjectNotFoundError,
+        Restoration,
         SpecError,
         StorageAccessError,
         StorageError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         Verification,
         WriteConflictError,
         open_store,
+        repair,
         verify,
     )
     from metaxy_fs.spec import (
@@ -69,6 +71,7 @@ __all__ = [
     "MetaxyError",
     "ObjectExistsError",
     "ObjectNotFoundError",
+    "Restoration",
     "SpecError",
     "StorageAccessError",
     "StorageError",
@@ -77,6 +80,7 @@ __all__ = [
     "WriteConflictError",
     "__version__",
     "open_store",
+    "repair",
     "verify",
 ]
 

@@ -10,6 +10,7 @@ import msgspec
 from metaxy_fs.log.layout import (
     Partition,
     commit_of_append,
+    commit_of_damaged,
     is_data_file_name,
     is_feature_directory,
     is_partition_directory,
@@ -25,6 +26,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
         definition: Its description.
         appends: The manifests of single writes, by commit.
         data: The data files, by name.
+        damaged: What repair found in the place of manifests and keeps as evidence, by commit.
         misplaced: What is below `_manifests` and is no manifest; readers refuse the partition because of it.
         strange: What else is there; readers do not look at it.
     """
@@ -33,6 +35,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     definition: ObjectInfo | None
     appends: dict[str, ObjectInfo]
     data: dict[str, ObjectInfo]
+    damaged: dict[str, ObjectInfo]
     misplaced: tuple[ObjectInfo, ...]
     strange: tuple[ObjectInfo, ...]
 
@@ -63,6 +66,7 @@ def _sorted(partition: Partition, objects: Iterable[ObjectInfo]) -> Inventory:
     definition: ObjectInfo | None = None
     appends: dict[str, ObjectInfo] = {}
     data: dict[str, ObjectInfo] = {}
+    damaged: dict[str, ObjectInfo] = {}
     misplaced: list[ObjectInfo] = []
     strange: list[ObjectInfo] = []
     for info in objects:
@@ -75,6 +79,8 @@ def _sorted(partition: Partition, objects: Iterable[ObjectInfo]) -> Inventory:
             misplaced.append(info)
         elif is_data_file_name(name):
             data[name] = info
+        elif (commit := commit_of_damaged(info.path, partition)) is not None:
+            damaged[commit] = info
         else:
             strange.append(info)
     return Inventory(
@@ -82,6 +88,7 @@ def _sorted(partition: Partition, objects: Iterable[ObjectInfo]) -> Inventory:
         definition=definition,
         appends=appends,
         data=data,
+        damaged=damaged,
         misplaced=tuple(misplaced),
         strange=tuple(strange),
     )

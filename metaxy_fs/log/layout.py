@@ -7,6 +7,7 @@
         <commit>-<n>.parquet                          data files
         _manifests/appends/<commit>.json              one write each
         _manifests/compactions/<commit>.json          each stands for many writes
+        _damaged/<commit>/<checksum>.json             what repair has replaced; nobody else looks there
 
 `appends` sorts before `compactions`, so that a listing of `_manifests` sees every append that some compaction it sees
 stands for, or that compaction itself. All paths are relative to the root; this is the only module that makes or takes
@@ -55,6 +56,10 @@ class Partition(msgspec.Struct, frozen=True, order=True):
         """Return the path of the manifest of one write."""
         return f"{self.manifests}/appends/{commit}.json"
 
+    def damaged_manifest(self, commit: str, checksum: str) -> str:
+        """Return the path at which repair keeps what was in the place of a manifest."""
+        return f"{self}/_damaged/{commit}/{checksum}.json"
+
     def data_file(self, name: str) -> str:
         """Return the path of a data file."""
         return f"{self}/{name}"
@@ -85,6 +90,12 @@ def commit_of_append(path: str, partition: Partition) -> str | None:
     prefix, suffix = f"{partition.manifests}/appends/", ".json"
     commit = path.removeprefix(prefix).removesuffix(suffix)
     return commit if path == f"{prefix}{commit}{suffix}" and _COMMIT.fullmatch(commit) else None
+
+
+def commit_of_damaged(path: str, partition: Partition) -> str | None:
+    """Return the commit of a damaged manifest that repair keeps at a path, None for any other path."""
+    commit, _, checksum = path.removeprefix(f"{partition}/_damaged/").removesuffix(".json").partition("/")
+    return commit if _COMMIT.fullmatch(commit) and path == partition.damaged_manifest(commit, checksum) else None
 
 
 def is_compaction(path: str, partition: Partition) -> bool:

@@ -46,7 +46,11 @@ def encode_rows(rows: pl.DataFrame, *, header: CommitHeader, name: str) -> Encod
         row_group_size=ROW_GROUP_ROWS,
         metadata=footer,
     )
-    data = buffer.getvalue()
+    return describe_file(buffer.getvalue(), rows, header=header, name=name)
+
+
+def describe_file(data: bytes, rows: pl.DataFrame, *, header: CommitHeader, name: str) -> EncodedFile:
+    """Return what a manifest says of a data file that holds these rows."""
     pages, whole = checksums(data)
     entry = DataFile(
         name=name,

@@ -16,12 +16,14 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.log.findings import Finding
+from metaxy_fs.log.repair import Restoration
 from metaxy_fs.log.verify import Verification
 from metaxy_fs.metadata_store.backend import COMMITS, Append, Query, Scan
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
 from metaxy_fs.metadata_store.open import open_store
+from metaxy_fs.metadata_store.repairing import repair
 from metaxy_fs.metadata_store.verifying import verify
 from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment
@@ -44,6 +46,7 @@ __all__ = [
     "ObjectExistsError",
     "ObjectNotFoundError",
     "Query",
+    "Restoration",
     "Scan",
     "SpecError",
     "StorageAccessError",
@@ -52,5 +55,6 @@ __all__ = [
     "Verification",
     "WriteConflictError",
     "open_store",
+    "repair",
     "verify",
 ]

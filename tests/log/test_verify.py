@@ -15,57 +15,19 @@ from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import commit as commit_module
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.findings import Finding
-from metaxy_fs.log.manifest import CommitHeader, Definition, Manifest
+from metaxy_fs.log.manifest import CommitHeader
 from metaxy_fs.log.parquet import EncodedFile, encode_rows
-from metaxy_fs.log.partition import PartitionInfo, describe
-from metaxy_fs.log.root import open_for_writing
 from metaxy_fs.log.verify import verify
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
-from tests.log.commits import PARTITION, VERSION, request, rows, write
+from tests.log.commits import PARTITION, request, rows, write
 from tests.log.faulty import FaultyStorage
-
-MANIFESTS = f"{PARTITION}/_manifests/appends"
-
-
-def root() -> tuple[MemoryStorage, Manifest]:
-    """A root of three commits, and the manifest of the first, which has two data files."""
-    storage = MemoryStorage()
-    open_for_writing(storage)
-    info = PartitionInfo(
-        feature=("video", "processing"),
-        definition=Definition(VERSION, {"frames": VERSION}),
-        id_columns=("sample_id",),
-        spec=msgspec.Raw(b"{}"),
-    )
-    describe(storage, PARTITION, info)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commit_module, "MAX_FILE_ROWS", 2)
-        first = write(storage, 1, 2, 3)
-    write(storage, 2, 4, write_id="job 7")
-    write(storage)
-    return storage, first
-
-
-def replace(storage: Storage, path: str, data: bytes) -> None:
-    storage.delete(path)
-    storage.put(path, data)
-
-
-def edit(storage: Storage, path: str, change: Callable[[Any], object]) -> None:
-    """Change an object that is JSON."""
-    content = json.loads(storage.get(path))
-    change(content)
-    replace(storage, path, json.dumps(content, separators=(",", ":")).encode())
+from tests.log.roots import edit, manifest_of, replace, root
 
 
 def without_the_ids(frame: pl.DataFrame, *, header: Any, name: str) -> EncodedFile:
     """Encode rows that may lack the id column."""
     return encode_rows(frame, header=msgspec.structs.replace(header, id_columns=tuple(frame.columns[:1])), name=name)
-
-
-def manifest_of(manifest: Manifest) -> str:
-    return PARTITION.append_manifest(manifest.commit)
 
 
 def findings(storage: Storage) -> list[Finding]:

@@ -1,0 +1,58 @@
+"""What do the tests of maintenance begin with, and how do they damage it?"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from metaxy_fs.log import chunks as chunks_module
+from metaxy_fs.log.manifest import Definition, Manifest
+from metaxy_fs.log.partition import PartitionInfo, describe
+from metaxy_fs.log.root import open_for_writing
+from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.memory import MemoryStorage
+from tests.log.commits import PARTITION, VERSION, write
+
+
+def root() -> tuple[MemoryStorage, Manifest]:
+    """A root of three commits, and the manifest of the first, which has two data files."""
+    storage = MemoryStorage()
+    open_for_writing(storage)
+    info = PartitionInfo(
+        feature=("video", "processing"),
+        definition=Definition(VERSION, {"frames": VERSION}),
+        id_columns=("sample_id",),
+        spec=msgspec.Raw(b"{}"),
+    )
+    describe(storage, PARTITION, info)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks_module, "MAX_FILE_ROWS", 2)
+        first = write(storage, 1, 2, 3)
+    write(storage, 2, 4, write_id="job 7")
+    write(storage)
+    return storage, first
+
+
+def manifest_of(manifest: Manifest) -> str:
+    """The path of a manifest."""
+    return PARTITION.append_manifest(manifest.commit)
+
+
+def replace(storage: Storage, path: str, data: bytes) -> None:
+    """Put other bytes in the place of an object."""
+    storage.delete(path)
+    storage.put(path, data)
+
+
+def edit(storage: Storage, path: str, change: Callable[[Any], object]) -> None:
+    """Change an object that is JSON."""
+    content = json.loads(storage.get(path))
+    change(content)
+    replace(storage, path, json.dumps(content, separators=(",", ":")).encode())
+
+
+def contents(storage: Storage) -> dict[str, bytes]:
+    """Every object by its path."""
+    return {info.path: storage.get(info.path) for info in storage.list("")}
