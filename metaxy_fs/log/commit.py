@@ -30,8 +30,9 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.ids import LamportClock, pause, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.chunks import Chunks, file_sized, have_equal_rows
+from metaxy_fs.log.decoding import decode_manifest
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import CommitHeader, Definition, FileHeader, Manifest, decode_manifest, encode_manifest
+from metaxy_fs.log.manifest import CommitHeader, Definition, FileHeader, Manifest, encode_manifest
 from metaxy_fs.log.parquet import EncodedFile, content_digest, decode_rows, encode_rows
 from metaxy_fs.log.schema import encode_schema
 from metaxy_fs.parallel import ordered_map

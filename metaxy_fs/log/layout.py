@@ -5,6 +5,7 @@
     video.processing/0123456789abcdef/                one partition: a feature under one version of its definition
         _definition.json                              the declaration that produced it
         <commit>-<n>.parquet                          data files
+        <commit>-commits.parquet                      the commits that a compaction stands for
         _manifests/appends/<commit>.json              one write each
         _manifests/compactions/<commit>.json          each stands for many writes
         _damaged/<commit>/<checksum>.json             what repair has replaced; nobody else looks there
@@ -56,12 +57,16 @@ class Partition(msgspec.Struct, frozen=True, order=True):
         """Return the path of the manifest of one write."""
         return f"{self.manifests}/appends/{commit}.json"
 
+    def compaction_manifest(self, commit: str) -> str:
+        """Return the path of a manifest that stands for many writes."""
+        return f"{self.manifests}/compactions/{commit}.json"
+
     def damaged_manifest(self, commit: str, checksum: str) -> str:
         """Return the path at which repair keeps what was in the place of a manifest."""
         return f"{self}/_damaged/{commit}/{checksum}.json"
 
     def data_file(self, name: str) -> str:
-        """Return the path of a data file."""
+        """Return the path of a data file, or of a table of commits."""
         return f"{self}/{name}"
 
 
@@ -85,19 +90,33 @@ def is_data_file_name(name: str) -> bool:
     return _DATA_FILE.fullmatch(name) is not None
 
 
+def is_commit(text: str) -> bool:
+    """Whether a text can be the id of a commit."""
+    return _COMMIT.fullmatch(text) is not None
+
+
+def commit_table(commit: str) -> str:
+    """Return the name of the table of the commits that a compaction stands for."""
+    return f"{commit}-commits.parquet"
+
+
 def commit_of_append(path: str, partition: Partition) -> str | None:
     """Return the commit that an append manifest's path names, None for any other path."""
-    prefix, suffix = f"{partition.manifests}/appends/", ".json"
-    commit = path.removeprefix(prefix).removesuffix(suffix)
-    return commit if path == f"{prefix}{commit}{suffix}" and _COMMIT.fullmatch(commit) else None
+    return _commit_of(path, f"{partition.manifests}/appends/")
+
+
+def commit_of_compaction(path: str, partition: Partition) -> str | None:
+    """Return the commit that a compaction manifest's path names, None for any other path."""
+    return _commit_of(path, f"{partition.manifests}/compactions/")
 
 
 def commit_of_damaged(path: str, partition: Partition) -> str | None:
     """Return the commit of a damaged manifest that repair keeps at a path, None for any other path."""
     commit, _, checksum = path.removeprefix(f"{partition}/_damaged/").removesuffix(".json").partition("/")
-    return commit if _COMMIT.fullmatch(commit) and path == partition.damaged_manifest(commit, checksum) else None
+    return commit if is_commit(commit) and path == partition.damaged_manifest(commit, checksum) else None
 
 
-def is_compaction(path: str, partition: Partition) -> bool:
-    """Whether a path is that of a manifest which stands for many commits."""
-    return path.startswith(f"{partition.manifests}/compactions/")
+def _commit_of(path: str, prefix: str) -> str | None:
+    suffix = ".json"
+    commit = path.removeprefix(prefix).removesuffix(suffix)
+    return commit if path == f"{prefix}{commit}{suffix}" and is_commit(commit) else None

@@ -6,18 +6,21 @@
 import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 import polars as pl
 
+from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
+from metaxy_fs.log.live import LiveFile
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.partition import PartitionInfo, describe
 from metaxy_fs.log.root import open_for_writing, refuse_overwriting_storage
 from metaxy_fs.log.scan import column_names, reading_schema, scan_files
-from metaxy_fs.log.view import View, ViewLoader, live_files
+from metaxy_fs.log.view import View, ViewLoader, live_files, restrict
 from metaxy_fs.storage.base import Storage
 
 _LISTINGS_AT_ONCE = 16
@@ -100,8 +103,21 @@ class Log:
             predicate=predicate,
             partition_column=partition_column,
             with_commits=with_commits,
+            replan=partial(self._same_commits, views),
         )
         return rows, column_names(files)
+
+    def _same_commits(self, views: Sequence[View]) -> list[LiveFile]:
+        """Return the files that hold the commits of these views now."""
+        renewed = []
+        for view in views:
+            now = self.view(view.partition)
+            if now is None:
+                raise CorruptObjectError(
+                    f"The partition {self._storage.location}/{view.partition} is gone while it was read."
+                )
+            renewed.append(restrict(now, view.commits))
+        return live_files(renewed)
 
     def _prepare(self, request: CommitRequest, spec: bytes) -> None:
         """Do what only the first write of this process to a root, or to a partition, has to do."""

@@ -1,25 +1,23 @@
 """What does a commit say of itself?
 
-A manifest is one JSON object. Its existence is the commit. A root is shared, so a manifest is data from strangers: it
-is decoded strictly, its size is bounded before it is fetched, and it must agree with the place that it was found in.
+A manifest is one JSON object. Its existence is the commit: of one write, or of a compaction, which stands for many
+writes. `metaxy_fs.log.decoding` reads it back.
 """
 
 from typing import Annotated, Final
 
 import msgspec
 
-from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
 from metaxy_fs.ids import MAX_TIME
-from metaxy_fs.log.layout import Partition, is_data_file_name
-from metaxy_fs.log.schema import decode_schema
 from metaxy_fs.log.statistics import Bound, ColumnStatistics
 
 FORMAT_VERSION: Final = 1
-MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME)]
+CommitKey = tuple[Time, str]
+"""What orders commits: the time of one, and its id."""
 
 
 class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,8 +63,11 @@ class FileHeader(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=
     parts: Count | None
 
 
-class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False, omit_defaults=True):
+class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True, gc=False):
     """One immutable Parquet file.
+
+    The file of an append, and one that a compaction lists again as it is, holds rows of one commit in their order. One
+    that a compaction has written holds rows of many, and says in three more columns which row is whose.
 
     Attributes:
         name: Its name within the partition's directory.
@@ -75,6 +76,14 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         sha256: The checksum of all its bytes.
         statistics: What is known of the values of its columns; may leave columns out.
         fences: Values of the first id column that cut the rows in parts of about the same size, ascending.
+        schema: Which of the manifest's schemas it has: 0 is `schema`, n the nth of `schemas`.
+        commit: Where a compaction lists the file of an append again: the commit of all its rows.
+        time: The time of that commit.
+        offset: How many rows of that commit come before the first of this file.
+        first: Of a file that a compaction has written: the first commit that went into it.
+        last: The last one.
+        repeats: Whether a sample may stand in more than one row of such a file.
+        ordered: Whether the rows of such a file stand in commit order.
     """
 
     name: str
@@ -83,15 +92,30 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     sha256: Digest
     statistics: tuple[ColumnStatistics, ...] = ()
     fences: tuple[Bound, ...] = ()
+    schema: Count = 0
+    commit: str | None = None
+    time: Time | None = None
+    offset: Count = 0
+    first: CommitKey | None = None
+    last: CommitKey | None = None
+    repeats: bool = False
+    ordered: bool = False
 
 
-class CoveredCommit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
-    """A commit that a compaction stands for."""
+class CommitTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The Parquet file that says of each commit which a compaction stands for what its manifest had said.
 
-    commit: str
-    time: Time
+    Attributes:
+        name: Its name within the partition's directory.
+        rows: How many commits there are.
+        bytes: Its size.
+        sha256: The checksum of all its bytes.
+    """
+
+    name: str
     rows: Count
-    digest: Digest
+    bytes: Count
+    sha256: Digest
 
 
 class Manifest(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -99,104 +123,27 @@ class Manifest(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Attributes:
         rows: How many rows there are in all.
-        digest: A digest of the rows that does not depend on the commit's id or time (see `metaxy_fs.log.parquet`).
-        covers: Empty in the manifest of one write; else the commits that this one stands for.
+        digest: A digest of the rows that does not depend on the commit's id or time (see `metaxy_fs.log.parquet`); of a
+            compaction the sha256 over the sorted digests of what it stands for.
+        schemas: Further schemas that files of a compaction have.
+        covers: The ids of the commits that a compaction stands for, in commit order with a space between; one text,
+            because a list of so many takes fifty times as long to decode. Empty in the manifest of one write.
+        commits: The table of these commits.
     """
 
     format_version: int
     rows: Count
     digest: Digest
     files: tuple[DataFile, ...]
-    covers: tuple[CoveredCommit, ...] = ()
+    schemas: tuple[msgspec.Raw, ...] = ()
+    covers: str = ""
+    commits: CommitTable | None = None
 
-
-class _Version(msgspec.Struct):
-    format_version: int
-
-
-_DECODER = msgspec.json.Decoder(Manifest)
+    def schema_of(self, file: DataFile) -> bytes:
+        """Return the schema of one of the files, encoded."""
+        return bytes(self.schemas[file.schema - 1] if file.schema else self.schema)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest."""
     return msgspec.json.encode(manifest)
-
-
-def decode_manifest(data: bytes, *, partition: Partition, commit: str, name: str) -> Manifest:
-    """Return the manifest that an object holds, if it is one that can belong where it was found.
-
-    Args:
-        data: The object's bytes.
-        partition: The partition that it was found in.
-        commit: The commit that its file name gives.
-        name: The object as users would look it up, for messages.
-
-    Raises:
-        UnsupportedFormatError: A newer metaxy_fs wrote it.
-        CorruptObjectError: It is not a manifest, or not of this place.
-    """
-    try:
-        manifest = _DECODER.decode(data)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        _refuse_newer_format(data, name=name)
-        raise CorruptObjectError(f"The manifest {name} cannot be decoded: {error}.") from error
-    if manifest.format_version != FORMAT_VERSION:
-        _refuse_newer_format(data, name=name)
-        raise CorruptObjectError(
-            f"The manifest {name} claims format version {manifest.format_version}, which never existed."
-        )
-    problem = _problem(manifest, partition=partition, commit=commit)
-    if problem:
-        raise CorruptObjectError(f"The manifest {name} {problem}.")
-    return manifest
-
-
-def refuse_oversized(size: int, *, name: str) -> None:
-    """Refuse to fetch a manifest that no writer makes."""
-    if size > MAX_MANIFEST_BYTES:
-        raise CorruptObjectError(
-            f"The manifest {name} has {size} bytes, more than the {MAX_MANIFEST_BYTES} that one may have."
-        )
-
-
-def _refuse_newer_format(data: bytes, *, name: str) -> None:
-    """A newer format need not decode, so its version is looked for on its own."""
-    try:
-        version = msgspec.json.decode(data, type=_Version).format_version
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return
-    if version > FORMAT_VERSION:
-        raise UnsupportedFormatError(
-            f"The manifest {name} has format version {version}; this metaxy_fs reads up to {FORMAT_VERSION}. Upgrade "
-            "metaxy_fs."
-        )
-
-
-def _problem(manifest: Manifest, *, partition: Partition, commit: str) -> str | None:
-    """Return what a manifest claims that its place contradicts, None where it is consistent."""
-    return _misplaced(manifest, partition=partition, commit=commit) or _inconsistent(manifest)
-
-
-def _misplaced(manifest: Manifest, *, partition: Partition, commit: str) -> str | None:
-    if manifest.commit != commit:
-        return f"says that it is commit {manifest.commit!r}"
-    if ".".join(manifest.feature) != partition.feature:
-        return f"says that it belongs to the feature {list(manifest.feature)!r}"
-    if manifest.definition.version[:16] != partition.version:
-        return f"says that it belongs to the data version {manifest.definition.version!r}"
-    if manifest.covers:
-        return "is that of one write and yet covers others"
-    return None
-
-
-def _inconsistent(manifest: Manifest) -> str | None:
-    for file in manifest.files:
-        if not is_data_file_name(file.name):
-            return f"names the data file {file.name!r}, which is not a plain name of a Parquet file in its partition"
-    if manifest.rows != sum(file.rows for file in manifest.files):
-        return f"counts {manifest.rows} rows, its files {sum(file.rows for file in manifest.files)}"
-    try:
-        decode_schema(bytes(manifest.schema))
-    except CorruptObjectError as error:
-        return f"has no schema that can be read: {error}"
-    return None

@@ -13,8 +13,9 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.contents import Contents, check_commit, check_contents
+from metaxy_fs.log.decoding import decode_manifest
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import CommitHeader, DataFile, FileHeader, Manifest, decode_manifest, encode_manifest
+from metaxy_fs.log.manifest import CommitHeader, DataFile, FileHeader, Manifest, encode_manifest
 from metaxy_fs.log.parquet import FOOTER_KEY, content_digest, describe_file
 
 

@@ -20,9 +20,10 @@ import msgspec
 
 from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectNotFoundError, UnsupportedFormatError
 from metaxy_fs.log.commit import put_settled
+from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.inventory import Inventory, all_partitions, take_inventory
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import MAX_MANIFEST_BYTES, Manifest, decode_manifest, encode_manifest
+from metaxy_fs.log.manifest import Manifest, encode_manifest
 from metaxy_fs.log.rebuild import Fragment, read_fragment, rebuild_manifest
 from metaxy_fs.log.tolerant import Fetched, fetch_each
 from metaxy_fs.storage.base import Storage

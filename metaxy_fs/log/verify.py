@@ -14,10 +14,11 @@ import msgspec
 
 from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectNotFoundError, UnsupportedFormatError
 from metaxy_fs.log.contents import Contents, check_commit, check_contents
+from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.findings import ORPHAN, REPAIR, RESTORE, UPGRADE, Finding
 from metaxy_fs.log.inventory import Inventory, all_partitions, take_inventory
 from metaxy_fs.log.layout import STORE_FILE, Partition
-from metaxy_fs.log.manifest import MAX_MANIFEST_BYTES, DataFile, Manifest, decode_manifest
+from metaxy_fs.log.manifest import DataFile, Manifest
 from metaxy_fs.log.partition import decode_info
 from metaxy_fs.log.root import check_root_info
 from metaxy_fs.log.tolerant import Fetched, fetch_each

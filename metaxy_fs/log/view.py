@@ -1,55 +1,63 @@
-"""Which commits does a partition hold?
+"""Which commits does a partition hold, and where are their rows?
 
-Theory of operation. A view is made from one listing of a partition's manifests and a get of each. The listing is
-ordered so that appends are seen before the compactions that stand for them (see `metaxy_fs.log.layout`). The view is
-a function of the set of manifests, whatever the order in which they arrived, and its commits are ordered by `(time,
-commit)`.
+Theory of operation. A view is made from one listing of a partition's manifests and a get of those that count. The
+listing is ordered so that appends are seen before the compactions that stand for them (see `metaxy_fs.log.layout`):
+an append that is deleted once a compaction covers it is seen, or that compaction is. Appends that a listed compaction
+covers are not fetched. The view is a function of the set of manifests, whatever the order in which they arrived (see
+`metaxy_fs.log.resolve`).
 
+A manifest that is gone when it is fetched was superseded after the listing of it, so the listing is made again.
 Manifests are immutable, so those of the last view of a partition are kept, and the next view gets only the new ones.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 import msgspec
-import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
+from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log.layout import Partition, commit_of_append, is_compaction
-from metaxy_fs.log.manifest import DataFile, Manifest, decode_manifest, refuse_oversized
-from metaxy_fs.log.schema import decode_schema
+from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
+from metaxy_fs.log.layout import Partition, commit_of_append, commit_of_compaction
+from metaxy_fs.log.live import LiveFile, files_of
+from metaxy_fs.log.manifest import CommitKey, Manifest
+from metaxy_fs.log.resolve import Covers, resolve, uncovered
 from metaxy_fs.storage.base import ObjectInfo, Storage
+
+ATTEMPTS = 5
+"""How often a listing is made, or a plan of files, before one that is gone is an error."""
 
 
 class View(msgspec.Struct, frozen=True):
-    """The commits of one partition at one moment, in commit order.
+    """The commits of one partition at one moment.
 
     Attributes:
         partition: Whose commits these are.
-        manifests: At least one; a partition without a commit does not exist.
+        manifests: Those that count, ordered by `(time, commit)`; at least one, since a partition without a commit does
+            not exist.
+        files: What they have read, ordered by the first commit of each file.
     """
 
     partition: Partition
     manifests: tuple[Manifest, ...]
-
-
-class LiveFile(msgspec.Struct, frozen=True, gc=False):
-    """A data file that is to be read, and the commit that it belongs to."""
-
-    partition: Partition
-    manifest: Manifest
-    file: DataFile
+    files: tuple[LiveFile, ...]
 
     @property
-    def path(self) -> str:
-        """The file's path below the root."""
-        return self.partition.data_file(self.file.name)
+    def last_commit(self) -> tuple[CommitKey, Manifest]:
+        """The latest commit, and the manifest that answers for it."""
+        ends = [(live.last, live.manifest) for live in self.files]
+        ends += [((manifest.time, manifest.commit), manifest) for manifest in self.manifests if not manifest.covers]
+        last = self.manifests[-1]
+        return max(ends, key=lambda end: end[0], default=((last.time, last.commit), last))
 
     @property
-    def schema(self) -> pl.Schema:
-        """The file's own columns; files of equal schemas share one object."""
-        return decode_schema(bytes(self.manifest.schema))
+    def commits(self) -> frozenset[str]:
+        """The ids of all commits."""
+        appends = {manifest.commit for manifest in self.manifests if not manifest.covers}
+        return frozenset(
+            appends.union(*(Covers(manifest.covers).ids for manifest in self.manifests if manifest.covers))
+        )
 
 
 class ViewLoader:
@@ -63,7 +71,7 @@ class ViewLoader:
     def __init__(self, storage: Storage, *, clock: LamportClock) -> None:
         self._storage = storage
         self._clock = clock
-        self._kept: dict[Partition, dict[str, Manifest]] = {}
+        self._kept: dict[Partition, _Held] = {}
         self._lock = threading.Lock()
 
     def load(self, partition: Partition) -> View | None:
@@ -72,50 +80,122 @@ class ViewLoader:
         Raises:
             CorruptObjectError: A manifest is not to be trusted; no row is left out in silence.
         """
-        listed = self._list(partition)
-        with self._lock:
-            kept = self._kept.get(partition, {})
-        manifests = {commit: kept[commit] for commit in listed if commit in kept}
-        manifests |= self._fetch(partition, {commit: info for commit, info in listed.items() if commit not in kept})
-        with self._lock:
-            self._kept[partition] = manifests
-        ordered = sorted(manifests.values(), key=lambda manifest: (manifest.time, manifest.commit))
-        return View(partition, tuple(ordered)) if ordered else None
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._load(partition)
+            except ObjectNotFoundError:
+                continue
+        return self._load(partition)
 
     def has_commit(self, partition: Partition) -> bool:
         """Whether a partition holds any commit; costs one listing of one name."""
         return bool(self._storage.list(partition.manifests, limit=1))
 
-    def _list(self, partition: Partition) -> dict[str, ObjectInfo]:
-        """Return the manifests of single writes by commit."""
-        listed = {}
+    def _load(self, partition: Partition) -> View | None:
+        appends, compactions = self._list(partition)
+        with self._lock:
+            kept = self._kept.get(partition, _Held({}, {}, {}))
+        held = self._compactions(partition, compactions, kept)
+        counting = uncovered(appends, held.covers.values())
+        wanted = {commit: info for commit, info in appends.items() if commit in counting}
+        known = {commit: kept.appends[commit] for commit in wanted if commit in kept.appends}
+        held = _Held(known | self._fetch(partition, wanted, known), held.compactions, held.covers)
+        with self._lock:
+            self._kept[partition] = held
+        return _view(partition, held)
+
+    def _compactions(self, partition: Partition, listed: dict[str, ObjectInfo], kept: "_Held") -> "_Held":
+        known = {commit: kept.compactions[commit] for commit in listed if commit in kept.compactions}
+        manifests = known | self._fetch(partition, listed, known, is_compaction=True)
+        covers = {commit: kept.covers.get(commit) or Covers(manifest.covers) for commit, manifest in manifests.items()}
+        return _Held({}, manifests, covers)
+
+    def _list(self, partition: Partition) -> tuple[dict[str, ObjectInfo], dict[str, ObjectInfo]]:
+        """Return the manifests of single writes, and those of compactions, by commit."""
+        appends, compactions = {}, {}
         for info in self._storage.list(partition.manifests):
             name = f"{self._storage.location}/{info.path}"
-            if is_compaction(info.path, partition):
-                raise UnsupportedFormatError(
-                    f"{name} is a compaction, which this metaxy_fs cannot read. Upgrade metaxy_fs."
-                )
-            commit = commit_of_append(info.path, partition)
-            if commit is None:
+            if (commit := commit_of_append(info.path, partition)) is not None:
+                refuse_oversized(info.size, name=name)
+                appends[commit] = info
+            elif (commit := commit_of_compaction(info.path, partition)) is not None:
+                refuse_oversized(info.size, name=name, is_compaction=True)
+                compactions[commit] = info
+            else:
                 raise CorruptObjectError(
                     f"{name} is no manifest, and nothing else belongs there. Remove it if you know it."
                 )
-            refuse_oversized(info.size, name=name)
-            listed[commit] = info
-        return listed
+        return appends, compactions
 
-    def _fetch(self, partition: Partition, wanted: dict[str, ObjectInfo]) -> dict[str, Manifest]:
+    def _fetch(
+        self,
+        partition: Partition,
+        listed: Mapping[str, ObjectInfo],
+        known: Mapping[str, Manifest],
+        *,
+        is_compaction: bool = False,
+    ) -> dict[str, Manifest]:
+        wanted = {commit: info for commit, info in listed.items() if commit not in known}
         fetched = self._storage.get_many(list(wanted.values())) if wanted else []
         manifests = {}
         for (commit, info), data in zip(wanted.items(), fetched, strict=True):
             name = f"{self._storage.location}/{info.path}"
-            manifests[commit] = decode_manifest(data, partition=partition, commit=commit, name=name)
+            manifests[commit] = decode_manifest(
+                data, partition=partition, commit=commit, name=name, is_compaction=is_compaction
+            )
             self._clock.observe(manifests[commit].time)
         return manifests
 
 
-def live_files(views: Sequence[View]) -> list[LiveFile]:
-    """Return the data files of all views, in commit order across them."""
-    commits = [(view.partition, manifest) for view in views for manifest in view.manifests]
-    commits.sort(key=lambda pair: (pair[1].time, pair[1].commit))
-    return [LiveFile(partition, manifest, file) for partition, manifest in commits for file in manifest.files]
+def live_files(views: Iterable[View]) -> list[LiveFile]:
+    """Return the data files of all views, ordered by the first commit of each."""
+    return sorted((live for view in views for live in view.files), key=_order)
+
+
+def restrict(view: View, commits: AbstractSet[str]) -> View:
+    """Return what a view has of some commits.
+
+    Raises:
+        CorruptObjectError: It lacks some of them.
+    """
+    held = view.commits
+    if missing := sorted(commits - held):
+        raise CorruptObjectError(
+            f"The commits {missing[:3]} of {view.partition} are gone, {len(missing)} in all; nothing that this library "
+            "does removes one. Look for lost manifests with `verify`."
+        )
+    unwanted = held - commits
+    manifests = [manifest for manifest in view.manifests if manifest.covers or manifest.commit in commits]
+    files = [
+        msgspec.structs.replace(live, excluded=live.excluded | unwanted) if live.is_rewritten else live
+        for live in view.files
+        if live.is_rewritten or live.first[1] in commits
+    ]
+    return View(view.partition, tuple(manifests), tuple(files))
+
+
+class _Held(msgspec.Struct, frozen=True):
+    """What is kept of a partition: the manifests that counted, and the commits that compactions stand for."""
+
+    appends: dict[str, Manifest]
+    compactions: dict[str, Manifest]
+    covers: dict[str, Covers]
+
+
+def _view(partition: Partition, held: _Held) -> View | None:
+    """Return what the manifests come to; the appends are those that no compaction covers."""
+    if not held.appends and not held.compactions:
+        return None
+    counting = resolve(held.appends, held.covers)
+    files = [live for commit in counting.appends for live in files_of(partition, held.appends[commit])]
+    for commit, excluded in counting.compactions.items():
+        if not excluded or len(excluded) < len(held.covers[commit].ids):
+            files += files_of(partition, held.compactions[commit], excluded=excluded)
+    manifests = [held.appends[commit] for commit in counting.appends]
+    manifests += [held.compactions[commit] for commit in counting.compactions]
+    manifests.sort(key=lambda manifest: (manifest.time, manifest.commit))
+    return View(partition, tuple(manifests), tuple(sorted(files, key=_order)))
+
+
+def _order(live: LiveFile) -> tuple[CommitKey, CommitKey, int]:
+    return live.first, live.last, live.offset

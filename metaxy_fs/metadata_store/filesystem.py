@@ -111,7 +111,7 @@ class FilesystemMetadataStore(MetadataStore):
             columns=columns,
             id_columns=_latest_id_columns(views),
             definitions=[_definition(view) for view in views],
-            may_repeat=may_repeat([manifest for view in views for manifest in view.manifests]),
+            may_repeat=may_repeat([live for view in views for live in view.files]),
         )
 
     def stored_versions(self, key: FeatureKey) -> list[str]:
@@ -139,5 +139,5 @@ def _definition(view: View) -> DefinitionVersion:
 
 
 def _latest_id_columns(views: Sequence[View]) -> Sequence[str]:
-    latest = max((view.manifests[-1] for view in views), key=lambda manifest: (manifest.time, manifest.commit))
-    return latest.id_columns
+    _, manifest = max((view.last_commit for view in views), key=lambda last: last[0])
+    return manifest.id_columns

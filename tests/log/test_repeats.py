@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.commit import commit
+from metaxy_fs.log.live import files_of
+from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.repeats import may_repeat
 from metaxy_fs.log.statistics import ColumnStatistics
 from metaxy_fs.storage.memory import MemoryStorage
-from tests.log.commits import request, write
+from tests.log.commits import PARTITION, request, write
 
 IDS = st.one_of(
     st.lists(st.lists(st.integers(0, 30), max_size=5, unique=True), max_size=4),
@@ -28,11 +30,15 @@ def written(ids: list[Any], dtype: Any = None) -> Any:
     return commit(MemoryStorage(), request(frame.sort("sample_id")), clock=LamportClock())
 
 
+def files_may_repeat(manifests: list[Manifest]) -> bool:
+    return may_repeat(live for manifest in manifests for live in files_of(PARTITION, manifest))
+
+
 @given(writes=IDS)
 def test_a_sample_that_repeats_is_never_proven_not_to(writes: list[list[Any]]) -> None:
     everything = [sample for ids in writes for sample in ids]
     if len(set(everything)) < len(everything):
-        assert may_repeat([written(ids) for ids in writes])
+        assert files_may_repeat([written(ids) for ids in writes])
 
 
 @pytest.mark.parametrize(
@@ -40,25 +46,26 @@ def test_a_sample_that_repeats_is_never_proven_not_to(writes: list[list[Any]]) -
     [[[1, 2, 3]], [[4, 5], [1, 3], []], [["a", "b"], ["c"]], [[], []], [[2**62], [2**62 + 1]]],
 )
 def test_appends_of_new_samples_are_proven(writes: list[list[Any]]) -> None:
-    assert not may_repeat([written(ids) for ids in writes])
+    assert not files_may_repeat([written(ids) for ids in writes])
 
 
 @pytest.mark.parametrize("writes", [[[1, 3], [2, 4]], [[1, 2], [2]], [["a" * 70], ["a" * 70 + "b"]], [[b"a"], [b"b"]]])
 def test_what_is_not_known_may_repeat(writes: list[list[Any]]) -> None:
-    assert may_repeat([written(ids) for ids in writes])
+    assert files_may_repeat([written(ids) for ids in writes])
 
 
 def test_ids_of_two_types_may_repeat() -> None:
-    assert may_repeat([written([1], pl.Int32), written([2], pl.Int64)])
+    assert files_may_repeat([written([1], pl.Int32), written([2], pl.Int64)])
 
 
 def test_samples_that_are_named_otherwise_may_repeat() -> None:
     other = msgspec.structs.replace(write(MemoryStorage(), 7), id_columns=("data_version",))
-    assert may_repeat([write(MemoryStorage(), 1), other])
+    assert files_may_repeat([write(MemoryStorage(), 1), other])
 
 
 def test_bounds_of_a_stranger_that_do_not_compare_may_repeat() -> None:
     honest = write(MemoryStorage(), 1)
     lie = ColumnStatistics(("sample_id",), 0, "a", "b")
-    forged = msgspec.structs.replace(honest, files=(msgspec.structs.replace(honest.files[0], statistics=(lie,)),))
-    assert may_repeat([honest, forged])
+    other = write(MemoryStorage(), 2)
+    forged = msgspec.structs.replace(other, files=(msgspec.structs.replace(other.files[0], statistics=(lie,)),))
+    assert files_may_repeat([honest, forged])

@@ -7,9 +7,10 @@ import pytest
 
 from metaxy_fs.errors import CorruptObjectError, MetaxyError
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import scan as scan_module
+from metaxy_fs.log import fetching as fetching_module
+from metaxy_fs.log.live import LiveFile
 from metaxy_fs.log.scan import reading_schema, scan_files
-from metaxy_fs.log.view import LiveFile, ViewLoader, live_files
+from metaxy_fs.log.view import ViewLoader, live_files
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
@@ -77,17 +78,17 @@ def test_a_local_file_that_is_gone_or_short_is_refused_by_name(tmp_path: Path, d
 
 
 def test_large_reads_are_fetched_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_module, "_BATCH_FILES", 2)
+    monkeypatch.setattr(fetching_module, "BATCH_FILES", 2)
     storage, clock = FaultyStorage(MemoryStorage()), LamportClock()
     for i in range(5):
         write(storage, i, clock=clock)
     assert read(storage)["sample_id"].to_list() == [0, 1, 2, 3, 4]
-    monkeypatch.setattr(scan_module, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(fetching_module, "BATCH_BYTES", 1)
     assert read(storage)["sample_id"].to_list() == [0, 1, 2, 3, 4]
 
 
 def test_what_a_row_limit_leaves_out_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_module, "_BATCH_FILES", 2)
+    monkeypatch.setattr(fetching_module, "BATCH_FILES", 2)
     storage, clock = FaultyStorage(MemoryStorage()), LamportClock()
     for i in range(6):
         write(storage, i, clock=clock)

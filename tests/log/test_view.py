@@ -8,7 +8,7 @@ import pytest
 
 from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
 from metaxy_fs.ids import MAX_TIME, LamportClock
-from metaxy_fs.log import manifest as manifest_module
+from metaxy_fs.log import decoding as decoding_module
 from metaxy_fs.log.view import View, ViewLoader
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, VERSION, write
@@ -58,7 +58,10 @@ HOSTILE: dict[str, tuple[Callable[[Fields], object], str]] = {
     "time after the calendar": (lambda m: m.update(time=MAX_TIME + 1), "cannot be decoded"),
     "no schema": (lambda m: m.update(schema=[["x", "no such type"]]), "no schema that can be read"),
     "column named twice": (lambda m: m.update(schema=[*m["schema"], m["schema"][0]]), "no schema that can be read"),
-    "covers": (lambda m: m.update(covers=[{"commit": "a", "time": 1, "rows": 0, "digest": "0" * 64}]), "covers others"),
+    "covers": (lambda m: m.update(covers="a"), "covers others"),
+    "schemas": (lambda m: m.update(schemas=[m["schema"]]), "only a compaction"),
+    "file of another commit": (lambda m: m["files"][0].update(commit="a", time=1), "only a compaction"),
+    "file of many commits": (lambda m: m["files"][0].update(first=[1, "a"], last=[2, "b"]), "only a compaction"),
     "older format": (lambda m: m.update(format_version=0), "never existed"),
 }
 
@@ -103,19 +106,11 @@ def test_bytes_that_are_no_manifest_are_refused(data: bytes) -> None:
 
 
 def test_an_oversized_manifest_is_not_even_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest_module, "MAX_MANIFEST_BYTES", 100)
+    monkeypatch.setattr(decoding_module, "MAX_MANIFEST_BYTES", 100)
     storage = FaultyStorage(forged())
     with pytest.raises(CorruptObjectError, match="more than the 100"):
         ViewLoader(storage, clock=LamportClock()).load(PARTITION)
     assert [verb for verb, _ in storage.requests] == ["list"]
-
-
-def test_a_compaction_asks_for_an_upgrade_and_hides_nothing() -> None:
-    storage = MemoryStorage()
-    write(storage, 1)
-    storage.put(f"{PARTITION.manifests}/compactions/a.json", b"{}")
-    with pytest.raises(UnsupportedFormatError, match="compaction"):
-        load(storage)
 
 
 def test_a_stray_object_among_manifests_is_named() -> None:

@@ -1,0 +1,78 @@
+"""How do data files of different schemas become one frame, in commit order?"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import polars as pl
+
+from metaxy_fs.log.live import COMMIT, COMMIT_COLUMNS, LiveFile
+from metaxy_fs.log.marks import MARKS, ROW_INDEX, mark_commits
+from metaxy_fs.log.order import in_commit_order, without
+from metaxy_fs.log.schema import column
+from metaxy_fs.log.widening import conform
+
+Source = str | bytes
+"""A data file as Polars takes it: its path, or its bytes."""
+
+
+class FileFrames:
+    """Makes frames of the files of one scan, wherever their bytes come from.
+
+    Args:
+        schema: What the rows of all files are brought to.
+        partition_column: Adds a column of this name that gives the version of the partition of each row.
+        with_commits: Whether to add the columns of `metaxy_fs.log.marks.MARKS`.
+    """
+
+    def __init__(self, schema: pl.Schema, *, partition_column: str | None, with_commits: bool) -> None:
+        self._partition_column = partition_column
+        self._with_commits = with_commits
+        self.stored = schema
+        self.schema = pl.Schema({**self._with_partition(schema), **(MARKS if with_commits else {})})
+        self._sortable = pl.Schema({**self.schema, **COMMIT_COLUMNS})
+
+    def rows(self, files: Sequence[LiveFile], sources: Sequence[Source], *, is_mixed: bool) -> pl.LazyFrame:
+        """Return the rows of a stretch of files in commit order (see `metaxy_fs.log.order`)."""
+        rows = self.unsorted(files, sources, is_mixed=is_mixed)
+        return in_commit_order(rows).select(map(column, self.schema)) if is_mixed else rows
+
+    def unsorted(self, files: Sequence[LiveFile], sources: Sequence[Source], *, is_mixed: bool) -> pl.LazyFrame:
+        """Return the rows of files one after the other; where they are mixed, with all columns of commits.
+
+        Files are taken in runs that Polars can scan as one.
+        """
+        target = self._sortable if is_mixed else self.schema
+        runs = groupby(zip(files, sources, strict=True), key=lambda pair: _kind(pair[0]))
+        frames = [self._run(list(run), target) for _, run in runs]
+        return frames[0] if len(frames) == 1 else pl.concat(frames)
+
+    def _run(self, run: Sequence[tuple[LiveFile, Source]], target: pl.Schema) -> pl.LazyFrame:
+        first, held = run[0][0], run[0][0].stored_schema
+        is_marked = not first.is_rewritten and COMMIT in target
+        sources: list[Any] = [source for _, source in run]
+        # Directories of a root may look like `key=value`, and may hold characters that mean something in a glob.
+        rows = pl.scan_parquet(
+            sources,
+            schema=held,
+            glob=False,
+            hive_partitioning=False,
+            row_index_name=ROW_INDEX if is_marked else None,
+        )
+        if first.excluded:
+            rows = without(rows, first.excluded)
+        if self._partition_column is not None:
+            rows = rows.with_columns(pl.lit(first.partition.version).alias(self._partition_column))
+        if is_marked:
+            rows = mark_commits(rows, [live for live, _ in run])
+        source = pl.Schema({**self._with_partition(held), **(COMMIT_COLUMNS if is_marked else {})})
+        return conform(rows, source=source, target=target)
+
+    def _with_partition(self, schema: pl.Schema) -> pl.Schema:
+        added = {} if self._partition_column is None else {self._partition_column: pl.String()}
+        return pl.Schema({**schema, **added})
+
+
+def _kind(live: LiveFile) -> tuple[Any, ...]:
+    """Return what files that are scanned as one have in common."""
+    return live.partition, live.manifest.schema_of(live.file), live.is_rewritten, live.excluded
