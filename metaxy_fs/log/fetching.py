@@ -69,7 +69,8 @@ class _Fetch:
     def first_rows(self, found: Iterable[Stretch], limit: int) -> Iterator[pl.DataFrame]:
         """Yield those of the first rows that satisfy the predicate; files that it could skip count towards these."""
         for stretch in found:
-            for rows in self._first_of(stretch, limit):
+            for held in self._first_of(stretch, limit):
+                rows = held.head(limit)
                 limit -= rows.height
                 yield self._filtered(rows.lazy()).select(map(column, self._columns)).collect()
                 if limit <= 0:
