@@ -78,7 +78,8 @@ def commit(storage: Storage, request: CommitRequest, *, clock: LamportClock) -> 
     try:
         _put_manifest(storage, request.partition.append_manifest(header.commit), encode_manifest(manifest))
     except ObjectExistsError:
-        return _earlier_attempt(storage, request, manifest)
+        manifest = _earlier_attempt(storage, request, manifest)
+        clock.observe(manifest.time)
     return manifest
 
 

@@ -146,6 +146,14 @@ def test_a_retried_write_id_is_the_same_commit() -> None:
     assert ids(storage) == [1, 2]
 
 
+def test_a_writer_orders_what_it_writes_after_a_commit_that_it_found_made() -> None:
+    storage = MemoryStorage()
+    ahead, behind = LamportClock(lambda: 2_000_000), LamportClock(lambda: 1_000_000)
+    found = write(storage, 1, write_id="job 7", clock=ahead)
+    assert write(storage, 1, write_id="job 7", clock=behind) == found
+    assert write(storage, 2, clock=behind).time > found.time
+
+
 def test_a_write_id_with_other_rows_is_refused_and_changes_nothing() -> None:
     storage = MemoryStorage()
     write(storage, 1, 2, write_id="job 7")
