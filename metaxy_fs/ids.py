@@ -21,6 +21,11 @@ def wall_clock() -> int:
     return _SOURCES[-1].microseconds()
 
 
+def elapsed() -> float:
+    """Return the seconds since some moment of this process, whatever becomes of the wall clock."""
+    return time.monotonic()
+
+
 def random_token() -> str:
     """Return 16 hex digits that no other call, in any process, is going to return."""
     return _SOURCES[-1].token()

@@ -20,6 +20,7 @@ from metaxy_fs.log.repair import Restoration
 from metaxy_fs.log.verify import Verification
 from metaxy_fs.metadata_store.backend import COMMITS, Append, Query, Scan
 from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.metadata_store.buffering import WriteBuffer
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
 from metaxy_fs.metadata_store.open import open_store
@@ -53,6 +54,7 @@ __all__ = [
     "StorageError",
     "UnsupportedFormatError",
     "Verification",
+    "WriteBuffer",
     "WriteConflictError",
     "open_store",
     "repair",

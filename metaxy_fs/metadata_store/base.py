@@ -1,20 +1,22 @@
 """What can users ask of a store, wherever it keeps its rows?"""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import polars as pl
 
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.metadata_store.backend import Append, Backend
+from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.metadata_store.buffering import WriteBuffer, buffered
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.commits import history
 from metaxy_fs.metadata_store.explaining import explain
 from metaxy_fs.metadata_store.features import FeatureLike, find_declaration, key_of, require_declaration
-from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_write
+from metaxy_fs.metadata_store.frames import FrameLike
 from metaxy_fs.metadata_store.impact import impact
 from metaxy_fs.metadata_store.reading import Read, has_commit, scan_chain
 from metaxy_fs.metadata_store.updates import calculate, increment, read_upstream
+from metaxy_fs.metadata_store.writing import write
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment
@@ -58,15 +60,40 @@ class MetadataStore(Backend):
             StorageError: The rows could not be written, and are not visible.
             CommitStateUnknownError: The rows may or may not have been written.
         """
-        declared = require_declaration(feature)
-        if write_id is not None:
-            check_write_id(write_id)
-        rows = rows_to_write(df, declared.spec)
-        self.seen.check(declared.key, declared.definition.partition, rows.schema)
-        self.append_rows(
-            Append(spec=declared.spec, definition=declared.definition, chunks=Chunks.of(rows), write_id=write_id)
-        )
-        self.seen.add(declared.key, declared.definition.partition, rows.schema)
+        write(self, require_declaration(feature), df, write_id=write_id)
+
+    def buffered(
+        self,
+        feature: FeatureLike,
+        *,
+        rows: int = 100_000,
+        seconds: float | None = 60.0,
+        write_id: str | None = None,
+    ) -> AbstractContextManager[WriteBuffer]:
+        """Open a buffer for a job that computes rows one by one: `with store.buffered(feature) as buffer`.
+
+        What is given to `buffer.write`, by any number of threads, is committed once there are enough rows, once the
+        oldest has waited long enough, and at the end of the block, also when that is an exception. If the block is
+        entered in the main thread, SIGTERM commits what is held before the handler that was there before (or the end
+        of the process) comes to its turn. A process that is killed otherwise loses what it holds.
+
+        A flush in the background that fails is tried again by the next flush; if that has not succeeded, the next
+        `write` raises the error, and so does the end of the block. After an exception in the block, what could not be
+        committed is a note on it.
+
+        Args:
+            feature: A Feature class, or a key that the active graph holds.
+            rows: Commit once so many rows are held.
+            seconds: Commit what has been held for so long; None waits for ever.
+            write_id: A name for the job that is the same when it is retried. Each sample is then committed once,
+                however rows are cut into commits and whatever other attempts have committed or are committing: rows
+                that are there are left out, and another row for such a sample is an error. Without a name, the later
+                of two rows of a sample counts, as in any store.
+
+        Raises:
+            ValueError: A limit or the `write_id` has no meaning.
+        """
+        return buffered(self, require_declaration(feature), rows=rows, seconds=seconds, write_id=write_id)
 
     def read_metadata(
         self,

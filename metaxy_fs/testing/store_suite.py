@@ -8,6 +8,7 @@
 A store whose rows end with the object that wrote them sets `persistent = False`.
 """
 
+from metaxy_fs.testing.store_buffers import StoreBuffers
 from metaxy_fs.testing.store_chains import StoreChains
 from metaxy_fs.testing.store_commits import StoreCommits
 from metaxy_fs.testing.store_increments import StoreIncrements
@@ -17,5 +18,14 @@ from metaxy_fs.testing.store_versions import StoreVersions
 from metaxy_fs.testing.store_writes import StoreWrites
 
 
-class StoreSuite(StoreWrites, StoreReads, StoreCommits, StoreChains, StoreVersions, StoreIncrements, StoreRedo):
+class StoreSuite(
+    StoreWrites,
+    StoreBuffers,
+    StoreReads,
+    StoreCommits,
+    StoreChains,
+    StoreVersions,
+    StoreIncrements,
+    StoreRedo,
+):
     """Tests of one kind of store; each test opens fresh ones through the fixture `make_store`, see `StoreCase`."""
