@@ -5,6 +5,7 @@
     ├── MetadataSchemaError (ValueError)          change the frame, nothing was stored
     ├── FeatureNotFoundError (LookupError)        compute the feature, or look in another root
     ├── DependencyError (LookupError)             compute the upstream feature first
+    ├── HashAlgorithmError (ValueError)           open the root with its own algorithm, or chain others
     ├── WriteConflictError                        a write_id was used again with other rows
     ├── CorruptObjectError (ValueError)           a stored object cannot be trusted
     │   └── UnsupportedFormatError                upgrade metaxy_fs
@@ -36,6 +37,10 @@ class FeatureNotFoundError(MetaxyError, LookupError):
 
 class DependencyError(MetaxyError, LookupError):
     """An upstream feature, or an upstream row of some sample, is missing."""
+
+
+class HashAlgorithmError(MetaxyError, ValueError):
+    """A root hashes versions with another algorithm than it was opened for, or than the rest of its chain."""
 
 
 class WriteConflictError(MetaxyError):

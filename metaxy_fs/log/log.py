@@ -11,14 +11,15 @@ from functools import partial
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError
+from metaxy_fs.errors import CorruptObjectError, HashAlgorithmError
+from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.live import LiveFile
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.partition import PartitionInfo, describe
-from metaxy_fs.log.root import open_for_writing, refuse_overwriting_storage
+from metaxy_fs.log.root import Root, find_root, open_for_writing, refuse_overwriting_storage
 from metaxy_fs.log.scan import column_names, reading_schema, scan_files
 from metaxy_fs.log.view import View, ViewLoader, live_files, restrict
 from metaxy_fs.storage.base import Storage
@@ -32,14 +33,16 @@ class Log:
     Args:
         storage: Where the root is.
         clock: Orders the commits that are made here.
+        hash_algorithm: What the root has to record; None if it may record any, and a new one is to record the default.
     """
 
-    def __init__(self, storage: Storage, *, clock: LamportClock) -> None:
+    def __init__(self, storage: Storage, *, clock: LamportClock, hash_algorithm: str | None = None) -> None:
         self._storage = storage
         self._clock = clock
         self._views = ViewLoader(storage, clock=clock)
         self._lock = threading.Lock()
-        self._root_info: bytes | None = None
+        self._root: Root | None = None
+        self._expected_algorithm = hash_algorithm
         self._keeps_existing = False
         self._described: set[Partition] = set()
 
@@ -52,6 +55,30 @@ class Log:
         """
         self._prepare(request, spec)
         return commit(self._storage, request, clock=self._clock)
+
+    @property
+    def expected_algorithm(self) -> str | None:
+        """What the root has to record, None if it may record any."""
+        return self._expected_algorithm
+
+    def hash_algorithm(self) -> str:
+        """Return what the root records; before it is made, what it will.
+
+        Looks into the root until there is one. What was answered before has to be what is recorded then, so that
+        versions which were calculated meanwhile fit those of others.
+
+        Raises:
+            HashAlgorithmError: The root records another algorithm than it has to.
+            StorageError: The root could not be asked.
+        """
+        with self._lock:
+            if self._root is None:
+                found = find_root(self._storage)
+                if found is None:
+                    self._expected_algorithm = self._expected_algorithm or DEFAULT_ALGORITHM
+                    return self._expected_algorithm
+                self._root = self._expected(found)
+            return self._root.hash_algorithm
 
     def features(self) -> list[str]:
         """Return the features that hold any commit, each as the parts of its key joined by `.`, sorted."""
@@ -122,14 +149,24 @@ class Log:
     def _prepare(self, request: CommitRequest, spec: bytes) -> None:
         """Do what only the first write of this process to a root, or to a partition, has to do."""
         with self._lock:
-            if self._root_info is None:
-                self._root_info = open_for_writing(self._storage)
+            if self._root is None:
+                algorithm = self._expected_algorithm or DEFAULT_ALGORITHM
+                self._root = self._expected(open_for_writing(self._storage, hash_algorithm=algorithm))
             if request.write_id is not None and not self._keeps_existing:
-                refuse_overwriting_storage(self._storage, self._root_info)
+                refuse_overwriting_storage(self._storage, self._root)
                 self._keeps_existing = True
             if request.partition not in self._described:
                 describe(self._storage, request.partition, _description(request, spec))
                 self._described.add(request.partition)
+
+    def _expected(self, root: Root) -> Root:
+        if self._expected_algorithm not in (None, root.hash_algorithm):
+            raise HashAlgorithmError(
+                f"{self._storage.location} hashes versions with {root.hash_algorithm}, as was settled when it was "
+                f"made, and was opened for {self._expected_algorithm}. Open it without hash_algorithm, or make another "
+                "root."
+            )
+        return root
 
 
 def _description(request: CommitRequest, spec: bytes) -> PartitionInfo:

@@ -1,48 +1,64 @@
 """What does a whole root agree on?
 
-`_store.json` is written by the first writer and read once by every later one. Readers need not read it: every
-manifest states its format, and a later format keeps manifests where this one has them, so that an older reader meets
-one that it refuses.
+`_store.json` is written by the first writer and read once by every later one, and by those who calculate versions.
+Readers need not read it: every manifest states its format, and a later format keeps manifests where this one has them,
+so that an older reader meets one that it refuses.
 """
 
-from typing import Final
+from typing import NamedTuple
 
 import msgspec
 
 from metaxy_fs.errors import (
     CorruptObjectError,
     ObjectExistsError,
+    ObjectNotFoundError,
     StorageError,
     UnsupportedFormatError,
 )
+from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
 from metaxy_fs.log.commit import get_or_put
 from metaxy_fs.log.layout import STORE_FILE
 from metaxy_fs.log.manifest import FORMAT_VERSION
 from metaxy_fs.storage.base import Storage
-
-HASH_ALGORITHM: Final = "sha256"
 
 
 class RootInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The content of `_store.json`."""
 
     format_version: int = FORMAT_VERSION
-    hash_algorithm: str = HASH_ALGORITHM
+    hash_algorithm: str = DEFAULT_ALGORITHM
 
 
-def open_for_writing(storage: Storage) -> bytes:
-    """Make sure that a root is one that this library may write to, and return the bytes of its `_store.json`.
+class Root(NamedTuple):
+    """A root that there is: its `_store.json`, and the algorithm that it records."""
+
+    data: bytes
+    hash_algorithm: str
+
+
+def open_for_writing(storage: Storage, *, hash_algorithm: str = DEFAULT_ALGORITHM) -> Root:
+    """Return a root that this library may write to; made with an algorithm, if there is none.
 
     Raises:
         UnsupportedFormatError: A newer metaxy_fs made the root.
         CorruptObjectError: `_store.json` is something else.
     """
-    data = get_or_put(storage, STORE_FILE, msgspec.json.encode(RootInfo()))
-    check_root_info(data, name=f"{storage.location}/{STORE_FILE}")
-    return data
+    wanted = RootInfo(hash_algorithm=hash_algorithm)
+    data = get_or_put(storage, STORE_FILE, msgspec.json.encode(wanted))
+    return decode_root(data, name=f"{storage.location}/{STORE_FILE}")
 
 
-def refuse_overwriting_storage(storage: Storage, root_info: bytes) -> None:
+def find_root(storage: Storage) -> Root | None:
+    """Return a root, None if nobody has written to it; raises what `open_for_writing` does."""
+    try:
+        data = storage.get(STORE_FILE)
+    except ObjectNotFoundError:
+        return None
+    return decode_root(data, name=f"{storage.location}/{STORE_FILE}")
+
+
+def refuse_overwriting_storage(storage: Storage, root: Root) -> None:
     """Find out whether a storage honours put-if-absent, by putting `_store.json` again with the bytes that it has.
 
     Where the storage ignores the condition, this replaces an object by its equal, so the question itself does no harm.
@@ -53,7 +69,7 @@ def refuse_overwriting_storage(storage: Storage, root_info: bytes) -> None:
     if storage.keeps_existing:
         return
     try:
-        storage.put(STORE_FILE, root_info)
+        storage.put(STORE_FILE, root.data)
     except ObjectExistsError:
         return
     raise StorageError(
@@ -62,8 +78,8 @@ def refuse_overwriting_storage(storage: Storage, root_info: bytes) -> None:
     )
 
 
-def check_root_info(data: bytes, *, name: str) -> None:
-    """Refuse what is not the `_store.json` of a root that this library knows.
+def decode_root(data: bytes, *, name: str) -> Root:
+    """Return the root that a `_store.json` describes, if it is one that this library knows.
 
     Raises:
         UnsupportedFormatError: A newer metaxy_fs made it.
@@ -78,5 +94,9 @@ def check_root_info(data: bytes, *, name: str) -> None:
         info = msgspec.convert(fields, RootInfo)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptObjectError(f"{name} cannot be decoded: {error}. Is this the root of a store?") from error
-    if info.hash_algorithm != HASH_ALGORITHM or info.format_version != FORMAT_VERSION:
-        raise CorruptObjectError(f"{name} asks for {info!r}, which this metaxy_fs does not know.")
+    if info.hash_algorithm not in ALGORITHMS or info.format_version != FORMAT_VERSION:
+        raise CorruptObjectError(
+            f"{name} asks for {info!r}, which this metaxy_fs does not know; it knows format version {FORMAT_VERSION} "
+            f"and the algorithms {', '.join(ALGORITHMS)}. A newer metaxy_fs may know it."
+        )
+    return Root(data, info.hash_algorithm)

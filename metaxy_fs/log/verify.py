@@ -20,7 +20,7 @@ from metaxy_fs.log.inventory import Inventory, all_partitions, take_inventory
 from metaxy_fs.log.layout import STORE_FILE, Partition
 from metaxy_fs.log.manifest import DataFile, Manifest
 from metaxy_fs.log.partition import decode_info
-from metaxy_fs.log.root import check_root_info
+from metaxy_fs.log.root import decode_root
 from metaxy_fs.log.tolerant import Fetched, fetch_each
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -101,7 +101,7 @@ class _Checked(NamedTuple):
 
 def _check_root(storage: Storage, *, expected: bool) -> Iterator[Finding]:
     try:
-        check_root_info(storage.get(STORE_FILE), name=STORE_FILE)
+        decode_root(storage.get(STORE_FILE), name=STORE_FILE)
     except ObjectNotFoundError:
         if expected:
             yield Finding(STORE_FILE, "warning", "is missing", "The next write puts it there again.")

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 import polars as pl
 
+from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.metadata_store.seen import SeenSchemas
 from metaxy_fs.spec import FeatureKey, FeatureSpec
@@ -125,6 +126,15 @@ class Backend(ABC):
     @abstractmethod
     def location(self) -> str:
         """Where the rows are, as a person would say it; holds no credentials."""
+
+    @property
+    def hash_algorithm(self) -> str:
+        """The algorithm that the versions of rows are hashed with, one of `metaxy_fs.hashing.ALGORITHMS`.
+
+        Raises:
+            HashAlgorithmError: It is another one than the store was opened for.
+        """
+        return DEFAULT_ALGORITHM
 
     @abstractmethod
     def append_rows(self, append: Append) -> None:

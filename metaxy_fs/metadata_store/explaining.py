@@ -12,6 +12,7 @@ from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSche
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.metadata_store.hashing import chain_algorithm
 from metaxy_fs.metadata_store.reading import require_id_columns
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION
@@ -24,11 +25,12 @@ from metaxy_fs.versioning.provenance import HeldSample, explain_sample, upstream
 def explain(store: Backend, feature: Declared, sample_id: object) -> Explanation:
     """Return why a sample of a feature has its versions."""
     sample = _by_column(sample_id, feature.spec)
+    algorithm = chain_algorithm(store, fallback=True)
     features = upstream_first(feature.graph, feature.spec)
     held = {spec.key: _held(store, Declared(spec, feature.graph), sample) for spec in features}
     if not any(one.history for one in held.values()):
         raise _unknown_sample(store, feature.spec, sample)
-    return explain_sample(feature.graph, feature.spec, sample=sample, held=held)
+    return explain_sample(feature.graph, feature.spec, sample=sample, held=held, algorithm=algorithm)
 
 
 class _Found(msgspec.Struct, frozen=True):

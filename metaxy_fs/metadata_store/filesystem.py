@@ -8,6 +8,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs._version import __version__
+from metaxy_fs.hashing import HashAlgorithm, check_algorithm
 from metaxy_fs.ids import shared_clock
 from metaxy_fs.log.commit import CommitRequest
 from metaxy_fs.log.history import commit_table
@@ -43,10 +44,13 @@ class FilesystemMetadataStore(MetadataStore):
         fallback_stores: Stores to read from, nearest first, where this one lacks a feature.
         storage_options: Handed to the fsspec filesystem of the URL untouched; never shown or stored.
         filesystem: A ready fsspec filesystem to reach the root through, instead of `storage_options`.
+        hash_algorithm: What the versions of rows are hashed with, from the first write to the root on. By default that
+            is what the root records, sha256 for a new one. A root that records another than is asked for is refused
+            where rows are written or versions calculated, with a HashAlgorithmError.
 
     Raises:
         ImportError: The package for this kind of root is not installed; the message says which extra to install.
-        ValueError: There is no kind of root of that name, or the options are not for it.
+        ValueError: There is no kind of root of that name, the options are not for it, or there is no such algorithm.
     """
 
     def __init__(
@@ -56,25 +60,36 @@ class FilesystemMetadataStore(MetadataStore):
         fallback_stores: Sequence[MetadataStore] = (),
         storage_options: Mapping[str, Any] | None = None,
         filesystem: "AbstractFileSystem | None" = None,
+        hash_algorithm: HashAlgorithm | None = None,
     ) -> None:
+        if hash_algorithm is not None:
+            check_algorithm(hash_algorithm)
         super().__init__(fallback_stores=fallback_stores)
-        self._use(open_storage(root, storage_options=storage_options, filesystem=filesystem))
+        self._use(open_storage(root, storage_options=storage_options, filesystem=filesystem), hash_algorithm)
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep where the rows are: another process learns for itself what it has seen of them."""
-        return {"storage": self._storage, "fallback_stores": self.fallback_stores}
+        return {
+            "storage": self._storage,
+            "fallback_stores": self.fallback_stores,
+            "hash_algorithm": self._log.expected_algorithm,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__init__(fallback_stores=state["fallback_stores"])
-        self._use(state["storage"])
+        self._use(state["storage"], state["hash_algorithm"])
 
-    def _use(self, storage: Storage) -> None:
+    def _use(self, storage: Storage, hash_algorithm: str | None) -> None:
         self._storage = storage
-        self._log = Log(storage, clock=shared_clock(storage.location))
+        self._log = Log(storage, clock=shared_clock(storage.location), hash_algorithm=hash_algorithm)
 
     @property
     def location(self) -> str:
         return self._storage.location
+
+    @property
+    def hash_algorithm(self) -> str:
+        return self._log.hash_algorithm()
 
     @property
     def storage(self) -> Storage:

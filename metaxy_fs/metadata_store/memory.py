@@ -9,6 +9,7 @@ import polars as pl
 
 from metaxy_fs._version import __version__
 from metaxy_fs.errors import MetadataSchemaError, WriteConflictError
+from metaxy_fs.hashing import DEFAULT_ALGORITHM, HashAlgorithm, check_algorithm
 from metaxy_fs.ids import LamportClock, random_token, timestamp_id
 from metaxy_fs.log.statistics import column_statistics, exact_integers
 from metaxy_fs.log.widening import FileSchema, conform, unify
@@ -45,6 +46,10 @@ class InMemoryMetadataStore(MetadataStore):
 
     Args:
         fallback_stores: Stores to read from where this one lacks a feature.
+        hash_algorithm: What the versions of rows are hashed with.
+
+    Raises:
+        ValueError: There is no such algorithm.
 
     Examples:
         >>> store = InMemoryMetadataStore()
@@ -52,8 +57,15 @@ class InMemoryMetadataStore(MetadataStore):
         []
     """
 
-    def __init__(self, *, fallback_stores: Sequence[MetadataStore] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        fallback_stores: Sequence[MetadataStore] = (),
+        hash_algorithm: HashAlgorithm = DEFAULT_ALGORITHM,
+    ) -> None:
+        check_algorithm(hash_algorithm)
         super().__init__(fallback_stores=fallback_stores)
+        self._hash_algorithm = hash_algorithm
         self._commits: list[_Commit] = []
         self._clock = LamportClock()
         self._lock = threading.Lock()
@@ -61,6 +73,10 @@ class InMemoryMetadataStore(MetadataStore):
     @property
     def location(self) -> str:
         return "memory"
+
+    @property
+    def hash_algorithm(self) -> str:
+        return self._hash_algorithm
 
     def append_rows(self, append: Append) -> None:
         with self._lock:

@@ -1,9 +1,10 @@
 """How is a chain of roots opened?"""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metaxy_fs.hashing import HashAlgorithm
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 
@@ -11,7 +12,10 @@ Root = str | os.PathLike[str]
 
 
 def open_store(
-    root: Root, *fallback_roots: Root | MetadataStore, storage_options: Mapping[str, Any] | None = None
+    root: Root,
+    *fallback_roots: Root | MetadataStore,
+    storage_options: Mapping[str, Any] | None = None,
+    hash_algorithm: HashAlgorithm | None = None,
 ) -> FilesystemMetadataStore:
     """Return a store that is written at the first root, and reads the others in order where that lacks a feature.
 
@@ -21,10 +25,12 @@ def open_store(
         storage_options: Handed to the fsspec filesystem of every root that is not local; these have to be of one
             protocol. Roots that need options of their own are passed as open stores: `FilesystemMetadataStore(url,
             storage_options=...)`.
+        hash_algorithm: What the versions of rows are hashed with in every root that is given as a path or URL; by
+            default what each records, sha256 where there is none yet. See `FilesystemMetadataStore`.
 
     Raises:
         ImportError: The package for some kind of root is not installed; the message says which extra to install.
-        ValueError: It is unclear which root the options are for.
+        ValueError: It is unclear which root the options are for, or there is no such algorithm.
 
     Examples:
         >>> store = open_store("./dev", "./prod")
@@ -34,17 +40,23 @@ def open_store(
     roots = [root, *(fallback for fallback in fallback_roots if not isinstance(fallback, MetadataStore))]
     _check_options(roots, storage_options)
     fallbacks = [
-        fallback if isinstance(fallback, MetadataStore) else _open(fallback, storage_options)
+        fallback if isinstance(fallback, MetadataStore) else _open(fallback, storage_options, hash_algorithm)
         for fallback in fallback_roots
     ]
-    return _open(root, storage_options, fallback_stores=fallbacks)
+    return _open(root, storage_options, hash_algorithm, fallback_stores=fallbacks)
 
 
 def _open(
-    root: Root, storage_options: Mapping[str, Any] | None, *, fallback_stores: list[MetadataStore] | None = None
+    root: Root,
+    storage_options: Mapping[str, Any] | None,
+    hash_algorithm: HashAlgorithm | None,
+    *,
+    fallback_stores: Sequence[MetadataStore] = (),
 ) -> FilesystemMetadataStore:
     options = storage_options if _remote_protocol(root) else None
-    return FilesystemMetadataStore(root, fallback_stores=fallback_stores or (), storage_options=options)
+    return FilesystemMetadataStore(
+        root, fallback_stores=fallback_stores, storage_options=options, hash_algorithm=hash_algorithm
+    )
 
 
 def _check_options(roots: list[Root], storage_options: Mapping[str, Any] | None) -> None:

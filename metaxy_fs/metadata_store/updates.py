@@ -16,6 +16,7 @@ from metaxy_fs.metadata_store.frames import (
     show_samples,
     to_frame,
 )
+from metaxy_fs.metadata_store.hashing import chain_algorithm
 from metaxy_fs.metadata_store.reading import (
     Read,
     compared_scan,
@@ -47,7 +48,8 @@ def calculate(store: Backend, feature: Declared, sample_df: FrameLike, *, fallba
     """Return samples with the data versions that follow from their upstream rows."""
     _require_upstream(feature.spec)
     samples = samples_to_version(sample_df, feature.spec)
-    return _with_versions(feature, samples, _upstream_versions(store, feature, fallback=fallback))
+    algorithm = chain_algorithm(store, fallback=fallback)
+    return _with_versions(feature, samples, _upstream_versions(store, feature, fallback=fallback), algorithm)
 
 
 def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None) -> Increment:
@@ -87,6 +89,7 @@ def _latest_stored(scan: Scan, feature: Declared, stale_if: pl.Expr | None) -> p
 def _expected(store: Backend, feature: Declared, samples: FrameLike | None) -> pl.DataFrame:
     """Return the samples that there should be, with the versions that they should have."""
     spec = feature.spec
+    algorithm = chain_algorithm(store, fallback=True)
     if spec.is_root:
         if samples is None:
             raise DependencyError(
@@ -96,10 +99,11 @@ def _expected(store: Backend, feature: Declared, samples: FrameLike | None) -> p
         return _refuse_increment_columns(check_samples_with_versions(samples, spec), spec)
     upstream = _upstream_versions(store, feature, fallback=True)
     if samples is None:
-        return _with_versions(feature, _all_samples(upstream, spec), upstream)
+        return _with_versions(feature, _all_samples(upstream, spec), upstream, algorithm)
     given = to_frame(samples)
     check_ids(given, spec)
-    return _with_versions(feature, _refuse_increment_columns(given.drop(DATA_VERSION, strict=False), spec), upstream)
+    unversioned = _refuse_increment_columns(given.drop(DATA_VERSION, strict=False), spec)
+    return _with_versions(feature, unversioned, upstream, algorithm)
 
 
 def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
@@ -158,7 +162,7 @@ def _all_samples(upstream: Mapping[FeatureKey, pl.DataFrame], spec: FeatureSpec)
 
 
 def _with_versions(
-    feature: Declared, samples: pl.DataFrame, upstream: Mapping[FeatureKey, pl.DataFrame]
+    feature: Declared, samples: pl.DataFrame, upstream: Mapping[FeatureKey, pl.DataFrame], algorithm: str
 ) -> pl.DataFrame:
     """Return the samples with their data versions, or say which of them lack an upstream row."""
     graph, spec = feature.graph, feature.spec
@@ -171,7 +175,7 @@ def _with_versions(
                 f"{missing.height} of {samples.height} samples of feature '{spec.key}' have no row in its "
                 f"upstream '{key}': {show_samples(missing)}. Write those rows first, or leave these samples out."
             )
-    return samples.with_columns(data_versions(joined, graph, spec))
+    return samples.with_columns(data_versions(joined, graph, spec, algorithm=algorithm))
 
 
 def _same_id_types(

@@ -13,7 +13,7 @@ import msgspec
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning import rendering
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"(?:[0-9a-f]{32}){1,2}")
 _SHOWN_DIGITS = 12
 _SHOWN_CHARACTERS = 40
 """Of a digest, and of a version that somebody gave."""

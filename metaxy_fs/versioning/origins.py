@@ -6,12 +6,12 @@ together from all that the upstream containers have been, and the one whose dige
 works alike for the versions of rows and for those of definitions.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, product
 
 import msgspec
 
+from metaxy_fs.hashing import DEFAULT_ALGORITHM, hash_texts
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.explanation import ContainerRef
 
@@ -20,6 +20,9 @@ Versions = Mapping[str, str]
 
 _MAX_CANDIDATES = 50_000
 """How many texts are hashed for one version: a tenth of a second."""
+
+_MAX_BATCH = 4_096
+"""How many of them at once; the first batch is one text, which most often is the right one."""
 
 _GUESSED_CODE_VERSIONS = range(100)
 """What an earlier code version may have been, where it is a number."""
@@ -52,11 +55,12 @@ class Digests:
         past: All that they may have been made from, by feature.
     """
 
-    def __init__(self, graph: FeatureGraph, *, name_feature: bool) -> None:
+    def __init__(self, graph: FeatureGraph, *, name_feature: bool, algorithm: str = DEFAULT_ALGORITHM) -> None:
         self.present: dict[ContainerRef, str] = {}
         self.past: dict[FeatureKey, list[Versions]] = {}
         self._graph = graph
         self._name_feature = name_feature
+        self._algorithm = algorithm
         self._found: dict[tuple[ContainerRef, str], Origin | None] = {}
 
     def origin(self, ref: ContainerRef, digest: str) -> Origin | None:
@@ -73,10 +77,14 @@ class Digests:
         spec = self._graph.specs[ref.feature]
         container = declared(self._graph, ref)
         head = str(ref) if self._name_feature else ref.container
-        for code_version, parts in islice(self._candidates(spec, container), _MAX_CANDIDATES):
-            text = "|".join((f"{head}|{code_version}", *(f"{above}|{part}" for above, part in parts.items())))
-            if hashlib.sha256(text.encode()).hexdigest() == digest:
-                return Origin(code_version, parts)
+        candidates = islice(self._candidates(spec, container), _MAX_CANDIDATES)
+        size = 1
+        while batch := list(islice(candidates, size)):
+            texts = [_preimage(head, code_version, parts) for code_version, parts in batch]
+            for origin, found in zip(batch, hash_texts(texts, algorithm=self._algorithm), strict=True):
+                if found == digest:
+                    return Origin(*origin)
+            size = min(8 * size, _MAX_BATCH)
         return None
 
     def _candidates(
@@ -95,6 +103,10 @@ class Digests:
         complete = [row for row in self.past[feature] if all(ref.container in row for ref in needed)]
         tuples = dict.fromkeys(tuple(row[ref.container] for ref in needed) for row in complete)
         return [dict(zip(needed, texts, strict=True)) for texts in tuples]
+
+
+def _preimage(head: str, code_version: int | str, parts: Mapping[ContainerRef, str]) -> str:
+    return "|".join((f"{head}|{code_version}", *(f"{above}|{part}" for above, part in parts.items())))
 
 
 def _merged(choice: Sequence[Mapping[ContainerRef, str]]) -> dict[ContainerRef, str]:

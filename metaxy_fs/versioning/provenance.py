@@ -51,7 +51,12 @@ def upstream_first(graph: FeatureGraph, spec: FeatureSpec) -> list[FeatureSpec]:
 
 
 def explain_sample(
-    graph: FeatureGraph, spec: FeatureSpec, *, sample: Mapping[str, object], held: Mapping[FeatureKey, HeldSample]
+    graph: FeatureGraph,
+    spec: FeatureSpec,
+    *,
+    sample: Mapping[str, object],
+    held: Mapping[FeatureKey, HeldSample],
+    algorithm: str,
 ) -> Explanation:
     """Return why a sample has its versions.
 
@@ -60,8 +65,9 @@ def explain_sample(
         spec: The feature.
         sample: The values of the id columns, for the answer.
         held: What is stored of the sample, of each feature that `upstream_first` returns.
+        algorithm: What the versions of rows are hashed with.
     """
-    comparison = _Comparison(graph, held)
+    comparison = _Comparison(graph, held, algorithm=algorithm)
     for feature in upstream_first(graph, spec):
         comparison.add(feature)
     own = [ref for ref in comparison.nodes if ref.feature == spec.key]
@@ -97,12 +103,13 @@ class _Comparison:
         definitions: The versions of definitions.
     """
 
-    def __init__(self, graph: FeatureGraph, held: Mapping[FeatureKey, HeldSample]) -> None:
+    def __init__(self, graph: FeatureGraph, held: Mapping[FeatureKey, HeldSample], *, algorithm: str) -> None:
         self.nodes: dict[ContainerRef, ContainerNode] = {}
-        self.rows = Digests(graph, name_feature=False)
+        self.rows = Digests(graph, name_feature=False, algorithm=algorithm)
         self.definitions = Digests(graph, name_feature=True)
         self._graph = graph
         self._held = held
+        self._algorithm = algorithm
 
     def add(self, spec: FeatureSpec) -> None:
         """Compare the containers of a feature whose upstream features were added."""
@@ -151,7 +158,9 @@ class _Comparison:
             return {**(held.current or {}), **kept}
         rows = {upstream.key: self._held[upstream.key].current for upstream in self._graph.upstream(spec)}
         present = {key: row for key, row in rows.items() if row is not None}
-        return _calculate(self._graph, spec, present) if len(present) == len(rows) else {}
+        if len(present) < len(rows):
+            return {}
+        return _calculate(self._graph, spec, present, algorithm=self._algorithm)
 
     def _node(self, spec: FeatureSpec, container: ContainerSpec, expected: Versions) -> ContainerNode:
         ref = ContainerRef(spec.key, str(container.key))
@@ -294,7 +303,9 @@ def _removed(spec: FeatureSpec, held: HeldSample, container: str) -> ContainerNo
     )
 
 
-def _calculate(graph: FeatureGraph, spec: FeatureSpec, rows: Mapping[FeatureKey, Versions]) -> Versions:
+def _calculate(
+    graph: FeatureGraph, spec: FeatureSpec, rows: Mapping[FeatureKey, Versions], *, algorithm: str
+) -> Versions:
     """Return the versions of one sample that follow from its upstream rows; the ids do not matter."""
     sample = pl.DataFrame({column: [0] for column in spec.id_columns})
     upstream = {}
@@ -302,7 +313,7 @@ def _calculate(graph: FeatureGraph, spec: FeatureSpec, rows: Mapping[FeatureKey,
         with_versions = sample.lazy().with_columns(pl.Series(DATA_VERSION, [dict(row)]))
         upstream[key] = upstream_versions(graph, spec, graph.specs[key], with_versions).collect()
     joined = beside_upstream(sample, upstream, id_columns=spec.id_columns)
-    versions: Versions = data_versions(joined, graph, spec).item()
+    versions: Versions = data_versions(joined, graph, spec, algorithm=algorithm).item()
     return versions
 
 

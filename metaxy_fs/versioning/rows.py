@@ -6,13 +6,14 @@ The version of container `c` with code version `v` is the sha256, in hex, of the
 
 with upstream features in the order of their key strings and containers within them likewise; for example
 `default|1|video_processing/audio|def456|video_processing/frames|abc123`. Polars computes it, with polars-hash.
+A root may record another algorithm than sha256, see `metaxy_fs.hashing`.
 """
 
 from collections.abc import Mapping, Sequence
 
 import polars as pl
-import polars_hash as plh
 
+from metaxy_fs.hashing import hash_text
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION
 
@@ -64,25 +65,25 @@ def is_missing(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec) ->
     return pl.any_horizontal(pl.col(name).is_null() for name in (_present_column(upstream.key), *versions))
 
 
-def data_versions(joined: pl.DataFrame, graph: FeatureGraph, spec: FeatureSpec) -> pl.Series:
-    """Return the `data_version` of joined samples: a struct of one text of 64 hex digits for each container."""
-    versions = pl.struct(_container_version(graph, spec, container) for container in spec.containers)
+def data_versions(joined: pl.DataFrame, graph: FeatureGraph, spec: FeatureSpec, *, algorithm: str) -> pl.Series:
+    """Return the `data_version` of joined samples: a struct of one text of hex digits for each container."""
+    texts = {str(container.key): _preimage(graph, spec, container) for container in spec.containers}
+    versions = pl.struct(hash_text(text, algorithm=algorithm).alias(name) for name, text in texts.items())
     pieces = joined.iter_slices(_SLICE_ROWS) if joined.height else [joined]
     # Slices run side by side, and the preimages of few of them, which are longer than the versions, exist at once.
     plans = [piece.lazy().with_columns(versions.alias(DATA_VERSION)).select(DATA_VERSION) for piece in pieces]
     return pl.concat(pl.collect_all(plans)).get_column(DATA_VERSION)
 
 
-def _container_version(graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec) -> pl.Expr:
-    """Return one container's version; every constant text between two upstream versions is one literal."""
+def _preimage(graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec) -> pl.Expr:
+    """Return the text that one container's version is the digest of; constants that meet are one literal."""
     constant = f"{container.key}|{container.code_version}"
     pieces: list[pl.Expr] = []
     for upstream, upstream_container in graph.upstream_containers(spec, container):
         name = str(upstream_container.key)
         pieces += [pl.lit(f"{constant}|{upstream.key}/{name}|"), pl.col(_version_column(upstream.key, name))]
         constant = ""
-    preimage = plh.concat_str(*(pieces or [pl.lit(constant)]))
-    return preimage.chash.sha2_256().alias(str(container.key))
+    return pl.concat_str(*(pieces or [pl.lit(constant)]))
 
 
 def _needed_containers(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec) -> list[str]:
