@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from metaxy_fs import __version__
+from tests.benchmarks.bench import Bench
 from tests.benchmarks.plan import SMOKE, Plan
 from tests.benchmarks.report import tables
 from tests.benchmarks.runner import Result
-from tests.benchmarks.sections import SECTIONS, Bench
+from tests.benchmarks.sections import SECTIONS
 
 OUR_PACKAGES = ("polars", "polars-hash", "fsspec", "s3fs")
 PEER_PACKAGES = ("metaxy", "duckdb", "deltalake", "pyiceberg", "pylance", "polars")

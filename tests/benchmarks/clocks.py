@@ -33,3 +33,8 @@ def empty_directory(path: str) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     Path(path).mkdir(parents=True)
     return Path(path)
+
+
+def fresh_root(root: str) -> str:
+    """Return a root without anything in it; a URL is taken to be new."""
+    return root if "://" in root else str(empty_directory(root))

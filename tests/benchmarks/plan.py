@@ -14,7 +14,11 @@ class Plan:
         history_rows: Samples of a history.
         local_writes: Small writes to a local root.
         remote_writes: Small writes to a bucket.
-        peer_writes: Small writes to the table formats.
+        peer_writes: Small writes to the table formats, and how many rounds of them.
+        remote_peer_writes: Small writes to the table formats in a bucket.
+        crowd: How many processes write at once, and how often each.
+        many_writes: Writes of ten rows to one root.
+        covered: How many commits one manifest covers, and how many files it lists.
         repeats: Rounds of everything but imports.
         import_repeats: Rounds of imports.
         fresh: Whether every measurement gets a process of its own.
@@ -26,7 +30,11 @@ class Plan:
     history_rows: tuple[int, ...] = (1_000_000, 10_000_000)
     local_writes: int = 1_000
     remote_writes: int = 1_000
-    peer_writes: int = 200
+    peer_writes: tuple[tuple[int, int], ...] = ((200, 3), (1_000, 1))
+    remote_peer_writes: int = 200
+    crowd: tuple[int, int] = (32, 20)
+    many_writes: tuple[int, ...] = (10, 10_000, 100_000)
+    covered: tuple[tuple[int, int], ...] = ((10_000, 1_000), (100_000, 10_000), (1_000_000, 100_000))
     repeats: int = 3
     import_repeats: int = 25
     fresh: bool = True
@@ -39,7 +47,11 @@ SMOKE = Plan(
     history_rows=(200,),
     local_writes=10,
     remote_writes=10,
-    peer_writes=10,
+    peer_writes=((10, 1),),
+    remote_peer_writes=5,
+    crowd=(2, 3),
+    many_writes=(10, 30),
+    covered=((100, 10),),
     repeats=1,
     import_repeats=1,
     fresh=False,

@@ -128,6 +128,6 @@ def ratios(contenders: Mapping[str, Measured]) -> dict[str, float]:
     found = {}
     for name, value in contenders.get(OURS, {}).items():
         theirs = [measured[name] for measured in others if name in measured]
-        if isinstance(value, float) and theirs:
+        if isinstance(value, float) and theirs and min(theirs) > 0:
             found[name] = value / min(theirs)
     return found

@@ -6,28 +6,14 @@ yields a result a case. Peers take part if their Python is given.
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
+from tests.benchmarks.bench import Bench
 from tests.benchmarks.data import Graph
-from tests.benchmarks.plan import Plan
+from tests.benchmarks.log_sections import covering, crowd, formats, many, remote_formats, requests_since
 from tests.benchmarks.runner import OURS, Job, Result, Runner
 from tests.servers.s3 import S3Server
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What a section works with: the sizes, an empty directory, and the Python that has the peers."""
-
-    plan: Plan
-    scratch: Path
-    peers: str | None
-
-    @property
-    def runner(self) -> Runner:
-        """What runs the jobs."""
-        return Runner(repeats=self.plan.repeats, fresh=self.plan.fresh)
 
 
 def resolve(bench: Bench) -> Iterator[Result]:
@@ -111,29 +97,13 @@ def remote(bench: Bench) -> Iterator[Result]:
         }
         server.clear_requests()
         case = {"writes": bench.plan.remote_writes}
-        yield bench.runner.compare("remote", case, jobs, observe=lambda: _requests(server))
-
-
-def formats(bench: Bench) -> Iterator[Result]:
-    """Small appends and a read of them all, beside table formats."""
-    count = bench.plan.peer_writes
-    kinds = {OURS: "ours", **({} if bench.peers is None else _FORMATS)}
-    for work in ("append", "read"):
-        jobs = {}
-        for name, module in kinds.items():
-            arguments: dict[str, Any] = {"root": str(bench.scratch / "formats" / name)}
-            if work == "append":
-                arguments["count"] = count
-            python = {} if name == OURS else {"python": str(bench.peers)}
-            jobs[name] = Job(f"{module}:{work}", arguments, **python)
-        yield bench.runner.compare("formats", {"work": work, "writes": count}, jobs)
+        yield bench.runner.compare("remote", case, jobs, observe=lambda: requests_since(server))
 
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
-    section.__name__: section for section in (imports, local, remote, formats, latest, cycle, resolve)
+    section.__name__: section
+    for section in (imports, local, remote, formats, remote_formats, crowd, many, covering, latest, cycle, resolve)
 }
-
-_FORMATS = {"delta": "peer_delta", "lance": "peer_lance", "iceberg": "peer_iceberg"}
 
 
 def _seed_increments(bench: Bench, graph: Graph, rows: int, *, with_peers: bool) -> dict[str, Path]:
@@ -165,10 +135,3 @@ def _polars_options(server: S3Server) -> dict[str, str]:
         "aws_region": "us-east-1",
         "aws_allow_http": "true",
     }
-
-
-def _requests(server: S3Server) -> dict[str, float]:
-    """Return how many requests there were since the last call."""
-    count = float(len(server.requests()))
-    server.clear_requests()
-    return {"requests": count}

@@ -1,0 +1,71 @@
+"""What does a root cost that has taken many small writes?"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import polars as pl
+
+from metaxy_fs import Feature, FilesystemMetadataStore
+from tests.benchmarks.clocks import empty_directory
+from tests.benchmarks.data import BATCH_ROWS, batch
+from tests.benchmarks.ours import declare_small
+from tests.benchmarks.storages import CountingStorage, HastyStorage
+
+ROWS = 10
+"""How many rows each write has."""
+
+_ROUNDS = 5
+_ENOUGH_SECONDS = 3.0
+
+
+def seed(*, root: str, count: int, start: int = 0) -> dict[str, Any]:
+    """Make many small writes, of consecutive ids, without syncing anything."""
+    store = FilesystemMetadataStore(HastyStorage(root if start else str(empty_directory(root))))
+    feature = declare_small()
+    for rows in _writes(start, count):
+        store.write_metadata(feature, rows)
+    return {}
+
+
+def measure(*, root: str, count: int) -> dict[str, Any]:
+    """Ask whether there is a commit, read ten ids that lie far apart, and read all, each time with a new store."""
+    feature = declare_small()
+    ids = [number * ROWS * count // 10 for number in range(10)]
+    works: dict[str, Callable[[FilesystemMetadataStore], Any]] = {
+        "has": lambda store: store.has_feature(feature),
+        "point": lambda store: _point(store, feature, ids),
+        "read": lambda store: store.read_metadata(feature).height,
+    }
+    measured: dict[str, Any] = {}
+    for name, work in works.items():
+        measured[f"{name}_ms"], measured[name] = _timed(lambda work=work: work(FilesystemMetadataStore(root)))
+        counting = CountingStorage(root)
+        work(FilesystemMetadataStore(counting))
+        measured[f"{name}_requests"] = float(counting.requests.total())
+    return measured
+
+
+def _point(store: FilesystemMetadataStore, feature: type[Feature], ids: list[int]) -> int:
+    return store.read_metadata(feature, filters=pl.col("sample_id").is_in(ids)).height
+
+
+def _writes(start: int, count: int) -> Iterator[pl.DataFrame]:
+    """Yield the frames of the writes from one on."""
+    each = BATCH_ROWS // ROWS
+    for number in range(start, start + count):
+        if number == start or number % each == 0:
+            held = batch(number // each)
+        yield held.slice(number % each * ROWS, ROWS)
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the median of a few rounds in milliseconds, and what was returned."""
+    seconds: list[float] = []
+    result = None
+    while len(seconds) < _ROUNDS and sum(seconds) < _ENOUGH_SECONDS:
+        start = time.perf_counter()
+        result = work()
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(seconds), result
