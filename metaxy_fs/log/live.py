@@ -67,6 +67,11 @@ class LiveFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.file.first is not None
 
 
+def place(live: LiveFile) -> tuple[CommitKey, CommitKey, int]:
+    """Return what the files of a view are ordered by."""
+    return live.first, live.last, live.offset
+
+
 def files_of(partition: Partition, manifest: Manifest, *, excluded: frozenset[str] = frozenset()) -> Iterator[LiveFile]:
     """Yield the data files that a manifest has read.
 

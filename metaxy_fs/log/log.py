@@ -5,6 +5,7 @@
 
 import threading
 from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -15,13 +16,16 @@ from metaxy_fs.errors import CorruptObjectError, HashAlgorithmError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.commit import CommitRequest, commit
+from metaxy_fs.log.history import commits_of
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.live import LiveFile
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.partition import PartitionInfo, describe
+from metaxy_fs.log.restrict import restrict
 from metaxy_fs.log.root import Root, find_root, open_for_writing, refuse_overwriting_storage
 from metaxy_fs.log.scan import column_names, reading_schema, scan_files
-from metaxy_fs.log.view import View, ViewLoader, live_files, restrict
+from metaxy_fs.log.tables import CommitTables
+from metaxy_fs.log.view import View, ViewLoader, live_files, settled
 from metaxy_fs.storage.base import Storage
 
 _LISTINGS_AT_ONCE = 16
@@ -40,6 +44,7 @@ class Log:
         self._storage = storage
         self._clock = clock
         self._views = ViewLoader(storage, clock=clock)
+        self._tables = CommitTables(storage)
         self._lock = threading.Lock()
         self._root: Root | None = None
         self._expected_algorithm = hash_algorithm
@@ -105,6 +110,25 @@ class Log:
         views = [self.view(Partition(feature, name)) for name in names]
         return [view for view in views if view is not None]
 
+    def view_at(
+        self, partition: Partition, *, commits: AbstractSet[str] | None = None, until: int | None = None
+    ) -> View | None:
+        """Return what is committed to a partition of some commits, None if there are none.
+
+        Args:
+            partition: Where they are.
+            commits: The ids of these commits; all by default.
+            until: Only those whose time, in microseconds since 1970 (UTC), is no later.
+
+        Raises:
+            CorruptObjectError: Some commit is gone.
+        """
+        return settled(partial(self._view_at, partition, commits, until))
+
+    def commits(self, feature: str) -> pl.DataFrame:
+        """Return what is known of each commit of a feature, in commit order, as a frame of `HISTORY`."""
+        return settled(lambda: commits_of(self.views(feature), table_of=self._tables.of))
+
     def scan(
         self,
         views: Sequence[View],
@@ -138,13 +162,23 @@ class Log:
         """Return the files that hold the commits of these views now."""
         renewed = []
         for view in views:
-            now = self.view(view.partition)
+            now = self.view_at(view.partition, commits=view.commits)
             if now is None:
                 raise CorruptObjectError(
                     f"The partition {self._storage.location}/{view.partition} is gone while it was read."
                 )
-            renewed.append(restrict(now, view.commits))
+            renewed.append(now)
         return live_files(renewed)
+
+    def _view_at(self, partition: Partition, commits: AbstractSet[str] | None, until: int | None) -> View | None:
+        view = self.view(partition)
+        if view is None or commits == frozenset():
+            return None
+        wanted = view.commits if commits is None else commits
+        if until is not None:
+            found = commits_of([view], table_of=self._tables.of).filter(pl.col("time") <= until)
+            wanted = wanted & frozenset(found.get_column("commit"))
+        return restrict(view, wanted, table_of=partial(self._tables.of, partition)) if wanted else None
 
     def _prepare(self, request: CommitRequest, spec: bytes) -> None:
         """Do what only the first write of this process to a root, or to a partition, has to do."""

@@ -11,8 +11,9 @@ Manifests are immutable, so those of the last view of a partition are kept, and 
 """
 
 import threading
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -20,10 +21,12 @@ from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
 from metaxy_fs.log.layout import Partition, commit_of_append, commit_of_compaction
-from metaxy_fs.log.live import LiveFile, files_of
+from metaxy_fs.log.live import LiveFile, files_of, place
 from metaxy_fs.log.manifest import CommitKey, Manifest
 from metaxy_fs.log.resolve import Covers, resolve, uncovered
 from metaxy_fs.storage.base import ObjectInfo, Storage
+
+_T = TypeVar("_T")
 
 ATTEMPTS = 5
 """How often a listing is made, or a plan of files, before one that is gone is an error."""
@@ -37,11 +40,13 @@ class View(msgspec.Struct, frozen=True):
         manifests: Those that count, ordered by `(time, commit)`; at least one, since a partition without a commit does
             not exist.
         files: What they have read, ordered by the first commit of each file.
+        only: The ids of the commits, if they are not all that the manifests stand for.
     """
 
     partition: Partition
     manifests: tuple[Manifest, ...]
     files: tuple[LiveFile, ...]
+    only: frozenset[str] | None = None
 
     @property
     def last_commit(self) -> tuple[CommitKey, Manifest]:
@@ -54,6 +59,8 @@ class View(msgspec.Struct, frozen=True):
     @property
     def commits(self) -> frozenset[str]:
         """The ids of all commits."""
+        if self.only is not None:
+            return self.only
         appends = {manifest.commit for manifest in self.manifests if not manifest.covers}
         return frozenset(
             appends.union(*(Covers(manifest.covers).ids for manifest in self.manifests if manifest.covers))
@@ -80,12 +87,7 @@ class ViewLoader:
         Raises:
             CorruptObjectError: A manifest is not to be trusted; no row is left out in silence.
         """
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return self._load(partition)
-            except ObjectNotFoundError:
-                continue
-        return self._load(partition)
+        return settled(partial(self._load, partition))
 
     def has_commit(self, partition: Partition) -> bool:
         """Whether a partition holds any commit; costs one listing of one name."""
@@ -147,31 +149,23 @@ class ViewLoader:
         return manifests
 
 
-def live_files(views: Iterable[View]) -> list[LiveFile]:
-    """Return the data files of all views, ordered by the first commit of each."""
-    return sorted((live for view in views for live in view.files), key=_order)
-
-
-def restrict(view: View, commits: AbstractSet[str]) -> View:
-    """Return what a view has of some commits.
+def settled(look: Callable[[], _T]) -> _T:
+    """Return what looking into a root gives, and look anew where something is gone that was listed.
 
     Raises:
-        CorruptObjectError: It lacks some of them.
+        ObjectNotFoundError: That was done often enough.
     """
-    held = view.commits
-    if missing := sorted(commits - held):
-        raise CorruptObjectError(
-            f"The commits {missing[:3]} of {view.partition} are gone, {len(missing)} in all; nothing that this library "
-            "does removes one. Look for lost manifests with `verify`."
-        )
-    unwanted = held - commits
-    manifests = [manifest for manifest in view.manifests if manifest.covers or manifest.commit in commits]
-    files = [
-        msgspec.structs.replace(live, excluded=live.excluded | unwanted) if live.is_rewritten else live
-        for live in view.files
-        if live.is_rewritten or live.first[1] in commits
-    ]
-    return View(view.partition, tuple(manifests), tuple(files))
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return look()
+        except ObjectNotFoundError:
+            continue
+    return look()
+
+
+def live_files(views: Iterable[View]) -> list[LiveFile]:
+    """Return the data files of all views, ordered by the first commit of each."""
+    return sorted((live for view in views for live in view.files), key=place)
 
 
 class _Held(msgspec.Struct, frozen=True):
@@ -194,8 +188,4 @@ def _view(partition: Partition, held: _Held) -> View | None:
     manifests = [held.appends[commit] for commit in counting.appends]
     manifests += [held.compactions[commit] for commit in counting.compactions]
     manifests.sort(key=lambda manifest: (manifest.time, manifest.commit))
-    return View(partition, tuple(manifests), tuple(sorted(files, key=_order)))
-
-
-def _order(live: LiveFile) -> tuple[CommitKey, CommitKey, int]:
-    return live.first, live.last, live.offset
+    return View(partition, tuple(manifests), tuple(sorted(files, key=place)))

@@ -11,7 +11,6 @@ from metaxy_fs._version import __version__
 from metaxy_fs.hashing import HashAlgorithm, check_algorithm
 from metaxy_fs.ids import shared_clock
 from metaxy_fs.log.commit import CommitRequest
-from metaxy_fs.log.history import commit_table
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Definition
@@ -136,7 +135,7 @@ class FilesystemMetadataStore(MetadataStore):
         return sorted(FeatureKey.parse(name) for name in self._log.features())
 
     def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
-        return commit_table(self._log.views(key.dotted)).cast(COMMITS)
+        return self._log.commits(key.dotted).cast(COMMITS)
 
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         return self._log.has_commit(Partition(key.dotted, partition))

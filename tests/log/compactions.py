@@ -64,7 +64,7 @@ def put_compaction(
         "digest": hashlib.sha256("".join(sorted(append.digest for append in ordered)).encode()).hexdigest(),
         "files": files,
         "covers": " ".join(append.commit for append in ordered),
-        "commits": _put_table(storage, ordered, f"{commit}-commits.parquet", partition),
+        "commits": _put_table(storage, ordered, f"{commit}-commits.parquet", schemas, partition),
     }
     change(fields)
     path = f"{partition}/_manifests/compactions/{commit}.json"
@@ -143,7 +143,9 @@ def _rewritten(
     return files
 
 
-def _put_table(storage: Storage, appends: Sequence[Manifest], name: str, partition: Partition) -> Fields:
+def _put_table(
+    storage: Storage, appends: Sequence[Manifest], name: str, schemas: Sequence[bytes], partition: Partition
+) -> Fields:
     table = pl.DataFrame(
         {
             "commit": [append.commit for append in appends],
@@ -153,6 +155,7 @@ def _put_table(storage: Storage, appends: Sequence[Manifest], name: str, partiti
             "digest": [append.digest for append in appends],
             "write_id": [append.write_id for append in appends],
             "writer": [append.writer for append in appends],
+            "schema": [schemas.index(bytes(append.schema)) for append in appends],
         },
         schema_overrides={"write_id": pl.String},
     )

@@ -10,14 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import fetching as fetching_module
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.repeats import may_repeat
-from metaxy_fs.log.view import ViewLoader, live_files, restrict
+from metaxy_fs.log.view import ViewLoader, live_files
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
@@ -231,17 +230,6 @@ def test_a_data_file_that_never_comes_back_is_an_error(storage: Storage) -> None
     with pytest.raises(Exception, match="gone, though it is committed") as caught:
         log.scan([view])[0].collect()
     assert appends[0].files[0].name in str(caught.value)
-
-
-def test_a_view_can_be_restricted_to_some_commits() -> None:
-    storage = MemoryStorage()
-    appends = history(storage)
-    put_compaction(storage, appends[:3], listed_again=[appends[1].commit])
-    view = restrict(view_of(storage), {appends[0].commit, appends[4].commit})
-    [scanned, _] = Log(storage, clock=LamportClock()).scan([view])
-    assert scanned.collect()["sample_id"].to_list() == [1, 5, 9, 7]
-    with pytest.raises(CorruptObjectError, match="are gone, 1 in all"):
-        restrict(view, {"no such commit"})
 
 
 def test_predicates_reach_the_files_below_the_sort(tmp_path: Path) -> None:
