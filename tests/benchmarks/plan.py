@@ -12,6 +12,7 @@ class Plan:
         resolve_rows_alone: Samples of an increment, ours alone.
         cycle_rows: Samples whose versions are calculated and written, by graph.
         history_rows: Samples of a history.
+        hash_rows: Samples whose versions are calculated by each hash algorithm.
         local_writes: Small writes to a local root.
         remote_writes: Small writes to a bucket.
         peer_writes: Small writes to the table formats, and how many rounds of them.
@@ -28,6 +29,7 @@ class Plan:
     resolve_rows_alone: tuple[int, ...] = (10_000_000,)
     cycle_rows: tuple[tuple[str, int], ...] = (("simple", 1_000_000), ("wide", 1_000_000), ("simple", 10_000_000))
     history_rows: tuple[int, ...] = (1_000_000, 10_000_000)
+    hash_rows: int = 1_000_000
     local_writes: int = 1_000
     remote_writes: int = 1_000
     peer_writes: tuple[tuple[int, int], ...] = ((200, 3), (1_000, 1))
@@ -45,6 +47,7 @@ SMOKE = Plan(
     resolve_rows_alone=(),
     cycle_rows=(("simple", 200), ("wide", 200)),
     history_rows=(200,),
+    hash_rows=200,
     local_writes=10,
     remote_writes=10,
     peer_writes=((10, 1),),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
 
+from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.data import Graph
 from tests.benchmarks.log_sections import covering, crowd, formats, many, remote_formats, requests_since
@@ -47,6 +48,15 @@ def cycle(bench: Bench) -> Iterator[Result]:
             case = {"graph": graph, "rows": rows, "upstream": "shuffled" if shuffled else "sorted"}
             yield bench.runner.compare("cycle", case, jobs)
             shutil.rmtree(root)
+
+
+def hashes(bench: Bench) -> Iterator[Result]:
+    """Versions by the default algorithm, beside those by the others that a root may be made with."""
+    jobs = {}
+    for algorithm in ALGORITHMS:
+        arguments = {"root": str(bench.scratch / algorithm), "algorithm": algorithm, "rows": bench.plan.hash_rows}
+        jobs[OURS if algorithm == DEFAULT_ALGORITHM else algorithm] = Job("hashes:calculate", arguments)
+    yield bench.runner.compare("hashes", {"rows": bench.plan.hash_rows}, jobs)
 
 
 def latest(bench: Bench) -> Iterator[Result]:
@@ -102,7 +112,20 @@ def remote(bench: Bench) -> Iterator[Result]:
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     section.__name__: section
-    for section in (imports, local, remote, formats, remote_formats, crowd, many, covering, latest, cycle, resolve)
+    for section in (
+        imports,
+        local,
+        remote,
+        formats,
+        remote_formats,
+        crowd,
+        many,
+        covering,
+        hashes,
+        latest,
+        cycle,
+        resolve,
+    )
 }
 
 
