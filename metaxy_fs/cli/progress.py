@@ -43,3 +43,10 @@ def growing(what: str) -> Iterator[Callable[[int, int], object]]:
 def counting(items: Iterable[_Item], *, what: str) -> Iterable[_Item]:
     """Yield the items, and show on stderr, if that is a terminal, how many there were."""
     return tqdm(items, desc=what, unit="", unit_scale=True, leave=False, disable=None)
+
+
+@contextmanager
+def tallying(what: str) -> Iterator[Callable[[int], object]]:
+    """Show on stderr, if that is a terminal, how many things were done, and give the function that adds to them."""
+    with tqdm(desc=what, unit="", unit_scale=True, leave=False, disable=None) as bar:
+        yield bar.update

@@ -11,7 +11,8 @@ is invisible, and is left to vacuum.
 
 A `write_id` names the commit, so that every attempt of a retried job aims at the same manifest: the first attempt to
 land wins, and the others find it. Data files are named at random even then, because the footer of each attempt
-differs in its time.
+differs in its time. Once a compaction stands for the commit, vacuum deletes the manifest, and first keeps a copy in
+`_writes`: an attempt that comes later, whose manifest nobody would read, finds that.
 """
 
 import hashlib
@@ -40,6 +41,9 @@ from metaxy_fs.storage.base import Storage
 
 MAX_AGE_SECONDS = 24 * 60 * 60
 """How old a data file may get before its manifest is put; vacuum spares orphans for longer than that."""
+
+NAMED_WRITE = "write-"
+"""What the ids of commits with a `write_id` begin with."""
 
 _ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 0.1
@@ -75,10 +79,10 @@ def commit(storage: Storage, request: CommitRequest, *, clock: LamportClock) -> 
             f"Writing the data files of commit {header.commit} to {storage.location}/{request.partition} took longer "
             f"than {MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; write again."
         )
-    try:
+    if request.write_id is None:
         _put_manifest(storage, request.partition.append_manifest(header.commit), encode_manifest(manifest))
-    except ObjectExistsError:
-        manifest = _earlier_attempt(storage, request, manifest)
+    else:
+        manifest = _put_named(storage, request, manifest)
         clock.observe(manifest.time)
     return manifest
 
@@ -171,11 +175,34 @@ def _put_manifest(storage: Storage, path: str, data: bytes) -> None:
         ) from error
 
 
-def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest) -> Manifest:
+def _put_named(storage: Storage, request: CommitRequest, attempt: Manifest) -> Manifest:
+    """Put the manifest of a named write; return it, or that of the earlier attempt that is the commit."""
+    path, kept = request.partition.append_manifest(attempt.commit), request.partition.kept_write(attempt.commit)
+    try:
+        _put_manifest(storage, path, encode_manifest(attempt))
+        places = [kept]
+    except ObjectExistsError:
+        places = [kept, path, kept]  # vacuum may move it from one to the other meanwhile
+    for place in places:
+        try:
+            data = storage.get(place)
+        except ObjectNotFoundError:
+            continue
+        except StorageError as error:
+            raise CommitStateUnknownError(
+                f"The rows were written, but whether an earlier attempt of write_id {request.write_id!r} had been is "
+                f"unknown: {error} Write them again with the same write_id."
+            ) from error
+        return _earlier_attempt(storage, request, attempt, data=data, path=place)
+    return attempt
+
+
+def _earlier_attempt(
+    storage: Storage, request: CommitRequest, attempt: Manifest, *, data: bytes, path: str
+) -> Manifest:
     """Return the commit that holds the name of this one, if it holds the same rows."""
-    path = request.partition.append_manifest(attempt.commit)
     name = f"{storage.location}/{path}"
-    held = decode_manifest(storage.get(path), partition=request.partition, commit=attempt.commit, name=name)
+    held = decode_manifest(data, partition=request.partition, commit=attempt.commit, name=name)
     if held.digest != attempt.digest and not _same_rows(storage, request, held, attempt):
         raise WriteConflictError(
             f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
@@ -192,7 +219,10 @@ def _same_rows(storage: Storage, request: CommitRequest, held: Manifest, attempt
     paths = [(file, request.partition.data_file(file.name)) for file in held.files]
     frames = (decode_rows(storage.get(path), entry=file, name=f"{storage.location}/{path}") for file, path in paths)
     stored = Chunks(request.rows.schema, lambda: frames)
-    return have_equal_rows(stored, request.rows)
+    try:
+        return have_equal_rows(stored, request.rows)
+    except ObjectNotFoundError:  # rewritten by a compaction and vacuumed long ago: nothing proves that they are equal
+        return False
 
 
 def _header(request: CommitRequest, *, time: int) -> CommitHeader:
@@ -210,4 +240,4 @@ def _header(request: CommitRequest, *, time: int) -> CommitHeader:
 
 def _named(write_id: str) -> str:
     """Return the commit id that every attempt of a write has; a digest, since callers name writes as they like."""
-    return f"write-{hashlib.sha256(write_id.encode()).hexdigest()[:32]}"
+    return f"{NAMED_WRITE}{hashlib.sha256(write_id.encode()).hexdigest()[:32]}"

@@ -8,6 +8,8 @@
         <commit>-commits.parquet                      the commits that a compaction stands for
         _manifests/appends/<commit>.json              one write each
         _manifests/compactions/<commit>.json          each stands for many writes
+        _vacuum/<id>.json                             what a vacuum has noted for the next one
+        _writes/<commit>.json                         a named write whose manifest was vacuumed; writers look there
         _damaged/<commit>/<checksum>.json             what repair has replaced; nobody else looks there
 
 `appends` sorts before `compactions`, so that a listing of `_manifests` sees every append that some compaction it sees
@@ -20,6 +22,7 @@ import re
 import msgspec
 
 STORE_FILE = "_store.json"
+CLOCK = "_clock"
 
 MAX_FEATURE_LENGTH = 200
 
@@ -61,6 +64,14 @@ class Partition(msgspec.Struct, frozen=True, order=True):
         """Return the path of a manifest that stands for many writes."""
         return f"{self.manifests}/compactions/{commit}.json"
 
+    def vacuum_record(self, name: str) -> str:
+        """Return the path of what a vacuum has noted for the next one."""
+        return f"{self}/_vacuum/{name}.json"
+
+    def kept_write(self, commit: str) -> str:
+        """Return the path of the copy of a named write's manifest, which outlives the manifest."""
+        return f"{self}/_writes/{commit}.json"
+
     def damaged_manifest(self, commit: str, checksum: str) -> str:
         """Return the path at which repair keeps what was in the place of a manifest."""
         return f"{self}/_damaged/{commit}/{checksum}.json"
@@ -72,7 +83,7 @@ class Partition(msgspec.Struct, frozen=True, order=True):
 
 def clock_probe(token: str) -> str:
     """Return the path of an object that is there for a moment, so that the storage tells the time."""
-    return f"_clock/{token}"
+    return f"{CLOCK}/{token}"
 
 
 def is_feature_directory(name: str) -> bool:
@@ -114,6 +125,16 @@ def commit_of_damaged(path: str, partition: Partition) -> str | None:
     """Return the commit of a damaged manifest that repair keeps at a path, None for any other path."""
     commit, _, checksum = path.removeprefix(f"{partition}/_damaged/").removesuffix(".json").partition("/")
     return commit if is_commit(commit) and path == partition.damaged_manifest(commit, checksum) else None
+
+
+def is_vacuum_record(path: str, partition: Partition) -> bool:
+    """Whether a path is that of something that a vacuum has noted."""
+    return path.startswith(f"{partition}/_vacuum/") and path.endswith(".json")
+
+
+def is_kept_write(path: str, partition: Partition) -> bool:
+    """Whether a path is that of the copy of a named write's manifest."""
+    return _commit_of(path, f"{partition}/_writes/") is not None
 
 
 def _commit_of(path: str, prefix: str) -> str | None:

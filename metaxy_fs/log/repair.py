@@ -19,10 +19,12 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectNotFoundError, UnsupportedFormatError
+from metaxy_fs.ids import random_token, timestamp_id, wall_clock
 from metaxy_fs.log.commit import put_settled
 from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.inventory import Inventory, all_partitions, take_inventory
 from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.ledger import encode_record
 from metaxy_fs.log.manifest import Manifest, encode_manifest
 from metaxy_fs.log.rebuild import Fragment, read_fragment, rebuild_manifest
 from metaxy_fs.log.tolerant import Fetched, fetch_each
@@ -213,4 +215,7 @@ def _restore(storage: Storage, partition: Partition, manifest: Manifest) -> None
     else:
         put_settled(storage, partition.damaged_manifest(manifest.commit, sha256(damaged).hexdigest()[:16]), damaged)
         storage.delete(path)
+    # A vacuum may have noted long ago that nothing names the data files.
+    record = encode_record(unnamed=(), named=[file.name for file in manifest.files])
+    put_settled(storage, partition.vacuum_record(timestamp_id(wall_clock(), random_token())), record)
     put_settled(storage, path, encode_manifest(manifest))

@@ -17,7 +17,9 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.log.findings import Finding
+from metaxy_fs.log.removal import Removal
 from metaxy_fs.log.repair import Restoration
+from metaxy_fs.log.vacuum import Vacuumed
 from metaxy_fs.log.verify import Verification
 from metaxy_fs.metadata_store.backend import COMMITS, Append, Query, Scan
 from metaxy_fs.metadata_store.base import MetadataStore
@@ -26,6 +28,7 @@ from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
 from metaxy_fs.metadata_store.open import open_store
 from metaxy_fs.metadata_store.repairing import repair
+from metaxy_fs.metadata_store.vacuuming import vacuum
 from metaxy_fs.metadata_store.verifying import verify
 from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment
@@ -49,16 +52,19 @@ __all__ = [
     "ObjectExistsError",
     "ObjectNotFoundError",
     "Query",
+    "Removal",
     "Restoration",
     "Scan",
     "SpecError",
     "StorageAccessError",
     "StorageError",
     "UnsupportedFormatError",
+    "Vacuumed",
     "Verification",
     "WriteBuffer",
     "WriteConflictError",
     "open_store",
     "repair",
+    "vacuum",
     "verify",
 ]

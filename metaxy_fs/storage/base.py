@@ -94,6 +94,10 @@ class Storage(ABC):
             StorageError: The outcome is unknown; delete again.
         """
 
+    def leftovers(self, directory: str) -> builtins.list[ObjectInfo]:  # noqa: ARG002  # for those that have any
+        """Return what puts that were cut short have left below a directory: no listing shows it, `delete` takes it."""
+        return []
+
     def now(self, *, probe: str) -> datetime:
         """Return the time by the clock that gives `ObjectInfo.modified`, whatever that of this machine says.
 

@@ -11,7 +11,8 @@ import builtins
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -120,6 +121,13 @@ class LocalStorage(Storage):
         # Until this returns, a crash may bring the name back; what is deleted next must not be lost before it.
         self._synced(os.path.dirname(target), path, what="the deletion of ")
 
+    def leftovers(self, directory: str) -> builtins.list[ObjectInfo]:
+        check_directory(directory, location=self.location)
+        try:
+            return sorted(self._temporaries(directory), key=_path)
+        except OSError as error:
+            raise self._explained("list", directory, error) from error
+
     def __repr__(self) -> str:
         return f"LocalStorage({self._root!r})"
 
@@ -197,6 +205,15 @@ class LocalStorage(Storage):
         except OSError as error:
             raise self._explained("list", directory, error) from error
 
+    def _temporaries(self, directory: str) -> Iterator[ObjectInfo]:
+        for parent, _, names in os.walk(self._prefix + directory, onerror=_raise):
+            for name in names:
+                if name.startswith(TEMPORARY_PREFIX):
+                    path = os.path.relpath(os.path.join(parent, name), self._root).replace(os.sep, "/")
+                    with suppress(FileNotFoundError):  # the put was under way, and ended
+                        status = os.stat(os.path.join(parent, name))
+                        yield ObjectInfo(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
     def _check_root(self, verb: str, path: str) -> None:
         # A root that is a file, or lies below one, answers as if there were nothing: a mistake, not an empty root.
         try:
@@ -259,6 +276,15 @@ def _sync_directory(directory: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _path(info: ObjectInfo) -> str:
+    return info.path
 
 
 def _entry(entry: "os.DirEntry[str]") -> Entry:

@@ -287,6 +287,14 @@ class StorageSuite(ABC):
         assert list(modified) == ["clock/after", "clock/before"]
         assert now.tzinfo is not None
 
+    def test_nothing_is_left_over_by_puts_that_end(self, storage: Storage) -> None:
+        assert storage.leftovers("") == []
+        storage.put("a/b", b"1")
+        with pytest.raises(ObjectExistsError):
+            storage.put("a/b", b"2")
+
+        assert storage.leftovers("") == storage.leftovers("a") == storage.leftovers("missing") == []
+
     def test_odd_names_are_names_like_any_other(self, storage: Storage) -> None:
         paths = [f"odd {name}/{name}" for name in ODD_NAMES]
         for path in paths:

@@ -174,6 +174,19 @@ def test_temporary_files_are_no_objects(storage, root):
         storage.put(f"a/{TEMPORARY_PREFIX}y", b"1")
 
 
+def test_temporary_files_are_left_over_until_they_are_deleted(storage, root):
+    storage.put("a/b/x", b"1")
+    for name in [f"{TEMPORARY_PREFIX}1", f"a/b/{TEMPORARY_PREFIX}2"]:
+        (root / name).write_bytes(b"torn")
+
+    assert [(info.path, info.size) for info in storage.leftovers("")] == [(".tmp-1", 4), ("a/b/.tmp-2", 4)]
+    assert [info.path for info in storage.leftovers("a")] == ["a/b/.tmp-2"]
+    for info in storage.leftovers(""):
+        storage.delete(info.path)
+    assert storage.leftovers("") == []
+    assert storage.get("a/b/x") == b"1"
+
+
 def test_umask_rules_the_mode_of_objects(storage, root):
     before = os.umask(0o027)
     try:
