@@ -12,7 +12,7 @@ from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log.schema import unstorable
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.spec.checks import is_encodable
-from metaxy_fs.versioning.columns import DATA_VERSION, RESERVED_PREFIX
+from metaxy_fs.versioning.columns import DATA_VERSION, RESERVED_PREFIX, is_id_type
 
 _SHOWN = 5
 """How many offending values a message names."""
@@ -149,7 +149,7 @@ def _check_columns(rows: pl.DataFrame, spec: FeatureSpec) -> None:
 
 def _check_id_type(column: str, dtype: pl.DataType, spec: FeatureSpec) -> None:
     """Ids are compared, sorted and joined on: floats have NaN and rounding, categories an order of their own."""
-    if not (dtype.is_integer() or dtype in (pl.String, pl.Binary, pl.Date) or isinstance(dtype, pl.Datetime)):
+    if not is_id_type(dtype):
         raise MetadataSchemaError(
             f"The id column '{column}' of feature '{spec.key}' has the type {dtype}; ids are integers, texts, "
             "binary, dates or datetimes. Cast it first, for example to pl.String."

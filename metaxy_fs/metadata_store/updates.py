@@ -33,15 +33,23 @@ from metaxy_fs.versioning.columns import (
     REDO,
     RESERVED_PREFIX,
     STORED_DATA_VERSION,
+    present_column,
 )
 from metaxy_fs.versioning.increment import Increment, compare, nothing_stored
-from metaxy_fs.versioning.rows import beside_upstream, data_versions, is_missing, upstream_versions
+from metaxy_fs.versioning.lineage import known_rows, stored_columns, upstream_versions
+from metaxy_fs.versioning.parents import compare_parents
+from metaxy_fs.versioning.rows import beside_upstream, data_versions, is_missing
+from metaxy_fs.versioning.samples import present_samples, sample_source, without_excluded
 
 
 def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[str, pl.DataFrame]:
-    """Return the latest rows of every upstream feature by the string of its key."""
-    rows = _scan_upstream(store, feature, Read(latest_only=True), fallback=fallback)
-    return {str(key): frame.collect() for key, frame in rows.items()}
+    """Return the latest rows of every upstream feature that the feature is made from, by the string of its key."""
+    frames = {}
+    for upstream in feature.graph.upstream(feature.spec):
+        rows = _scan_upstream(store, feature, upstream, Read(latest_only=True), fallback=fallback)
+        if rows is not None:
+            frames[str(upstream.key)] = known_rows(feature.spec, upstream, rows).collect()
+    return frames
 
 
 def calculate(store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool) -> pl.DataFrame:
@@ -49,20 +57,26 @@ def calculate(store: Backend, feature: Declared, sample_df: FrameLike, *, fallba
     _require_upstream(feature.spec)
     samples = samples_to_version(sample_df, feature.spec)
     algorithm = chain_algorithm(store, fallback=fallback)
-    return _with_versions(feature, samples, _upstream_versions(store, feature, fallback=fallback), algorithm)
+    return _with_versions(feature, samples, _upstream_versions(store, feature, algorithm, fallback=fallback), algorithm)
 
 
 def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None) -> Increment:
     """Return what separates the samples of a feature from what the chain holds of them."""
-    expected = _expected(store, feature, samples)
     ids = feature.spec.id_columns
+    parents = _parent_columns(feature) if samples is None else ids
+    expected = _expected(store, feature, samples)
     query = Query(key=feature.key, partition=None, columns=_compared_columns(ids, stale_if), mark_partition=True)
     scan = compared_scan(store, feature, query)
     if scan is None:
         return nothing_stored(expected, id_columns=ids)
     require_id_columns(scan, feature.spec)
-    aligned, (stored,) = _same_id_types(expected, [_latest_stored(scan, feature, stale_if)], feature.spec)
-    return compare(aligned, stored, id_columns=ids, current=feature.definition, definitions=scan.definitions)
+    aligned, stored = _same_id_types([expected, _latest_stored(scan, feature, stale_if)], feature.spec)
+    current, definitions = feature.definition, scan.definitions
+    if parents == ids:
+        return compare(aligned, stored, id_columns=ids, current=current, definitions=definitions)
+    return compare_parents(
+        aligned, stored, id_columns=ids, parent_columns=parents, current=current, definitions=definitions
+    )
 
 
 def _compared_columns(id_columns: Sequence[str], stale_if: pl.Expr | None) -> frozenset[str]:
@@ -97,9 +111,9 @@ def _expected(store: Backend, feature: Declared, samples: FrameLike | None) -> p
                 f"versions: resolve_update(feature, samples=...) with {list(spec.id_columns)} and '{DATA_VERSION}'."
             )
         return _refuse_increment_columns(check_samples_with_versions(samples, spec), spec)
-    upstream = _upstream_versions(store, feature, fallback=True)
+    upstream = _upstream_versions(store, feature, algorithm, fallback=True)
     if samples is None:
-        return _with_versions(feature, _all_samples(upstream, spec), upstream, algorithm)
+        return _with_versions(feature, _all_samples(feature, upstream), upstream, algorithm)
     given = to_frame(samples)
     check_ids(given, spec)
     unversioned = _refuse_increment_columns(given.drop(DATA_VERSION, strict=False), spec)
@@ -128,74 +142,120 @@ def _require_upstream(spec: FeatureSpec) -> None:
         )
 
 
-def _scan_upstream(store: Backend, feature: Declared, read: Read, *, fallback: bool) -> dict[FeatureKey, pl.LazyFrame]:
-    """Return the rows of every upstream feature, those without a commit refused."""
-    rows = {}
-    for upstream in feature.graph.upstream(feature.spec):
-        declared = Declared(upstream, feature.graph)
-        try:
-            rows[upstream.key] = scan_chain(store, declared, read, fallback=fallback)
-        except FeatureNotFoundError as error:
-            raise DependencyError(
-                f"Feature '{feature.key}' needs its upstream '{upstream.key}', which is missing. {error}"
-            ) from error
-    return rows
-
-
-def _upstream_versions(store: Backend, feature: Declared, *, fallback: bool) -> dict[FeatureKey, pl.DataFrame]:
-    """Return the ids and versions of the latest rows of every upstream feature, read at once."""
-    ids = feature.spec.id_columns
-    read = Read(columns=(*ids, DATA_VERSION), latest_only=True)
-    rows = _scan_upstream(store, feature, read, fallback=fallback)
+def _parent_columns(feature: Declared) -> Sequence[str]:
+    """Return what names a sample, or a parent where an increment can only tell of these."""
     graph, spec = feature.graph, feature.spec
-    versions = [upstream_versions(graph, spec, graph.specs[key], frame) for key, frame in rows.items()]
-    return dict(zip(rows, pl.collect_all(versions), strict=True))
+    return spec.id_columns if spec.is_root else sample_source(graph, spec).id_columns
 
 
-def _all_samples(upstream: Mapping[FeatureKey, pl.DataFrame], spec: FeatureSpec) -> pl.DataFrame:
-    """Return every sample that any upstream feature has, in the order of first appearance."""
-    first, *rest = [frame.select(spec.id_columns) for frame in upstream.values()]
+def _scan_upstream(
+    store: Backend, feature: Declared, upstream: FeatureSpec, read: Read, *, fallback: bool
+) -> pl.LazyFrame | None:
+    """Return the rows of an upstream feature, None if it has no commit and need not have one."""
+    try:
+        return scan_chain(store, Declared(upstream, feature.graph), read, fallback=fallback)
+    except FeatureNotFoundError as error:
+        if feature.spec.dep(upstream.key).optional:
+            return None
+        raise DependencyError(
+            f"Feature '{feature.key}' needs its upstream '{upstream.key}', which is missing. {error}"
+        ) from error
+
+
+def _upstream_versions(
+    store: Backend, feature: Declared, algorithm: str, *, fallback: bool
+) -> dict[FeatureKey, pl.DataFrame]:
+    """Return what stands for every upstream feature in the preimages, by sample, read at once."""
+    graph, spec = feature.graph, feature.spec
+    versions = {}
+    for upstream in graph.upstream(spec):
+        read = Read(columns=stored_columns(spec, upstream), latest_only=True)
+        rows = _scan_upstream(store, feature, upstream, read, fallback=fallback)
+        if rows is not None:
+            versions[upstream.key] = upstream_versions(graph, spec, upstream, rows, algorithm=algorithm)
+    frames = _same_id_types(pl.collect_all(versions.values()), spec)
+    for key, frame in zip(versions, frames, strict=True):
+        _refuse_rows_without_group(frame, spec, key)
+    return dict(zip(versions, frames, strict=True))
+
+
+def _refuse_rows_without_group(frame: pl.DataFrame, spec: FeatureSpec, upstream: FeatureKey) -> None:
+    """Refuse rows of an aggregation that belong to no sample, unless `where` excludes them."""
+    ids = [name for name in spec.id_columns if name in frame.columns]
+    if spec.dep(upstream).relation == "aggregation" and any(frame.get_column(name).null_count() for name in ids):
+        lost = frame.filter(present_column(upstream)).filter(pl.any_horizontal(pl.col(ids).is_null()))
+        if lost.height:
+            raise MetadataSchemaError(
+                f"Feature '{spec.key}' groups the rows of its upstream '{upstream}' by {ids}, and rows of it have null "
+                f'there: {show_samples(lost.select(ids))}. Write them with values, or exclude them with where="... IS '
+                'NOT NULL".'
+            )
+
+
+def _all_samples(feature: Declared, upstream: Mapping[FeatureKey, pl.DataFrame]) -> pl.DataFrame:
+    """Return every sample, or parent, that there should be, in the order of first appearance."""
+    graph, spec = feature.graph, feature.spec
+    source = sample_source(graph, spec)
+    ids = source.id_columns
+    frames = {key: frame.lazy() for key, frame in upstream.items()}
+    named = [present_samples(key, frames[key], id_columns=ids) for key in source.upstream if key in frames]
+    if not named:
+        raise DependencyError(
+            f"Which samples of feature '{spec.key}' there should be cannot be told: none of the upstream features that "
+            f"name them, {[str(key) for key in source.upstream]}, has a commit. Give them: resolve_update(feature, "
+            f"samples=...) with {list(spec.id_columns)}."
+        )
+    first, *rest = pl.collect_all(without_excluded(each, graph, spec, frames) for each in named)
     if all(other.equals(first) for other in rest):
         return first
-    aligned, others = _same_id_types(first, rest, spec)
-    return pl.concat([aligned, *others]).unique(maintain_order=True)
+    return pl.concat([first, *rest]).unique(maintain_order=True)
 
 
 def _with_versions(
     feature: Declared, samples: pl.DataFrame, upstream: Mapping[FeatureKey, pl.DataFrame], algorithm: str
 ) -> pl.DataFrame:
-    """Return the samples with their data versions, or say which of them lack an upstream row."""
+    """Return the samples, or parents, with their data versions, or say which of them lack an upstream row."""
     graph, spec = feature.graph, feature.spec
-    aligned, frames = _same_id_types(samples.select(spec.id_columns), list(upstream.values()), spec)
-    joined = beside_upstream(aligned, dict(zip(upstream, frames, strict=True)), id_columns=spec.id_columns)
-    for key in upstream:
-        missing = joined.filter(is_missing(graph, spec, graph.specs[key])).select(spec.id_columns)
+    ids = [name for name in spec.id_columns if name in samples.columns]
+    aligned, *frames = _same_id_types([samples.select(ids), *upstream.values()], spec)
+    joined = beside_upstream(aligned, graph, spec, dict(zip(upstream, frames, strict=True)))
+    for above in graph.upstream(spec):
+        missing = joined.filter(is_missing(graph, spec, above)).select(ids)
         if missing.height:
+            excluded = "" if spec.dep(above.key).where is None else " that its `where` holds for"
             raise DependencyError(
                 f"{missing.height} of {samples.height} samples of feature '{spec.key}' have no row in its "
-                f"upstream '{key}': {show_samples(missing)}. Write those rows first, or leave these samples out."
+                f"upstream '{above.key}'{excluded}: {show_samples(missing)}. Write those rows first, or leave these "
+                "samples out."
             )
     return samples.with_columns(data_versions(joined, graph, spec, algorithm=algorithm))
 
 
-def _same_id_types(
-    samples: pl.DataFrame, others: Sequence[pl.DataFrame], spec: FeatureSpec
-) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
-    """Return all frames with id columns of one type each, so that they can be joined.
+def _same_id_types(frames: Sequence[pl.DataFrame], spec: FeatureSpec) -> list[pl.DataFrame]:
+    """Return all frames with id columns of one type each, so that they can be joined; each has some of the columns.
 
     Raises:
         MetadataSchemaError: There is no such type.
     """
-    frames = [samples, *others]
+    aligned = list(frames)
     for name in spec.id_columns:
-        target = frames[0].schema[name]
-        for other in others:
-            common = widen(target, other.schema[name])
-            if common is None:
-                raise MetadataSchemaError(
-                    f"The id column '{name}' of feature '{spec.key}' is {target} here and {other.schema[name]} in the "
-                    "rows to join with; cast it."
-                )
-            target = common
-        frames = [f if f.schema[name] == target else f.with_columns(pl.col(name).cast(target)) for f in frames]
-    return frames[0], frames[1:]
+        types = [frame.schema[name] for frame in aligned if name in frame.columns]
+        target = _common_type(name, types, spec)
+        aligned = [
+            frame.with_columns(pl.col(name).cast(target)) if frame.schema.get(name, target) != target else frame
+            for frame in aligned
+        ]
+    return aligned
+
+
+def _common_type(name: str, types: Sequence[pl.DataType], spec: FeatureSpec) -> pl.DataType:
+    target: pl.DataType = pl.Null()
+    for dtype in types:
+        common = widen(target, dtype)
+        if common is None:
+            raise MetadataSchemaError(
+                f"The id column '{name}' of feature '{spec.key}' is {target} here and {dtype} in the rows to join "
+                "with; cast it."
+            )
+        target = common
+    return target

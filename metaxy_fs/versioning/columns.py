@@ -2,6 +2,10 @@
 
 from typing import Final
 
+import polars as pl
+
+from metaxy_fs.spec import FeatureKey
+
 DATA_VERSION: Final = "data_version"
 """A struct of one text per container: the version of each part of a sample."""
 
@@ -31,3 +35,18 @@ MARKED_COMMIT: Final = "_metaxy_commit"
 
 MARKED_TIME: Final = "_metaxy_time"
 """The time of that commit in microseconds since 1970 (UTC), likewise."""
+
+
+def version_column(feature: FeatureKey, container: str) -> str:
+    """Return the column that holds what stands for an upstream container in a preimage, beside each sample."""
+    return f"{RESERVED_PREFIX}version/{feature}/{container}"
+
+
+def present_column(feature: FeatureKey) -> str:
+    """Return the column that says whether a sample has a row in an upstream feature."""
+    return f"{RESERVED_PREFIX}present/{feature}"
+
+
+def is_id_type(dtype: pl.DataType) -> bool:
+    """Whether ids may be of a type: they are compared, sorted and joined on, so floats and categories are none."""
+    return dtype.is_integer() or dtype in (pl.String, pl.Binary, pl.Date) or isinstance(dtype, pl.Datetime)

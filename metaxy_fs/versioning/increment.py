@@ -21,7 +21,8 @@ class Increment:
             the containers that differ; empty where none does and the caller asked).
         orphaned: Stored samples that there are no longer: the id columns, `stored_data_version`.
 
-    `new` and `stale` are in the order of the samples, `orphaned` in commit order.
+    `new` and `stale` are in the order of the samples, `orphaned` in commit order. Where one upstream row makes many
+    samples and these were not given, `new` and `stale` have one row for each upstream row, and its ids alone.
     """
 
     new: pl.DataFrame
@@ -81,7 +82,7 @@ def compare(
     ids = list(id_columns)
     held = stored.select(*ids, PARTITION, REDO, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION))
     joined = _beside_stored(expected, held, ids)
-    changes = _changes(joined.schema, current=current, definitions=definitions)
+    changes = container_changes(joined.schema, current=current, definitions=definitions)
     is_stored = pl.col(PARTITION).is_not_null()
     stale = joined.filter(is_stored & pl.any_horizontal(REDO, *changes.values()))
     names = pl.concat_list(pl.when(changed).then(pl.lit(name)) for name, changed in changes.items()).list.drop_nulls()
@@ -92,16 +93,40 @@ def compare(
     )
 
 
+def container_changes(
+    schema: Mapping[str, pl.DataType], *, current: DefinitionVersion, definitions: Sequence[DefinitionVersion]
+) -> dict[str, pl.Expr]:
+    """Return whether each container changed, by name: in the order of declaration, removed ones last.
+
+    Args:
+        schema: That of stored rows beside expected versions.
+        current: The version of the feature's definition now.
+        definitions: Those that the stored rows were written under.
+    """
+    stored, expected = _field_names(schema[STORED_DATA_VERSION]), _field_names(schema[DATA_VERSION])
+    changes = {}
+    for name in [*expected, *(name for name in stored if name not in expected)]:
+        elsewhere = [d.partition for d in definitions if d.containers.get(name) != current.containers.get(name)]
+        changed = pl.col(PARTITION).is_in(elsewhere)
+        if name in stored and name in expected:
+            changed |= _version(STORED_DATA_VERSION, name).ne_missing(_version(DATA_VERSION, name))
+        changes[name] = changed
+    return changes
+
+
 def nothing_stored(expected: pl.DataFrame, *, id_columns: Sequence[str]) -> Increment:
-    """Return the increment for a feature that no store holds: every sample is new."""
+    """Return the increment for a feature that no store holds: every sample, or parent, is new."""
     version = expected.schema[DATA_VERSION]
+    unknown = [pl.lit(None).alias(name) for name in id_columns if name not in expected.columns]
     return Increment(
         new=expected,
         stale=expected.clear().with_columns(
             pl.lit(None, dtype=version).alias(STORED_DATA_VERSION),
             pl.lit(None, dtype=pl.List(pl.String)).alias(CHANGED_CONTAINERS),
         ),
-        orphaned=expected.clear().select(*id_columns, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION)),
+        orphaned=expected.clear()
+        .with_columns(unknown)
+        .select(*id_columns, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION)),
     )
 
 
@@ -116,21 +141,6 @@ def _orphaned(held: pl.DataFrame, expected: pl.DataFrame, ids: list[str]) -> pl.
     if held.select(ids).equals(expected.select(ids)):
         return held.clear()
     return held.join(expected, on=ids, how="anti", maintain_order="left")
-
-
-def _changes(
-    schema: Mapping[str, pl.DataType], *, current: DefinitionVersion, definitions: Sequence[DefinitionVersion]
-) -> dict[str, pl.Expr]:
-    """Return whether each container changed, by name: in the order of declaration, removed ones last."""
-    stored, expected = _field_names(schema[STORED_DATA_VERSION]), _field_names(schema[DATA_VERSION])
-    changes = {}
-    for name in [*expected, *(name for name in stored if name not in expected)]:
-        elsewhere = [d.partition for d in definitions if d.containers.get(name) != current.containers.get(name)]
-        changed = pl.col(PARTITION).is_in(elsewhere)
-        if name in stored and name in expected:
-            changed |= _version(STORED_DATA_VERSION, name).ne_missing(_version(DATA_VERSION, name))
-        changes[name] = changed
-    return changes
 
 
 def _field_names(dtype: pl.DataType) -> list[str]:

@@ -17,8 +17,9 @@ from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
 from metaxy_fs.versioning.explanation import ContainerNode, ContainerRef, Difference, Explanation
+from metaxy_fs.versioning.lineage import upstream_versions
 from metaxy_fs.versioning.origins import Digests, Origin, Versions, declared, made_from
-from metaxy_fs.versioning.rows import beside_upstream, data_versions, upstream_versions
+from metaxy_fs.versioning.rows import beside_upstream, data_versions
 
 
 class HeldSample(msgspec.Struct, frozen=True, kw_only=True):
@@ -311,8 +312,9 @@ def _calculate(
     upstream = {}
     for key, row in rows.items():
         with_versions = sample.lazy().with_columns(pl.Series(DATA_VERSION, [dict(row)]))
-        upstream[key] = upstream_versions(graph, spec, graph.specs[key], with_versions).collect()
-    joined = beside_upstream(sample, upstream, id_columns=spec.id_columns)
+        found = upstream_versions(graph, spec, graph.specs[key], with_versions, algorithm=algorithm)
+        upstream[key] = found.collect()
+    joined = beside_upstream(sample, graph, spec, upstream)
     versions: Versions = data_versions(joined, graph, spec, algorithm=algorithm).item()
     return versions
 

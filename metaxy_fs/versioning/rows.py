@@ -5,64 +5,59 @@ The version of container `c` with code version `v` is the sha256, in hex, of the
     c|v|U1/x|<x of U1's row>|U1/y|<...>|U2/z|<...>
 
 with upstream features in the order of their key strings and containers within them likewise; for example
-`default|1|video_processing/audio|def456|video_processing/frames|abc123`. Polars computes it, with polars-hash.
-A root may record another algorithm than sha256, see `metaxy_fs.hashing`.
+`default|1|video_processing/audio|def456|video_processing/frames|abc123`. Where several upstream rows make one sample,
+the digest of the group stands for them (see `metaxy_fs.versioning.lineage`); where an optional one is missing, nothing
+does, as in `U1/x||U1/y|`: no version is empty. Polars computes it, with polars-hash. A root may record another
+algorithm than sha256, see `metaxy_fs.hashing`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import polars as pl
 
 from metaxy_fs.hashing import hash_text
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
-from metaxy_fs.versioning.columns import DATA_VERSION
+from metaxy_fs.spec.lineage import joined_by
+from metaxy_fs.versioning.columns import DATA_VERSION, present_column, version_column
 
 _SLICE_ROWS = 2**17
 
 
-def upstream_versions(
-    graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame
-) -> pl.LazyFrame:
-    """Return the id columns and a text column for the version of each upstream container that a feature is made from.
-
-    Args:
-        graph: Where both features are declared.
-        spec: The feature.
-        upstream: One of its upstream features.
-        rows: The rows of the latter, one a sample, with the id columns and `data_version`.
-    """
-    versions = [
-        pl.col(DATA_VERSION).struct.field(name).alias(_version_column(upstream.key, name))
-        for name in _needed_containers(graph, spec, upstream)
-    ]
-    return rows.select(*spec.id_columns, *versions)
+def needed_containers(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec) -> list[str]:
+    """Return the names of an upstream feature's containers that any container of a feature is made from, sorted."""
+    pairs = [pair for container in spec.containers for pair in graph.upstream_containers(spec, container)]
+    return sorted({str(container.key) for feature, container in pairs if feature.key == upstream.key})
 
 
 def beside_upstream(
-    samples: pl.DataFrame, upstream: Mapping[FeatureKey, pl.DataFrame], *, id_columns: Sequence[str]
+    samples: pl.DataFrame, graph: FeatureGraph, spec: FeatureSpec, upstream: Mapping[FeatureKey, pl.DataFrame]
 ) -> pl.DataFrame:
     """Return the samples, in their order, each beside the versions of its upstream rows; null where a row is missing.
 
     Args:
-        samples: One row a sample, the id columns alone.
-        upstream: What `upstream_versions` gave, by feature, with ids of the same types.
-        id_columns: What to join on.
+        samples: One row a sample, the id columns alone; or those of what several samples are made from.
+        graph: Where the feature is declared.
+        spec: The feature.
+        upstream: What `upstream_versions` gave, by feature, with ids of the same types; a feature that is not there
+            has no rows.
     """
     joined = samples
-    for key, versions in upstream.items():
-        present = pl.lit(value=True).alias(_present_column(key))
-        if versions.select(id_columns).equals(samples):  # the same samples in the same order need no join
-            joined = joined.hstack(versions.drop(id_columns)).with_columns(present)
+    for above in graph.upstream(spec):
+        if above.key in upstream:
+            joined = _beside(joined, samples, upstream[above.key], joined_by(spec, above))
         else:
-            marked = versions.with_columns(present)
-            joined = joined.join(marked, on=list(id_columns), how="left", maintain_order="left")
+            columns = [version_column(above.key, name) for name in needed_containers(graph, spec, above)]
+            nothing = [pl.lit(None, dtype=pl.String).alias(name) for name in columns]
+            joined = joined.with_columns(pl.lit(value=False).alias(present_column(above.key)), *nothing)
     return joined
 
 
 def is_missing(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec) -> pl.Expr:
-    """Whether a joined sample has no row in an upstream feature, or one that lacks a version, which no store writes."""
-    versions = [_version_column(upstream.key, name) for name in _needed_containers(graph, spec, upstream)]
-    return pl.any_horizontal(pl.col(name).is_null() for name in (_present_column(upstream.key), *versions))
+    """Whether a joined sample lacks a row that it needs, or has one that lacks a version, which no store writes."""
+    names = [version_column(upstream.key, name) for name in needed_containers(graph, spec, upstream)]
+    present = _is_present(upstream.key)
+    is_null = pl.any_horizontal(pl.lit(value=False), *(pl.col(name).is_null() for name in names))
+    return present & is_null if spec.dep(upstream.key).optional else ~present | is_null
 
 
 def data_versions(joined: pl.DataFrame, graph: FeatureGraph, spec: FeatureSpec, *, algorithm: str) -> pl.Series:
@@ -75,26 +70,27 @@ def data_versions(joined: pl.DataFrame, graph: FeatureGraph, spec: FeatureSpec, 
     return pl.concat(pl.collect_all(plans)).get_column(DATA_VERSION)
 
 
+def _beside(
+    joined: pl.DataFrame, samples: pl.DataFrame, versions: pl.DataFrame, id_columns: tuple[str, ...]
+) -> pl.DataFrame:
+    if versions.select(id_columns).equals(samples):  # the same samples in the same order need no join
+        return joined.hstack(versions.drop(id_columns))
+    return joined.join(versions, on=list(id_columns), how="left", maintain_order="left")
+
+
 def _preimage(graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec) -> pl.Expr:
     """Return the text that one container's version is the digest of; constants that meet are one literal."""
     constant = f"{container.key}|{container.code_version}"
     pieces: list[pl.Expr] = []
     for upstream, upstream_container in graph.upstream_containers(spec, container):
         name = str(upstream_container.key)
-        pieces += [pl.lit(f"{constant}|{upstream.key}/{name}|"), pl.col(_version_column(upstream.key, name))]
+        version = pl.col(version_column(upstream.key, name))
+        if spec.dep(upstream.key).optional:
+            version = pl.when(_is_present(upstream.key)).then(version).otherwise(pl.lit(""))
+        pieces += [pl.lit(f"{constant}|{upstream.key}/{name}|"), version]
         constant = ""
     return pl.concat_str(*(pieces or [pl.lit(constant)]))
 
 
-def _needed_containers(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec) -> list[str]:
-    """Return the names of an upstream feature's containers that any container of a feature is made from, sorted."""
-    pairs = [pair for container in spec.containers for pair in graph.upstream_containers(spec, container)]
-    return sorted({str(container.key) for feature, container in pairs if feature.key == upstream.key})
-
-
-def _version_column(feature: FeatureKey, container: str) -> str:
-    return f"_metaxy_version/{feature}/{container}"
-
-
-def _present_column(feature: FeatureKey) -> str:
-    return f"_metaxy_present/{feature}"
+def _is_present(upstream: FeatureKey) -> pl.Expr:
+    return pl.col(present_column(upstream)).fill_null(value=False)

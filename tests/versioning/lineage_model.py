@@ -1,0 +1,249 @@
+"""What do stores answer about features of every relation, computed with nothing but hashlib, dicts and loops?
+
+What samples are named by is called a dimension here: each feature has a column for each of three dimensions, under
+names of its own, and some of them are its id columns. A row knows its place in all of them, so that rows can be grouped
+by what does not name them.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+
+from tests.versioning.reference import feature_graph, row_version, sha256
+
+DIMENSIONS = ("a", "b", "c")
+# A predicate, and what it says of the column `q`, which holds an integer or None.
+PREDICATES = {
+    "q > 1": lambda q: q is not None and q > 1,
+    "q <> 2 AND NOT (q = 0)": lambda q: q is not None and q not in (0, 2),
+    "q IS NULL OR q IN (1, 2)": lambda q: q is None or q in (1, 2),
+    '"q" BETWEEN -1 AND 0.5': lambda q: q == 0,
+}
+
+
+class NoVersionError(Exception):
+    """A sample has no version, or cannot be told: a store raises."""
+
+
+@dataclass(frozen=True)
+class Dep:
+    """How a feature is made from one upstream feature."""
+
+    relation: str
+    optional: bool = False
+    where: str | None = None
+
+    def holds(self, row):
+        return self.where is None or PREDICATES[self.where](row.q)
+
+
+@dataclass
+class Node:
+    """A feature.
+
+    Attributes:
+        ids: The dimensions that name a sample.
+        names: The column of each dimension.
+        types: The type of each of them.
+        containers: See `reference`.
+        deps: By upstream feature.
+    """
+
+    ids: tuple
+    names: dict
+    types: dict
+    containers: dict
+    deps: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its place in each dimension, what predicates look at, and its versions."""
+
+    place: dict
+    q: int | None
+    versions: dict
+
+
+class Model:
+    """Features and the latest rows of their samples; features come upstream first.
+
+    Attributes:
+        nodes: The features.
+        rows: Of each feature, the latest row of each sample in the order of the commits; rows of one commit come in
+            the order of their ids.
+    """
+
+    def __init__(self, nodes):
+        self.nodes = nodes
+        self.rows = {feature: {} for feature in nodes}
+        self.written = set()
+        pairs = [(feature, above) for feature, node in nodes.items() for above in node.deps]
+        self.graph = feature_graph(
+            {feature: node.containers for feature, node in nodes.items()},
+            deps={pair: self._options(*pair) for pair in pairs},
+            id_columns={feature: [node.names[d] for d in node.ids] for feature, node in nodes.items()},
+        )
+
+    def write(self, feature, rows):
+        """Remember the rows of a commit."""
+        self.written.add(feature)
+        for row in sorted(rows, key=lambda row: self.key(feature, row.place)):
+            self.rows[feature].pop(self.key(feature, row.place), None)
+            self.rows[feature][self.key(feature, row.place)] = row
+
+    def key(self, feature, place):
+        return tuple(place[d] for d in self.nodes[feature].ids)
+
+    def frame(self, feature, rows, *, versions):
+        """Return rows as a frame of the feature's own columns and types."""
+        node = self.nodes[feature]
+        columns = {node.names[d]: pl.Series([row.place[d] for row in rows], dtype=node.types[d]) for d in DIMENSIONS}
+        columns["q"] = pl.Series([row.q for row in rows], dtype=pl.Int64)
+        if versions:
+            dtype = pl.Struct(dict.fromkeys(node.containers, pl.String))
+            columns["data_version"] = pl.Series([row.versions for row in rows], dtype=dtype)
+        return pl.DataFrame(columns)
+
+    def matching(self, feature, above, place):
+        """Return the latest rows of an upstream feature that a sample is made from, were it not for `where`."""
+        node, upstream = self.nodes[feature], self.nodes[above]
+        by = upstream.ids if node.deps[above].relation == "expansion" else node.ids
+        return [row for row in self.rows[above].values() if all(row.place[d] == place[d] for d in by)]
+
+    def kept(self, feature, above, place):
+        return [row for row in self.matching(feature, above, place) if self.nodes[feature].deps[above].holds(row)]
+
+    def versions(self, feature, place):
+        """Return the versions of one sample, or of all that are made from a parent."""
+        node = self.nodes[feature]
+        self.refuse_lost_rows(feature)
+        rows = {}
+        for above, dep in node.deps.items():
+            found = self.kept(feature, above, place)
+            if not found and not dep.optional:
+                raise NoVersionError
+            rows[above] = {part: self._text(feature, above, part, found) for part in self.nodes[above].containers}
+        return row_version(node.containers, rows)
+
+    def refuse_lost_rows(self, feature):
+        """Rows that have no place in a dimension are in no group; and what was never written is missing."""
+        for above, dep in self.nodes[feature].deps.items():
+            if above not in self.written and not dep.optional:
+                raise NoVersionError
+            if dep.relation == "aggregation":
+                for row in self.rows[above].values():
+                    if dep.holds(row) and any(row.place[d] is None for d in self.nodes[feature].ids):
+                        raise NoVersionError
+
+    def grain(self, feature):
+        """Return the features that name the samples, the dimensions that they name, and whether these are parents."""
+        node = self.nodes[feature]
+        required = [above for above, dep in node.deps.items() if not dep.optional] or list(node.deps)
+        makers = [above for above in required if node.deps[above].relation != "expansion"]
+        if makers:
+            return makers, node.ids, False
+        ids = self.nodes[required[0]].ids
+        for above, dep in node.deps.items():
+            own = self.nodes[above].ids if dep.relation == "expansion" else node.ids
+            if not set(own) <= set(ids) or (above in required and own != ids):
+                raise NoVersionError
+        return required, ids, True
+
+    def samples(self, feature):
+        """Return the samples or parents that there should be: their places by what names them."""
+        telling, ids, _ = self.grain(feature)
+        self.refuse_lost_rows(feature)
+        if not self.written.intersection(telling):
+            raise NoVersionError
+        deps = self.nodes[feature].deps
+        rows = [row for above in telling for row in self.rows[above].values() if deps[above].holds(row)]
+        found = {tuple(row.place[d] for d in ids): {d: row.place[d] for d in ids} for row in rows}
+        return {key: place for key, place in found.items() if not self._is_excluded(feature, place)}
+
+    def expected(self, feature):
+        """Return what there should be, with the versions."""
+        return {key: self.versions(feature, place) for key, place in self.samples(feature).items()}
+
+    def increment(self, feature):
+        """Return new, stale and orphaned of the default samples."""
+        _, ids, are_parents = self.grain(feature)
+        expected = self.expected(feature)
+        return (self._of_parents if are_parents else self._of_samples)(feature, ids, expected)
+
+    def increment_of(self, feature, places):
+        """Return new, stale and orphaned where samples are given."""
+        expected = {self.key(feature, place): self.versions(feature, place) for place in places}
+        return self._of_samples(feature, self.nodes[feature].ids, expected)
+
+    def _of_samples(self, feature, _ids, expected):
+        stored = self.rows[feature]
+        new = {key: found for key, found in expected.items() if key not in stored}
+        stale = {key: found for key, found in expected.items() if key in stored and stored[key].versions != found}
+        return new, stale, {key for key in stored if key not in expected}
+
+    def _of_parents(self, feature, ids, expected):
+        last = {tuple(row.place[d] for d in ids): row.versions for row in self.rows[feature].values()}
+        new = {key: found for key, found in expected.items() if key not in last}
+        stale = {key: found for key, found in expected.items() if key in last and last[key] != found}
+        orphaned = set()
+        for key, row in self.rows[feature].items():
+            parent = tuple(row.place[d] for d in ids)
+            if parent not in expected or (parent not in stale and row.versions != expected[parent]):
+                orphaned.add(key)
+        return new, stale, orphaned
+
+    def _is_excluded(self, feature, place):
+        return any(
+            not dep.optional and self.matching(feature, above, place) and not self.kept(feature, above, place)
+            for above, dep in self.nodes[feature].deps.items()
+        )
+
+    def _text(self, feature, above, part, rows):
+        """Return what stands for rows of an upstream feature in a preimage."""
+        node = self.nodes[feature]
+        if not rows:
+            return ""
+        if node.deps[above].relation != "aggregation":
+            (row,) = rows
+            return row.versions[part]
+        apart = sorted((d for d in self.nodes[above].ids if d not in node.ids), key=node.names.__getitem__)
+        members = []
+        for row in rows:
+            version = row.versions[part]
+            members.append("".join(id_text(row.place[d]) for d in apart) + f"|{len(version.encode())}:{version}")
+        return sha256("".join(sorted(members, key=str.encode)))
+
+    def _options(self, feature, above):
+        dep, own, theirs = self.nodes[feature].deps[above], self.nodes[feature].names, self.nodes[above].names
+        options = {
+            "relation": dep.relation,
+            "optional": dep.optional,
+            "rename": {theirs[d]: own[d] for d in DIMENSIONS if theirs[d] != own[d]},
+            "where": dep.where,
+        }
+        return {name: value for name, value in options.items() if value not in ("one_to_one", False, {}, None)}
+
+
+def id_text(value):
+    match value:
+        case bool() | None:
+            raise AssertionError(value)
+        case int():
+            kind, text = "i", str(value)
+        case str():
+            kind, text = "s", value
+        case bytes():
+            kind, text = "b", value.hex()
+        case datetime():
+            kind, text = "t", seconds(value)
+        case date():
+            kind, text = "d", str((value - date(1970, 1, 1)).days)
+    return f"{kind}{len(text.encode())}:{text}"
+
+
+def seconds(value):
+    since = value - datetime(1970, 1, 1, tzinfo=UTC if value.tzinfo else None)
+    nanoseconds = since // timedelta(microseconds=1) * 1000
+    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
