@@ -1,19 +1,37 @@
-"""What does Hypothesis decide of the history of a feature?"""
+"""What does Hypothesis decide of the history of a feature?
+
+Which job starts where, who goes on and up to what, how each request ends, who dies, and when time passes. A process is
+mostly left where something is at stake: before a manifest is put, in the middle of a listing, before a file is fetched.
+"""
+
+from datetime import timedelta
+from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from metaxy_fs.testing import Ending
-from tests.proof.world import Station, World
+from tests.proof.world import Plan, Station, World, Write
 
-STEPS = st.sampled_from([0, 1, 2, 3, 5, 8, 100, 100])
 WHO = st.integers(0, 59)
-FAULTS = st.sampled_from([Ending.LOST, Ending.UNHEARD, Ending.LATE, Ending.ANSWERED])
+FAULTS = st.lists(st.sampled_from([Ending.LOST, Ending.UNHEARD, Ending.LATE, Ending.ANSWERED]), min_size=1, max_size=6)
+
+
+def plans(*stakes: str) -> st.SearchStrategy[Plan]:
+    """Draw how far a process goes, and how its next requests end, once or twice."""
+    stops = st.sampled_from(["end", "end", *stakes, *stakes, 1, 3])
+    return st.lists(st.tuples(stops, st.one_of(st.just([]), st.just([]), FAULTS)), min_size=1, max_size=2)
+
+
+WRITING = plans("put manifest", "put manifest", "put data", "get data")
+READING = plans("list", "get manifest", "get data")
+ANYTHING = plans("list", "get manifest", "get data", "put manifest", "put data", "delete")
+SPANS = st.sampled_from([timedelta(minutes=40), timedelta(hours=2), timedelta(hours=22), timedelta(days=8)])
 NOTES = st.dictionaries(st.integers(0, 6), st.sampled_from([None, "a", "b"]), min_size=1, max_size=5)
 
 
 class LogMachine(RuleBasedStateMachine):
-    """Writers and readers of one feature."""
+    """Jobs on one feature; `ordered` says whether listings come in the order of paths."""
 
     ordered = True
 
@@ -22,51 +40,46 @@ class LogMachine(RuleBasedStateMachine):
         self.world = World(seed=seed, ordered=self.ordered).__enter__()
 
     @precondition(lambda self: self.idle())
-    @rule(who=WHO, notes=NOTES, named=st.booleans(), steps=STEPS)
-    def write(self, *, who: int, notes: dict[int, str | None], named: bool, steps: int) -> None:
+    @rule(who=WHO, notes=NOTES, named=st.booleans(), plan=WRITING)
+    def write(self, *, who: int, notes: dict[int, str | None], named: bool, plan: Plan) -> None:
         name = f"job {len(self.world.oracle.writes)}" if named else None
-        station = self.pick(self.idle(), who)
+        station = pick(self.idle(), who)
         self.world.write(station, notes, name=name)
-        self.run(station, steps)
+        station.follow(plan)
 
     @precondition(lambda self: self.idle() and self.named())
-    @rule(who=WHO, which=WHO, steps=STEPS)
-    def retry(self, who: int, which: int, steps: int) -> None:
-        station = self.pick(self.idle(), who)
-        self.world.retry(station, self.pick(self.named(), which))
-        self.run(station, steps)
+    @rule(who=WHO, which=WHO, plan=WRITING)
+    def retry(self, who: int, which: int, plan: Plan) -> None:
+        station = pick(self.idle(), who)
+        self.world.retry(station, pick(self.named(), which))
+        station.follow(plan)
 
     @precondition(lambda self: self.idle())
-    @rule(who=WHO, latest_only=st.booleans(), steps=STEPS)
-    def read(self, *, who: int, latest_only: bool, steps: int) -> None:
-        station = self.pick(self.idle(), who)
+    @rule(who=WHO, latest_only=st.booleans(), plan=READING)
+    def read(self, *, who: int, latest_only: bool, plan: Plan) -> None:
+        station = pick(self.idle(), who)
         self.world.read(station, latest_only=latest_only)
-        self.run(station, steps)
+        station.follow(plan)
 
     @precondition(lambda self: self.busy())
-    @rule(who=WHO, steps=STEPS)
-    def go(self, who: int, steps: int) -> None:
-        self.run(self.pick(self.busy(), who), steps)
-
-    @precondition(lambda self: self.busy())
-    @rule(who=WHO, endings=st.lists(FAULTS, min_size=1, max_size=6), steps=STEPS)
-    def fail(self, who: int, endings: list[Ending], steps: int) -> None:
-        station = self.pick(self.busy(), who)
-        for ending in endings:
-            if not station.is_idle:
-                station.step(ending)
-        self.run(station, steps)
+    @rule(who=WHO, plan=ANYTHING)
+    def go(self, who: int, plan: Plan) -> None:
+        pick(self.busy(), who).follow(plan)
 
     @precondition(lambda self: self.busy())
     @rule(who=WHO)
     def kill(self, who: int) -> None:
-        self.pick(self.busy(), who).kill()
+        pick(self.busy(), who).kill()
 
     @precondition(lambda self: self.world.simulation.bucket.late)
     @rule(which=WHO)
     def land(self, which: int) -> None:
         late = self.world.simulation.bucket.late
         self.world.simulation.bucket.land(which % len(late))
+
+    @rule(span=SPANS)
+    def wait(self, span: timedelta) -> None:
+        self.world.wait(span)
 
     def teardown(self) -> None:
         try:
@@ -80,15 +93,10 @@ class LogMachine(RuleBasedStateMachine):
     def busy(self) -> list[Station]:
         return [station for station in self.world.stations if not station.is_idle]
 
-    def named(self) -> list:
+    def named(self) -> list[Write]:
         return [write for write in self.world.oracle.writes if write.name is not None]
 
-    @staticmethod
-    def run(station: Station, steps: int) -> None:
-        for _ in range(steps):
-            if not station.is_idle:
-                station.step(Ending.ANSWERED)
 
-    @staticmethod
-    def pick(among: list, which: int):
-        return among[which % len(among)]
+def pick(among: list[Any], which: int) -> Any:
+    """Return one of several by any number."""
+    return among[which % len(among)]

@@ -109,8 +109,10 @@ class Oracle:
             raise BrokenPromiseError(f"no commit is shown, though {sorted(due)} were")
 
     def judge_order(self, take: int, *, known: Iterable[int]) -> None:
-        """Refuse a commit that is ordered before one that its writer knew."""
+        """Refuse an acknowledged commit that was never put, or is ordered before one that its writer knew."""
         order = self.order()
+        if absent := {take, *known} - order.keys():
+            raise BrokenPromiseError(f"no manifest was ever put for {absent}, which was acknowledged or shown")
         if early := [other for other in known if order[other] > order[take]]:
             raise BrokenPromiseError(f"write {take} is ordered before {early}, which its writer knew")
 

@@ -22,7 +22,12 @@ real_put_settled = commit_module.put_settled
 def find_violation(machine: type[LogMachine] = LogMachine, *, examples: int = 100) -> None:
     """Run a fixed number of fixed examples, and want one of them to end in a violation."""
     bounded = settings(
-        max_examples=examples, stateful_step_count=30, derandomize=True, database=None, phases=[Phase.generate]
+        max_examples=examples,
+        stateful_step_count=30,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
     )
     with pytest.raises(BrokenPromiseError):
         run_state_machine_as_test(machine, settings=bounded)

@@ -4,8 +4,10 @@ A world is a simulation, an oracle, and the jobs that run on its hosts. Whoever 
 which job starts where, who goes on, and what becomes of each request.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Self
 
 import polars as pl
@@ -20,8 +22,17 @@ from metaxy_fs import (
     FilesystemMetadataStore,
     StorageError,
 )
-from metaxy_fs.testing import Ending, Host, KilledError, Process, Simulation
+from metaxy_fs.testing import Ending, Host, KilledError, Process, Request, Simulation
 from tests.proof.oracle import BrokenPromiseError, Oracle, Write
+
+LISTING = timedelta(minutes=50)
+"""The longest that a listing takes; the grace of a vacuum is longer."""
+
+COMMITTING = timedelta(hours=23)
+"""The longest from the first attempt to put a manifest to its end; the retention of a vacuum allows for a day."""
+
+Plan = list[tuple[str | int, list[Ending]]]
+"""How far a process goes, and how its requests end from there on."""
 
 SKEWS = (0, -90_000_000, 70_000_000, 3_000_000, -1_000_000)
 """By how much the clocks of the hosts are wrong, in microseconds."""
@@ -39,7 +50,7 @@ class Job:
     Attributes:
         call: What the process does, given the store of its host.
         judge: Called when the call has returned.
-        forgive: Called with the error that it raised and whether any of its requests failed; raises unless that may be.
+        forgive: Called with its error, and whether anything failed that it needed; raises unless that may be.
     """
 
     call: Callable[[FilesystemMetadataStore], Any]
@@ -56,6 +67,7 @@ class World:
     """
 
     def __init__(self, *, seed: int, ordered: bool) -> None:
+        self.ordered = ordered
         self.simulation = Simulation(seed=seed, page=2, ordered=ordered)
         self.oracle = Oracle(self.simulation.bucket.written)
         self.stations = [Station(self, skew) for skew in SKEWS]
@@ -90,6 +102,17 @@ class World:
             forgive=forgive,
         )
         station.start(job)
+
+    def wait(self, span: timedelta) -> None:
+        """Let time pass; who may not stand still for so long goes on first, and what is on its way arrives."""
+        for station in self.stations:
+            while not station.is_idle and not station.may_stall(span):
+                station.step(Ending.ANSWERED)
+        while self.simulation.bucket.late:
+            self.simulation.bucket.land(0)
+        self.simulation.now += span // timedelta(microseconds=1)
+        for station in self.stations:
+            station.stalled += span
 
     def drain(self) -> None:
         """Let all that runs end without further faults, and look whether what is left is right."""
@@ -140,6 +163,7 @@ class Station:
 
     Attributes:
         known: The writes that its store has seen or made.
+        stalled: How long its job has stood still; one that takes a day may give up.
     """
 
     def __init__(self, world: World, skew: int) -> None:
@@ -147,6 +171,9 @@ class Station:
         self._skew = skew
         self._job: Job | None = None
         self._failed = False
+        self.stalled = timedelta(0)
+        self._committing_since: int | None = None
+        self._listing_since: int | None = None
         self._boot()
 
     @property
@@ -154,16 +181,17 @@ class Station:
         """Whether a job may be started."""
         return self.host.is_idle
 
-    @property
-    def process(self) -> Process:
-        """What runs, or ran last."""
-        assert self.host.process is not None
-        return self.host.process
+    def may_stall(self, span: timedelta) -> bool:
+        """Whether the process may stand still for so long, as far as the protocol says."""
+        now = self._world.simulation.now + span // timedelta(microseconds=1)
+        since = (self._committing_since, COMMITTING), (self._listing_since, LISTING)
+        return all(start is None or now - start < limit // timedelta(microseconds=1) for start, limit in since)
 
     def start(self, job: Job) -> None:
         """Start a job."""
         self._job = job
         self._failed = False
+        self.stalled = timedelta(0)
         self._settle(self.host.start(lambda: job.call(self._store)))
 
     def step(self, ending: Ending) -> None:
@@ -171,6 +199,14 @@ class Station:
         self._world.steps += 1
         self._failed |= ending is not Ending.ANSWERED
         self._settle(self.host.step(ending))
+
+    def follow(self, plan: Plan) -> None:
+        """Go on as planned, as far as the job goes."""
+        for stop, endings in plan:
+            self._run(stop)
+            for ending in endings:
+                if not self.is_idle:
+                    self.step(ending)
 
     def kill(self) -> None:
         """Cut the power; what comes up again knows nothing of what was."""
@@ -184,11 +220,45 @@ class Station:
         self._store = FilesystemMetadataStore(self.host.storage)
         self.known: set[int] = set()
 
+    def _run(self, stop: str | int) -> None:
+        """Go on without faults: for some requests, up to one of a kind, or to the end."""
+        steps = stop if isinstance(stop, int) else sys.maxsize
+        while steps > 0 and not self.is_idle and _kind(self.process.pending) != stop:
+            self.step(Ending.ANSWERED)
+            steps -= 1
+
+    @property
+    def process(self) -> Process:
+        """What runs, or ran last."""
+        assert self.host.process is not None
+        return self.host.process
+
+    def _watch(self, pending: Request | None) -> None:
+        """Note since when the process has been doing what must not take too long."""
+        now = self._world.simulation.now
+        if pending is None:
+            self._committing_since = self._listing_since = None
+            return
+        if pending.verb == "put" and "/_manifests/" in pending.path and self._committing_since is None:
+            self._committing_since = now
+        if pending.verb != "list" or self._world.ordered:
+            self._listing_since = None
+        elif self._listing_since is None:
+            self._listing_since = now
+
     def _settle(self, process: Process) -> None:
+        self._watch(process.pending)
         if self._job is None or not process.is_done:
             return
         job, self._job = self._job, None
         if process.error is not None:
-            job.forgive(process.error, failed=self._failed)
+            job.forgive(process.error, failed=self._failed or self.stalled >= COMMITTING)
         else:
             job.judge(process.result)
+
+
+def _kind(request: Request | None) -> str:
+    """Return what a request is about, as plans say it."""
+    if request is None or request.verb in ("list", "delete"):
+        return "" if request is None else request.verb
+    return f"{request.verb} {'manifest' if '/_manifests/' in request.path else 'data'}"
