@@ -25,6 +25,7 @@ def plans(*stakes: str) -> st.SearchStrategy[Plan]:
 
 WRITING = plans("put manifest", "put manifest", "put data", "get data")
 READING = plans("list", "get manifest", "get data")
+DELETING = plans("list", "get manifest", "put data", "delete", "delete")
 ANYTHING = plans("list", "get manifest", "get data", "put manifest", "put data", "delete")
 SPANS = st.sampled_from([timedelta(minutes=40), timedelta(hours=2), timedelta(hours=22), timedelta(days=8)])
 NOTES = st.dictionaries(st.integers(0, 6), st.sampled_from([None, "a", "b"]), min_size=1, max_size=5)
@@ -59,6 +60,13 @@ class LogMachine(RuleBasedStateMachine):
     def read(self, *, who: int, latest_only: bool, plan: Plan) -> None:
         station = pick(self.idle(), who)
         self.world.read(station, latest_only=latest_only)
+        station.follow(plan)
+
+    @precondition(lambda self: self.idle())
+    @rule(who=WHO, plan=DELETING)
+    def vacuum(self, who: int, plan: Plan) -> None:
+        station = pick(self.idle(), who)
+        self.world.vacuum(station)
         station.follow(plan)
 
     @precondition(lambda self: self.busy())

@@ -21,7 +21,9 @@ from metaxy_fs import (
     FeatureSpec,
     FilesystemMetadataStore,
     StorageError,
+    vacuum,
 )
+from metaxy_fs.metadata_store import Vacuumed
 from metaxy_fs.testing import Ending, Host, KilledError, Process, Request, Simulation
 from tests.proof.oracle import BrokenPromiseError, Oracle, Write
 
@@ -103,6 +105,19 @@ class World:
         )
         station.start(job)
 
+    def vacuum(self, station: "Station") -> None:
+        """Start a vacuum."""
+
+        def judge(done: Vacuumed) -> None:
+            if done.skipped and not station.is_excused:
+                raise BrokenPromiseError(f"a vacuum left a partition as it is: {done.skipped}")
+
+        def forgive(error: BaseException, *, failed: bool) -> None:
+            if not failed:
+                raise BrokenPromiseError("a vacuum failed, though all its requests were answered") from error
+
+        station.start(Job(lambda store: vacuum(store, Video, dry_run=False), judge, forgive))
+
     def wait(self, span: timedelta) -> None:
         """Let time pass; who may not stand still for so long goes on first, and what is on its way arrives."""
         for station in self.stations:
@@ -181,6 +196,11 @@ class Station:
         """Whether a job may be started."""
         return self.host.is_idle
 
+    @property
+    def is_excused(self) -> bool:
+        """Whether the job may fail: a request did, or it took longer than a day."""
+        return self._failed or self.stalled >= COMMITTING
+
     def may_stall(self, span: timedelta) -> bool:
         """Whether the process may stand still for so long, as far as the protocol says."""
         now = self._world.simulation.now + span // timedelta(microseconds=1)
@@ -252,7 +272,7 @@ class Station:
             return
         job, self._job = self._job, None
         if process.error is not None:
-            job.forgive(process.error, failed=self._failed or self.stalled >= COMMITTING)
+            job.forgive(process.error, failed=self.is_excused)
         else:
             job.judge(process.result)
 
