@@ -60,11 +60,11 @@ class _Fetch:
     def all_rows(self, stretch: Stretch) -> Iterator[pl.DataFrame]:
         """Yield the rows of a stretch that satisfy the predicate."""
         columns = dict.fromkeys([*self._columns, *(COMMIT_COLUMNS if stretch.is_mixed else ())])
-        batches = self._batches(stretch, lambda rows: self._filtered(rows).select(map(column, columns)))
+        kept = self._batches(stretch, lambda rows: self._filtered(rows).select(map(column, columns)))
         if not stretch.is_mixed:
-            yield from batches
+            yield from kept
         else:
-            yield in_commit_order(pl.concat(batches).lazy()).select(map(column, self._columns)).collect()
+            yield in_commit_order(pl.concat(kept).lazy()).select(map(column, self._columns)).collect()
 
     def first_rows(self, found: Iterable[Stretch], limit: int) -> Iterator[pl.DataFrame]:
         """Yield those of the first rows that satisfy the predicate; files that it could skip count towards these."""
@@ -80,26 +80,29 @@ class _Fetch:
         if not stretch.is_mixed:
             yield from self._batches(stretch, lambda rows: rows.head(limit))
         else:
-            batches = self._batches(stretch, lambda rows: in_commit_order(rows).head(limit))
-            yield in_commit_order(pl.concat(batches).lazy()).head(limit).collect()
+            firsts = self._batches(stretch, lambda rows: in_commit_order(rows).head(limit))
+            yield in_commit_order(pl.concat(firsts).lazy()).head(limit).collect()
 
     def _filtered(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         return rows if self._wanted.predicate is None else rows.filter(self._wanted.predicate)
 
     def _batches(self, stretch: Stretch, reduced: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Iterator[pl.DataFrame]:
         """Yield what is kept of the rows of each batch; where they are mixed, with the columns of commits."""
-        for batch in _batches(stretch.files):
-            rows = self._frames.unsorted(batch, self._fetch(batch), is_mixed=stretch.is_mixed)
+        for batch in batches(stretch.files):
+            rows = self._frames.unsorted(batch, fetch(self._storage, batch), is_mixed=stretch.is_mixed)
             yield reduced(rows).collect()
 
-    def _fetch(self, batch: Sequence[LiveFile]) -> list[bytes]:
-        fetched = self._storage.get_many([ObjectInfo(live.path, live.file.bytes) for live in batch])
-        for live, data in zip(batch, fetched, strict=True):
-            check_bytes(data, entry=live.file, name=f"{self._storage.location}/{live.path}")
-        return fetched
+
+def fetch(storage: Storage, batch: Sequence[LiveFile]) -> list[bytes]:
+    """Return the bytes of data files, which are those that their manifests vouch for."""
+    fetched = storage.get_many([ObjectInfo(live.path, live.file.bytes) for live in batch])
+    for live, data in zip(batch, fetched, strict=True):
+        check_bytes(data, entry=live.file, name=f"{storage.location}/{live.path}")
+    return fetched
 
 
-def _batches(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
+def batches(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
+    """Yield the files in groups that are fetched at once."""
     batch: list[LiveFile] = []
     size = 0
     for live in files:

@@ -23,7 +23,8 @@ from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.partition import PartitionInfo, describe
 from metaxy_fs.log.restrict import restrict
 from metaxy_fs.log.root import Root, find_root, open_for_writing, refuse_overwriting_storage
-from metaxy_fs.log.scan import column_names, reading_schema, scan_files
+from metaxy_fs.log.scan import reading_schema
+from metaxy_fs.log.selection import Selection
 from metaxy_fs.log.tables import CommitTables
 from metaxy_fs.log.view import View, ViewLoader, live_files, settled
 from metaxy_fs.storage.base import Storage
@@ -129,7 +130,7 @@ class Log:
         """Return what is known of each commit of a feature, in commit order, as a frame of `HISTORY`."""
         return settled(lambda: commits_of(self.views(feature), table_of=self._tables.of))
 
-    def scan(
+    def select(
         self,
         views: Sequence[View],
         *,
@@ -137,26 +138,22 @@ class Log:
         predicate: pl.Expr | None = None,
         partition_column: str | None = None,
         with_commits: bool = False,
-    ) -> tuple[pl.LazyFrame, list[str]]:
-        """Return the rows of the views in commit order, and the names of all columns, whichever are asked for.
-
-        See `metaxy_fs.log.scan`.
+    ) -> Selection:
+        """Return the data files of the views, to be read as `metaxy_fs.log.scan` says.
 
         Raises:
             MetadataSchemaError: Two files hold types of one column that have no type in common.
         """
         files = live_files(views)
-        schema = reading_schema(files, location=self._storage.location, columns=columns)
-        rows = scan_files(
-            self._storage,
-            files,
-            schema=schema,
+        return Selection(
+            storage=self._storage,
+            files=files,
+            schema=reading_schema(files, location=self._storage.location, columns=columns),
             predicate=predicate,
             partition_column=partition_column,
             with_commits=with_commits,
             replan=partial(self._same_commits, views),
         )
-        return rows, column_names(files)
 
     def _same_commits(self, views: Sequence[View]) -> list[LiveFile]:
         """Return the files that hold the commits of these views now."""

@@ -45,6 +45,12 @@ class IdRange(msgspec.Struct, frozen=True, gc=False):
         """Whether there is any limit."""
         return self.low is not None or self.high is not None
 
+    def touches(self, span: Span) -> bool:
+        """Whether rows of a span may lie in the range."""
+        if span.low is None or span.high is None:
+            return True
+        return (self.low is None or span.high >= self.low) and (self.high is None or span.low < self.high)
+
     def predicate(self, name: str, dtype: pl.DataType) -> pl.Expr | None:
         """Return the test whether a column of a type holds a value of the range; None if every value is."""
         limits = []

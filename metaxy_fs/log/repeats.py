@@ -5,33 +5,84 @@ samples repeat. Files whose ids lie in ranges that do not overlap share none, an
 history of appends can be read without looking for the latest row of each sample.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
-from itertools import pairwise
+from bisect import bisect_left, insort
+from collections.abc import Hashable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from metaxy_fs.log.live import LiveFile
+from metaxy_fs.log.manifest import CommitKey
+from metaxy_fs.log.ranges import Span, span_of
 
-_Range = list[Any]
+Group = tuple[list[LiveFile], bool]
+"""Files, and whether it is proven that no sample stands twice in them."""
 
 
-def may_repeat(files: Iterable[LiveFile]) -> bool:
-    """Whether some sample may stand in two rows of these files; False is a proof that none does."""
+def distinct_groups(files: Sequence[LiveFile]) -> list[Group]:
+    """Divide files into consecutive groups, as few as possible, in which no sample stands twice if that can be proven.
+
+    All rows of a group come before those of the next in commit order.
+
+    Args:
+        files: Ordered by their first commits.
+    """
     filled = [live for live in files if live.file.rows]
-    if any(live.file.repeats for live in filled):
-        return True
-    units: dict[Hashable, list[LiveFile]] = {}
+    if not filled:
+        return [(list(files), True)]
+    column = filled[0].manifest.id_columns[0]
+    if not _are_comparable(filled, column):
+        return [(filled, len({_unit(live) for live in filled}) == 1 and not any(live.file.repeats for live in filled))]
+    groups = [_Group()]
     for live in filled:
-        units.setdefault(_unit(live), []).append(live)
-    if len(units) < 2:
-        return False
-    first = filled[0].manifest
-    if any(live.manifest.id_columns != first.id_columns for live in filled):
-        return True
-    column = first.id_columns[0]
-    if len({live.schema.get(column) for live in filled}) > 1:
-        return True  # bounds of different types do not compare as their values do
-    ranges = [_range(members, column) for members in units.values()]
-    return any(bounds is None for bounds in ranges) or _overlap([bounds for bounds in ranges if bounds is not None])
+        span = span_of(live.file, column)
+        is_apart = groups[-1].is_apart(live, span)
+        if not is_apart and live.first > groups[-1].end:
+            groups.append(_Group())
+            is_apart = groups[-1].is_apart(live, span)
+        groups[-1].add(live, span, is_apart=is_apart)
+    return [(group.files, group.is_distinct) for group in groups]
+
+
+class _Group:
+    """Files that come together, with their ids' ranges in order as long as those of different units do not overlap."""
+
+    def __init__(self) -> None:
+        self.files: list[LiveFile] = []
+        self.end: CommitKey = (0, "")
+        self.is_distinct = True
+        self._units: set[Hashable] = set()
+        self._ranges: list[tuple[Any, Any, Hashable]] = []
+
+    def is_apart(self, live: LiveFile, span: Span) -> bool:
+        """Whether no sample of a file stands in those that are here, nor twice in the file."""
+        if live.file.repeats or not self.is_distinct:
+            return False
+        unit = _unit(live)
+        if self._units <= {unit}:
+            return True
+        if span.low is None or len(self._ranges) < len(self.files):
+            return False
+        place = bisect_left(self._ranges, span.low, key=itemgetter(0))
+        neighbours = self._ranges[max(0, place - 1) : place + 1]
+        return all(other == unit or high < span.low or span.high < low for low, high, other in neighbours)
+
+    def add(self, live: LiveFile, span: Span, *, is_apart: bool) -> None:
+        """Add a file."""
+        self.is_distinct = is_apart
+        self.files.append(live)
+        self.end = max(self.end, live.last)
+        self._units.add(_unit(live))
+        if span.low is not None:
+            insort(self._ranges, (span.low, span.high, _unit(live)), key=itemgetter(0))
+
+
+def _are_comparable(files: Sequence[LiveFile], column: str) -> bool:
+    """Whether samples are named by the same columns, and the bounds of the first compare as its values do."""
+    columns = {live.manifest.id_columns for live in files}
+    dtypes = {live.schema.get(column) for live in files}
+    known = [span for span in (span_of(live.file, column) for live in files) if span.low is not None]
+    kinds = {type(bound) for span in known for bound in (span.low, span.high)}
+    return len(columns) == 1 and len(dtypes) == 1 and len(kinds) <= 1
 
 
 def _unit(live: LiveFile) -> Hashable:
@@ -39,22 +90,3 @@ def _unit(live: LiveFile) -> Hashable:
     if live.is_rewritten:
         return live.partition, live.manifest.commit, live.file.schema
     return live.partition, live.first
-
-
-def _overlap(ranges: list[_Range]) -> bool:
-    try:
-        ordered = sorted((min(bounds), max(bounds)) for bounds in ranges)
-        return any(not (below[1] < above[0]) for below, above in pairwise(ordered))
-    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
-        return True
-
-
-def _range(files: Sequence[LiveFile], column: str) -> _Range | None:
-    """Return the bounds of a column in all files, None if some are unknown."""
-    bounds: list[Any] = []
-    for live in files:
-        leaf = next((leaf for leaf in live.file.statistics if leaf.path == (column,)), None)
-        if leaf is None or leaf.min is None or leaf.max is None:
-            return None
-        bounds += [leaf.min, leaf.max]
-    return bounds

@@ -21,17 +21,18 @@ from metaxy_fs.log.removal import Removal
 from metaxy_fs.log.repair import Restoration
 from metaxy_fs.log.vacuum import Vacuumed
 from metaxy_fs.log.verify import Verification
-from metaxy_fs.metadata_store.backend import COMMITS, Append, Query, Scan
+from metaxy_fs.metadata_store.backend import COMMITS, Append, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.buffering import WriteBuffer
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
 from metaxy_fs.metadata_store.open import open_store
 from metaxy_fs.metadata_store.repairing import repair
+from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.vacuuming import vacuum
 from metaxy_fs.metadata_store.verifying import verify
 from metaxy_fs.versioning.explanation import Explanation
-from metaxy_fs.versioning.increment import Increment
+from metaxy_fs.versioning.increment import Increment, LazyIncrement
 
 __all__ = [
     "COMMITS",
@@ -46,6 +47,7 @@ __all__ = [
     "HashAlgorithmError",
     "InMemoryMetadataStore",
     "Increment",
+    "LazyIncrement",
     "MetadataSchemaError",
     "MetadataStore",
     "MetaxyError",

@@ -8,13 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import polars as pl
 
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.log.chunks import Chunks
+from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.seen import SeenSchemas
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.definition import DefinitionVersion
@@ -38,6 +39,10 @@ version that wrote it, and `compacted` whether its rows are now kept with those 
 """
 
 
+FallbackMode = Literal["feature", "sample"]
+"""How a chain is read: from the first store that has a feature, or each sample from the nearest store that has it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Append:
     """One write that has been validated.
@@ -45,8 +50,8 @@ class Append:
     Attributes:
         spec: The feature's declaration.
         definition: Its data version, which names the partition.
-        chunks: The rows, sorted by the id columns, in frames that are made when they are asked for; `data_version` has
-            the containers as declared.
+        chunks: The rows, sorted by the id columns, in frames that a store which `takes_chunks` has to take before
+            `append_rows` returns; for others there is one. `data_version` has the containers as declared.
         write_id: If given, a later append to the partition under the same id and with the same rows must do nothing,
             and one with other rows must raise `WriteConflictError`.
     """
@@ -83,44 +88,44 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     mark_commits: bool = False
 
 
-class Scan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backend holds of a query.
-
-    Attributes:
-        rows: The rows in commit order, those of one commit in the order of their ids.
-        columns: The names of all columns, whichever of them were asked for.
-        id_columns: What names a sample in the latest commit.
-        definitions: The versions of the definition that the rows were written under.
-        may_repeat: Whether some sample may stand in two rows; False is a proof that none does, and spares the search.
-    """
-
-    rows: pl.LazyFrame
-    columns: Sequence[str]
-    id_columns: Sequence[str]
-    definitions: Sequence[DefinitionVersion]
-    may_repeat: bool = True
-
-
 class Backend(ABC):
     """A place that keeps rows, and the places to look in where it lacks a feature.
 
     Args:
         fallback_stores: Those other places, nearest first.
+        fallback_mode: Whether one place gives all rows of a feature, or each sample is taken from the nearest place.
+
+    Raises:
+        TypeError: A fallback store is none.
+        ValueError: There is no such mode.
     """
 
-    def __init__(self, *, fallback_stores: "Sequence[Backend]" = ()) -> None:
+    def __init__(self, *, fallback_stores: "Sequence[Backend]" = (), fallback_mode: FallbackMode = "feature") -> None:
+        if fallback_mode not in ("feature", "sample"):
+            raise ValueError(f'fallback_mode is "feature" or "sample", got {fallback_mode!r}.')
         for store in fallback_stores:
             if not isinstance(store, Backend):
                 raise TypeError(
                     f"fallback_stores takes a list of stores, got {store!r}; open_store opens one from a path or URL."
                 )
         self._fallback_stores = tuple(fallback_stores)
+        self._fallback_mode = fallback_mode
         self.seen = SeenSchemas()
 
     @property
     def fallback_stores(self) -> "tuple[Backend, ...]":
         """The stores that are read, in order, where this one lacks a feature."""
         return self._fallback_stores
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether `append_rows` takes the chunks of an append one by one, which may be more than memory holds."""
+        return False
+
+    @property
+    def fallback_mode(self) -> FallbackMode:
+        """How the fallback stores are read by whoever asks this store."""
+        return self._fallback_mode
 
     @property
     @abstractmethod

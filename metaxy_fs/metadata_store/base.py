@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Literal, overload
 
 import polars as pl
 
@@ -12,14 +12,15 @@ from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.commits import history
 from metaxy_fs.metadata_store.explaining import explain
 from metaxy_fs.metadata_store.features import FeatureLike, find_declaration, key_of, require_declaration
-from metaxy_fs.metadata_store.frames import FrameLike
+from metaxy_fs.metadata_store.frames import ArrowStream, FrameLike
 from metaxy_fs.metadata_store.impact import impact
 from metaxy_fs.metadata_store.reading import Read, has_commit, scan_chain
-from metaxy_fs.metadata_store.updates import calculate, increment, read_upstream
+from metaxy_fs.metadata_store.updates import calculate, calculate_and_write, increment, lazy_increment
+from metaxy_fs.metadata_store.upstream import read_upstream
 from metaxy_fs.metadata_store.writing import write
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.explanation import Explanation
-from metaxy_fs.versioning.increment import Increment
+from metaxy_fs.versioning.increment import Increment, LazyIncrement
 
 
 class MetadataStore(Backend):
@@ -38,7 +39,8 @@ class MetadataStore(Backend):
 
     def __repr__(self) -> str:
         fallback = f", fallback_stores={list(self._fallback_stores)!r}" if self._fallback_stores else ""
-        return f"{type(self).__name__}({self.location!r}{fallback})"
+        mode = "" if self.fallback_mode == "feature" else f", fallback_mode={self.fallback_mode!r}"
+        return f"{type(self).__name__}({self.location!r}{fallback}{mode})"
 
     def write_metadata(self, feature: FeatureLike, df: FrameLike, *, write_id: str | None = None) -> None:
         """Append rows to a feature, all of them or none, in one commit. No row that exists is changed.
@@ -50,7 +52,8 @@ class MetadataStore(Backend):
             feature: A Feature class, or a key that the active graph holds.
             df: One row a sample: a Polars DataFrame or LazyFrame, or anything with the Arrow stream interface. Needs
                 the id columns (integers, texts, binary, dates or datetimes; unique, not null) and `data_version`, a
-                struct with one text for each container; may have any other columns.
+                struct with one text for each container; may have any other columns. A LazyFrame is taken in parts,
+                and need not fit into memory.
             write_id: A name for the write that is the same when a job is retried: with the same rows the retry does
                 nothing.
 
@@ -212,21 +215,33 @@ class MetadataStore(Backend):
         """
         return read_upstream(self, require_declaration(feature), fallback=allow_upstream_fallback)
 
+    @overload
+    def calculate_data_versions(
+        self, feature: FeatureLike, sample_df: pl.DataFrame | ArrowStream, *, allow_upstream_fallback: bool = True
+    ) -> pl.DataFrame: ...
+
+    @overload
+    def calculate_data_versions(
+        self, feature: FeatureLike, sample_df: pl.LazyFrame, *, allow_upstream_fallback: bool = True
+    ) -> pl.LazyFrame: ...
+
     def calculate_data_versions(
         self, feature: FeatureLike, sample_df: FrameLike, *, allow_upstream_fallback: bool = True
-    ) -> pl.DataFrame:
+    ) -> pl.DataFrame | pl.LazyFrame:
         """Return the samples with the data versions that follow from their upstream rows; nothing is written.
 
         See `metaxy_fs.versioning.rows` for the formula. The latest row of each sample counts.
 
         Args:
             feature: A feature with upstream features.
-            sample_df: One row a sample, with the id columns and any others but `data_version`.
+            sample_df: One row a sample, with the id columns and any others but `data_version`. A LazyFrame is taken in
+                parts, and need not fit into memory.
             allow_upstream_fallback: Whether upstream features may come from the fallback stores.
 
         Returns:
-            The samples in their order, with one more column, `data_version` (struct of one text of 64 hex digits per
-            container).
+            The samples with one more column, `data_version` (struct of one text of 64 hex digits per container). Of a
+            frame in its order; of a LazyFrame another one, sorted by id, that reads what this call has computed from
+            files of a temporary directory.
 
         Raises:
             DependencyError: An upstream feature, or the upstream row of some sample, is missing; or there is no
@@ -235,22 +250,55 @@ class MetadataStore(Backend):
         """
         return calculate(self, require_declaration(feature), sample_df, fallback=allow_upstream_fallback)
 
+    @overload
+    def calculate_and_write_data_versions(
+        self, feature: FeatureLike, sample_df: pl.DataFrame | ArrowStream, *, allow_upstream_fallback: bool = True
+    ) -> pl.DataFrame: ...
+
+    @overload
+    def calculate_and_write_data_versions(
+        self, feature: FeatureLike, sample_df: pl.LazyFrame, *, allow_upstream_fallback: bool = True
+    ) -> pl.LazyFrame: ...
+
     def calculate_and_write_data_versions(
         self, feature: FeatureLike, sample_df: FrameLike, *, allow_upstream_fallback: bool = True
-    ) -> pl.DataFrame:
+    ) -> pl.DataFrame | pl.LazyFrame:
         """Do what `calculate_data_versions` does, write the result to this store in one commit, and return it."""
-        result = self.calculate_data_versions(feature, sample_df, allow_upstream_fallback=allow_upstream_fallback)
-        self.write_metadata(feature, result)
-        return result
+        return calculate_and_write(self, require_declaration(feature), sample_df, fallback=allow_upstream_fallback)
+
+    @overload
+    def resolve_update(
+        self,
+        feature: FeatureLike,
+        *,
+        samples: FrameLike | None = None,
+        stale_if: pl.Expr | None = None,
+        lazy: Literal[False] = False,
+    ) -> Increment: ...
+
+    @overload
+    def resolve_update(
+        self,
+        feature: FeatureLike,
+        *,
+        samples: FrameLike | None = None,
+        stale_if: pl.Expr | None = None,
+        lazy: Literal[True],
+    ) -> LazyIncrement: ...
 
     def resolve_update(
-        self, feature: FeatureLike, *, samples: FrameLike | None = None, stale_if: pl.Expr | None = None
-    ) -> Increment:
+        self,
+        feature: FeatureLike,
+        *,
+        samples: FrameLike | None = None,
+        stale_if: pl.Expr | None = None,
+        lazy: bool = False,
+    ) -> Increment | LazyIncrement:
         """Return which samples of a feature are new, stale or orphaned.
 
         Expected versions are compared with the latest stored row of each sample, across all data versions of the
         feature, in the store that `read_metadata` reads; where no store holds the current data version, in the first
-        that holds any.
+        that holds any. In a chain of `fallback_mode="sample"`, they are compared with every store.
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
@@ -259,13 +307,15 @@ class MetadataStore(Backend):
                 `data_version` is not used.
             stale_if: A predicate on the latest stored row of each sample, such as `pl.col("status") == "failed"`: where
                 it holds, the sample is stale whatever its version. Null counts as false.
+            lazy: Keep the answer in files of a temporary directory instead of memory, for more samples than that holds.
 
         Raises:
             DependencyError: An upstream feature, or the upstream row of some sample, is missing; or a root feature
                 got no samples.
             MetadataSchemaError: The samples do not fit the feature, or `stale_if` names a column that is not stored.
         """
-        return increment(self, require_declaration(feature), samples, stale_if=stale_if)
+        compute = lazy_increment if lazy else increment
+        return compute(self, require_declaration(feature), samples, stale_if=stale_if)
 
     def explain(self, feature: FeatureLike, sample_id: object) -> Explanation:
         """Return why a sample of a feature has its data version, and why it is stale.

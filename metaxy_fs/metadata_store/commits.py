@@ -1,12 +1,12 @@
 """Which commits does a store hold of a feature, and which of them does a row belong to?"""
 
-import msgspec
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log.schema import column
-from metaxy_fs.metadata_store.backend import Backend, Scan
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import not_found
+from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.columns import COMMIT, COMMITTED_AT, MARKED_COMMIT, MARKED_TIME
 
@@ -41,5 +41,8 @@ def show_commits(scan: Scan, key: FeatureKey) -> Scan:
     marks = {MARKED_COMMIT: COMMIT, MARKED_TIME: COMMITTED_AT}
     others = [name for name in schema if name not in marks]
     times = pl.col(MARKED_TIME).cast(pl.Datetime("us", "UTC"))
-    rows = scan.rows.with_columns(times).rename(marks).select(*map(column, others), *marks.values())
-    return msgspec.structs.replace(scan, rows=rows, columns=[*scan.columns, *marks.values()])
+
+    def show(rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows.with_columns(times).rename(marks).select(*map(column, others), *marks.values())
+
+    return scan.mapped(show, columns=[*scan.columns, *marks.values()])

@@ -14,10 +14,11 @@ from metaxy_fs.log.commit import CommitRequest
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Definition
-from metaxy_fs.log.repeats import may_repeat
+from metaxy_fs.log.scan import column_names
 from metaxy_fs.log.view import View
-from metaxy_fs.metadata_store.backend import COMMITS, Append, Query, Scan
+from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Query
 from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.open import open_storage
@@ -41,6 +42,7 @@ class FilesystemMetadataStore(MetadataStore):
         root: A path or a URL, such as `"./metadata"`, `"s3://bucket/prefix"` or `"gs://bucket/prefix"`; or a storage of
             your own, which passes `metaxy_fs.testing.StorageSuite`.
         fallback_stores: Stores to read from, nearest first, where this one lacks a feature.
+        fallback_mode: Whether they are read by feature or by sample; see `MetadataStore`.
         storage_options: Handed to the fsspec filesystem of the URL untouched; never shown or stored.
         filesystem: A ready fsspec filesystem to reach the root through, instead of `storage_options`.
         hash_algorithm: What the versions of rows are hashed with, from the first write to the root on. By default that
@@ -57,13 +59,14 @@ class FilesystemMetadataStore(MetadataStore):
         root: str | os.PathLike[str] | Storage,
         *,
         fallback_stores: Sequence[MetadataStore] = (),
+        fallback_mode: FallbackMode = "feature",
         storage_options: Mapping[str, Any] | None = None,
         filesystem: "AbstractFileSystem | None" = None,
         hash_algorithm: HashAlgorithm | None = None,
     ) -> None:
         if hash_algorithm is not None:
             check_algorithm(hash_algorithm)
-        super().__init__(fallback_stores=fallback_stores)
+        super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode)
         self._use(open_storage(root, storage_options=storage_options, filesystem=filesystem), hash_algorithm)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,11 +74,12 @@ class FilesystemMetadataStore(MetadataStore):
         return {
             "storage": self._storage,
             "fallback_stores": self.fallback_stores,
+            "fallback_mode": self.fallback_mode,
             "hash_algorithm": self._log.expected_algorithm,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__init__(fallback_stores=state["fallback_stores"])
+        super().__init__(fallback_stores=state["fallback_stores"], fallback_mode=state["fallback_mode"])
         self._use(state["storage"], state["hash_algorithm"])
 
     def _use(self, storage: Storage, hash_algorithm: str | None) -> None:
@@ -95,6 +99,10 @@ class FilesystemMetadataStore(MetadataStore):
         """The root's objects, for maintenance."""
         return self._storage
 
+    @property
+    def takes_chunks(self) -> bool:
+        return True
+
     def append_rows(self, append: Append) -> None:
         definition = append.definition
         request = CommitRequest(
@@ -113,7 +121,7 @@ class FilesystemMetadataStore(MetadataStore):
         if not views:
             return None
         marker = PARTITION if query.mark_partition else None
-        rows, columns = self._log.scan(
+        selection = self._log.select(
             views,
             columns=query.columns,
             predicate=query.prune,
@@ -121,11 +129,11 @@ class FilesystemMetadataStore(MetadataStore):
             with_commits=query.mark_commits,
         )
         return Scan(
-            rows=rows,
-            columns=columns,
+            rows=selection.rows(),
+            columns=column_names(selection.files),
             id_columns=_latest_id_columns(views),
             definitions=[_definition(view) for view in views],
-            may_repeat=may_repeat([live for view in views for live in view.files]),
+            parts=selection,
         )
 
     def stored_versions(self, key: FeatureKey) -> list[str]:

@@ -22,6 +22,7 @@ from typing import Protocol
 import polars as pl
 
 from metaxy_fs.errors import CommitStateUnknownError, WriteConflictError
+from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.widening import conform, unify
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.features import Declared
@@ -56,8 +57,8 @@ class PlainFlushes:
     def commit(self, rows: pl.DataFrame) -> None:
         """Commit the last row of each sample."""
         ids = self._feature.spec.id_columns
-        latest = latest_rows(rows.lazy(), id_columns=ids).sort(ids).collect()
-        append(self._store, self._feature, latest, write_id=None)
+        latest = latest_rows([(rows.lazy(), False)], id_columns=ids).sort(ids).collect()
+        append(self._store, self._feature, Chunks.of(latest))
 
     def is_repeatable(self, error: BaseException) -> bool:
         """Whether the rows are known not to be committed."""
@@ -90,7 +91,7 @@ class NamedFlushes:
         rows = self._without_known(self._without_repeated(rows))
         while rows.height:
             try:
-                append(self._store, self._feature, rows, write_id=f"{self._write_id}{_MARK}{self._next}")
+                append(self._store, self._feature, Chunks.of(rows), write_id=f"{self._write_id}{_MARK}{self._next}")
             except WriteConflictError as conflict:
                 self._catch_up(conflict)
                 rows = self._without_known(rows)

@@ -12,7 +12,13 @@ from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log.schema import unstorable
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.spec.checks import is_encodable
-from metaxy_fs.versioning.columns import DATA_VERSION, RESERVED_PREFIX, is_id_type
+from metaxy_fs.versioning.columns import (
+    CHANGED_CONTAINERS,
+    DATA_VERSION,
+    RESERVED_PREFIX,
+    STORED_DATA_VERSION,
+    is_id_type,
+)
 
 _SHOWN = 5
 """How many offending values a message names."""
@@ -57,7 +63,7 @@ def rows_to_write(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
         MetadataSchemaError: They do not fit the feature.
     """
     rows = check_samples_with_versions(frame, spec)
-    _check_columns(rows, spec)
+    check_columns(rows.schema, spec)
     return rows.sort(spec.id_columns, maintain_order=True)
 
 
@@ -102,6 +108,18 @@ def samples_to_version(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
     return samples
 
 
+def samples_to_compare(frame: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return samples that stored rows are compared with: of a root feature with their versions, of others without.
+
+    Raises:
+        MetadataSchemaError: The ids or versions are not right, or a column has a name that an increment adds.
+    """
+    if spec.is_root:
+        return _refuse_increment_columns(check_samples_with_versions(frame, spec), spec)
+    check_ids(frame, spec)
+    return _refuse_increment_columns(frame.drop(DATA_VERSION, strict=False), spec)
+
+
 def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
     """Refuse rows whose id columns do not name each of them, once.
 
@@ -119,7 +137,15 @@ def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
             raise MetadataSchemaError(
                 f"The id column '{column}' of feature '{spec.key}' is null in {nulls} of {rows.height} rows."
             )
-    ids = rows.select(spec.id_columns)
+    refuse_repeated(rows.select(spec.id_columns), spec)
+
+
+def refuse_repeated(ids: pl.DataFrame, spec: FeatureSpec) -> None:
+    """Refuse samples that are named more than once.
+
+    Raises:
+        MetadataSchemaError: Some are.
+    """
     if ids.n_unique() < ids.height:
         repeated = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
         raise MetadataSchemaError(
@@ -129,6 +155,19 @@ def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
         )
 
 
+def check_columns(schema: pl.Schema, spec: FeatureSpec) -> None:
+    """Refuse columns that cannot be stored.
+
+    Raises:
+        MetadataSchemaError: One has a name that the library keeps for itself, or a type that Parquet does not give
+            back.
+    """
+    for column, dtype in schema.items():
+        _refuse_reserved(column, spec)
+        if reason := unstorable(dtype):
+            raise MetadataSchemaError(f"The column '{column}' of feature '{spec.key}' cannot be stored: {reason}")
+
+
 def show_samples(ids: pl.DataFrame) -> str:
     """Return the first few samples as text for a message."""
     rows: Sequence[dict[str, Any]] = ids.head(_SHOWN).to_dicts()
@@ -136,15 +175,22 @@ def show_samples(ids: pl.DataFrame) -> str:
     return ", ".join(map(repr, values)) + (", ..." if ids.height > _SHOWN else "")
 
 
-def _check_columns(rows: pl.DataFrame, spec: FeatureSpec) -> None:
-    for column, dtype in rows.schema.items():
-        if column.startswith(RESERVED_PREFIX):
+def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    for column in samples.columns:
+        if column in (STORED_DATA_VERSION, CHANGED_CONTAINERS):
             raise MetadataSchemaError(
-                f"The column '{column}' of feature '{spec.key}' begins with '{RESERVED_PREFIX}', which the library "
-                "keeps for itself; rename it."
+                f"The samples of feature '{spec.key}' have a column '{column}', which an increment adds; drop it."
             )
-        if reason := unstorable(dtype):
-            raise MetadataSchemaError(f"The column '{column}' of feature '{spec.key}' cannot be stored: {reason}")
+        _refuse_reserved(column, spec)
+    return samples
+
+
+def _refuse_reserved(column: str, spec: FeatureSpec) -> None:
+    if column.startswith(RESERVED_PREFIX):
+        raise MetadataSchemaError(
+            f"The column '{column}' of feature '{spec.key}' begins with '{RESERVED_PREFIX}', which the library keeps "
+            "for itself; rename it."
+        )
 
 
 def _check_id_type(column: str, dtype: pl.DataType, spec: FeatureSpec) -> None:

@@ -8,7 +8,8 @@ import polars as pl
 from metaxy_fs.errors import SpecError
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.features import Declared
-from metaxy_fs.metadata_store.reading import compared_scan, latest, require_id_columns
+from metaxy_fs.metadata_store.layered import layered
+from metaxy_fs.metadata_store.reading import compared_scans, latest, require_id_columns
 from metaxy_fs.spec import FeatureGraph, FeatureSpec
 from metaxy_fs.versioning.columns import PARTITION
 from metaxy_fs.versioning.definition import definition_version
@@ -55,11 +56,12 @@ def _count(store: Backend, feature: Declared, changed: list[str]) -> tuple[int, 
     """Return how many stored samples would be stale, and how many there are, where an increment would compare them."""
     ids = feature.spec.id_columns
     query = Query(key=feature.key, partition=None, columns=frozenset(ids), mark_partition=True)
-    scan = compared_scan(store, feature, query)
-    if scan is None:
+    scans = compared_scans(store, feature, query)
+    if not scans:
         return 0, 0
+    scan = layered(scans)
     require_id_columns(scan, feature.spec)
-    counted = latest(scan.rows, scan, id_columns=ids).group_by(PARTITION).len().collect()
+    counted = latest(scan, id_columns=ids).group_by(PARTITION).len().collect()
     expected = feature.definition.containers
     elsewhere = [d.partition for d in scan.definitions if any(d.containers.get(c) != expected[c] for c in changed)]
     return _total(counted.filter(pl.col(PARTITION).is_in(elsewhere))), _total(counted)

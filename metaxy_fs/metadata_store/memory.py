@@ -13,8 +13,9 @@ from metaxy_fs.hashing import DEFAULT_ALGORITHM, HashAlgorithm, check_algorithm
 from metaxy_fs.ids import LamportClock, random_token, timestamp_id
 from metaxy_fs.log.statistics import column_statistics, exact_integers
 from metaxy_fs.log.widening import FileSchema, conform, unify
-from metaxy_fs.metadata_store.backend import COMMITS, Append, Query, Scan
+from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Query
 from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME, PARTITION
 
@@ -46,6 +47,7 @@ class InMemoryMetadataStore(MetadataStore):
 
     Args:
         fallback_stores: Stores to read from where this one lacks a feature.
+        fallback_mode: Whether they are read by feature or by sample; see `MetadataStore`.
         hash_algorithm: What the versions of rows are hashed with.
 
     Raises:
@@ -61,10 +63,11 @@ class InMemoryMetadataStore(MetadataStore):
         self,
         *,
         fallback_stores: Sequence[MetadataStore] = (),
+        fallback_mode: FallbackMode = "feature",
         hash_algorithm: HashAlgorithm = DEFAULT_ALGORITHM,
     ) -> None:
         check_algorithm(hash_algorithm)
-        super().__init__(fallback_stores=fallback_stores)
+        super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode)
         self._hash_algorithm = hash_algorithm
         self._commits: list[_Commit] = []
         self._clock = LamportClock()

@@ -1,10 +1,11 @@
 """How is a chain of roots opened?"""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from metaxy_fs.hashing import HashAlgorithm
+from metaxy_fs.metadata_store.backend import FallbackMode
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 
@@ -15,6 +16,7 @@ def open_store(
     root: Root,
     *fallback_roots: Root | MetadataStore,
     storage_options: Mapping[str, Any] | None = None,
+    fallback_mode: FallbackMode = "feature",
     hash_algorithm: HashAlgorithm | None = None,
 ) -> FilesystemMetadataStore:
     """Return a store that is written at the first root, and reads the others in order where that lacks a feature.
@@ -25,6 +27,7 @@ def open_store(
         storage_options: Handed to the fsspec filesystem of every root that is not local; these have to be of one
             protocol. Roots that need options of their own are passed as open stores: `FilesystemMetadataStore(url,
             storage_options=...)`.
+        fallback_mode: Whether the others are read by feature or by sample; see `MetadataStore`.
         hash_algorithm: What the versions of rows are hashed with in every root that is given as a path or URL; by
             default what each records, sha256 where there is none yet. See `FilesystemMetadataStore`.
 
@@ -43,20 +46,21 @@ def open_store(
         fallback if isinstance(fallback, MetadataStore) else _open(fallback, storage_options, hash_algorithm)
         for fallback in fallback_roots
     ]
-    return _open(root, storage_options, hash_algorithm, fallback_stores=fallbacks)
+    options = storage_options if _remote_protocol(root) else None
+    return FilesystemMetadataStore(
+        root,
+        fallback_stores=fallbacks,
+        fallback_mode=fallback_mode,
+        storage_options=options,
+        hash_algorithm=hash_algorithm,
+    )
 
 
 def _open(
-    root: Root,
-    storage_options: Mapping[str, Any] | None,
-    hash_algorithm: HashAlgorithm | None,
-    *,
-    fallback_stores: Sequence[MetadataStore] = (),
+    root: Root, storage_options: Mapping[str, Any] | None, hash_algorithm: HashAlgorithm | None
 ) -> FilesystemMetadataStore:
     options = storage_options if _remote_protocol(root) else None
-    return FilesystemMetadataStore(
-        root, fallback_stores=fallback_stores, storage_options=options, hash_algorithm=hash_algorithm
-    )
+    return FilesystemMetadataStore(root, storage_options=options, hash_algorithm=hash_algorithm)
 
 
 def _check_options(roots: list[Root], storage_options: Mapping[str, Any] | None) -> None:

@@ -10,11 +10,14 @@ import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log.predicates import conjuncts_on
+from metaxy_fs.log.ranges import EVERYTHING, IdRange
 from metaxy_fs.log.schema import column
-from metaxy_fs.metadata_store.backend import Backend, Query, Scan
+from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, not_found
 from metaxy_fs.metadata_store.commits import COMMIT_COLUMNS, show_commits
 from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.metadata_store.layered import layered
+from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.latest import latest_rows
 
@@ -54,6 +57,22 @@ def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
         FeatureNotFoundError: None does.
         MetadataSchemaError: A column that the read names does not exist.
     """
+    scan = find_scan(store, feature, read, fallback=fallback)
+    declared = feature.spec.id_columns if isinstance(feature, Declared) else None
+    rows = scan.rows
+    if read.latest_only:
+        rows = latest(scan, id_columns=declared or scan.id_columns, where=_prune(read, declared))
+    rows = rows if read.filters is None else rows.filter(read.filters)
+    return rows if read.columns is None else rows.select(map(column, read.columns))
+
+
+def find_scan(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> Scan:
+    """Return what the first store of a chain which holds the feature has of it, enough to answer a read.
+
+    Raises:
+        FeatureNotFoundError: None does.
+        MetadataSchemaError: A column that the read names does not exist.
+    """
     key, partition = _subject(feature, all_versions=read.all_versions)
     id_columns = feature.spec.id_columns if isinstance(feature, Declared) else None
     named = _named_columns(read, id_columns)
@@ -69,40 +88,69 @@ def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
         raise not_found(key, partition=partition, store=store, fallback=fallback)
     scan = show_commits(scan, key) if read.with_commits else scan
     refuse_unknown(named, scan, key)
-    rows = scan.rows
-    if read.latest_only:
-        # A test of ids alone commutes with the choice of the latest row, and Polars can push it down to row groups.
-        rows = rows if query.prune is None else rows.filter(query.prune)
-        rows = latest(rows, scan, id_columns=id_columns or scan.id_columns)
-    rows = rows if read.filters is None else rows.filter(read.filters)
-    return rows if read.columns is None else rows.select(map(column, read.columns))
+    return scan
 
 
-def latest(rows: pl.LazyFrame, scan: Scan, *, id_columns: Sequence[str]) -> pl.LazyFrame:
-    """Return the latest row of each sample among rows of a scan."""
-    return latest_rows(rows, id_columns=id_columns) if scan.may_repeat else rows
+def latest(
+    scan: Scan,
+    *,
+    id_columns: Sequence[str],
+    column: str = "",
+    within: IdRange = EVERYTHING,
+    where: pl.Expr | None = None,
+) -> pl.LazyFrame:
+    """Return the latest row of each sample.
+
+    Args:
+        scan: All rows.
+        id_columns: What names a sample.
+        column: One of the id columns.
+        within: Leave out samples whose value in that column is not in a range.
+        where: Leave out samples whose ids do not satisfy this; a test of ids alone commutes with the choice of the
+            latest row, and Polars can push it down to row groups.
+    """
+    layers = scan.layers(column=column, within=within)
+    if where is not None:
+        layers = [(rows.filter(where), is_distinct) for rows, is_distinct in layers]
+    return latest_rows(layers, id_columns=id_columns)
 
 
 def first_scan(store: Backend, query: Query, *, fallback: bool) -> Scan | None:
-    """Return what the first store of a chain which holds the feature has of it, None if none does."""
+    """Return what a chain holds of a query, None if no store of it holds the feature.
+
+    That is what the first store which holds the feature has of it; in a chain that falls back by sample, what all have.
+    """
+    found = []
     for candidate in chain(store, fallback=fallback):
         scan = candidate.scan_rows(query)
         if scan is not None:
             _remember(candidate, query, scan)
-            return scan
-    return None
+            found.append((candidate.location, scan))
+            if store.fallback_mode == "feature":
+                break
+    return layered(found) if found else None
 
 
-def compared_scan(store: Backend, feature: Declared, query: Query) -> Scan | None:
-    """Return what an increment compares with: the rows of the store that reads of the current data version come from.
+def compared_scans(store: Backend, feature: Declared, query: Query) -> list[tuple[str, Scan]]:
+    """Return what an increment compares with, by location, the nearest first; none if no store holds the feature.
 
-    A nearer store that holds other versions alone does not hide it. Where no store holds the current data version, it
-    is the first that holds any; None if none does.
+    In a chain that falls back by feature, it is the store that reads of the current data version come from: a nearer
+    one that holds other versions alone does not hide it. Where no store holds the current data version, it is the first
+    that holds any. In a chain that falls back by sample, it is every store that holds any.
     """
-    current = feature.definition.partition
-    holders = (candidate for candidate in chain(store, fallback=True) if candidate.has_version(feature.key, current))
-    holder = next(holders, None)
-    return first_scan(store, query, fallback=True) if holder is None else holder.scan_rows(query)
+    stores = list(chain(store, fallback=True))
+    if store.fallback_mode == "feature":
+        current = feature.definition.partition
+        holder = next((candidate for candidate in stores if candidate.has_version(feature.key, current)), None)
+        stores = stores if holder is None else [holder]
+    found = []
+    for candidate in stores:
+        scan = candidate.scan_rows(query)
+        if scan is not None:
+            found.append((candidate.location, scan))
+            if store.fallback_mode == "feature":
+                break
+    return found
 
 
 def require_id_columns(scan: Scan, spec: FeatureSpec) -> None:

@@ -1,137 +1,184 @@
-"""Which data versions do samples get, and which of them have to be computed?"""
+"""Which data versions do samples get, and which of them have to be computed?
 
-from collections.abc import Mapping, Sequence
+Both are answered piece by piece (see `metaxy_fs.metadata_store.pieces`): of a range of ids the upstream rows, the
+stored rows and the samples are read, joined, hashed and compared, a few ranges side by side. So memory holds a few
+pieces and the answer; where the answer is asked for as lazy frames, it is kept in files.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import polars as pl
 
-from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
-from metaxy_fs.log.widening import widen
-from metaxy_fs.metadata_store.backend import Backend, Query, Scan
+from metaxy_fs.errors import DependencyError
+from metaxy_fs.log.chunks import Chunks
+from metaxy_fs.log.ranges import IdRange
+from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.metadata_store.expected import Expected, Outcome, complete, same_id_types
 from metaxy_fs.metadata_store.features import Declared
-from metaxy_fs.metadata_store.frames import (
-    FrameLike,
-    check_ids,
-    check_samples_with_versions,
-    samples_to_version,
-    show_samples,
-    to_frame,
-)
+from metaxy_fs.metadata_store.frames import FrameLike, check_columns, samples_to_compare, samples_to_version
 from metaxy_fs.metadata_store.hashing import chain_algorithm
-from metaxy_fs.metadata_store.reading import (
-    Read,
-    compared_scan,
-    latest,
-    refuse_unknown,
-    require_id_columns,
-    scan_chain,
-)
-from metaxy_fs.spec import FeatureKey, FeatureSpec
-from metaxy_fs.versioning.columns import (
-    CHANGED_CONTAINERS,
-    DATA_VERSION,
-    PARTITION,
-    REDO,
-    RESERVED_PREFIX,
-    STORED_DATA_VERSION,
-    present_column,
-)
-from metaxy_fs.versioning.increment import Increment, compare, nothing_stored
-from metaxy_fs.versioning.lineage import known_rows, stored_columns, upstream_versions
-from metaxy_fs.versioning.parents import compare_parents
-from metaxy_fs.versioning.rows import beside_upstream, data_versions, is_missing
-from metaxy_fs.versioning.samples import present_samples, sample_source, without_excluded
+from metaxy_fs.metadata_store.pieces import divide
+from metaxy_fs.metadata_store.samples import HeldSamples, SpooledSamples, given_samples
+from metaxy_fs.metadata_store.spool import Spool
+from metaxy_fs.metadata_store.stored import StoredRows, find_stored
+from metaxy_fs.metadata_store.upstream import find_upstream
+from metaxy_fs.metadata_store.writing import append
+from metaxy_fs.parallel import ordered_map
+from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.versioning.columns import DATA_VERSION, version_type
+from metaxy_fs.versioning.comparison import Layer
+from metaxy_fs.versioning.increment import Counts, Increment, LazyIncrement
+from metaxy_fs.versioning.layers import compare_layers
 
 
-def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[str, pl.DataFrame]:
-    """Return the latest rows of every upstream feature that the feature is made from, by the string of its key."""
-    frames = {}
-    for upstream in feature.graph.upstream(feature.spec):
-        rows = _scan_upstream(store, feature, upstream, Read(latest_only=True), fallback=fallback)
-        if rows is not None:
-            frames[str(upstream.key)] = known_rows(feature.spec, upstream, rows).collect()
-    return frames
+def calculate(
+    store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
+) -> pl.DataFrame | pl.LazyFrame:
+    """Return samples with the data versions that follow from their upstream rows; lazily, if they came so."""
+    samples, versioned = _to_version(store, feature, sample_df, fallback=fallback)
+    if isinstance(samples, HeldSamples):
+        return samples.restored(list(versioned))
+    return _spooled(map(samples.filled, versioned)).scan()
 
 
-def calculate(store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool) -> pl.DataFrame:
-    """Return samples with the data versions that follow from their upstream rows."""
-    _require_upstream(feature.spec)
-    samples = samples_to_version(sample_df, feature.spec)
-    algorithm = chain_algorithm(store, fallback=fallback)
-    return _with_versions(feature, samples, _upstream_versions(store, feature, algorithm, fallback=fallback), algorithm)
+def calculate_and_write(
+    store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
+) -> pl.DataFrame | pl.LazyFrame:
+    """Do what `calculate` does and commit the result.
+
+    Of samples in memory the first are encoded before the last are hashed; of others nothing is, until all are known to
+    have their upstream rows.
+    """
+    samples, versioned = _to_version(store, feature, sample_df, fallback=fallback)
+    check_columns(samples.schema, feature.spec)
+    schema = pl.Schema({**samples.schema, DATA_VERSION: version_type(feature.spec)})
+    if isinstance(samples, SpooledSamples):
+        spool = _spooled(map(samples.filled, versioned))
+        append(store, feature, Chunks(schema, lambda: spool))
+        return spool.scan()
+    made: list[pl.DataFrame] = []
+
+    def chunks() -> Iterator[pl.DataFrame]:
+        yield from map(samples.filled, made)
+        for frame in versioned:
+            made.append(frame)
+            yield samples.filled(frame)
+
+    append(store, feature, Chunks(schema, chunks))
+    return samples.restored(made)
 
 
 def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None) -> Increment:
     """Return what separates the samples of a feature from what the chain holds of them."""
-    ids = feature.spec.id_columns
-    parents = _parent_columns(feature) if samples is None else ids
-    expected = _expected(store, feature, samples)
-    query = Query(key=feature.key, partition=None, columns=_compared_columns(ids, stale_if), mark_partition=True)
-    scan = compared_scan(store, feature, query)
-    if scan is None:
-        return nothing_stored(expected, id_columns=ids)
-    require_id_columns(scan, feature.spec)
-    aligned, stored = _same_id_types([expected, _latest_stored(scan, feature, stale_if)], feature.spec)
-    current, definitions = feature.definition, scan.definitions
-    if parents == ids:
-        return compare(aligned, stored, id_columns=ids, current=current, definitions=definitions)
-    return compare_parents(
-        aligned, stored, id_columns=ids, parent_columns=parents, current=current, definitions=definitions
+    given, found = _to_compare(store, feature, samples, stale_if=stale_if)
+    parts = list(found)
+    return Increment(
+        new=_restored(given, [part.new for part in parts]),
+        stale=_restored(given, [part.stale for part in parts]),
+        orphaned=pl.concat(part.orphaned for part in parts),
     )
 
 
-def _compared_columns(id_columns: Sequence[str], stale_if: pl.Expr | None) -> frozenset[str]:
-    """Return the stored columns that an increment looks at."""
-    if stale_if is None:
-        return frozenset((*id_columns, DATA_VERSION))
-    if not isinstance(stale_if, pl.Expr) or stale_if.meta.has_multiple_outputs():
-        raise TypeError(
-            f"stale_if takes a Polars expression that names its columns, such as pl.col('status') == 'failed', got "
-            f"{stale_if!r}."
-        )
-    return frozenset((*id_columns, DATA_VERSION, *stale_if.meta.root_names()))
+def lazy_increment(
+    store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None
+) -> LazyIncrement:
+    """Return what `increment` does, sorted by id and kept in files."""
+    given, found = _to_compare(store, feature, samples, stale_if=stale_if)
+    spools: list[Spool] = []
+    for part in found:
+        filled = (part.new, part.stale) if given is None else (given.filled(part.new), given.filled(part.stale))
+        frames = [*filled, part.orphaned]
+        spools = spools or [Spool(frame.schema) for frame in frames]
+        for spool, frame in zip(spools, frames, strict=True):
+            spool.add(frame)
+    new, stale, orphaned = spools
+    counts = Counts(new=new.height, stale=stale.height, orphaned=orphaned.height)
+    return LazyIncrement(new=new.scan(), stale=stale.scan(), orphaned=orphaned.scan(), counts=counts)
 
 
-def _latest_stored(scan: Scan, feature: Declared, stale_if: pl.Expr | None) -> pl.DataFrame:
-    """Return the latest stored row of each sample, and whether the caller wants it computed again."""
-    if stale_if is not None:
-        refuse_unknown(set(stale_if.meta.root_names()), scan, feature.key)
-    rows = latest(scan.rows, scan, id_columns=feature.spec.id_columns)
-    asked = pl.lit(value=False) if stale_if is None else stale_if.fill_null(value=False)
-    return rows.select(*feature.spec.id_columns, DATA_VERSION, PARTITION, asked.alias(REDO)).collect()
-
-
-def _expected(store: Backend, feature: Declared, samples: FrameLike | None) -> pl.DataFrame:
-    """Return the samples that there should be, with the versions that they should have."""
+def _to_version(
+    store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
+) -> tuple[HeldSamples | SpooledSamples, Iterator[pl.DataFrame]]:
+    """Return samples, and an iterator that gives them with their versions, range by range."""
     spec = feature.spec
-    algorithm = chain_algorithm(store, fallback=True)
-    if spec.is_root:
-        if samples is None:
-            raise DependencyError(
-                f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their "
-                f"versions: resolve_update(feature, samples=...) with {list(spec.id_columns)} and '{DATA_VERSION}'."
-            )
-        return _refuse_increment_columns(check_samples_with_versions(samples, spec), spec)
-    upstream = _upstream_versions(store, feature, algorithm, fallback=True)
-    if samples is None:
-        return _with_versions(feature, _all_samples(feature, upstream), upstream, algorithm)
-    given = to_frame(samples)
-    check_ids(given, spec)
-    unversioned = _refuse_increment_columns(given.drop(DATA_VERSION, strict=False), spec)
-    return _with_versions(feature, unversioned, upstream, algorithm)
+    _require_upstream(spec)
+    samples = given_samples(sample_df, spec, check=partial(samples_to_version, spec=spec))
+    expected = Expected(
+        feature, find_upstream(store, feature, fallback=fallback), samples, chain_algorithm(store, fallback=fallback)
+    )
+
+    def version(id_range: IdRange) -> Outcome[pl.DataFrame]:
+        piece = expected.piece(pl.collect_all(expected.scans(id_range)))
+        return Outcome(piece.samples.height, piece.missing, piece.samples)
+
+    ranges = divide(expected.inputs, expected.id_columns[0])
+    return samples, complete(ordered_map(version, ranges), spec)
 
 
-def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
-    for column in samples.columns:
-        if column in (STORED_DATA_VERSION, CHANGED_CONTAINERS):
-            raise MetadataSchemaError(
-                f"The samples of feature '{spec.key}' have a column '{column}', which an increment adds; drop it."
-            )
-        if column.startswith(RESERVED_PREFIX):
-            raise MetadataSchemaError(
-                f"The column '{column}' of the samples of feature '{spec.key}' begins with '{RESERVED_PREFIX}', "
-                "which the library keeps for itself; rename it."
-            )
-    return samples
+def _to_compare(
+    store: Backend, feature: Declared, given: FrameLike | None, *, stale_if: pl.Expr | None
+) -> tuple[HeldSamples | SpooledSamples | None, Iterator[Increment]]:
+    """Return the samples that were given, and an iterator that gives the increment, range by range."""
+    expected = _expected(store, feature, given)
+    stored = find_stored(store, feature, stale_if=stale_if)
+    column = expected.id_columns[0]
+
+    def compare(id_range: IdRange) -> Outcome[Increment]:
+        scans = [*expected.scans(id_range), *(rows.within(column, id_range) for rows in stored)]
+        frames = pl.collect_all(scans)
+        first = len(frames) - len(stored)
+        piece = expected.piece(frames[:first])
+        result = None if piece.missing else _increment_of(expected, piece.samples, stored, frames[first:])
+        return Outcome(piece.samples.height, piece.missing, result)
+
+    ranges = divide([*expected.inputs, *stored], column)
+    return expected.samples, complete(ordered_map(compare, ranges), feature.spec)
+
+
+def _expected(store: Backend, feature: Declared, given: FrameLike | None) -> Expected:
+    """Return the samples that there should be: those that were given, or else those that upstream features name."""
+    spec = feature.spec
+    if spec.is_root and given is None:
+        raise DependencyError(
+            f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their "
+            f"versions: resolve_update(feature, samples=...) with {list(spec.id_columns)} and '{DATA_VERSION}'."
+        )
+    samples = None if given is None else given_samples(given, spec, check=partial(samples_to_compare, spec=spec))
+    return Expected(
+        feature, find_upstream(store, feature, fallback=True), samples, chain_algorithm(store, fallback=True)
+    )
+
+
+def _increment_of(
+    expected: Expected, samples: pl.DataFrame, stored: Sequence[StoredRows], frames: Sequence[pl.DataFrame]
+) -> Increment:
+    """Return the increment of one piece."""
+    spec = expected.feature.spec
+    aligned, *held = same_id_types([samples, *frames], spec)
+    layers = [Layer(frame, rows.definitions) for rows, frame in zip(stored, held, strict=True)]
+    return compare_layers(
+        aligned,
+        layers,
+        id_columns=spec.id_columns,
+        parent_columns=expected.id_columns,
+        current=expected.feature.definition,
+    )
+
+
+def _restored(samples: HeldSamples | SpooledSamples | None, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(frames) if samples is None else samples.restored(frames)
+
+
+def _spooled(frames: Iterable[pl.DataFrame]) -> Spool:
+    """Keep frames in files; there is at least one."""
+    waiting = iter(frames)
+    first = next(waiting)
+    spool = Spool(first.schema)
+    spool.add(first)
+    for frame in waiting:
+        spool.add(frame)
+    return spool
 
 
 def _require_upstream(spec: FeatureSpec) -> None:
@@ -140,122 +187,3 @@ def _require_upstream(spec: FeatureSpec) -> None:
             f"Feature '{spec.key}' has no upstream features to calculate data versions from. Give its rows their "
             "versions, such as a checksum of what each sample is made from, and write them with write_metadata."
         )
-
-
-def _parent_columns(feature: Declared) -> Sequence[str]:
-    """Return what names a sample, or a parent where an increment can only tell of these."""
-    graph, spec = feature.graph, feature.spec
-    return spec.id_columns if spec.is_root else sample_source(graph, spec).id_columns
-
-
-def _scan_upstream(
-    store: Backend, feature: Declared, upstream: FeatureSpec, read: Read, *, fallback: bool
-) -> pl.LazyFrame | None:
-    """Return the rows of an upstream feature, None if it has no commit and need not have one."""
-    try:
-        return scan_chain(store, Declared(upstream, feature.graph), read, fallback=fallback)
-    except FeatureNotFoundError as error:
-        if feature.spec.dep(upstream.key).optional:
-            return None
-        raise DependencyError(
-            f"Feature '{feature.key}' needs its upstream '{upstream.key}', which is missing. {error}"
-        ) from error
-
-
-def _upstream_versions(
-    store: Backend, feature: Declared, algorithm: str, *, fallback: bool
-) -> dict[FeatureKey, pl.DataFrame]:
-    """Return what stands for every upstream feature in the preimages, by sample, read at once."""
-    graph, spec = feature.graph, feature.spec
-    versions = {}
-    for upstream in graph.upstream(spec):
-        read = Read(columns=stored_columns(spec, upstream), latest_only=True)
-        rows = _scan_upstream(store, feature, upstream, read, fallback=fallback)
-        if rows is not None:
-            versions[upstream.key] = upstream_versions(graph, spec, upstream, rows, algorithm=algorithm)
-    frames = _same_id_types(pl.collect_all(versions.values()), spec)
-    for key, frame in zip(versions, frames, strict=True):
-        _refuse_rows_without_group(frame, spec, key)
-    return dict(zip(versions, frames, strict=True))
-
-
-def _refuse_rows_without_group(frame: pl.DataFrame, spec: FeatureSpec, upstream: FeatureKey) -> None:
-    """Refuse rows of an aggregation that belong to no sample, unless `where` excludes them."""
-    ids = [name for name in spec.id_columns if name in frame.columns]
-    if spec.dep(upstream).relation == "aggregation" and any(frame.get_column(name).null_count() for name in ids):
-        lost = frame.filter(present_column(upstream)).filter(pl.any_horizontal(pl.col(ids).is_null()))
-        if lost.height:
-            raise MetadataSchemaError(
-                f"Feature '{spec.key}' groups the rows of its upstream '{upstream}' by {ids}, and rows of it have null "
-                f'there: {show_samples(lost.select(ids))}. Write them with values, or exclude them with where="... IS '
-                'NOT NULL".'
-            )
-
-
-def _all_samples(feature: Declared, upstream: Mapping[FeatureKey, pl.DataFrame]) -> pl.DataFrame:
-    """Return every sample, or parent, that there should be, in the order of first appearance."""
-    graph, spec = feature.graph, feature.spec
-    source = sample_source(graph, spec)
-    ids = source.id_columns
-    frames = {key: frame.lazy() for key, frame in upstream.items()}
-    named = [present_samples(key, frames[key], id_columns=ids) for key in source.upstream if key in frames]
-    if not named:
-        raise DependencyError(
-            f"Which samples of feature '{spec.key}' there should be cannot be told: none of the upstream features that "
-            f"name them, {[str(key) for key in source.upstream]}, has a commit. Give them: resolve_update(feature, "
-            f"samples=...) with {list(spec.id_columns)}."
-        )
-    first, *rest = pl.collect_all(without_excluded(each, graph, spec, frames) for each in named)
-    if all(other.equals(first) for other in rest):
-        return first
-    return pl.concat([first, *rest]).unique(maintain_order=True)
-
-
-def _with_versions(
-    feature: Declared, samples: pl.DataFrame, upstream: Mapping[FeatureKey, pl.DataFrame], algorithm: str
-) -> pl.DataFrame:
-    """Return the samples, or parents, with their data versions, or say which of them lack an upstream row."""
-    graph, spec = feature.graph, feature.spec
-    ids = [name for name in spec.id_columns if name in samples.columns]
-    aligned, *frames = _same_id_types([samples.select(ids), *upstream.values()], spec)
-    joined = beside_upstream(aligned, graph, spec, dict(zip(upstream, frames, strict=True)))
-    for above in graph.upstream(spec):
-        missing = joined.filter(is_missing(graph, spec, above)).select(ids)
-        if missing.height:
-            excluded = "" if spec.dep(above.key).where is None else " that its `where` holds for"
-            raise DependencyError(
-                f"{missing.height} of {samples.height} samples of feature '{spec.key}' have no row in its "
-                f"upstream '{above.key}'{excluded}: {show_samples(missing)}. Write those rows first, or leave these "
-                "samples out."
-            )
-    return samples.with_columns(data_versions(joined, graph, spec, algorithm=algorithm))
-
-
-def _same_id_types(frames: Sequence[pl.DataFrame], spec: FeatureSpec) -> list[pl.DataFrame]:
-    """Return all frames with id columns of one type each, so that they can be joined; each has some of the columns.
-
-    Raises:
-        MetadataSchemaError: There is no such type.
-    """
-    aligned = list(frames)
-    for name in spec.id_columns:
-        types = [frame.schema[name] for frame in aligned if name in frame.columns]
-        target = _common_type(name, types, spec)
-        aligned = [
-            frame.with_columns(pl.col(name).cast(target)) if frame.schema.get(name, target) != target else frame
-            for frame in aligned
-        ]
-    return aligned
-
-
-def _common_type(name: str, types: Sequence[pl.DataType], spec: FeatureSpec) -> pl.DataType:
-    target: pl.DataType = pl.Null()
-    for dtype in types:
-        common = widen(target, dtype)
-        if common is None:
-            raise MetadataSchemaError(
-                f"The id column '{name}' of feature '{spec.key}' is {target} here and {dtype} in the rows to join "
-                "with; cast it."
-            )
-        target = common
-    return target

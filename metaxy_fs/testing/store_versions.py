@@ -112,8 +112,24 @@ class StoreVersions(StoreCase):
         video, processed = pipeline()
         store.write_metadata(video, videos([1]))
 
-        result = store.calculate_data_versions(processed, kind(samples([1])))
+        result = store.calculate_data_versions(processed, kind(samples([1]))).lazy().collect()
         assert result["data_version"].to_list() == [processed_version(1)]
+
+    def test_versions_of_a_lazy_frame_are_lazy_and_sorted_by_id(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1, 2, 3]))
+
+        result = store.calculate_and_write_data_versions(processed, samples([3, 1, 2]).lazy())
+        assert isinstance(result, pl.LazyFrame)
+        assert result.select(SAMPLE_ID).collect()[SAMPLE_ID].to_list() == [1, 2, 3]
+        assert result.collect().equals(store.read_metadata(processed))
+
+    def test_a_lazy_frame_that_names_a_sample_twice_is_refused(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1, 2]))
+        with pytest.raises(MetadataSchemaError, match="more than once"):
+            store.calculate_and_write_data_versions(processed, samples([1, 2, 1]).lazy())
+        assert not store.has_feature(processed)
 
     def test_no_samples_give_no_versions(self, store: MetadataStore) -> None:
         video, processed = pipeline()

@@ -4,7 +4,7 @@ from typing import Final
 
 import polars as pl
 
-from metaxy_fs.spec import FeatureKey
+from metaxy_fs.spec import FeatureKey, FeatureSpec
 
 DATA_VERSION: Final = "data_version"
 """A struct of one text per container: the version of each part of a sample."""
@@ -50,3 +50,8 @@ def present_column(feature: FeatureKey) -> str:
 def is_id_type(dtype: pl.DataType) -> bool:
     """Whether ids may be of a type: they are compared, sorted and joined on, so floats and categories are none."""
     return dtype.is_integer() or dtype in (pl.String, pl.Binary, pl.Date) or isinstance(dtype, pl.Datetime)
+
+
+def version_type(spec: FeatureSpec) -> pl.Struct:
+    """Return the type of `data_version`: a struct of one text for each container, in the order of declaration."""
+    return pl.Struct({name: pl.String() for name in spec.container_names})

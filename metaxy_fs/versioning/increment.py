@@ -1,12 +1,19 @@
-"""Which samples have to be computed, given what they should be and what is stored?"""
+"""What separates the samples of a feature from what a store holds of them?"""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
-from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, PARTITION, REDO, STORED_DATA_VERSION
-from metaxy_fs.versioning.definition import DefinitionVersion
+from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, STORED_DATA_VERSION
+
+
+class Counts(NamedTuple):
+    """How many samples of an increment are of each kind."""
+
+    new: int
+    stale: int
+    orphaned: int
 
 
 @dataclass(frozen=True)
@@ -21,8 +28,9 @@ class Increment:
             the containers that differ; empty where none does and the caller asked).
         orphaned: Stored samples that there are no longer: the id columns, `stored_data_version`.
 
-    `new` and `stale` are in the order of the samples, `orphaned` in commit order. Where one upstream row makes many
-    samples and these were not given, `new` and `stale` have one row for each upstream row, and its ids alone.
+    `new` and `stale` are in the order of the samples that were given, else sorted by id, as `orphaned` always is. Where
+    one upstream row makes many samples and these were not given, `new` and `stale` have one row for each upstream row,
+    and its ids alone.
     """
 
     new: pl.DataFrame
@@ -34,118 +42,77 @@ class Increment:
         """The samples to compute, `new` then `stale`, with the columns of `new`: once computed, ready to be written."""
         return pl.concat([self.new, self.stale.drop(STORED_DATA_VERSION, CHANGED_CONTAINERS)])
 
+    @property
+    def counts(self) -> Counts:
+        """How many samples there are of each kind."""
+        return Counts(new=self.new.height, stale=self.stale.height, orphaned=self.orphaned.height)
+
     def __bool__(self) -> bool:
         """Whether there is anything to compute."""
         return bool(self.new.height or self.stale.height)
 
-    def lazy(self) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame]:
-        """Return `new`, `stale` and `orphaned` as lazy frames."""
-        return self.new.lazy(), self.stale.lazy(), self.orphaned.lazy()
+    def lazy(self) -> "LazyIncrement":
+        """Return the increment with lazy frames."""
+        return LazyIncrement(
+            new=self.new.lazy(), stale=self.stale.lazy(), orphaned=self.orphaned.lazy(), counts=self.counts
+        )
 
     def _repr_html_(self) -> str:
         """Show the counts and the first samples of each kind in a notebook."""
-        kinds = {"new": self.new, "stale": self.stale, "orphaned": self.orphaned}
-        parts = [
-            f"<details><summary>{name}: {kind.height}</summary>{kind.head()._repr_html_()}</details>"
-            for name, kind in kinds.items()
-        ]
-        return "<div><b>Increment</b>" + "".join(parts) + "</div>"
+        return _html("Increment", self.counts, [self.new.head(), self.stale.head(), self.orphaned.head()])
 
     def __repr__(self) -> str:
-        return f"Increment(new={self.new.height}, stale={self.stale.height}, orphaned={self.orphaned.height})"
+        return _shown("Increment", self.counts)
 
 
-def compare(
-    expected: pl.DataFrame,
-    stored: pl.DataFrame,
-    *,
-    id_columns: Sequence[str],
-    current: DefinitionVersion,
-    definitions: Sequence[DefinitionVersion],
-) -> Increment:
-    """Return the increment between expected samples and the latest stored row of each.
+@dataclass(frozen=True)
+class LazyIncrement:
+    """An increment that is known, but not in memory: its frames are kept in files of a temporary directory.
 
-    A container has changed if its version differs, if only one side has it, or if the stored row was written under
-    another version of its definition. The last makes a change of code complete even where it leaves the row's version
-    as it was (the versions of a root feature are given, not calculated): exactly the samples whose latest row is not
-    in the current partition, or differs there, are stale; so once `new` and `stale` are written, the current
-    partition holds every sample.
+    It was computed once, and is not computed again by taking its frames or counts. The files go when the increment, and
+    all frames that were made from its own, are gone.
 
-    Args:
-        expected: One row a sample: id columns, `data_version`, and any other columns.
-        stored: One row a sample: id columns, `data_version`, the partition that the row was read from, and whether it
-            is to be computed again in any case.
-        id_columns: What names a sample, of the same types on both sides.
-        current: The version of the feature's definition now.
-        definitions: Those that the stored rows were written under.
+    Attributes:
+        new: As in `Increment`, but always sorted by id.
+        stale: Likewise.
+        orphaned: Likewise.
+        counts: How many samples there are of each kind.
     """
-    ids = list(id_columns)
-    held = stored.select(*ids, PARTITION, REDO, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION))
-    joined = _beside_stored(expected, held, ids)
-    changes = container_changes(joined.schema, current=current, definitions=definitions)
-    is_stored = pl.col(PARTITION).is_not_null()
-    stale = joined.filter(is_stored & pl.any_horizontal(REDO, *changes.values()))
-    names = pl.concat_list(pl.when(changed).then(pl.lit(name)) for name, changed in changes.items()).list.drop_nulls()
-    return Increment(
-        new=joined.filter(~is_stored).drop(PARTITION, REDO, STORED_DATA_VERSION),
-        stale=stale.with_columns(names.alias(CHANGED_CONTAINERS)).drop(PARTITION, REDO),
-        orphaned=_orphaned(held, expected, ids).drop(PARTITION, REDO),
-    )
+
+    new: pl.LazyFrame
+    stale: pl.LazyFrame
+    orphaned: pl.LazyFrame
+    counts: Counts
+
+    @property
+    def pending(self) -> pl.LazyFrame:
+        """The samples to compute, `new` then `stale`, with the columns of `new`: once computed, ready to be written."""
+        return pl.concat([self.new, self.stale.drop(STORED_DATA_VERSION, CHANGED_CONTAINERS)])
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to compute."""
+        return bool(self.counts.new or self.counts.stale)
+
+    def collect(self) -> Increment:
+        """Return the increment with its frames in memory."""
+        return Increment(*pl.collect_all([self.new, self.stale, self.orphaned]))
+
+    def _repr_html_(self) -> str:
+        """Show the counts and the first samples of each kind in a notebook."""
+        heads = pl.collect_all([self.new.head(5), self.stale.head(5), self.orphaned.head(5)])
+        return _html("LazyIncrement", self.counts, heads)
+
+    def __repr__(self) -> str:
+        return _shown("LazyIncrement", self.counts)
 
 
-def container_changes(
-    schema: Mapping[str, pl.DataType], *, current: DefinitionVersion, definitions: Sequence[DefinitionVersion]
-) -> dict[str, pl.Expr]:
-    """Return whether each container changed, by name: in the order of declaration, removed ones last.
-
-    Args:
-        schema: That of stored rows beside expected versions.
-        current: The version of the feature's definition now.
-        definitions: Those that the stored rows were written under.
-    """
-    stored, expected = _field_names(schema[STORED_DATA_VERSION]), _field_names(schema[DATA_VERSION])
-    changes = {}
-    for name in [*expected, *(name for name in stored if name not in expected)]:
-        elsewhere = [d.partition for d in definitions if d.containers.get(name) != current.containers.get(name)]
-        changed = pl.col(PARTITION).is_in(elsewhere)
-        if name in stored and name in expected:
-            changed |= _version(STORED_DATA_VERSION, name).ne_missing(_version(DATA_VERSION, name))
-        changes[name] = changed
-    return changes
+def _shown(name: str, counts: Counts) -> str:
+    return f"{name}(new={counts.new}, stale={counts.stale}, orphaned={counts.orphaned})"
 
 
-def nothing_stored(expected: pl.DataFrame, *, id_columns: Sequence[str]) -> Increment:
-    """Return the increment for a feature that no store holds: every sample, or parent, is new."""
-    version = expected.schema[DATA_VERSION]
-    unknown = [pl.lit(None).alias(name) for name in id_columns if name not in expected.columns]
-    return Increment(
-        new=expected,
-        stale=expected.clear().with_columns(
-            pl.lit(None, dtype=version).alias(STORED_DATA_VERSION),
-            pl.lit(None, dtype=pl.List(pl.String)).alias(CHANGED_CONTAINERS),
-        ),
-        orphaned=expected.clear()
-        .with_columns(unknown)
-        .select(*id_columns, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION)),
-    )
-
-
-def _beside_stored(expected: pl.DataFrame, held: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
-    """Return the expected samples, in their order, each beside its stored row; null where there is none."""
-    if held.select(ids).equals(expected.select(ids)):  # the same samples in the same order need no join
-        return expected.hstack(held.drop(ids))
-    return expected.join(held, on=ids, how="left", maintain_order="left")
-
-
-def _orphaned(held: pl.DataFrame, expected: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
-    if held.select(ids).equals(expected.select(ids)):
-        return held.clear()
-    return held.join(expected, on=ids, how="anti", maintain_order="left")
-
-
-def _field_names(dtype: pl.DataType) -> list[str]:
-    return [field.name for field in dtype.fields] if isinstance(dtype, pl.Struct) else []
-
-
-def _version(column: str, name: str) -> pl.Expr:
-    return pl.col(column).struct.field(name)
+def _html(name: str, counts: Counts, heads: list[pl.DataFrame]) -> str:
+    kinds = zip(counts._fields, counts, heads, strict=True)
+    parts = [
+        f"<details><summary>{kind}: {count}</summary>{head._repr_html_()}</details>" for kind, count, head in kinds
+    ]
+    return f"<div><b>{name}</b>" + "".join(parts) + "</div>"

@@ -11,8 +11,9 @@ from dataclasses import replace
 import polars as pl
 
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, STORED_DATA_VERSION
+from metaxy_fs.versioning.comparison import compare, container_changes
 from metaxy_fs.versioning.definition import DefinitionVersion
-from metaxy_fs.versioning.increment import Increment, compare, container_changes
+from metaxy_fs.versioning.increment import Increment
 from metaxy_fs.versioning.latest import latest_rows
 
 _HAS_PARENT = "_metaxy_has_parent"
@@ -76,7 +77,7 @@ def _judged(
 def _last_of_each_parent(stored: pl.DataFrame, judged: pl.DataFrame, parents: list[str]) -> pl.DataFrame:
     """Return the last row of each parent; one to be computed again is none that was left over."""
     asked = judged.filter(pl.col(REDO) & ~pl.col(_CHANGED)).select(*parents, REDO).unique()
-    last = latest_rows(stored.lazy(), id_columns=parents).select(*parents, DATA_VERSION, PARTITION).collect()
+    last = latest_rows([(stored.lazy(), False)], id_columns=parents).select(*parents, DATA_VERSION, PARTITION).collect()
     return last.join(asked, on=parents, how="left", maintain_order="left").with_columns(
         pl.col(REDO).fill_null(value=False)
     )

@@ -1,12 +1,16 @@
 """What do the tests of the log write?"""
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.live import LiveFile
 from metaxy_fs.log.manifest import Definition, Manifest
+from metaxy_fs.log.repeats import distinct_groups
 from metaxy_fs.storage.base import Storage
 
 VERSION = "0123456789abcdef" * 4
@@ -35,3 +39,9 @@ def request(frame: pl.DataFrame, *, write_id: str | None = None) -> CommitReques
 def write(storage: Storage, *ids: int, write_id: str | None = None, clock: LamportClock | None = None) -> Manifest:
     """Commit rows of these ids."""
     return commit(storage, request(rows(*ids), write_id=write_id), clock=clock or LamportClock())
+
+
+def may_repeat(files: Sequence[LiveFile]) -> bool:
+    """Whether it is not proven that no sample stands twice in some files."""
+    groups = distinct_groups(files)
+    return len(groups) > 1 or not groups[0][1]

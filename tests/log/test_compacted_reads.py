@@ -15,13 +15,12 @@ from metaxy_fs.log import fetching as fetching_module
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Manifest
-from metaxy_fs.log.repeats import may_repeat
 from metaxy_fs.log.view import ViewLoader, live_files
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.storage.open import open_storage
-from tests.log.commits import PARTITION, request, rows, write
+from tests.log.commits import PARTITION, may_repeat, request, rows, write
 from tests.log.compactions import delete_covered, put_compaction, read, view_of
 from tests.log.faulty import FaultyStorage
 from tests.servers.s3 import S3Server
@@ -205,7 +204,7 @@ def test_a_scan_goes_on_in_other_files_where_its_own_are_gone(batch: int, monkey
     log = Log(vanishing(storage, lambda _verb, path: path == last, vacuum), clock=LamportClock())
     view = log.view(PARTITION)
     assert view is not None
-    scanned, _ = log.scan([view])
+    scanned = log.select([view]).rows()
     assert_frame_equal(scanned.collect(), expected)
 
 
@@ -218,7 +217,7 @@ def test_a_scan_of_local_files_looks_for_them_again(tmp_path: Path) -> None:
     assert view is not None
     put_compaction(storage, appends)
     delete_covered(storage, appends)
-    assert_frame_equal(log.scan([view])[0].collect(), expected)
+    assert_frame_equal(log.select([view]).rows().collect(), expected)
 
 
 def test_a_data_file_that_never_comes_back_is_an_error(storage: Storage) -> None:
@@ -228,7 +227,7 @@ def test_a_data_file_that_never_comes_back_is_an_error(storage: Storage) -> None
     view = log.view(PARTITION)
     assert view is not None
     with pytest.raises(Exception, match="gone, though it is committed") as caught:
-        log.scan([view])[0].collect()
+        log.select([view]).rows().collect()
     assert appends[0].files[0].name in str(caught.value)
 
 
@@ -237,7 +236,7 @@ def test_predicates_reach_the_files_below_the_sort(tmp_path: Path) -> None:
     appends = history(storage)
     put_compaction(storage, appends[:4])
     view = view_of(storage)
-    scanned, _ = Log(storage, clock=LamportClock()).scan([view])
+    scanned = Log(storage, clock=LamportClock()).select([view]).rows()
     plan = scanned.filter(pl.col("sample_id") == 5).explain()
     assert "SORT" in plan
     assert "FILTER" not in plan

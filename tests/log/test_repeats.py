@@ -12,10 +12,12 @@ from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.live import files_of
 from metaxy_fs.log.manifest import Manifest
-from metaxy_fs.log.repeats import may_repeat
+from metaxy_fs.log.repeats import distinct_groups
 from metaxy_fs.log.statistics import ColumnStatistics
+from metaxy_fs.log.view import live_files
 from metaxy_fs.storage.memory import MemoryStorage
-from tests.log.commits import PARTITION, request, write
+from tests.log.commits import PARTITION, may_repeat, request, write
+from tests.log.compactions import view_of
 
 IDS = st.one_of(
     st.lists(st.lists(st.integers(0, 30), max_size=5, unique=True), max_size=4),
@@ -31,7 +33,7 @@ def written(ids: list[Any], dtype: Any = None) -> Any:
 
 
 def files_may_repeat(manifests: list[Manifest]) -> bool:
-    return may_repeat(live for manifest in manifests for live in files_of(PARTITION, manifest))
+    return may_repeat([live for manifest in manifests for live in files_of(PARTITION, manifest)])
 
 
 @given(writes=IDS)
@@ -69,3 +71,28 @@ def test_bounds_of_a_stranger_that_do_not_compare_may_repeat() -> None:
     other = write(MemoryStorage(), 2)
     forged = msgspec.structs.replace(other, files=(msgspec.structs.replace(other.files[0], statistics=(lie,)),))
     assert files_may_repeat([honest, forged])
+
+
+@given(writes=st.lists(st.lists(st.integers(0, 30), max_size=4, unique=True), max_size=7))
+def test_groups_are_consecutive_and_distinct_as_they_say(writes: list[list[int]]) -> None:
+    storage, clock = MemoryStorage(), LamportClock()
+    for ids in writes:
+        write(storage, *sorted(ids), clock=clock)
+    files = live_files([view_of(storage)]) if writes else []
+    groups = distinct_groups(files)
+    assert [live for group, _ in groups for live in group] == [live for live in files if live.file.rows] or not any(
+        writes
+    )
+    held = {live.first: ids for live, ids in zip(files, writes, strict=True)}
+    for group, is_distinct in groups:
+        samples = [sample for live in group for sample in held[live.first]]
+        assert is_distinct
+        assert len(set(samples)) == len(samples)
+
+
+def test_a_rewrite_begins_a_group_and_later_appends_stay_in_it() -> None:
+    storage, clock = MemoryStorage(), LamportClock()
+    for ids in ([1, 2], [3, 4], [2, 3], [5, 6], [2]):
+        write(storage, *ids, clock=clock)
+    groups = distinct_groups(live_files([view_of(storage)]))
+    assert [[live.file.statistics[0].min for live in group] for group, _ in groups] == [[1, 3], [2, 5], [2]]

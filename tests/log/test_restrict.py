@@ -60,7 +60,7 @@ def some(data: st.DataObject, appends: list[Manifest]) -> list[Manifest]:
 def read(storage: Storage, **only: Any) -> pl.DataFrame | None:
     log = Log(storage, clock=LamportClock())
     view = log.view_at(PARTITION, **only)
-    return None if view is None else log.scan([view], with_commits=True)[0].collect()
+    return None if view is None else log.select([view], with_commits=True).rows().collect()
 
 
 @given(data=st.data(), writes=WRITES)

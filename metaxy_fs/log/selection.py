@@ -1,0 +1,123 @@
+"""Which data files does a scan read, and how can they be taken in parts?
+
+A part is what lies in a range of one id column, or a group of files in which no sample stands twice. Files of a remote
+root that are taken range by range are fetched once, into files of this machine: ranges end within files, and each would
+fetch these again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.errors import ObjectNotFoundError
+from metaxy_fs.log.live import LiveFile
+from metaxy_fs.log.ranges import IdRange, Span, span_of
+from metaxy_fs.log.repeats import distinct_groups
+from metaxy_fs.log.scan import Replan, scan_files
+from metaxy_fs.log.staging import StagedStorage
+from metaxy_fs.storage.base import Storage
+
+_WORTHWHILE = 2
+"""How many times as many rows as all others the first group has to have, to be looked through apart from them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Data files that are read together.
+
+    Attributes:
+        storage: Where they are.
+        files: Ordered by their first commits.
+        schema: What their rows are brought to.
+        predicate: Files of which no row satisfies it are left out.
+        partition_column: The column that gives the partition of each row, if it is wanted.
+        with_commits: Whether each row is to say which commit it belongs to.
+        replan: Looks for the same commits in other files, where one is gone.
+        within_range: The test of a range that all rows satisfy.
+        change: What is done to every frame.
+    """
+
+    storage: Storage
+    files: Sequence[LiveFile]
+    schema: pl.Schema
+    predicate: pl.Expr | None = None
+    partition_column: str | None = None
+    with_commits: bool = False
+    replan: Replan | None = None
+    within_range: pl.Expr | None = None
+    change: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None
+
+    def rows(self) -> pl.LazyFrame:
+        """Return all rows in commit order."""
+        return self._rows(self.files, self.replan)
+
+    def spans(self, column: str) -> list[Span]:
+        """Return the bounds of each file in an id column; without bounds where they do not compare with each other."""
+        dtypes = {live.schema.get(column) for live in self.files}
+        if len(dtypes) > 1 and not all(dtype is not None and dtype.is_integer() for dtype in dtypes):
+            return [Span(live.file.rows) for live in self.files]
+        return [self._span(live, column) for live in self.files]
+
+    def within(self, column: str, id_range: IdRange) -> "Selection":
+        """Return those rows alone whose value in an id column lies in a range."""
+        predicate = id_range.predicate(column, self.schema[column])
+        if predicate is None:
+            return self
+        is_local = not self.files or self.storage.local_path(self.files[0].path) is not None
+        spans = zip(self.spans(column), self.files, strict=True)
+        return replace(
+            self,
+            storage=self.storage if is_local else StagedStorage.of(self.storage),
+            files=[live for span, live in spans if id_range.touches(span)],
+            predicate=predicate if self.predicate is None else self.predicate & predicate,
+            within_range=predicate,
+        )
+
+    def layers(self) -> list[tuple[pl.LazyFrame, bool]]:
+        """Return the rows in consecutive groups, the earliest first, each with whether no sample stands twice in it."""
+        groups = distinct_groups(self.files)
+        if len(groups) < 2:
+            return [(self.rows(), all(is_distinct for _, is_distinct in groups))]
+        (first, is_distinct), *later = groups
+        rest = [live for files, _ in later for live in files]
+        is_small = _WORTHWHILE * _height(rest) <= _height(first)
+        is_local = self.storage.local_path(first[0].path) is not None
+        if not (is_distinct and is_small and is_local):
+            return [(self.rows(), False)]
+        try:
+            found = [(self._rows(first, None), True), (self._rows(rest, None), len(later) == 1 and later[0][1])]
+        except ObjectNotFoundError:
+            return [(self.rows(), False)]
+        return found
+
+    def mapped(self, change: Callable[[pl.LazyFrame], pl.LazyFrame]) -> "Selection":
+        """Return the selection with a change that is made to every frame; one that looks at each row alone."""
+        before = self.change
+        return replace(self, change=change if before is None else lambda rows: change(before(rows)))
+
+    def _rows(self, files: Sequence[LiveFile], replan: Replan | None) -> pl.LazyFrame:
+        if isinstance(self.storage, StagedStorage):
+            self.storage.fetch(files)
+        rows = scan_files(
+            self.storage,
+            files,
+            schema=self.schema,
+            predicate=self.predicate,
+            partition_column=self.partition_column,
+            with_commits=self.with_commits,
+            replan=replan,
+        )
+        rows = rows if self.within_range is None else rows.filter(self.within_range)
+        return rows if self.change is None else self.change(rows)
+
+    @staticmethod
+    def _span(live: LiveFile, column: str) -> Span:
+        span = span_of(live.file, column)
+        # Fences are values of the first id column; along another one the rows lie anyhow.
+        return span if live.manifest.id_columns[0] == column else msgspec.structs.replace(span, fences=())
+
+
+def _height(files: Sequence[LiveFile]) -> int:
+    return sum(live.file.rows for live in files)
