@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import polars as pl
 
+from metaxy_fs.log.findings import Finding
+
 APPENDS = "/_manifests/appends/"
 
 
@@ -115,6 +117,14 @@ class Oracle:
             raise BrokenPromiseError(f"no manifest was ever put for {absent}, which was acknowledged or shown")
         if early := [other for other in known if order[other] > order[take]]:
             raise BrokenPromiseError(f"write {take} is ordered before {early}, which its writer knew")
+
+    def judge_audit(self, audit: tuple[list[Finding], list[str]]) -> None:
+        """Refuse a root in which something is damaged, or whose history is not that of its commits."""
+        damage, commits = audit
+        if damage:
+            raise BrokenPromiseError(f"verify finds damage: {damage}")
+        if commits != [commit for _, commit in sorted(self.order().values())]:
+            raise BrokenPromiseError(f"the history has the commits {commits}, they are {self.order()}")
 
     def order(self) -> dict[int, tuple[int, str]]:
         """Return time and id of the commit of each write that is committed."""

@@ -22,10 +22,17 @@ from metaxy_fs import (
     FilesystemMetadataStore,
     StorageError,
     vacuum,
+    verify,
 )
+from metaxy_fs.log.findings import Finding
 from metaxy_fs.metadata_store import Vacuumed
 from metaxy_fs.testing import Ending, Host, KilledError, Process, Request, Simulation
 from tests.proof.oracle import BrokenPromiseError, Oracle, Write
+
+Plan = list[tuple[str | int, list[Ending]]]
+"""How far a process goes, and how its requests end from there on."""
+
+TO_THE_END: Plan = [("end", [])]
 
 LISTING = timedelta(minutes=50)
 """The longest that a listing takes; the grace of a vacuum is longer."""
@@ -33,8 +40,6 @@ LISTING = timedelta(minutes=50)
 COMMITTING = timedelta(hours=23)
 """The longest from the first attempt to put a manifest to its end; the retention of a vacuum allows for a day."""
 
-Plan = list[tuple[str | int, list[Ending]]]
-"""How far a process goes, and how its requests end from there on."""
 
 SKEWS = (0, -90_000_000, 70_000_000, 3_000_000, -1_000_000)
 """By how much the clocks of the hosts are wrong, in microseconds."""
@@ -136,11 +141,13 @@ class World:
                 station.step(Ending.ANSWERED)
         while self.simulation.bucket.late:
             self.simulation.bucket.land(0)
+        last = Station(self, 0)
         for latest_only in (False, True):
-            last = Station(self, 0)
             self.read(last, latest_only=latest_only)
-            while not last.is_idle:
-                last.step(Ending.ANSWERED)
+            last.follow(TO_THE_END)
+        if self.oracle.due():
+            last.start(Job(_audit, self.oracle.judge_audit, _unforgiving))
+            last.follow(TO_THE_END)
 
     def _attempt(self, station: "Station", write: Write) -> None:
         known = set(station.known)
@@ -171,6 +178,16 @@ class World:
 
     def __exit__(self, *error: object) -> None:
         self.simulation.__exit__(*error)
+
+
+def _audit(store: FilesystemMetadataStore) -> tuple[list[Finding], list[str]]:
+    """Return what is damaged, and the ids of all commits in order."""
+    damage = [finding for finding in verify(store, Video).findings if finding.severity != "note"]
+    return damage, store.history(Video)["commit"].to_list()
+
+
+def _unforgiving(error: BaseException, *, failed: bool) -> None:
+    raise BrokenPromiseError("what is left cannot be looked at") from error
 
 
 class Station:
