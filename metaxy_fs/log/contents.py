@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import msgspec
 import polars as pl
 
-from metaxy_fs.log.findings import RESTORE, Finding
+from metaxy_fs.log.compacted import commits_in, is_rewritten, rewritten_problems
+from metaxy_fs.log.findings import FOREIGN, RESTORE, Finding
+from metaxy_fs.log.live import COMMIT_COLUMNS
 from metaxy_fs.log.manifest import CommitHeader, DataFile, FileHeader, Manifest
 from metaxy_fs.log.parquet import FOOTER_KEY, checksums, content_digest
 from metaxy_fs.log.schema import column, decode_schema
@@ -15,8 +17,6 @@ from metaxy_fs.log.statistics import unfounded
 
 DATA_VERSION = "data_version"
 RESERVED = "_metaxy_"
-
-_UNREADABLE = "A writer other than metaxy_fs made it; tell them, and write its rows again."
 
 
 class Contents(NamedTuple):
@@ -26,15 +26,17 @@ class Contents(NamedTuple):
         findings: What is not as it should be.
         pages: The sha256 of the file up to its footer; None if the bytes cannot be trusted.
         ends: The ids of its first and its last row; None if it has none.
+        commits: What it holds of each commit, where a compaction lists it (see `metaxy_fs.log.compacted`).
     """
 
     findings: tuple[Finding, ...]
     pages: bytes | None = None
     ends: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
+    commits: pl.DataFrame | None = None
 
 
 def check_contents(data: bytes, *, manifest: Manifest, file: DataFile, path: str) -> Contents:
-    """Compare the bytes of a data file of an append with all that the manifest says of them."""
+    """Compare the bytes of a data file with all that the manifest says of them."""
     if len(data) != file.bytes:
         return _damaged(path, f"has {len(data)} bytes, {file.bytes} were committed")
     pages, whole = checksums(data)
@@ -45,23 +47,23 @@ def check_contents(data: bytes, *, manifest: Manifest, file: DataFile, path: str
     # A panic is no Exception, and whatever Polars makes of a hostile file must not end the process.
     except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001
         return _foreign(path, f"is no Parquet file that can be read: {' '.join(str(error).split())[:200]}")
-    findings = [
-        Finding(path, "error", problem, _UNREADABLE) for problem in _problems(rows, manifest=manifest, file=file)
-    ]
-    findings += _footer_findings(footer, manifest, path=path)
-    return Contents(tuple(findings), pages, _ends(rows, manifest.id_columns))
+    findings = [Finding(path, "error", problem, FOREIGN) for problem in _problems(rows, manifest=manifest, file=file)]
+    findings += _footer_findings(footer, manifest, file, path=path)
+    is_right = all(finding.severity != "error" for finding in findings)
+    commits = commits_in(rows, file) if manifest.covers and is_right else None
+    return Contents(tuple(findings), pages, _ends(rows, manifest.id_columns), commits)
 
 
 def check_commit(manifest: Manifest, found: Sequence[Contents], *, path: str) -> Iterator[Finding]:
-    """Yield what is wrong with the files of a commit together, if each was found whole."""
+    """Yield what is wrong with the files of one write together, if each was found whole."""
     pages = [contents.pages for contents in found if contents.pages is not None]
     if len(pages) < len(manifest.files):
         return
     if content_digest(bytes(manifest.schema), pages) != manifest.digest:
-        yield Finding(path, "error", "gives another digest than its data files have", _UNREADABLE)
+        yield Finding(path, "error", "gives another digest than its data files have", FOREIGN)
     ends = [contents.ends for contents in found if contents.ends is not None]
     if any(not before[1] < after[0] for before, after in pairwise(ends)):
-        yield Finding(path, "error", "lists data files whose ids are not in order from one to the next", _UNREADABLE)
+        yield Finding(path, "error", "lists data files whose ids are not in order from one to the next", FOREIGN)
 
 
 def _damaged(path: str, problem: str) -> Contents:
@@ -69,34 +71,37 @@ def _damaged(path: str, problem: str) -> Contents:
 
 
 def _foreign(path: str, problem: str) -> Contents:
-    return Contents((Finding(path, "error", problem, _UNREADABLE),))
+    return Contents((Finding(path, "error", problem, FOREIGN),))
 
 
 def _problems(rows: pl.DataFrame, *, manifest: Manifest, file: DataFile) -> Iterator[str]:
     if rows.height != file.rows:
         yield f"has {rows.height} rows, its manifest says {file.rows}"
-    if list(rows.schema.items()) != list(decode_schema(bytes(manifest.schema)).items()):
+    columns = decode_schema(manifest.schema_of(file))
+    if list(rows.schema.items()) != [*columns.items(), *(COMMIT_COLUMNS.items() if is_rewritten(file) else ())]:
         yield f"has the columns {dict(rows.schema)}, which are not those that its manifest gives"
         return
-    if reserved := [name for name in rows.columns if name.startswith(RESERVED)]:
+    if reserved := [name for name in columns if name.startswith(RESERVED)]:
         yield f"has columns of reserved names: {', '.join(reserved)}"
     if wrong := unfounded(rows, file.statistics):
         yield f"has other values than its statistics claim of {', '.join('.'.join(leaf) for leaf in wrong)}"
-    yield from _id_problems(rows, manifest.id_columns)
+    yield from _id_problems(rows, manifest.id_columns, file)
     yield from _version_problems(rows, manifest)
 
 
-def _id_problems(rows: pl.DataFrame, id_columns: Sequence[str]) -> Iterator[str]:
+def _id_problems(rows: pl.DataFrame, id_columns: Sequence[str], file: DataFile) -> Iterator[str]:
     if missing := [name for name in id_columns if name not in rows.columns]:
         yield f"lacks the id columns {', '.join(missing)}"
         return
     ids = rows.select(map(column, id_columns))
     if any(ids.null_count().row(0)):
         yield "has rows without an id"
-    if ids.is_duplicated().any():
+    if not file.repeats and ids.is_duplicated().any():
         yield "has several rows of one id"
     if not ids.equals(ids.sort(pl.all())):
         yield "has rows that are not sorted by their ids"
+    elif is_rewritten(file):
+        yield from rewritten_problems(rows, id_columns, file)
 
 
 def _version_problems(rows: pl.DataFrame, manifest: Manifest) -> Iterator[str]:
@@ -112,18 +117,33 @@ def _version_problems(rows: pl.DataFrame, manifest: Manifest) -> Iterator[str]:
             yield f"has versions of {name!r} that are null, empty or hold a '|'"
 
 
-def _footer_findings(footer: dict[str, str], manifest: Manifest, *, path: str) -> Iterator[Finding]:
+def _footer_findings(footer: dict[str, str], manifest: Manifest, file: DataFile, *, path: str) -> Iterator[Finding]:
     """Yield what would keep a lost manifest from being rebuilt as it was."""
     try:
-        header = msgspec.json.decode(footer.get(FOOTER_KEY, ""), type=FileHeader)
+        # The file of a compaction says nothing of its place: the footer of the commit table does that.
+        kind = CommitHeader if is_rewritten(file) else FileHeader
+        header = msgspec.json.decode(footer.get(FOOTER_KEY, ""), type=kind)
     except (msgspec.MsgspecError, RecursionError):
         problem = "does not say in its footer which file of its commit it is, so a lost manifest could not be rebuilt"
         yield Finding(path, "note", problem, "Nothing has to be done.")
         return
-    names = CommitHeader.__struct_fields__
-    if differing := [name for name in names if _plain(getattr(header, name)) != _plain(getattr(manifest, name))]:
+    expected = _expected_header(manifest, file)
+    if differing := [name for name, value in expected.items() if _plain(getattr(header, name)) != value]:
         problem = f"says something else in its footer of {', '.join(differing)} than its manifest"
         yield Finding(path, "warning", problem, "One of the two was changed; find out who did it.")
+
+
+def _expected_header(manifest: Manifest, file: DataFile) -> dict[str, object]:
+    """Return what a manifest knows of the header of a data file."""
+    header = {name: _plain(getattr(manifest, name)) for name in CommitHeader.__struct_fields__}
+    if file.commit is None:
+        return header
+    known = ("format_version", "feature", "id_columns")
+    return {name: header[name] for name in known} | {
+        "commit": file.commit,
+        "time": file.time,
+        "schema": manifest.schema_of(file),
+    }
 
 
 def _plain(value: object) -> object:

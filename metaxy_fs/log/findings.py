@@ -28,9 +28,11 @@ RESTORE = (
     "Restore it from a backup or from an earlier version of it in the bucket, and find out who changed it; until then "
     "reads that need it fail."
 )
+FOREIGN = "A writer other than metaxy_fs made it; tell them, and write its rows again."
 REPAIR = "`metaxy-fs repair` rebuilds it if all data files of the commit are there; until then the partition is closed."
 ORPHAN = (
     "A write did not finish, or is still under way. If you know that it was committed, `metaxy-fs repair` restores its "
     "manifest."
 )
+SUPERSEDED = "`metaxy-fs vacuum` removes them in time."
 UPGRADE = "Upgrade metaxy_fs."

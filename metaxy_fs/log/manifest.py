@@ -139,6 +139,11 @@ class Manifest(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     covers: str = ""
     commits: CommitTable | None = None
 
+    @property
+    def named_files(self) -> "tuple[DataFile | CommitTable, ...]":
+        """Every file in the partition that the manifest names."""
+        return self.files if self.commits is None else (*self.files, self.commits)
+
     def schema_of(self, file: DataFile) -> bytes:
         """Return the schema of one of the files, encoded."""
         return bytes(self.schemas[file.schema - 1] if file.schema else self.schema)

@@ -41,12 +41,10 @@ def compactions_with_heirs(covers: Mapping[str, Covers], inventory: Inventory) -
 
 def missing_files(manifest: Manifest, inventory: Inventory) -> Iterator[str]:
     """Yield the data files that a manifest names and that are not there in full."""
-    sizes = {file.name: file.bytes for file in manifest.files}
-    if manifest.commits is not None:
-        sizes[manifest.commits.name] = manifest.commits.bytes
-    for name, size in sizes.items():
-        if name not in inventory.data or inventory.data[name].size != size:
-            yield name
+    for file in manifest.named_files:
+        listed = inventory.data.get(file.name)
+        if listed is None or listed.size != file.bytes:
+            yield file.name
 
 
 def _heirs(commit: str, held: Covers, covers: Mapping[str, Covers]) -> Iterator[str]:

@@ -35,7 +35,7 @@ class Survey(NamedTuple):
     def named(self, compactions: Iterable[str] | None = None) -> frozenset[str]:
         """Return the data files that an append which counts names, or one of some compactions; by default of all."""
         chosen = self.compactions if compactions is None else compactions
-        return self.appended.union(*(files_of(self.compactions[commit]) for commit in chosen))
+        return self.appended.union(*(_names(self.compactions[commit]) for commit in chosen))
 
 
 def survey(storage: Storage, partition: Partition) -> Survey:
@@ -53,13 +53,6 @@ def survey(storage: Storage, partition: Partition) -> Survey:
     return _survey(storage, take_inventory(storage, partition))
 
 
-def files_of(manifest: Manifest) -> Iterator[str]:
-    """Yield the names of all data files that a manifest names, its table of commits included."""
-    yield from (file.name for file in manifest.files)
-    if manifest.commits is not None:
-        yield manifest.commits.name
-
-
 def _survey(storage: Storage, inventory: Inventory) -> Survey:
     if inventory.misplaced:
         raise CorruptObjectError(f"{storage.location}/{inventory.misplaced[0].path} is no manifest.")
@@ -71,7 +64,7 @@ def _survey(storage: Storage, inventory: Inventory) -> Survey:
     counting = resolve(inventory.appends, covers)
     uncovered = {commit: info for commit, info in inventory.appends.items() if commit in counting.appends}
     appends = _manifests(storage, inventory, uncovered, is_compaction=False)
-    appended = frozenset(name for manifest in appends for name in files_of(manifest))
+    appended = frozenset(name for manifest in appends for name in _names(manifest))
     return Survey(inventory, compactions, covers, counting.compactions.keys(), appended)
 
 
@@ -87,3 +80,7 @@ def _manifests(
         yield decode_manifest(
             data, partition=inventory.partition, commit=commit, name=name, is_compaction=is_compaction
         )
+
+
+def _names(manifest: Manifest) -> Iterator[str]:
+    return (file.name for file in manifest.named_files)

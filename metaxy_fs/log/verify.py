@@ -5,25 +5,23 @@ vacuums: what they put or delete meanwhile is not taken for damage. Objects that
 that are damaged, and only a listing that fails ends it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import groupby
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from itertools import chain
 
 import msgspec
 
-from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectNotFoundError, UnsupportedFormatError
-from metaxy_fs.log.contents import Contents, check_commit, check_contents
-from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES, decode_manifest
-from metaxy_fs.log.findings import ORPHAN, REPAIR, RESTORE, UPGRADE, Finding
+from metaxy_fs.errors import MetaxyError, ObjectNotFoundError
+from metaxy_fs.log.checking import Checked, check_manifests, read_manifests, unusable
+from metaxy_fs.log.findings import ORPHAN, RESTORE, SUPERSEDED, Finding
 from metaxy_fs.log.inventory import Inventory, all_partitions, take_inventory
 from metaxy_fs.log.layout import STORE_FILE, Partition
-from metaxy_fs.log.manifest import DataFile, Manifest
+from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.partition import decode_info
+from metaxy_fs.log.resolve import Covers, resolve
 from metaxy_fs.log.root import decode_root
-from metaxy_fs.log.tolerant import Fetched, fetch_each
-from metaxy_fs.parallel import ordered_map
-from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.log.view import ATTEMPTS
+from metaxy_fs.storage.base import Storage
 
 Progress = Callable[[int, int], object]
 """Called with the bytes that were checked so far, and those that are known to be there."""
@@ -67,7 +65,7 @@ def verify(storage: Storage, *, feature: str | None = None, progress: Progress |
     partitions = all_partitions(storage, feature=feature)
     findings = list(_check_root(storage, expected=bool(partitions)))
     for partition in partitions:
-        findings += _check_partition(storage, take_inventory(storage, partition), tally)
+        findings += _check_partition(storage, partition, tally)
     return Verification(
         findings=tuple(sorted(findings)),
         partitions=len(partitions),
@@ -84,19 +82,10 @@ class _Tally:
         self.commits = self.files = self.bytes = self.known = 0
         self._progress = progress
 
-    def add(self, files: "Sequence[_Checked]") -> None:
-        self.commits += 1
-        self.files += sum(1 for file in files if file.size)
-        self.bytes += sum(file.size for file in files)
+    def add(self, checked: Checked) -> None:
+        self.files += checked.files
+        self.bytes += checked.bytes
         self._progress(self.bytes, self.known)
-
-
-class _Checked(NamedTuple):
-    """A data file of a manifest, how much of it was read, and what was found; None if the commit is gone meanwhile."""
-
-    manifest: Manifest
-    size: int
-    contents: Contents | None
 
 
 def _check_root(storage: Storage, *, expected: bool) -> Iterator[Finding]:
@@ -106,39 +95,64 @@ def _check_root(storage: Storage, *, expected: bool) -> Iterator[Finding]:
         if expected:
             yield Finding(STORE_FILE, "warning", "is missing", "The next write puts it there again.")
     except MetaxyError as error:
-        yield _unusable(STORE_FILE, error, remedy=f"Writers refuse the root. {RESTORE}")
+        yield unusable(STORE_FILE, error, remedy=f"Writers refuse the root. {RESTORE}")
 
 
-def _check_partition(storage: Storage, inventory: Inventory, tally: _Tally) -> Iterator[Finding]:
-    tally.known += sum(info.size for info in inventory.data.values())
+def _check_partition(storage: Storage, partition: Partition, tally: _Tally) -> Iterator[Finding]:
+    damaged: dict[str, Finding] = {}
+    inventory, compactions = _compactions(storage, partition, damaged)
     yield from _check_definition(storage, inventory)
     yield from _out_of_place(inventory)
-    unusable: dict[str, Finding] = {}
+    covers = {commit: Covers(manifest.covers) for commit, manifest in compactions.items()}
+    covered = frozenset[str]().union(*(held.ids for held in covers.values()))
+    counting = resolve(inventory.appends, covers)
+    living = [compactions[commit] for commit in sorted(counting.compactions)]
+    tally.known += sum(info.size for info in inventory.data.values())
     named: dict[str, str] = {}
-    manifests = _manifests(storage, inventory, unusable)
-    for manifest, files in _by_commit(_checked_files(storage, inventory.partition, manifests)):
-        contents = [file.contents for file in files if file.contents is not None]
-        if len(contents) < len(files):
-            continue
-        tally.add(files)
-        yield from _named_twice(manifest, inventory.partition, named)
-        for found in contents:
-            yield from found.findings
-        yield from check_commit(manifest, contents, path=inventory.partition.append_manifest(manifest.commit))
-    yield from unusable.values()
-    yield from _orphans(inventory, named, unusable)
+    for checked in check_manifests(storage, partition, chain(_appends(storage, inventory, covered, damaged), living)):
+        tally.add(checked)
+        tally.commits += not checked.manifest.covers
+        yield from _named_twice(checked.manifest, partition, named)
+        yield from checked.findings
+    tally.commits += len(covered)
+    yield from damaged.values()
+    if not damaged:
+        yield from _unneeded(inventory, named, covered, dead=compactions.keys() - counting.compactions.keys())
+
+
+def _compactions(
+    storage: Storage, partition: Partition, damaged: dict[str, Finding], *, attempts: int = ATTEMPTS
+) -> tuple[Inventory, dict[str, Manifest]]:
+    """Return what a partition holds, and all compactions that can be read; the listing is made again if one is gone."""
+    damaged.clear()
+    inventory = take_inventory(storage, partition)
+    listed = inventory.compactions
+    found = dict(read_manifests(storage, partition, listed, damaged=damaged, is_compaction=True))
+    if None in found.values() and attempts > 1:
+        return _compactions(storage, partition, damaged, attempts=attempts - 1)
+    return inventory, {commit: manifest for commit, manifest in found.items() if manifest is not None}
+
+
+def _appends(
+    storage: Storage, inventory: Inventory, covered: frozenset[str], damaged: dict[str, Finding]
+) -> Iterator[Manifest]:
+    """Yield the appends that live; those that are gone since they were listed have an heir by now."""
+    uncovered = {commit: info for commit, info in inventory.appends.items() if commit not in covered}
+    for _, manifest in read_manifests(storage, inventory.partition, uncovered, damaged=damaged):
+        if manifest is not None:
+            yield manifest
 
 
 def _check_definition(storage: Storage, inventory: Inventory) -> Iterator[Finding]:
     path = inventory.partition.definition_file
     if inventory.definition is None:
-        if inventory.appends:
+        if inventory.appends or inventory.compactions:
             yield Finding(path, "warning", "is missing", "The next write to the partition puts it there again.")
         return
     try:
         info = decode_info(storage.get(path), name=path)
     except MetaxyError as error:
-        yield _unusable(path, error, remedy=f"Writers refuse the partition. {RESTORE}")
+        yield unusable(path, error, remedy=f"Writers refuse the partition. {RESTORE}")
         return
     if Partition(".".join(info.feature), info.definition.version[:16]) != inventory.partition:
         problem = f"describes the feature {list(info.feature)!r} under data version {info.definition.version!r}"
@@ -153,86 +167,33 @@ def _out_of_place(inventory: Inventory) -> Iterator[Finding]:
         yield Finding(info.path, "note", "is none of the objects of a partition", "Nobody reads it; move it elsewhere.")
 
 
-def _manifests(storage: Storage, inventory: Inventory, unusable: dict[str, Finding]) -> Iterator[Manifest]:
-    """Yield the manifests that can be read, and note the others and their commits in `unusable`."""
-    small = [(commit, info) for commit, info in inventory.appends.items() if info.size <= MAX_MANIFEST_BYTES]
-    for commit in inventory.appends.keys() - dict(small):
-        path, size = inventory.appends[commit].path, inventory.appends[commit].size
-        unusable[commit] = Finding(path, "error", f"has {size} bytes, more than any manifest has", REPAIR)
-    for commit, info, data in fetch_each(storage, small):
-        try:
-            if isinstance(data, Exception):
-                raise data
-            yield decode_manifest(data, partition=inventory.partition, commit=commit, name=info.path)
-        except ObjectNotFoundError:  # deleted since it was listed, because something else stands for its commit
-            continue
-        except MetaxyError as error:
-            unusable[commit] = _unusable(info.path, error, remedy=REPAIR)
-
-
-def _checked_files(storage: Storage, partition: Partition, manifests: Iterable[Manifest]) -> Iterator[_Checked]:
-    wanted = (
-        ((manifest, file), ObjectInfo(partition.data_file(file.name), file.bytes))
-        for manifest in manifests
-        for file in manifest.files
-    )
-    yield from ordered_map(partial(_check_file, storage, partition), fetch_each(storage, wanted))
-
-
-def _check_file(
-    storage: Storage, partition: Partition, fetched: tuple[tuple[Manifest, DataFile], ObjectInfo, Fetched]
-) -> _Checked:
-    (manifest, file), info, data = fetched
-    if isinstance(data, bytes):
-        contents = check_contents(data, manifest=manifest, file=file, path=info.path)
-        return _Checked(manifest, info.size, contents)
-    if isinstance(data, ObjectNotFoundError) and _is_gone(storage, partition.append_manifest(manifest.commit)):
-        return _Checked(manifest, 0, None)
-    return _Checked(manifest, 0, Contents((_missing_rows(info.path, data),)))
-
-
-def _is_gone(storage: Storage, path: str) -> bool:
-    try:
-        storage.get(path)
-    except ObjectNotFoundError:
-        return True
-    return False
-
-
-def _by_commit(checked: Iterable[_Checked]) -> Iterator[tuple[Manifest, list[_Checked]]]:
-    for _, files in groupby(checked, key=lambda file: file.manifest.commit):
-        found = list(files)
-        yield found[0].manifest, found
-
-
 def _named_twice(manifest: Manifest, partition: Partition, named: dict[str, str]) -> Iterator[Finding]:
-    """Yield the files of a commit that another one names too: their rows would be read twice."""
-    for file in manifest.files:
-        other = named.setdefault(file.name, manifest.commit)
-        if other != manifest.commit:
-            problem = f"names the data file {file.name}, which belongs to commit {other}"
+    """Yield the files of an append that another one names too: their rows would be read twice."""
+    for name in (file.name for file in manifest.named_files):
+        other = named.setdefault(name, manifest.commit)
+        if other != manifest.commit and not manifest.covers:
+            problem = f"names the data file {name}, which belongs to commit {other}"
             yield Finding(partition.append_manifest(manifest.commit), "error", problem, RESTORE)
 
 
-def _orphans(inventory: Inventory, named: dict[str, str], unusable: dict[str, Finding]) -> Iterator[Finding]:
-    """Yield the data files that no manifest names; those of a manifest that cannot be read are no orphans."""
-    spared = tuple(f"{commit}-" for commit in unusable)
-    for name, info in inventory.data.items():
-        if name not in named and not name.startswith(spared):
-            since = f" since {info.modified:%Y-%m-%d %H:%M} UTC" if info.modified else ""
-            yield Finding(info.path, "note", f"is an orphan{since}: no manifest names it", ORPHAN)
+def _unneeded(
+    inventory: Inventory, named: Mapping[str, str], covered: AbstractSet[str], *, dead: AbstractSet[str]
+) -> Iterator[Finding]:
+    """Yield what nobody needs: what compactions stand for, all in one, and each orphan."""
+    unnamed = {name: info for name, info in inventory.data.items() if name not in named}
+    superseded = {name for name in unnamed if not {*_owners(name)}.isdisjoint(covered | dead)}
+    manifests = (inventory.appends.keys() & covered) | dead
+    if manifests or superseded:
+        problem = f"holds {len(manifests)} manifests and {len(superseded)} data files that compactions stand for"
+        yield Finding(str(inventory.partition), "note", problem, SUPERSEDED)
+    for name in unnamed.keys() - superseded:
+        info = unnamed[name]
+        since = f" since {info.modified:%Y-%m-%d %H:%M} UTC" if info.modified else ""
+        yield Finding(info.path, "note", f"is an orphan{since}: no manifest names it", ORPHAN)
 
 
-def _missing_rows(path: str, error: MetaxyError) -> Finding:
-    if isinstance(error, ObjectNotFoundError):
-        return Finding(path, "error", "is missing, though it is committed", RESTORE)
-    if isinstance(error, CorruptObjectError):
-        return Finding(path, "error", "has another size than was committed", RESTORE)
-    return _unusable(path, error, remedy=RESTORE)
-
-
-def _unusable(path: str, error: MetaxyError, *, remedy: str) -> Finding:
-    """Return the finding on an object that could not be got or decoded."""
-    if isinstance(error, UnsupportedFormatError):
-        return Finding(path, "error", f"was written by a newer metaxy_fs: {error}", UPGRADE)
-    return Finding(path, "error", f"cannot be used: {error}", remedy)
+def _owners(name: str) -> Iterator[str]:
+    """Yield the commits that a data file may be of, by its name."""
+    stem = name.rpartition("-")[0]
+    yield stem
+    yield stem.rpartition("-")[0]  # named writes have the token of their attempt after the commit

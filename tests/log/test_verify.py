@@ -255,11 +255,11 @@ def test_the_description_of_another_partition_is_found() -> None:
 
 def test_an_oversized_manifest_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     storage, first = root()
-    monkeypatch.setattr("metaxy_fs.log.verify.MAX_MANIFEST_BYTES", 10)
+    monkeypatch.setattr("metaxy_fs.log.decoding.MAX_MANIFEST_BYTES", 10)
     faulty = FaultyStorage(storage)
     found = findings(faulty)
     assert len(found) == 3
-    assert all("more than any manifest has" in finding.problem for finding in found)
+    assert all("more than the 10 that one may have" in finding.problem for finding in found)
     assert ("get", PARTITION.append_manifest(first.commit)) not in faulty.requests
 
 
