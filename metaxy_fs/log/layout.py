@@ -111,6 +111,18 @@ def commit_table(commit: str) -> str:
     return f"{commit}-commits.parquet"
 
 
+def compaction_of_table(name: str) -> str | None:
+    """Return the compaction whose commit table has a name, None for any other data file."""
+    commit = name.removesuffix("-commits.parquet")
+    return commit if commit != name and is_commit(commit) else None
+
+
+def owners_of_data_file(name: str) -> tuple[str, str]:
+    """Return the commits that a data file may be of, by its name; those of named writes have a token after it."""
+    stem = name.rpartition("-")[0]
+    return stem, stem.rpartition("-")[0]
+
+
 def commit_of_append(path: str, partition: Partition) -> str | None:
     """Return the commit that an append manifest's path names, None for any other path."""
     return _commit_of(path, f"{partition.manifests}/appends/")

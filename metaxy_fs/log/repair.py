@@ -7,27 +7,32 @@ written again. So repair goes by evidence that a commit existed:
 
 - something that is no manifest lies where the manifest was: an object of that name was put by its writer alone;
 - repair itself found that once, and keeps it in `_damaged`, so that an interrupted repair is taken up again;
+- the commit table of a compaction lists it: who compacts has seen the manifests of all that it covers;
 - the user names the data files, and thereby vouches for the commit.
 
-What is only complete is reported and left alone. Data files are never changed, and an object that is replaced is kept.
+The commit table proves the same of a compaction's own manifest, which its footer holds, if commits that it lists would
+else be lost. Whether there was a compaction is no question: it adds nothing to commits that there were.
+
+What is only complete is reported and left alone. Data files are never changed, and the damaged manifest of a write is
+kept.
 """
 
 from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
-from typing import Literal, NamedTuple
+from itertools import chain
+from typing import Literal
 
 import msgspec
 
-from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectNotFoundError, UnsupportedFormatError
+from metaxy_fs.errors import ObjectNotFoundError
 from metaxy_fs.ids import random_token, timestamp_id, wall_clock
+from metaxy_fs.log.checking import check_manifests, path_of
 from metaxy_fs.log.commit import put_settled
-from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES, decode_manifest
-from metaxy_fs.log.inventory import Inventory, all_partitions, take_inventory
+from metaxy_fs.log.evidence import Evidence, Group, gather
+from metaxy_fs.log.inventory import all_partitions, take_inventory
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.ledger import encode_record
 from metaxy_fs.log.manifest import Manifest, encode_manifest
-from metaxy_fs.log.rebuild import Fragment, read_fragment, rebuild_manifest
-from metaxy_fs.log.tolerant import Fetched, fetch_each
 from metaxy_fs.storage.base import Storage
 
 State = Literal["restored", "restorable", "unproven", "lost"]
@@ -70,7 +75,8 @@ def repair(
     """
     found: list[Restoration] = []
     for partition in all_partitions(storage, feature=feature):
-        for restoration, manifest in _judged(_survey(storage, take_inventory(storage, partition)), vouched):
+        evidence = gather(storage, take_inventory(storage, partition))
+        for restoration, manifest in chain(_of_compactions(storage, evidence), _of_writes(evidence, vouched)):
             found.append(restoration)
             if restoration.state == "restorable" and manifest is not None and not dry_run:
                 _restore(storage, partition, manifest)
@@ -82,140 +88,103 @@ def repair(
     return sorted(found)
 
 
-class _Group(NamedTuple):
-    """Data files whose names begin alike, and the manifest that they make, or why they make none."""
-
-    name: str
-    manifest: Manifest | None
-    reason: str
+Judgement = tuple[Restoration, Manifest | None]
+"""What may become of a commit, and the manifest to put, if there is one."""
 
 
-class _Survey(NamedTuple):
-    """What there is to go by in a partition.
-
-    Attributes:
-        damages: What is wrong with the manifests that were there, by commit.
-        remains: What is left of them, as far as it can be got.
-        intact: The commits whose manifests are right.
-        groups: The data files that no manifest names.
-    """
-
-    partition: Partition
-    damages: dict[str, str]
-    remains: dict[str, bytes]
-    intact: set[str]
-    groups: list[_Group]
-
-
-def _survey(storage: Storage, inventory: Inventory) -> _Survey:
-    survey = _Survey(inventory.partition, {}, {}, set(), [])
-    for commit in inventory.damaged:
-        survey.damages[commit] = "its manifest was damaged, and its repair was not finished"
-    named = set(_named_files(storage, inventory, survey))
-    orphans = [(name, info) for name, info in inventory.data.items() if name not in named]
-    fragments: dict[str, list[Fragment | MetaxyError]] = {}
-    for name, _, data in fetch_each(storage, orphans):
-        fragments.setdefault(name.rpartition("-")[0], []).append(_fragment(data, name=name))
-    survey.groups.extend(_group(name, found, inventory.partition) for name, found in fragments.items())
-    return survey
+def _of_compactions(storage: Storage, evidence: Evidence) -> Iterator[Judgement]:
+    """Yield the compactions that are damaged, and those that are gone and of which commits are lost with them."""
+    partition, lost = evidence.partition, dict(evidence.broken)
+    for table in evidence.tables:
+        manifest = table.manifest
+        missing = table.digests.keys() - evidence.held
+        damage = lost.pop(manifest.commit, None)
+        if damage is None and not missing:
+            continue
+        reason = damage or f"nothing else holds {len(missing)} of the commits in its table"
+        problem = _problem_with(storage, partition, manifest)
+        state: State = "restorable" if problem is None else "lost"
+        told = reason if problem is None else f"{reason}; {problem}"
+        path = partition.compaction_manifest(manifest.commit)
+        yield Restoration(path, state, manifest.commit, told, manifest.rows), manifest
+        if problem is None:
+            evidence.held.update(table.digests)
+    for commit, damage in lost.items():
+        reason = f"{damage}; the table of its commits is not there"
+        yield Restoration(partition.compaction_manifest(commit), "lost", commit, reason), None
 
 
-def _named_files(storage: Storage, inventory: Inventory, survey: _Survey) -> Iterator[str]:
-    """Yield the data files that readable manifests name, and note what is known of the manifests."""
-    small = [(commit, info) for commit, info in inventory.appends.items() if info.size <= MAX_MANIFEST_BYTES]
-    for commit in inventory.appends.keys() - dict(small):
-        survey.damages[commit] = "its manifest is larger than any can be"
-    for commit, info, data in fetch_each(storage, small):
-        try:
-            if isinstance(data, Exception):
-                raise data
-            manifest = decode_manifest(data, partition=inventory.partition, commit=commit, name=info.path)
-        except UnsupportedFormatError:
-            survey.intact.add(commit)
-        except CorruptObjectError as error:
-            survey.damages[commit] = str(error)
-            survey.remains[commit] = data if isinstance(data, bytes) else b""
-        else:
-            survey.intact.add(commit)
-            survey.damages.pop(commit, None)
-            yield from (file.name for file in manifest.files)
+def _problem_with(storage: Storage, partition: Partition, manifest: Manifest) -> str | None:
+    """Return why a compaction must not be put, None if all that it names is there and right."""
+    for checked in check_manifests(storage, partition, [manifest]):
+        errors = [finding for finding in checked.findings if finding.severity == "error"]
+        return f"{errors[0].path} {errors[0].problem}" if errors else None
+    return "a data file of it is missing"
 
 
-def _fragment(data: Fetched, *, name: str) -> Fragment | MetaxyError:
-    if isinstance(data, Exception):
-        return data
-    try:
-        return read_fragment(data, name=name)
-    except CorruptObjectError as error:
-        return error
-
-
-def _group(name: str, found: Sequence[Fragment | MetaxyError], partition: Partition) -> _Group:
-    try:
-        for each in found:
-            if isinstance(each, MetaxyError):
-                raise each
-        return _Group(
-            name, rebuild_manifest([each for each in found if isinstance(each, Fragment)], partition=partition), ""
-        )
-    except MetaxyError as error:
-        return _Group(name, None, str(error))
-
-
-def _judged(survey: _Survey, vouched: Collection[str]) -> Iterator[tuple[Restoration, Manifest | None]]:
-    """Yield what may become of each commit whose manifest is not there, and the manifest, if there is one."""
-    for commit, damage in survey.damages.items():
-        yield _of_damaged(survey, commit, damage, vouched)
-    for group in survey.groups:
+def _of_writes(evidence: Evidence, vouched: Collection[str]) -> Iterator[Judgement]:
+    """Yield the writes that no manifest answers for which is right."""
+    for commit, damage in evidence.damages.items():
+        if commit not in evidence.held:
+            yield _of_damaged(evidence, commit, damage, vouched)
+    for group in evidence.groups:
         manifest = group.manifest
-        if manifest is not None and manifest.commit not in survey.intact and manifest.commit not in survey.damages:
-            is_vouched = group.name in vouched
-            reason = "you vouch for it" if is_vouched else "nothing shows that it was ever committed"
-            yield _restoration(survey, group, "restorable" if is_vouched else "unproven", reason), manifest
+        if manifest is not None and manifest.commit not in evidence.held and manifest.commit not in evidence.damages:
+            proof = _proof(evidence, group, manifest, vouched)
+            reason = proof or "nothing shows that it was ever committed"
+            yield _restoration(evidence, group, manifest, "restorable" if proof else "unproven", reason)
 
 
-def _of_damaged(
-    survey: _Survey, commit: str, damage: str, vouched: Collection[str]
-) -> tuple[Restoration, Manifest | None]:
-    whole = [group for group in survey.groups if group.manifest is not None and group.manifest.commit == commit]
+def _proof(evidence: Evidence, group: Group, manifest: Manifest, vouched: Collection[str]) -> str | None:
+    """Return what shows that a commit existed whose manifest is gone."""
+    if group.name in vouched:
+        return "you vouch for it"
+    # The digest tells the attempt of a named write that was committed from another one with other rows.
+    tables = [table for table in evidence.tables if table.digests.get(manifest.commit) == manifest.digest]
+    return f"the compaction {tables[0].manifest.commit} has seen it" if tables else None
+
+
+def _of_damaged(evidence: Evidence, commit: str, damage: str, vouched: Collection[str]) -> Judgement:
+    whole = [group for group in evidence.groups if group.manifest is not None and group.manifest.commit == commit]
     # Several attempts of a write with a write_id may have left all of their files; one of them was committed.
     chosen = [group for group in whole if group.name in vouched] or whole
     if len(chosen) > 1:
-        remains = survey.remains.get(commit, b"")
+        remains = evidence.remains.get(commit, b"")
         chosen = [group for group in whole if f'"{group.name}-'.encode() in remains]
-    if len(chosen) == 1:
-        return _restoration(survey, chosen[0], "restorable", damage), chosen[0].manifest
-    reason = f"{damage}; {_why_lost(survey, commit, whole)}"
-    return Restoration(survey.partition.append_manifest(commit), "lost", commit, reason), None
+    if len(chosen) == 1 and chosen[0].manifest is not None:
+        return _restoration(evidence, chosen[0], chosen[0].manifest, "restorable", damage)
+    reason = f"{damage}; {_why_lost(evidence, commit, whole)}"
+    return Restoration(evidence.partition.append_manifest(commit), "lost", commit, reason), None
 
 
-def _why_lost(survey: _Survey, commit: str, whole: Sequence[_Group]) -> str:
+def _why_lost(evidence: Evidence, commit: str, whole: Sequence[Group]) -> str:
     if whole:
-        return (
-            f"the data files of several attempts are there, vouch for one of {', '.join(each.name for each in whole)}"
-        )
-    broken = [group.reason for group in survey.groups if f"{group.name}-".startswith(f"{commit}-")]
+        names = ", ".join(each.name for each in whole)
+        return f"the data files of several attempts are there, vouch for one of {names}"
+    broken = [group.reason for group in evidence.groups if f"{group.name}-".startswith(f"{commit}-")]
     return broken[0] if broken else "none of its data files is there"
 
 
-def _restoration(survey: _Survey, group: _Group, state: State, reason: str) -> Restoration:
-    if group.manifest is None:
-        raise AssertionError("unreachable: only what can be made again is restored")
-    path = survey.partition.append_manifest(group.manifest.commit)
-    return Restoration(path, state, group.name, reason, group.manifest.rows)
+def _restoration(evidence: Evidence, group: Group, manifest: Manifest, state: State, reason: str) -> Judgement:
+    path = evidence.partition.append_manifest(manifest.commit)
+    return Restoration(path, state, group.name, reason, manifest.rows), manifest
 
 
 def _restore(storage: Storage, partition: Partition, manifest: Manifest) -> None:
-    """Put a manifest; what is in its place is kept, before it is removed, as evidence that the commit existed."""
-    path = partition.append_manifest(manifest.commit)
-    try:
-        damaged = storage.get(path)
-    except ObjectNotFoundError:
-        pass
-    else:
-        put_settled(storage, partition.damaged_manifest(manifest.commit, sha256(damaged).hexdigest()[:16]), damaged)
-        storage.delete(path)
+    """Put a manifest; what is in the place of a write's is kept, before it is removed, as evidence that it existed."""
+    path = path_of(partition, manifest)
+    if not manifest.covers:
+        _keep_damaged(storage, partition, manifest.commit)
+    storage.delete(path)
     # A vacuum may have noted long ago that nothing names the data files.
-    record = encode_record(unnamed=(), named=[file.name for file in manifest.files])
+    record = encode_record(unnamed=(), named=[file.name for file in manifest.named_files])
     put_settled(storage, partition.vacuum_record(timestamp_id(wall_clock(), random_token())), record)
     put_settled(storage, path, encode_manifest(manifest))
+
+
+def _keep_damaged(storage: Storage, partition: Partition, commit: str) -> None:
+    try:
+        damaged = storage.get(partition.append_manifest(commit))
+    except ObjectNotFoundError:
+        return
+    put_settled(storage, partition.damaged_manifest(commit, sha256(damaged).hexdigest()[:16]), damaged)

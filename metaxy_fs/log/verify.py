@@ -15,7 +15,7 @@ from metaxy_fs.errors import MetaxyError, ObjectNotFoundError
 from metaxy_fs.log.checking import Checked, check_manifests, read_manifests, unusable
 from metaxy_fs.log.findings import ORPHAN, RESTORE, SUPERSEDED, Finding
 from metaxy_fs.log.inventory import Inventory, all_partitions, take_inventory
-from metaxy_fs.log.layout import STORE_FILE, Partition
+from metaxy_fs.log.layout import STORE_FILE, Partition, owners_of_data_file
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.partition import decode_info
 from metaxy_fs.log.resolve import Covers, resolve
@@ -181,7 +181,7 @@ def _unneeded(
 ) -> Iterator[Finding]:
     """Yield what nobody needs: what compactions stand for, all in one, and each orphan."""
     unnamed = {name: info for name, info in inventory.data.items() if name not in named}
-    superseded = {name for name in unnamed if not {*_owners(name)}.isdisjoint(covered | dead)}
+    superseded = {name for name in unnamed if not {*owners_of_data_file(name)}.isdisjoint(covered | dead)}
     manifests = (inventory.appends.keys() & covered) | dead
     if manifests or superseded:
         problem = f"holds {len(manifests)} manifests and {len(superseded)} data files that compactions stand for"
@@ -190,10 +190,3 @@ def _unneeded(
         info = unnamed[name]
         since = f" since {info.modified:%Y-%m-%d %H:%M} UTC" if info.modified else ""
         yield Finding(info.path, "note", f"is an orphan{since}: no manifest names it", ORPHAN)
-
-
-def _owners(name: str) -> Iterator[str]:
-    """Yield the commits that a data file may be of, by its name."""
-    stem = name.rpartition("-")[0]
-    yield stem
-    yield stem.rpartition("-")[0]  # named writes have the token of their attempt after the commit
