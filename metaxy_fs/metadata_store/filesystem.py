@@ -163,3 +163,14 @@ def _definition(view: View) -> DefinitionVersion:
 def _latest_id_columns(views: Sequence[View]) -> Sequence[str]:
     _, manifest = max((view.last_commit for view in views), key=lambda last: last[0])
     return manifest.id_columns
+
+
+def storage_of(store: MetadataStore) -> Storage:
+    """Return the objects of a store's root.
+
+    Raises:
+        TypeError: The store keeps none.
+    """
+    if not isinstance(store, FilesystemMetadataStore):
+        raise TypeError(f"expected a FilesystemMetadataStore, whose root holds objects; got {store!r}")
+    return store.storage

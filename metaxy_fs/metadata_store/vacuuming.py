@@ -7,7 +7,7 @@ from metaxy_fs.log.retention import Policy
 from metaxy_fs.log.vacuum import Vacuumed
 from metaxy_fs.log.vacuum import vacuum as vacuum_root
 from metaxy_fs.metadata_store.features import FeatureLike, key_of
-from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
+from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 
 
 def vacuum(
@@ -47,4 +47,4 @@ def vacuum(
     """
     policy = Policy(grace=grace, retention=retention, is_safe=not unsafe)
     name = None if feature is None else key_of(feature).dotted
-    return vacuum_root(store.storage, policy=policy, dry_run=dry_run, feature=name, advance=advance)
+    return vacuum_root(storage_of(store), policy=policy, dry_run=dry_run, feature=name, advance=advance)

@@ -4,7 +4,7 @@ from metaxy_fs.errors import FeatureNotFoundError
 from metaxy_fs.log.verify import Progress, Verification
 from metaxy_fs.log.verify import verify as verify_root
 from metaxy_fs.metadata_store.features import FeatureLike, key_of
-from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
+from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 
 
 def verify(
@@ -29,7 +29,7 @@ def verify(
         StorageError: The root could not be listed.
     """
     name = None if feature is None else key_of(feature).dotted
-    found = verify_root(store.storage, feature=name, progress=progress)
+    found = verify_root(storage_of(store), feature=name, progress=progress)
     if name is not None and not found.partitions:
         raise FeatureNotFoundError(f"{store.location} holds nothing of a feature {name!r}.")
     return found
