@@ -4,6 +4,7 @@
     ├── SpecError (ValueError)                    change the declaration of the feature
     ├── MetadataSchemaError (ValueError)          change the frame, nothing was stored
     ├── FeatureNotFoundError (LookupError)        compute the feature, or look in another root
+    ├── SnapshotError (LookupError)               choose another snapshot, or open the stores that it was made through
     ├── DependencyError (LookupError)             compute the upstream feature first
     ├── HashAlgorithmError (ValueError)           open the root with its own algorithm, or chain others
     ├── WriteConflictError                        a write_id was used again with other rows
@@ -33,6 +34,10 @@ class MetadataSchemaError(MetaxyError, ValueError):
 
 class FeatureNotFoundError(MetaxyError, LookupError):
     """No root that was searched holds the feature."""
+
+
+class SnapshotError(MetaxyError, LookupError):
+    """A snapshot does not exist, or was made through stores that are not in this chain."""
 
 
 class DependencyError(MetaxyError, LookupError):

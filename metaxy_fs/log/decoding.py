@@ -68,6 +68,13 @@ def refuse_oversized(size: int, *, name: str, is_compaction: bool = False) -> No
         raise CorruptObjectError(f"The manifest {name} has {size} bytes, more than the {limit} that one may have.")
 
 
+def is_list_of_commits(covers: str) -> bool:
+    """Whether a text can be a list of ids with a space between; letters alone are checked: no commit has odd ids."""
+    if not covers.isascii() or covers.encode().translate(None, _ID_BYTES + b" "):
+        return False
+    return not (covers.startswith(" ") or covers.endswith(" ") or "  " in covers)
+
+
 def _refuse_newer_format(data: bytes, *, name: str) -> None:
     """A newer format need not decode, so its version is looked for on its own."""
     try:
@@ -111,7 +118,7 @@ def _is_of_compaction(file: DataFile) -> bool:
 def _no_compaction(manifest: Manifest) -> str | None:
     if not manifest.covers:
         return "is that of a compaction and yet covers nothing"
-    if not _is_list_of_commits(manifest.covers):
+    if not is_list_of_commits(manifest.covers):
         return "covers what can be no list of commits"
     table = manifest.commits
     if table is None or not is_data_file_name(table.name):
@@ -120,13 +127,6 @@ def _no_compaction(manifest: Manifest) -> str | None:
         return f"covers {manifest.covers.count(' ') + 1} commits, but has a table of {table.rows}"
     problems = (_compacted_file_problem(file, manifest) for file in manifest.files)
     return next((problem for problem in problems if problem), None)
-
-
-def _is_list_of_commits(covers: str) -> bool:
-    """Check the letters alone: an id that no commit can have stands for none."""
-    if not covers.isascii() or covers.encode().translate(None, _ID_BYTES + b" "):
-        return False
-    return not (covers.startswith(" ") or covers.endswith(" ") or "  " in covers)
 
 
 def _compacted_file_problem(file: DataFile, manifest: Manifest) -> str | None:

@@ -1,6 +1,7 @@
 """Where does each object of a root live?
 
     _store.json                                       what the whole root has in common
+    _snapshots/<name>.json                            which commits some moment saw
     _clock/<token>                                    put and deleted at once, to learn the time of the storage
     video.processing/0123456789abcdef/                one partition: a feature under one version of its definition
         _definition.json                              the declaration that produced it
@@ -23,6 +24,8 @@ import msgspec
 
 STORE_FILE = "_store.json"
 CLOCK = "_clock"
+SNAPSHOTS = "_snapshots"
+"""The directory of all snapshots."""
 
 MAX_FEATURE_LENGTH = 200
 
@@ -104,6 +107,22 @@ def is_data_file_name(name: str) -> bool:
 def is_commit(text: str) -> bool:
     """Whether a text can be the id of a commit."""
     return _COMMIT.fullmatch(text) is not None
+
+
+def is_snapshot_name(text: str) -> bool:
+    """Whether a text can be the name of a snapshot."""
+    return _COMMIT.fullmatch(text) is not None
+
+
+def snapshot_file(name: str) -> str:
+    """Return the path of a snapshot."""
+    return f"{SNAPSHOTS}/{name}.json"
+
+
+def snapshot_of(path: str) -> str | None:
+    """Return the name of the snapshot at a path, None for any other path."""
+    name = path.removeprefix(f"{SNAPSHOTS}/").removesuffix(".json")
+    return name if is_snapshot_name(name) and path == snapshot_file(name) else None
 
 
 def commit_table(commit: str) -> str:

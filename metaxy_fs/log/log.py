@@ -30,6 +30,7 @@ from metaxy_fs.log.view import View, ViewLoader, live_files, settled
 from metaxy_fs.storage.base import Storage
 
 _LISTINGS_AT_ONCE = 16
+_TWICE = "two attempts of one write_id could both be committed there: write without one"
 
 
 class Log:
@@ -184,7 +185,7 @@ class Log:
                 algorithm = self._expected_algorithm or DEFAULT_ALGORITHM
                 self._root = self._expected(open_for_writing(self._storage, hash_algorithm=algorithm))
             if request.write_id is not None and not self._keeps_existing:
-                refuse_overwriting_storage(self._storage, self._root)
+                refuse_overwriting_storage(self._storage, self._root, hence=_TWICE)
                 self._keeps_existing = True
             if request.partition not in self._described:
                 describe(self._storage, request.partition, _description(request, spec))

@@ -36,7 +36,7 @@ def distinct_groups(files: Sequence[LiveFile]) -> list[Group]:
     for live in filled:
         span = span_of(live.file, column)
         is_apart = groups[-1].is_apart(live, span)
-        if not is_apart and live.first > groups[-1].end:
+        if not is_apart and groups[-1].files and live.first > groups[-1].end:
             groups.append(_Group())
             is_apart = groups[-1].is_apart(live, span)
         groups[-1].add(live, span, is_apart=is_apart)

@@ -58,10 +58,15 @@ def find_root(storage: Storage) -> Root | None:
     return decode_root(data, name=f"{storage.location}/{STORE_FILE}")
 
 
-def refuse_overwriting_storage(storage: Storage, root: Root) -> None:
+def refuse_overwriting_storage(storage: Storage, root: Root, *, hence: str) -> None:
     """Find out whether a storage honours put-if-absent, by putting `_store.json` again with the bytes that it has.
 
     Where the storage ignores the condition, this replaces an object by its equal, so the question itself does no harm.
+
+    Args:
+        storage: Where the root is.
+        root: What is there.
+        hence: What would come of it, for the message.
 
     Raises:
         StorageError: It does not, so a guarantee that needs it cannot be given.
@@ -73,8 +78,8 @@ def refuse_overwriting_storage(storage: Storage, root: Root) -> None:
     except ObjectExistsError:
         return
     raise StorageError(
-        f"{storage.location} overwrites objects although it was asked not to, so two attempts of one write_id could "
-        "both be committed there. Write without write_id, or use a storage that supports conditional writes."
+        f"{storage.location} overwrites objects although it was asked not to, so {hence}. Use a storage that supports "
+        "conditional writes."
     )
 
 

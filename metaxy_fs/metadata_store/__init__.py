@@ -10,6 +10,7 @@ from metaxy_fs.errors import (
     MetaxyError,
     ObjectExistsError,
     ObjectNotFoundError,
+    SnapshotError,
     SpecError,
     StorageAccessError,
     StorageError,
@@ -21,7 +22,7 @@ from metaxy_fs.log.removal import Removal
 from metaxy_fs.log.repair import Restoration
 from metaxy_fs.log.vacuum import Vacuumed
 from metaxy_fs.log.verify import Verification
-from metaxy_fs.metadata_store.backend import COMMITS, Append, Query
+from metaxy_fs.metadata_store.backend import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.buffering import WriteBuffer
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
@@ -51,12 +52,14 @@ __all__ = [
     "MetadataSchemaError",
     "MetadataStore",
     "MetaxyError",
+    "Moment",
     "ObjectExistsError",
     "ObjectNotFoundError",
     "Query",
     "Removal",
     "Restoration",
     "Scan",
+    "SnapshotError",
     "SpecError",
     "StorageAccessError",
     "StorageError",

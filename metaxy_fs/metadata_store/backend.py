@@ -5,7 +5,7 @@ are what passes through them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
@@ -13,11 +13,13 @@ from typing import Final, Literal
 import msgspec
 import polars as pl
 
+from metaxy_fs.errors import StorageError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.seen import SeenSchemas
 from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.storage.base import Storage
 from metaxy_fs.versioning.definition import DefinitionVersion
 
 COMMITS: Final = pl.Schema(
@@ -67,6 +69,23 @@ class Append:
         return self.chunks.collect()
 
 
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """Which commits of a feature are seen.
+
+    Attributes:
+        until: Those whose time, in microseconds since 1970 (UTC), is no later; None for any time.
+        commits: Those of these ids, by the version of the partition; None for any.
+    """
+
+    until: int | None = None
+    commits: Mapping[str, frozenset[str]] | None = None
+
+    def sees(self, *, partition: str, commit: str, time: int) -> bool:
+        """Whether a commit is among them."""
+        is_named = self.commits is None or commit in self.commits.get(partition, ())
+        return is_named and (self.until is None or time <= self.until)
+
+
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """Which rows a store wants to see.
 
@@ -78,6 +97,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         mark_partition: Add the column `_metaxy_partition`, text, that gives the partition of each row.
         mark_commits: Add the columns `_metaxy_commit`, text, and `_metaxy_time`, Int64 in microseconds since 1970
             (UTC), that give the id and the time of the commit of each row.
+        at: Answer as if there were no other commits than these; None for all that there are now.
     """
 
     key: FeatureKey
@@ -86,6 +106,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     prune: pl.Expr | None = None
     mark_partition: bool = False
     mark_commits: bool = False
+    at: Moment | None = None
 
 
 class Backend(ABC):
@@ -153,7 +174,7 @@ class Backend(ABC):
 
     @abstractmethod
     def scan_rows(self, query: Query) -> Scan | None:
-        """Return the rows of a feature, None only if it is certain that there is no commit of it.
+        """Return the rows of a feature, None only if it is certain that there is no commit of it (to be seen).
 
         Raises:
             MetadataSchemaError: The types of a column in two commits have no type in common.
@@ -181,3 +202,12 @@ class Backend(ABC):
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         """Whether a partition of a feature holds any commit; backends that know a shorter way override this."""
         return partition in self.stored_versions(key)
+
+    @property
+    def snapshot_storage(self) -> Storage:
+        """Where snapshots are kept, below `_snapshots`; backends that can keep objects override this.
+
+        Raises:
+            StorageError: This store keeps none.
+        """
+        raise StorageError(f"{self.location} cannot keep snapshots; take a FilesystemMetadataStore.")

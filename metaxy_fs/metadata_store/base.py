@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Literal, overload
 
 import polars as pl
@@ -14,7 +15,9 @@ from metaxy_fs.metadata_store.explaining import explain
 from metaxy_fs.metadata_store.features import FeatureLike, find_declaration, key_of, require_declaration
 from metaxy_fs.metadata_store.frames import ArrowStream, FrameLike
 from metaxy_fs.metadata_store.impact import impact
+from metaxy_fs.metadata_store.moments import BackendAt
 from metaxy_fs.metadata_store.reading import Read, has_commit, scan_chain
+from metaxy_fs.metadata_store.snapshots import at, create_snapshot, drop_snapshot, list_snapshots
 from metaxy_fs.metadata_store.updates import calculate, calculate_and_write, increment, lazy_increment
 from metaxy_fs.metadata_store.upstream import read_upstream
 from metaxy_fs.metadata_store.writing import write
@@ -75,23 +78,18 @@ class MetadataStore(Backend):
     ) -> AbstractContextManager[WriteBuffer]:
         """Open a buffer for a job that computes rows one by one: `with store.buffered(feature) as buffer`.
 
-        What is given to `buffer.write`, by any number of threads, is committed once there are enough rows, once the
-        oldest has waited long enough, and at the end of the block, also when that is an exception. If the block is
-        entered in the main thread, SIGTERM commits what is held before the handler that was there before (or the end
-        of the process) comes to its turn. A process that is killed otherwise loses what it holds.
-
-        A flush in the background that fails is tried again by the next flush; if that has not succeeded, the next
-        `write` raises the error, and so does the end of the block. After an exception in the block, what could not be
-        committed is a note on it.
+        What `buffer.write` is given, by any number of threads, is committed once there are enough rows, once the
+        oldest has waited long enough, and at the end of the block, also by an exception; and before SIGTERM does what
+        it did, if the block was entered in the main thread. An error of a flush in the background is raised by the
+        next `write` or at the end, unless a later flush has mended it; after an exception it is a note on that.
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
             rows: Commit once so many rows are held.
             seconds: Commit what has been held for so long; None waits for ever.
             write_id: A name for the job that is the same when it is retried. Each sample is then committed once,
-                however rows are cut into commits and whatever other attempts have committed or are committing: rows
-                that are there are left out, and another row for such a sample is an error. Without a name, the later
-                of two rows of a sample counts, as in any store.
+                however the rows are cut and whatever other attempts commit, and another row for one is an error.
+                Without a name the later of two rows of a sample counts, as in any store.
 
         Raises:
             ValueError: A limit or the `write_id` has no meaning.
@@ -164,24 +162,56 @@ class MetadataStore(Backend):
         return scan_chain(self, find_declaration(feature), read, fallback=allow_fallback)
 
     def history(self, feature: FeatureLike) -> pl.DataFrame:
-        """Return the commits of a feature that this store holds, in commit order, whatever their data version.
-
-        Fallback stores are not asked. A commit that was compacted is still one row.
-
-        Args:
-            feature: A Feature class, or a key.
+        """Return the commits of a feature that this store itself holds, in commit order, whatever their data version.
 
         Returns:
             One row a commit: `time` (Datetime("us", "UTC")), `commit` (text, its id), `rows` and `bytes` (Int64),
-            `partition` (text, the version of the definition that it was written under), `write_id` (text, null where
-            none was given), `writer` (text, the library and version), `compacted` (Boolean, whether its rows are now
-            kept with those of other commits).
+            `partition` (text, the version of the definition), `write_id` (text or null), `writer` (text), and
+            `compacted` (Boolean, whether its rows are now kept with those of other commits).
 
         Raises:
             FeatureNotFoundError: This store has no commit of the feature.
-            StorageError: The store could not be asked.
         """
         return history(self, key_of(feature))
+
+    def at(self, moment: str | datetime) -> "StoreAt":
+        """Return the chain as it was at a snapshot, or as if nothing had been committed after a time; read-only.
+
+        At a snapshot, reads give the same rows in the same order for ever. At a time, a commit may still come in whose
+        writer's clock was behind. Writes raise `StorageAccessError`.
+
+        Args:
+            moment: The name of a snapshot that this store keeps, or a time with a time zone.
+
+        Raises:
+            SnapshotError: There is no such snapshot, or it saw rows in a store that is not in this chain.
+        """
+        return at(self, moment, kind=StoreAt)
+
+    def create_snapshot(self, name: str, *, features: Iterable[FeatureLike] | None = None) -> None:
+        """Keep, under a name, which commits of some features the chain holds now, in all of their data versions.
+
+        Args:
+            name: 1 to 100 letters, digits, `.`, `_` and `-`, such as `"train-2026-11"`.
+            features: Feature classes or keys; by default all that any store of the chain holds.
+
+        Raises:
+            FeatureNotFoundError: No store of the chain has a commit of one of the features.
+            ObjectExistsError: There is a snapshot of that name.
+        """
+        create_snapshot(self, name, None if features is None else [key_of(feature) for feature in features])
+
+    def list_snapshots(self) -> pl.DataFrame:
+        """Return the snapshots that this store keeps, by name.
+
+        Columns: `name`, `time` (Datetime("us", "UTC")), `features` (texts, the strings of the keys), `commits` (Int64,
+        how many it sees), `stores` (texts, where it saw any) and `writer`.
+        """
+        return list_snapshots(self)
+
+    def drop_snapshot(self, name: str) -> None:
+        """Forget a snapshot, or raise `SnapshotError` if there is none of that name; no row is touched."""
+        drop_snapshot(self, name)
 
     def has_feature(self, feature: FeatureLike, *, check_fallback: bool = False) -> bool:
         """Whether there is any commit of a feature in its current data version.
@@ -363,3 +393,7 @@ class MetadataStore(Backend):
             StorageError: A store could not be asked.
         """
         return impact(self, require_declaration(feature), code_versions)
+
+
+class StoreAt(BackendAt, MetadataStore):
+    """A read-only store: the rows that there were at some moment. Made by `MetadataStore.at`."""

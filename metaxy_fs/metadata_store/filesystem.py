@@ -1,7 +1,7 @@
 """How does a store keep its rows as files below a root?"""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +16,7 @@ from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Definition
 from metaxy_fs.log.scan import column_names
 from metaxy_fs.log.view import View
-from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Query
+from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey
@@ -148,11 +148,28 @@ class FilesystemMetadataStore(MetadataStore):
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         return self._log.has_commit(Partition(key.dotted, partition))
 
+    @property
+    def snapshot_storage(self) -> Storage:
+        return self._storage
+
     def _views(self, query: Query) -> list[View]:
-        if query.partition is None:
-            return self._log.views(query.key.dotted)
-        view = self._log.view(Partition(query.key.dotted, query.partition))
-        return [] if view is None else [view]
+        feature = query.key.dotted
+        if query.at is None and query.partition is None:
+            return self._log.views(feature)
+        partitions = self._partitions(feature, query.at) if query.partition is None else [query.partition]
+        views = [self._view(Partition(feature, version), query.at) for version in partitions]
+        return [view for view in views if view is not None]
+
+    def _view(self, partition: Partition, at: Moment | None) -> View | None:
+        if at is None:
+            return self._log.view(partition)
+        commits = None if at.commits is None else at.commits.get(partition.version, frozenset())
+        return self._log.view_at(partition, commits=commits, until=at.until)
+
+    def _partitions(self, feature: str, at: Moment | None) -> Iterable[str]:
+        if at is not None and at.commits is not None:
+            return sorted(at.commits)
+        return [partition.version for partition in self._log.partitions(feature)]
 
 
 def _definition(view: View) -> DefinitionVersion:

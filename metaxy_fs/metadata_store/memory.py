@@ -17,6 +17,8 @@ from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Quer
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey
+from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME, PARTITION
 
 _WRITER = f"metaxy_fs {__version__}"
@@ -72,6 +74,7 @@ class InMemoryMetadataStore(MetadataStore):
         self._commits: list[_Commit] = []
         self._clock = LamportClock()
         self._lock = threading.Lock()
+        self._snapshots = MemoryStorage()
 
     @property
     def location(self) -> str:
@@ -96,7 +99,7 @@ class InMemoryMetadataStore(MetadataStore):
                 )
 
     def scan_rows(self, query: Query) -> Scan | None:
-        found = [held for held in self._of(query.key) if query.partition in (None, held.partition)]
+        found = [held for held in self._of(query.key) if _is_asked_for(held, query)]
         if not found:
             return None
         schema = unify(
@@ -117,6 +120,10 @@ class InMemoryMetadataStore(MetadataStore):
     def stored_features(self) -> list[FeatureKey]:
         return sorted({held.key for held in self._commits})
 
+    @property
+    def snapshot_storage(self) -> Storage:
+        return self._snapshots
+
     def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
         return pl.DataFrame([_described_commit(held) for held in self._of(key)], schema=COMMITS, orient="row")
 
@@ -131,6 +138,12 @@ class InMemoryMetadataStore(MetadataStore):
 
     def _of(self, key: FeatureKey) -> list[_Commit]:
         return [held for held in self._commits if held.key == key]
+
+
+def _is_asked_for(held: _Commit, query: Query) -> bool:
+    if query.partition not in (None, held.partition):
+        return False
+    return query.at is None or query.at.sees(partition=held.partition, commit=held.commit, time=held.time)
 
 
 def _is_same_write(held: _Commit, append: Append) -> bool:

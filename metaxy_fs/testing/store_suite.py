@@ -12,6 +12,7 @@ from metaxy_fs.testing.store_buffers import StoreBuffers
 from metaxy_fs.testing.store_chains import StoreChains
 from metaxy_fs.testing.store_commits import StoreCommits
 from metaxy_fs.testing.store_increments import StoreIncrements
+from metaxy_fs.testing.store_moments import StoreMoments
 from metaxy_fs.testing.store_reads import StoreReads
 from metaxy_fs.testing.store_redo import StoreRedo
 from metaxy_fs.testing.store_versions import StoreVersions
@@ -23,6 +24,7 @@ class StoreSuite(
     StoreBuffers,
     StoreReads,
     StoreCommits,
+    StoreMoments,
     StoreChains,
     StoreVersions,
     StoreIncrements,

@@ -17,7 +17,7 @@ from metaxy_fs.log.statistics import ColumnStatistics
 from metaxy_fs.log.view import live_files
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, may_repeat, request, write
-from tests.log.compactions import view_of
+from tests.log.compactions import put_compaction, view_of
 
 IDS = st.one_of(
     st.lists(st.lists(st.integers(0, 30), max_size=5, unique=True), max_size=4),
@@ -96,3 +96,10 @@ def test_a_rewrite_begins_a_group_and_later_appends_stay_in_it() -> None:
         write(storage, *ids, clock=clock)
     groups = distinct_groups(live_files([view_of(storage)]))
     assert [[live.file.statistics[0].min for live in group] for group, _ in groups] == [[1, 3], [2, 5], [2]]
+
+
+def test_a_history_that_begins_with_a_file_of_repeated_samples_is_one_group() -> None:
+    storage = MemoryStorage()
+    put_compaction(storage, [write(storage, 1, 2), write(storage, 2, 3)])
+    [(files, is_distinct)] = distinct_groups(view_of(storage).files)
+    assert (len(files), is_distinct) == (1, False)

@@ -6,6 +6,7 @@ import pytest
 from metaxy_fs.errors import WriteConflictError
 from metaxy_fs.log.widening import conform, unify
 from metaxy_fs.metadata_store import COMMITS, MetadataStore, Scan
+from metaxy_fs.storage import MemoryStorage
 from metaxy_fs.testing import StoreSuite
 
 
@@ -16,6 +17,11 @@ class ShelfStore(MetadataStore):
         super().__init__(fallback_stores=fallback_stores)
         self._shelf = shelf.setdefault(name, [])
         self._name = name
+        self._snapshots = shelf.setdefault(("snapshots", name), MemoryStorage())
+
+    @property
+    def snapshot_storage(self):
+        return self._snapshots
 
     @property
     def location(self):
@@ -33,6 +39,8 @@ class ShelfStore(MetadataStore):
 
     def scan_rows(self, query):
         held = self._held(query.key, query.partition)
+        if query.at is not None:
+            held = [(time, append) for time, append in held if sees(query.at, time, append)]
         if not held:
             return None
         files = [(self.location, append.rows.schema, lambda _path: False) for _, append in held]
@@ -67,6 +75,10 @@ class ShelfStore(MetadataStore):
     def _held(self, key, partition):
         found = [(time, append) for time, append in self._shelf if append.spec.key == key]
         return [(time, append) for time, append in found if partition in (None, append.definition.partition)]
+
+
+def sees(moment, time, append):
+    return moment.sees(partition=append.definition.partition, commit=str(time), time=time)
 
 
 class TestShelfStore(StoreSuite):
