@@ -38,6 +38,7 @@ class Evidence(NamedTuple):
         remains: What is left of them, as far as it can be got.
         broken: What is wrong with the compactions that are there, by their ids.
         held: The commits that a manifest answers for which is right.
+        pinned: The commits that snapshots name, and one that does.
         groups: Data files that no manifest names.
         tables: Commit tables that no manifest names, the latest first.
     """
@@ -47,18 +48,24 @@ class Evidence(NamedTuple):
     remains: dict[str, bytes]
     broken: dict[str, str]
     held: set[str]
+    pinned: dict[str, str]
     groups: list[Group]
     tables: list[Table]
 
 
-def gather(storage: Storage, inventory: Inventory) -> Evidence:
+def gather(storage: Storage, inventory: Inventory, *, pinned: dict[str, str]) -> Evidence:
     """Return what there is to go by.
+
+    Args:
+        storage: The root.
+        inventory: What the partition holds.
+        pinned: The commits that snapshots name, and one that does.
 
     Raises:
         UnsupportedFormatError: A newer metaxy_fs has compacted the partition.
         StorageError: A manifest could not be got, so nobody can tell whether it is damaged.
     """
-    found = Evidence(inventory.partition, {}, {}, {}, set(), [], [])
+    found = Evidence(inventory.partition, {}, {}, {}, set(), pinned, [], [])
     found.damages.update(dict.fromkeys(inventory.damaged, "its manifest was damaged, and its repair was not finished"))
     named = {*_of_compactions(storage, inventory, found)}
     named |= {*_of_appends(storage, inventory, found)}

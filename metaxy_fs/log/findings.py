@@ -35,4 +35,5 @@ ORPHAN = (
     "manifest."
 )
 SUPERSEDED = "`metaxy-fs vacuum` removes them in time."
+GONE = "`metaxy-fs repair` restores them if their data files are there; until then reads at the snapshot fail."
 UPGRADE = "Upgrade metaxy_fs."

@@ -8,6 +8,7 @@ written again. So repair goes by evidence that a commit existed:
 - something that is no manifest lies where the manifest was: an object of that name was put by its writer alone;
 - repair itself found that once, and keeps it in `_damaged`, so that an interrupted repair is taken up again;
 - the commit table of a compaction lists it: who compacts has seen the manifests of all that it covers;
+- a snapshot names it: who makes one has seen it too;
 - the user names the data files, and thereby vouches for the commit.
 
 The commit table proves the same of a compaction's own manifest, which its footer holds, if commits that it lists would
@@ -33,6 +34,7 @@ from metaxy_fs.log.inventory import all_partitions, take_inventory
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.ledger import encode_record
 from metaxy_fs.log.manifest import Manifest, encode_manifest
+from metaxy_fs.log.pins import read_pins
 from metaxy_fs.storage.base import Storage
 
 State = Literal["restored", "restorable", "unproven", "lost"]
@@ -74,8 +76,9 @@ def repair(
         StorageError: The root could not be listed, or a manifest not be put.
     """
     found: list[Restoration] = []
+    pins = read_pins(storage)
     for partition in all_partitions(storage, feature=feature):
-        evidence = gather(storage, take_inventory(storage, partition))
+        evidence = gather(storage, take_inventory(storage, partition), pinned=pins.naming(partition))
         for restoration, manifest in chain(_of_compactions(storage, evidence), _of_writes(evidence, vouched)):
             found.append(restoration)
             if restoration.state == "restorable" and manifest is not None and not dry_run:
@@ -139,9 +142,17 @@ def _proof(evidence: Evidence, group: Group, manifest: Manifest, vouched: Collec
     """Return what shows that a commit existed whose manifest is gone."""
     if group.name in vouched:
         return "you vouch for it"
+    if (snapshot := evidence.pinned.get(manifest.commit)) is not None and _is_only_attempt(evidence, manifest):
+        return f"the snapshot {snapshot!r} names it"
     # The digest tells the attempt of a named write that was committed from another one with other rows.
     tables = [table for table in evidence.tables if table.digests.get(manifest.commit) == manifest.digest]
     return f"the compaction {tables[0].manifest.commit} has seen it" if tables else None
+
+
+def _is_only_attempt(evidence: Evidence, manifest: Manifest) -> bool:
+    """Whether no other data files make a commit of the same id, as those of another attempt of a named write do."""
+    commits = [group.manifest.commit for group in evidence.groups if group.manifest is not None]
+    return commits.count(manifest.commit) == 1
 
 
 def _of_damaged(evidence: Evidence, commit: str, damage: str, vouched: Collection[str]) -> Judgement:

@@ -157,10 +157,21 @@ def _fetch(storage: Storage, infos: list[ObjectInfo]) -> list[Snapshot]:
                 f"{MAX_SNAPSHOT_BYTES} that one may have."
             )
     fetched = storage.get_many(infos) if infos else []
-    return [_decode(data, storage, info.path) for info, data in zip(infos, fetched, strict=True)]
+    return [decode_snapshot(data, storage, info.path) for info, data in zip(infos, fetched, strict=True)]
 
 
-def _decode(data: bytes, storage: Storage, path: str) -> Snapshot:
+def decode_snapshot(data: bytes, storage: Storage, path: str) -> Snapshot:
+    """Return the snapshot that an object holds.
+
+    Args:
+        data: The object's bytes.
+        storage: Where it is, for messages.
+        path: Its path below the root.
+
+    Raises:
+        UnsupportedFormatError: A newer metaxy_fs made it.
+        CorruptObjectError: It is no snapshot, or not of this name.
+    """
     where = f"The snapshot {storage.location}/{path}"
     try:
         if msgspec.json.decode(data, type=_Version).format_version > FORMAT_VERSION:

@@ -5,7 +5,7 @@ vacuums: what they put or delete meanwhile is not taken for damage. Objects that
 that are damaged, and only a listing that fails ends it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import chain
 
@@ -13,11 +13,12 @@ import msgspec
 
 from metaxy_fs.errors import MetaxyError, ObjectNotFoundError
 from metaxy_fs.log.checking import Checked, check_manifests, read_manifests, unusable
-from metaxy_fs.log.findings import ORPHAN, RESTORE, SUPERSEDED, Finding
+from metaxy_fs.log.findings import GONE, ORPHAN, RESTORE, SUPERSEDED, Finding
 from metaxy_fs.log.inventory import Inventory, all_partitions, take_inventory
-from metaxy_fs.log.layout import STORE_FILE, Partition, owners_of_data_file
+from metaxy_fs.log.layout import STORE_FILE, Partition, owners_of_data_file, snapshot_file
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.partition import decode_info
+from metaxy_fs.log.pins import Pins, read_pins
 from metaxy_fs.log.resolve import Covers, resolve
 from metaxy_fs.log.root import decode_root
 from metaxy_fs.log.view import ATTEMPTS
@@ -64,8 +65,12 @@ def verify(storage: Storage, *, feature: str | None = None, progress: Progress |
     tally = _Tally(progress or (lambda _done, _known: None))
     partitions = all_partitions(storage, feature=feature)
     findings = list(_check_root(storage, expected=bool(partitions)))
+    pins = read_pins(storage)
+    findings += [unusable(info.path, error, remedy=RESTORE) for info, error in pins.damaged]
     for partition in partitions:
-        findings += _check_partition(storage, partition, tally)
+        findings += _check_partition(storage, partition, pins, tally)
+    gone = [partition for partition in pins.commits if feature is None or partition.feature == feature]
+    findings += [finding for partition in set(gone) - set(partitions) for finding in _unpinned(pins, partition, ())]
     return Verification(
         findings=tuple(sorted(findings)),
         partitions=len(partitions),
@@ -98,7 +103,7 @@ def _check_root(storage: Storage, *, expected: bool) -> Iterator[Finding]:
         yield unusable(STORE_FILE, error, remedy=f"Writers refuse the root. {RESTORE}")
 
 
-def _check_partition(storage: Storage, partition: Partition, tally: _Tally) -> Iterator[Finding]:
+def _check_partition(storage: Storage, partition: Partition, pins: Pins, tally: _Tally) -> Iterator[Finding]:
     damaged: dict[str, Finding] = {}
     inventory, compactions = _compactions(storage, partition, damaged)
     yield from _check_definition(storage, inventory)
@@ -116,8 +121,17 @@ def _check_partition(storage: Storage, partition: Partition, tally: _Tally) -> I
         yield from checked.findings
     tally.commits += len(covered)
     yield from damaged.values()
+    yield from _unpinned(pins, partition, inventory.appends.keys() | covered)
     if not damaged:
         yield from _unneeded(inventory, named, covered, dead=compactions.keys() - counting.compactions.keys())
+
+
+def _unpinned(pins: Pins, partition: Partition, held: Collection[str]) -> Iterator[Finding]:
+    """Yield the snapshots that name commits which nothing holds."""
+    for name, commits in pins.commits.get(partition, {}).items():
+        if gone := commits - set(held):
+            problem = f"names {len(gone)} commits of {partition} that are gone, such as {min(gone)}"
+            yield Finding(snapshot_file(name), "error", problem, GONE)
 
 
 def _compactions(

@@ -56,3 +56,12 @@ def edit(storage: Storage, path: str, change: Callable[[Any], object]) -> None:
 def contents(storage: Storage) -> dict[str, bytes]:
     """Every object by its path."""
     return {info.path: storage.get(info.path) for info in storage.list("")}
+
+
+def pin(storage: Storage, *commits: str, name: str = "train") -> str:
+    """Put a snapshot that names commits, and return its path."""
+    partitions = [{"version": PARTITION.version, "commits": " ".join(commits)}]
+    store = {"location": None, "features": [{"feature": ["video", "processing"], "partitions": partitions}]}
+    snapshot = {"format_version": 1, "name": name, "time": 1, "writer": "a test", "stores": [store]}
+    storage.put(f"_snapshots/{name}.json", json.dumps(snapshot).encode())
+    return f"_snapshots/{name}.json"

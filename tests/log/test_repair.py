@@ -13,7 +13,7 @@ from metaxy_fs.log.verify import verify
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, write
 from tests.log.faulty import FaultyStorage
-from tests.log.roots import contents, edit, manifest_of, replace, root
+from tests.log.roots import contents, edit, manifest_of, pin, replace, root
 
 
 def states(restorations: list[Restoration]) -> list[tuple[str, str]]:
@@ -219,3 +219,21 @@ def test_one_feature_is_repaired_alone() -> None:
     replace(storage, manifest_of(first), b"")
     assert repair(storage, feature="video", dry_run=False) == []
     assert len(repair(storage, feature="video.processing", dry_run=False)) == 1
+
+
+def test_a_lost_manifest_of_a_commit_that_a_snapshot_names_is_put_back() -> None:
+    storage, first = root()
+    pin(storage, first.commit)
+    before = contents(storage)
+    storage.delete(manifest_of(first))
+    [found] = repair(storage, dry_run=False)
+    assert (found.state, found.reason) == ("restored", "the snapshot 'train' names it")
+    after = contents(storage)
+    assert {path: after[path] for path in before} == before
+
+
+def test_a_snapshot_does_not_tell_which_of_two_attempts_was_committed() -> None:
+    storage, manifest = two_attempts()
+    pin(storage, manifest.commit)
+    storage.delete(manifest_of(manifest))
+    assert [found.state for found in repair(storage, dry_run=False)] == ["unproven", "unproven"]

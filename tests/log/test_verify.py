@@ -22,7 +22,7 @@ from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, request, rows, write
 from tests.log.faulty import FaultyStorage
-from tests.log.roots import edit, manifest_of, replace, root
+from tests.log.roots import edit, manifest_of, pin, replace, root
 
 
 def without_the_ids(frame: pl.DataFrame, *, header: Any, name: str) -> EncodedFile:
@@ -302,3 +302,35 @@ def test_progress_comes_to_its_end() -> None:
     verify(storage, progress=lambda done, known: seen.append((done, known)))
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1] == verify(storage).bytes
+
+
+def test_a_snapshot_of_commits_that_are_there_is_sound() -> None:
+    storage, first = root()
+    pin(storage, first.commit)
+    pin(storage, *sorted(info.path.rpartition("/")[2][:-5] for info in storage.list(PARTITION.manifests)), name="all")
+    assert findings(storage) == []
+
+
+@pytest.mark.parametrize("feature", [None, "video.processing"])
+def test_a_snapshot_of_a_commit_that_is_gone_is_found(feature: str | None) -> None:
+    storage, first = root()
+    path = pin(storage, first.commit)
+    storage.delete(manifest_of(first))
+    found = [finding for finding in verify(storage, feature=feature).findings if finding.severity == "error"]
+    assert [(finding.path, f"such as {first.commit}" in finding.problem) for finding in found] == [(path, True)]
+
+
+def test_a_snapshot_of_a_partition_that_is_gone_is_found() -> None:
+    storage, first = root()
+    path = pin(storage, first.commit)
+    for info in storage.list("video.processing"):
+        storage.delete(info.path)
+    assert told(storage) == [("error", path)]
+    assert verify(storage, feature="video").is_sound
+
+
+def test_a_damaged_snapshot_is_found() -> None:
+    storage, first = root()
+    path = pin(storage, first.commit)
+    replace(storage, path, storage.get(path)[:-1])
+    assert told(storage) == [("error", path)]
