@@ -11,6 +11,7 @@ from metaxy_fs._version import __version__
 if TYPE_CHECKING:
     from metaxy_fs.metadata_store import (
         CommitStateUnknownError,
+        Copied,
         CorruptObjectError,
         DependencyError,
         Explanation,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         Verification,
         WriteBuffer,
         WriteConflictError,
+        copy_metadata,
         open_store,
         repair,
         vacuum,
@@ -59,6 +61,7 @@ __all__ = [
     "ContainerDep",
     "ContainerKey",
     "ContainerSpec",
+    "Copied",
     "CorruptObjectError",
     "DependencyError",
     "Explanation",
@@ -90,6 +93,7 @@ __all__ = [
     "WriteBuffer",
     "WriteConflictError",
     "__version__",
+    "copy_metadata",
     "open_store",
     "repair",
     "vacuum",

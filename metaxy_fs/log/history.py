@@ -36,6 +36,19 @@ def commits_of(views: Sequence[View], *, table_of: TableOf) -> pl.DataFrame:
     return pl.concat([HISTORY.to_frame(), *frames]).sort("time", "commit")
 
 
+def digests_of(view: View, *, table_of: TableOf) -> dict[str, str]:
+    """Return the digest of the rows of every commit of a view.
+
+    Raises:
+        ObjectNotFoundError: A commit table is gone, since a larger compaction has replaced its own.
+    """
+    digests = {manifest.commit: manifest.digest for manifest in view.manifests if not manifest.covers}
+    for manifest in view.manifests:
+        if manifest.covers:
+            digests.update(table_of(view.partition, manifest).select("commit", "digest").iter_rows())
+    return digests
+
+
 def _commits(view: View, table_of: TableOf) -> pl.DataFrame:
     version = pl.lit(view.partition.version).alias("partition")
     appends = [_described(manifest) for manifest in view.manifests if not manifest.covers]

@@ -52,6 +52,14 @@ def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> Non
     _check(decode_info(held, name=f"{storage.location}/{partition.definition_file}"), info)
 
 
+def copy_description(source: Storage, target: Storage, partition: Partition) -> None:
+    """Describe a partition of one root as it is described in another; raises what `describe` does."""
+    data = source.get(partition.definition_file)
+    info = decode_info(data, name=f"{source.location}/{partition.definition_file}")
+    held = get_or_put(target, partition.definition_file, data)
+    _check(decode_info(held, name=f"{target.location}/{partition.definition_file}"), info)
+
+
 def decode_info(data: bytes, *, name: str) -> PartitionInfo:
     """Return the content of a `_definition.json`.
 

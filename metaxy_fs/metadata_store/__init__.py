@@ -17,6 +17,7 @@ from metaxy_fs.errors import (
     UnsupportedFormatError,
     WriteConflictError,
 )
+from metaxy_fs.log.copying import Copied
 from metaxy_fs.log.findings import Finding
 from metaxy_fs.log.removal import Removal
 from metaxy_fs.log.repair import Restoration
@@ -28,6 +29,7 @@ from metaxy_fs.metadata_store.buffering import WriteBuffer
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
 from metaxy_fs.metadata_store.open import open_store
+from metaxy_fs.metadata_store.promotion import copy_metadata
 from metaxy_fs.metadata_store.repairing import repair
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.vacuuming import vacuum
@@ -39,6 +41,7 @@ __all__ = [
     "COMMITS",
     "Append",
     "CommitStateUnknownError",
+    "Copied",
     "CorruptObjectError",
     "DependencyError",
     "Explanation",
@@ -68,6 +71,7 @@ __all__ = [
     "Verification",
     "WriteBuffer",
     "WriteConflictError",
+    "copy_metadata",
     "open_store",
     "repair",
     "vacuum",

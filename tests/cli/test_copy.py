@@ -1,0 +1,46 @@
+"""What does a shell learn of a copy?"""
+
+import pytest
+
+from metaxy_fs import FeatureKey, FilesystemMetadataStore
+from metaxy_fs.cli.main import main
+
+TEXTS = FeatureKey(["demo", "texts"])
+
+
+def test_a_feature_is_copied_and_a_repetition_finds_it(notes, demo, capsys, tmp_path):
+    demo()
+    source, target = str(notes / ".metaxy"), str(tmp_path / "target")
+    capsys.readouterr()
+    for expected in ("1 commit copied in 1 data file (", "0 commits copied in 0 data files (0 bytes)"):
+        assert main(["copy", source, target, "demo/texts"]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith(expected)
+        assert told.endswith(f"{target} has 1 commit of {source}\n")
+    copied = FilesystemMetadataStore(target)
+    assert copied.list_features() == [TEXTS]
+    assert copied.read_metadata(TEXTS).equals(FilesystemMetadataStore(source).read_metadata(TEXTS))
+
+
+def test_a_snapshot_and_latest_rows_are_copied(notes, demo, capsys, tmp_path):
+    demo()
+    store = FilesystemMetadataStore(notes / ".metaxy")
+    store.create_snapshot("s")
+    assert main(["copy", store.location, str(tmp_path / "target"), "demo.texts", "--latest", "--snapshot", "s"]) == 0
+    capsys.readouterr()
+    assert main(["copy", store.location, str(tmp_path / "target"), "demo.texts", "--snapshot", "other"]) == 1
+    assert "no snapshot 'other'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["no key!"], ["demo/texts", "--snapshot", "no name!"]])
+def test_arguments_without_a_meaning_are_told(notes, demo, capsys, tmp_path, arguments):
+    demo()
+    with pytest.raises(SystemExit) as caught:
+        main(["copy", str(notes / ".metaxy"), str(tmp_path / "target"), *arguments])
+    assert caught.value.code == 2
+
+
+def test_a_feature_that_is_not_there_fails(notes, demo, capsys, tmp_path):
+    demo()
+    assert main(["copy", str(notes / ".metaxy"), str(tmp_path / "target"), "demo/nothing"]) == 1
+    assert "demo_nothing" in capsys.readouterr().err
