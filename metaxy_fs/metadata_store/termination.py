@@ -3,15 +3,20 @@
 Theory of operation. A handler runs in the main thread, between any two of its steps: what it waits for may be held by
 the very code that it has interrupted. So it waits for nothing. It asks another thread for the work, by a means that may
 be interrupted by itself, and returns; the main thread goes on meanwhile. When the work is done that thread sends the
-signal once more, and then the handler passes it on to whoever handled it before.
+signal once more, and then the handler passes it on to whoever handled it before. A signal that comes between the last
+step of Python and the system call of a wait does not end that wait, so it is sent until the handler was called.
 """
 
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_RESENT_AFTER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""In seconds. A main thread that has not run its handler by then is in code that lets none run."""
 
 
 class Termination:
@@ -31,8 +36,12 @@ class Termination:
     def work_is_done(self) -> None:
         """Let the signal through; called by the thread that did the work."""
         self._is_done = True
-        # To the main thread and no other: a wait of the main thread ends only for a signal of its own.
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        for seconds in _RESENT_AFTER:
+            # To the main thread and no other: a wait of the main thread ends only for a signal of its own.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            time.sleep(seconds)
+            if not self._is_done:  # the handler has passed it on
+                return
 
     def install(self) -> None:
         """Begin to hold signals back."""

@@ -191,6 +191,27 @@ def test_a_handler_that_lets_the_job_go_on_is_called_each_time() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_signal_that_does_not_end_a_wait_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, calls, sent, send = InMemoryMetadataStore(), [], [], signal.pthread_kill
+
+    def lose_the_first(thread: int, number: int) -> None:
+        sent.append(number)
+        if len(sent) > 1:
+            send(thread, number)
+
+    monkeypatch.setattr(signal, "pthread_kill", lose_the_first)
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: calls.append(number))
+    try:
+        with store.buffered(Video) as buffer:
+            buffer.write(rows(1))
+            signal.raise_signal(signal.SIGTERM)
+            wait_until(lambda: calls)
+        assert calls == [signal.SIGTERM]
+        assert len(sent) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_outside_the_main_thread_no_handler_is_touched() -> None:
     store, before = InMemoryMetadataStore(), signal.getsignal(signal.SIGTERM)
 
