@@ -19,19 +19,43 @@ _SHOWN_CHARACTERS = 40
 """Of a digest, and of a version that somebody gave."""
 
 
+Versions = Mapping[str, str]
+"""A version for each container, by name."""
+
+
+class RowsRef(NamedTuple):
+    """The row, or the group of rows, of a feature that a sample is made from.
+
+    Attributes:
+        feature: The feature.
+        rows: Which of its rows; empty for the one whose ids are those of the sample in question.
+    """
+
+    feature: FeatureKey
+    rows: str = ""
+
+
 class ContainerRef(NamedTuple):
-    """A container of a feature.
+    """A container of a row, or of a group of rows, of a feature.
+
+    Attributes:
+        feature: The feature.
+        container: The name of the container.
+        rows: Which rows; see `RowsRef`.
 
     Examples:
         >>> str(ContainerRef(FeatureKey(["video", "processing"]), "audio"))
         'video_processing/audio'
+        >>> str(ContainerRef(FeatureKey(["frame"]), "pixels", "all of clip='a'"))
+        "frame/pixels (all of clip='a')"
     """
 
     feature: FeatureKey
     container: str
+    rows: str = ""
 
     def __str__(self) -> str:
-        return f"{self.feature}/{self.container}"
+        return f"{self.feature}/{self.container}" + (f" ({self.rows})" if self.rows else "")
 
 
 class Difference(StrEnum):
@@ -47,6 +71,8 @@ class Difference(StrEnum):
     """The same as follows from the upstream rows, but these have to be computed again."""
     UPSTREAM_MISSING = "upstream missing"
     """Nothing is known to differ, but there is no current upstream row to tell the expected version from."""
+    EXCLUDED = "excluded"
+    """There should be no such sample: the `where` of a dep does not hold for its upstream row."""
 
 
 class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +91,9 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
         stored_code_version: The code version behind the stored version, where it changed and could be found out.
         used: The version that the sample in question was made from, where it has been replaced since.
         used_code_version: The code version that it was made with, where it changed and could be found out.
+        members: Of a group of rows: how many there are, and which.
+        since: Of a group of rows: how it has changed since the sample in question was made from it.
+        excluded: Upstream rows that it would be made from, if a `where` did not exclude them.
     """
 
     ref: ContainerRef
@@ -78,6 +107,9 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
     stored_code_version: int | str | None = None
     used: str | None = None
     used_code_version: int | str | None = None
+    members: str = ""
+    since: str = ""
+    excluded: tuple[RowsRef, ...] = ()
 
     @property
     def upstream(self) -> tuple[ContainerRef, ...]:
@@ -92,18 +124,27 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
                 return "; ".join(filter(None, (self._code_reason(), self._upstream_reason())))
             case Difference.UPSTREAM_CHANGED:
                 return self._upstream_reason() or "made from other upstream rows than any that is stored"
+            case Difference.SAME:
+                return self._since()
+            case _:
+                return self._other_reason()
+
+    def _other_reason(self) -> str:
+        match self.difference:
             case Difference.UPSTREAM_STALE:
                 return f"same, but upstream {_names(self.waits_for)} has to be computed again"
             case Difference.UPSTREAM_MISSING:
                 return f"upstream {_names(self.waits_for)} has to be computed first"
-            case Difference.SAME:
-                return self._since()
+            case Difference.EXCLUDED:
+                return f"there should be no such sample: upstream {_rows(self.excluded)} is excluded"
             case _:
                 return str(self.difference)
 
     def _since(self) -> str:
         if self.used_code_version is not None:
             return f"code version changed since, it was {self.used_code_version}"
+        if self.since:
+            return f"changed since: {self.since}"
         return "same" if self.used is None else f"changed since, it was {_short(self.used)}"
 
     def _code_reason(self) -> str:
@@ -135,12 +176,14 @@ class Explanation(msgspec.Struct, frozen=True):
     @property
     def containers(self) -> dict[str, ContainerNode]:
         """The containers of the feature itself, by name."""
-        return {ref.container: node for ref, node in self.nodes.items() if ref.feature == self.feature}
+        return {ref.container: node for ref, node in self.nodes.items() if ref.feature == self.feature and not ref.rows}
 
     @property
     def status(self) -> str:
-        """One of "up to date", "waiting" (an upstream row has to be computed first), "stale" and "new"."""
+        """One of "up to date", "waiting" (an upstream row has to be computed first), "stale", "new" and "excluded"."""
         differences = {node.difference for node in self.containers.values()}
+        if Difference.EXCLUDED in differences:
+            return "excluded"
         if Difference.NEVER_STORED in differences:
             return "new"
         if differences <= {Difference.SAME, Difference.UPSTREAM_STALE, Difference.UPSTREAM_MISSING}:
@@ -194,7 +237,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
 def _lines(node: ContainerNode) -> tuple[str, ...]:
     code = "" if node.code_version is None else f"code {node.code_version}"
-    return tuple(filter(None, (code, _versions(node), node.reason)))
+    return tuple(filter(None, (code, node.members, _versions(node), node.reason)))
 
 
 def _versions(node: ContainerNode) -> str:
@@ -206,6 +249,10 @@ def _versions(node: ContainerNode) -> str:
 
 def _names(refs: tuple[ContainerRef, ...]) -> str:
     return ", ".join(map(str, refs))
+
+
+def _rows(refs: tuple[RowsRef, ...]) -> str:
+    return ", ".join(f"{ref.feature} ({ref.rows})" if ref.rows else str(ref.feature) for ref in refs)
 
 
 def _short(version: str) -> str:

@@ -33,7 +33,9 @@ from metaxy_fs.spec.lineage import joined_by, old_names, told_apart_by
 from metaxy_fs.versioning.columns import DATA_VERSION, is_id_type, present_column, version_column
 from metaxy_fs.versioning.rows import needed_containers
 
-_ROW = "_metaxy_row"
+ROW_IN_GROUP = "_metaxy_row"
+"""The ids of a row of a group, as they are hashed."""
+
 _UNITS = {"ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -70,6 +72,21 @@ def known_rows(spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame) -> 
     return kept.rename(dict(dep.rename))
 
 
+def marked_rows(spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Return rows of an upstream feature with what tells them apart in a group, and whether `where` holds for them.
+
+    Args:
+        spec: The feature.
+        upstream: One of its upstream features.
+        rows: Rows of the latter, with (at least) its `stored_columns`.
+    """
+    dep, schema = spec.dep(upstream.key), rows.collect_schema()
+    return rows.with_columns(
+        _holds(spec, dep, schema).alias(present_column(upstream.key)),
+        _row_in_group(spec, upstream, schema).alias(ROW_IN_GROUP),
+    )
+
+
 def upstream_versions(
     graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame, *, algorithm: str
 ) -> pl.LazyFrame:
@@ -104,9 +121,8 @@ def upstream_versions(
     if dep.relation != "aggregation":
         return rows.select(*known, *(version.alias(name) for name, version in versions.items()))
     _check_id_types(spec, upstream, schema)
-    apart = old_names(dep, told_apart_by(spec, upstream))
-    row = pl.concat_str([_id_text(name, schema[name]) for name in apart])
-    named = rows.select(*known, row.alias(_ROW), *(version.alias(name) for name, version in versions.items()))
+    row = _row_in_group(spec, upstream, schema).alias(ROW_IN_GROUP)
+    named = rows.select(*known, row, *(version.alias(name) for name, version in versions.items()))
     return _grouped(named, ids=ids, present=present_column(upstream.key), versions=list(versions), algorithm=algorithm)
 
 
@@ -120,9 +136,15 @@ def _grouped(
     return groups.with_columns(hash_text(pl.col(name), algorithm=algorithm) for name in versions)
 
 
+def _row_in_group(spec: FeatureSpec, upstream: FeatureSpec, schema: pl.Schema) -> pl.Expr:
+    """Return the ids of a row that do not name the sample, as they are hashed."""
+    apart = old_names(spec.dep(upstream.key), told_apart_by(spec, upstream))
+    return pl.concat_str([pl.lit(""), *(_id_text(name, schema[name]) for name in apart)])
+
+
 def _row_text(version: str) -> pl.Expr:
     length = pl.col(version).str.len_bytes().cast(pl.String)
-    return pl.concat_str(pl.col(_ROW), pl.lit("|"), length, pl.lit(":"), pl.col(version))
+    return pl.concat_str(pl.col(ROW_IN_GROUP), pl.lit("|"), length, pl.lit(":"), pl.col(version))
 
 
 def _id_text(name: str, dtype: pl.DataType) -> pl.Expr:

@@ -6,17 +6,16 @@ together from all that the upstream containers have been, and the one whose dige
 works alike for the versions of rows and for those of definitions.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, product
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice, product
 
 import msgspec
 
 from metaxy_fs.hashing import DEFAULT_ALGORITHM, hash_texts
-from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
-from metaxy_fs.versioning.explanation import ContainerRef
-
-Versions = Mapping[str, str]
-"""A version for each container, by name."""
+from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey
+from metaxy_fs.versioning.ancestry import AncestorRows
+from metaxy_fs.versioning.definition import dep_digest
+from metaxy_fs.versioning.explanation import ContainerRef, RowsRef, Versions
 
 _MAX_CANDIDATES = 50_000
 """How many texts are hashed for one version: a tenth of a second."""
@@ -34,10 +33,14 @@ def declared(graph: FeatureGraph, ref: ContainerRef) -> ContainerSpec:
     return next(container for container in containers if str(container.key) == ref.container)
 
 
-def made_from(graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec) -> tuple[ContainerRef, ...]:
-    """Return what a container is made from, in the order in which it is hashed."""
-    pairs = graph.upstream_containers(spec, container)
-    return tuple(ContainerRef(upstream.key, str(above.key)) for upstream, above in pairs)
+def made_from(graph: FeatureGraph, rows: AncestorRows, container: ContainerSpec) -> tuple[ContainerRef, ...]:
+    """Return what a container of some rows is made from, in the order in which it is hashed; of a group, nothing."""
+    if rows.is_group:
+        return ()
+    pairs = graph.upstream_containers(rows.spec, container)
+    return tuple(
+        ContainerRef(upstream.key, str(above.key), rows.upstream[upstream.key].rows) for upstream, above in pairs
+    )
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -52,13 +55,21 @@ class Digests:
 
     Attributes:
         present: What downstream containers would be made from now.
-        past: All that they may have been made from, by feature.
+        past: All that they may have been made from, by row or group of rows.
     """
 
-    def __init__(self, graph: FeatureGraph, *, name_feature: bool, algorithm: str = DEFAULT_ALGORITHM) -> None:
+    def __init__(
+        self,
+        graph: FeatureGraph,
+        ancestors: Iterable[AncestorRows],
+        *,
+        name_feature: bool,
+        algorithm: str = DEFAULT_ALGORITHM,
+    ) -> None:
         self.present: dict[ContainerRef, str] = {}
-        self.past: dict[FeatureKey, list[Versions]] = {}
+        self.past: dict[RowsRef, list[Versions]] = {}
         self._graph = graph
+        self._ancestors = {rows.ref: rows for rows in ancestors}
         self._name_feature = name_feature
         self._algorithm = algorithm
         self._found: dict[tuple[ContainerRef, str], Origin | None] = {}
@@ -71,16 +82,14 @@ class Digests:
 
     def changed(self, origin: Origin) -> dict[ContainerRef, str]:
         """Return those parts of an origin that are not the present ones."""
-        return {ref: digest for ref, digest in origin.parts.items() if self.present.get(ref) != digest}
+        return {ref: digest for ref, digest in origin.parts.items() if self.present.get(ref, "") != digest}
 
     def _search(self, ref: ContainerRef, digest: str) -> Origin | None:
-        spec = self._graph.specs[ref.feature]
-        container = declared(self._graph, ref)
-        head = str(ref) if self._name_feature else ref.container
-        candidates = islice(self._candidates(spec, container), _MAX_CANDIDATES)
+        rows = self._ancestors[RowsRef(ref.feature, ref.rows)]
+        candidates = islice(self._candidates(rows, declared(self._graph, ref)), _MAX_CANDIDATES)
         size = 1
         while batch := list(islice(candidates, size)):
-            texts = [_preimage(head, code_version, parts) for code_version, parts in batch]
+            texts = [self._preimage(ref, code_version, parts) for code_version, parts in batch]
             for origin, found in zip(batch, hash_texts(texts, algorithm=self._algorithm), strict=True):
                 if found == digest:
                     return Origin(*origin)
@@ -88,25 +97,34 @@ class Digests:
         return None
 
     def _candidates(
-        self, spec: FeatureSpec, container: ContainerSpec
+        self, rows: AncestorRows, container: ContainerSpec
     ) -> Iterator[tuple[int | str, dict[ContainerRef, str]]]:
         """Yield what the container may have been made from: by its present code first, and from late rows first."""
-        refs = made_from(self._graph, spec, container)
-        choices = [self._choices(feature, refs) for feature in dict.fromkeys(ref.feature for ref in refs)]
+        refs = made_from(self._graph, rows, container)
+        choices = [self._choices(rows, feature, refs) for feature in dict.fromkeys(ref.feature for ref in refs)]
         yield from ((container.code_version, _merged(choice)) for choice in product(*choices))
         for choice in product(*choices):
             yield from ((code_version, _merged(choice)) for code_version in _GUESSED_CODE_VERSIONS)
 
-    def _choices(self, feature: FeatureKey, refs: Sequence[ContainerRef]) -> list[dict[ContainerRef, str]]:
+    def _choices(
+        self, rows: AncestorRows, feature: FeatureKey, refs: Sequence[ContainerRef]
+    ) -> list[dict[ContainerRef, str]]:
         """Return the different texts that the needed containers of one upstream feature have had together."""
         needed = [ref for ref in refs if ref.feature == feature]
-        complete = [row for row in self.past[feature] if all(ref.container in row for ref in needed)]
+        complete = [row for row in self.past[rows.upstream[feature]] if all(ref.container in row for ref in needed)]
         tuples = dict.fromkeys(tuple(row[ref.container] for ref in needed) for row in complete)
+        if rows.spec.dep(feature).optional and not self._name_feature:
+            tuples[("",) * len(needed)] = None
         return [dict(zip(needed, texts, strict=True)) for texts in tuples]
 
-
-def _preimage(head: str, code_version: int | str, parts: Mapping[ContainerRef, str]) -> str:
-    return "|".join((f"{head}|{code_version}", *(f"{above}|{part}" for above, part in parts.items())))
+    def _preimage(self, ref: ContainerRef, code_version: int | str, parts: Mapping[ContainerRef, str]) -> str:
+        """Return the text that is hashed; that of a definition says how features are related, too."""
+        texts = [f"{ref.feature}/{ref.container}" if self._name_feature else ref.container, str(code_version)]
+        for feature, several in groupby(parts.items(), key=lambda part: part[0].feature):
+            texts += [f"{feature}/{above.container}|{text}" for above, text in several]
+            dep = self._graph.specs[ref.feature].dep(feature)
+            texts += [f"{feature}?|{dep_digest(dep)}"] if self._name_feature and not dep.is_plain else []
+        return "|".join(texts)
 
 
 def _merged(choice: Sequence[Mapping[ContainerRef, str]]) -> dict[ContainerRef, str]:

@@ -14,70 +14,38 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
-from metaxy_fs.versioning.columns import DATA_VERSION
+from metaxy_fs.versioning.ancestry import AncestorRows
+from metaxy_fs.versioning.columns import present_column, version_column
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
-from metaxy_fs.versioning.explanation import ContainerNode, ContainerRef, Difference, Explanation
-from metaxy_fs.versioning.lineage import upstream_versions
-from metaxy_fs.versioning.origins import Digests, Origin, Versions, declared, made_from
-from metaxy_fs.versioning.rows import beside_upstream, data_versions
-
-
-class HeldSample(msgspec.Struct, frozen=True, kw_only=True):
-    """What stores hold of one sample of one feature.
-
-    Attributes:
-        current: The latest row under the current definition: what is read, and what downstream features are made from.
-        stored: The latest row under any definition: what an increment compares with.
-        definition: What `stored` was written under.
-        history: All rows that the sample has had, in any store, latest first.
-        definitions: All that any rows of the feature were written under.
-    """
-
-    current: Versions | None = None
-    stored: Versions | None = None
-    definition: DefinitionVersion | None = None
-    history: Sequence[Versions] = ()
-    definitions: Sequence[DefinitionVersion] = ()
-
-
-def upstream_first(graph: FeatureGraph, spec: FeatureSpec) -> list[FeatureSpec]:
-    """Return a feature and all that it is made from, directly or not, upstream before downstream."""
-    needed, waiting = {spec.key}, [spec]
-    while waiting:
-        for upstream in graph.upstream(waiting.pop()):
-            if upstream.key not in needed:
-                needed.add(upstream.key)
-                waiting.append(upstream)
-    return [candidate for key, candidate in list(graph.specs.items()) if key in needed]
+from metaxy_fs.versioning.explanation import ContainerNode, ContainerRef, Difference, Explanation, RowsRef, Versions
+from metaxy_fs.versioning.groups import compared, listed
+from metaxy_fs.versioning.held import HeldRows
+from metaxy_fs.versioning.origins import Digests, Origin, declared, made_from
+from metaxy_fs.versioning.rows import data_versions, needed_containers
 
 
 def explain_sample(
-    graph: FeatureGraph,
-    spec: FeatureSpec,
-    *,
-    sample: Mapping[str, object],
-    held: Mapping[FeatureKey, HeldSample],
-    algorithm: str,
+    graph: FeatureGraph, ancestors: Sequence[AncestorRows], *, held: Mapping[RowsRef, HeldRows], algorithm: str
 ) -> Explanation:
     """Return why a sample has its versions.
 
     Args:
-        graph: Where the feature is declared.
-        spec: The feature.
-        sample: The values of the id columns, for the answer.
-        held: What is stored of the sample, of each feature that `upstream_first` returns.
+        graph: Where its feature is declared.
+        ancestors: What `ancestry` gave: the rows that the sample is made from, and last the sample itself.
+        held: What is stored of each of them.
         algorithm: What the versions of rows are hashed with.
     """
-    comparison = _Comparison(graph, held, algorithm=algorithm)
-    for feature in upstream_first(graph, spec):
-        comparison.add(feature)
-    own = [ref for ref in comparison.nodes if ref.feature == spec.key]
+    comparison = _Comparison(graph, ancestors, held, algorithm=algorithm)
+    for rows in ancestors:
+        comparison.add(rows)
+    sample = ancestors[-1]
+    own = [ref for ref in comparison.nodes if ref.feature == sample.spec.key and not ref.rows]
     wanted = _reachable(own, comparison.nodes)
     search = _Search(comparison)
     causes = search.causes(own)
     return Explanation(
-        feature=spec.key,
-        sample=dict(sample),
+        feature=sample.spec.key,
+        sample=dict(sample.values),
         nodes={ref: search.completed(node) for ref, node in comparison.nodes.items() if ref in wanted},
         causes=tuple(ref for ref in comparison.nodes if ref in causes),
     )
@@ -96,35 +64,46 @@ class _Parting(NamedTuple):
 
 
 class _Comparison:
-    """The nodes of a graph for one sample; features are added upstream first.
+    """The nodes of a sample and of all that it is made from; rows are added upstream first.
 
     Attributes:
-        nodes: Those of the features that were added.
+        nodes: Those of the rows that were added.
         rows: The versions of rows.
         definitions: The versions of definitions.
+        held: What is stored of the rows that were added.
     """
 
-    def __init__(self, graph: FeatureGraph, held: Mapping[FeatureKey, HeldSample], *, algorithm: str) -> None:
+    def __init__(
+        self,
+        graph: FeatureGraph,
+        ancestors: Sequence[AncestorRows],
+        held: Mapping[RowsRef, HeldRows],
+        *,
+        algorithm: str,
+    ) -> None:
         self.nodes: dict[ContainerRef, ContainerNode] = {}
-        self.rows = Digests(graph, name_feature=False, algorithm=algorithm)
-        self.definitions = Digests(graph, name_feature=True)
+        self.rows = Digests(graph, ancestors, name_feature=False, algorithm=algorithm)
+        self.definitions = Digests(graph, ancestors, name_feature=True)
+        self.held = dict(held)
         self._graph = graph
-        self._held = held
+        self._ancestors = {rows.ref: rows for rows in ancestors}
         self._algorithm = algorithm
 
-    def add(self, spec: FeatureSpec) -> None:
-        """Compare the containers of a feature whose upstream features were added."""
-        held, current = self._held[spec.key], definition_version(self._graph, spec.key)
-        self._remember(spec, current)
-        expected = self._expected(spec)
-        nodes = [self._node(spec, container, expected) for container in spec.containers]
+    def add(self, rows: AncestorRows) -> None:
+        """Compare the containers of a row, or a group, after what it is made from was added."""
+        spec, current = rows.spec, definition_version(self._graph, rows.spec.key)
+        expected = self._expected(rows)
+        self.held[rows.ref] = held = self.held[rows.ref].compared(expected, current)
+        self._remember(rows, current)
+        nodes = [self._node(rows, container, expected) for container in spec.containers]
         written = () if held.definition is None else held.definition.containers
-        nodes += [_removed(spec, held, name) for name in written if name not in current.containers]
+        nodes += [_removed(rows.ref, held, name) for name in written if name not in current.containers]
         self.nodes.update((node.ref, node) for node in nodes)
 
     def parting(self, ref: ContainerRef, digests: Digests, digest: str) -> _Parting | None:
         """Return where the origin of a digest parts from the present; None if it is not known, or a version given."""
-        is_given = digests is self.rows and self._graph.specs[ref.feature].is_root
+        rows = self._ancestors[_rows(ref)]
+        is_given = rows.is_group or (digests is self.rows and rows.spec.is_root)
         origin = None if is_given else digests.origin(ref, digest)
         if origin is None:
             return None
@@ -136,61 +115,77 @@ class _Comparison:
         partings = (self.parting(ref, digests, digest) for digests, digest in self._stored_digests(ref))
         return next(filter(None, partings), None)
 
-    def _remember(self, spec: FeatureSpec, current: DefinitionVersion) -> None:
+    def _remember(self, rows: AncestorRows, current: DefinitionVersion) -> None:
         """Note what downstream containers are made from now, and may have been made from."""
-        held = self._held[spec.key]
-        self.rows.past[spec.key] = list(held.history)
+        held = self.held[rows.ref]
+        self.rows.past[rows.ref] = list(held.history)
         written = [definition.containers for definition in held.definitions]
-        self.definitions.past[spec.key] = [current.containers, *written]
+        self.definitions.past[rows.ref] = [current.containers, *written]
         for name, digest in current.containers.items():
-            ref = ContainerRef(spec.key, name)
+            ref = _container(rows.ref, name)
             self.definitions.present[ref] = digest
             # Where another container's code changed, this one is what it was, although its row is no current one.
-            row = held.current or (held.stored if _written_under(held, name) == digest else None)
+            is_same = _written_under(held, name) == digest and not held.is_excluded
+            row = held.current or (held.stored if is_same else None)
             if row is not None and name in row:
                 self.rows.present[ref] = row[name]
 
-    def _expected(self, spec: FeatureSpec) -> Versions:
+    def _expected(self, rows: AncestorRows) -> Versions:
         """Return the versions that there should be; none where an upstream row is missing."""
-        held = self._held[spec.key]
-        if spec.is_root:
+        spec, held = rows.spec, self.held[rows.ref]
+        if spec.is_root or rows.is_group:
             current = definition_version(self._graph, spec.key).containers
             kept = {name: text for name, text in (held.stored or {}).items() if _is_kept(held, name, current)}
             return {**(held.current or {}), **kept}
-        rows = {upstream.key: self._held[upstream.key].current for upstream in self._graph.upstream(spec)}
-        present = {key: row for key, row in rows.items() if row is not None}
-        if len(present) < len(rows):
+        above = {key: self.held[ref].current for key, ref in rows.upstream.items()}
+        if any(row is None and not spec.dep(key).optional for key, row in above.items()):
             return {}
+        present = {key: row for key, row in above.items() if row is not None}
         return _calculate(self._graph, spec, present, algorithm=self._algorithm)
 
-    def _node(self, spec: FeatureSpec, container: ContainerSpec, expected: Versions) -> ContainerNode:
-        ref = ContainerRef(spec.key, str(container.key))
-        refs = made_from(self._graph, spec, container)
-        waits_for = self._waits_for(spec, refs)
-        difference = self._difference(ref, expected.get(ref.container), waits_for)
+    def _node(self, rows: AncestorRows, container: ContainerSpec, expected: Versions) -> ContainerNode:
+        ref, held = _container(rows.ref, str(container.key)), self.held[rows.ref]
+        refs = made_from(self._graph, rows, container)
+        waits_for, excluded = self._waits_for(rows, refs), self._excluded(rows)
+        difference = self._difference(ref, expected.get(ref.container), waits_for, is_excluded=bool(excluded))
         is_change = difference in (Difference.CODE_CHANGED, Difference.UPSTREAM_CHANGED)
         parting = self.parting_of_stored(ref) if is_change else None
         return ContainerNode(
             ref=ref,
             code_version=container.code_version,
             expected=expected.get(ref.container),
-            stored=(self._held[spec.key].stored or {}).get(ref.container),
+            stored=(held.stored or {}).get(ref.container),
             difference=difference,
             made_from=refs,
             changed=tuple(parting.changed) if parting else (),
             waits_for=waits_for,
             stored_code_version=parting.origin.code_version if parting and parting.is_other_code else None,
+            members=listed(held.states[0].members if held.current and held.states else {}) if rows.is_group else "",
+            excluded=excluded,
         )
 
-    def _waits_for(self, spec: FeatureSpec, refs: Sequence[ContainerRef]) -> tuple[ContainerRef, ...]:
+    def _waits_for(self, rows: AncestorRows, refs: Sequence[ContainerRef]) -> tuple[ContainerRef, ...]:
         """Return what has to be computed first: a feature without a current row holds up all that is made from it."""
-        missing = {above.key for above in self._graph.upstream(spec) if self._held[above.key].current is None}
-        concerned = (node for ref, node in self.nodes.items() if ref in refs or ref.feature in missing)
-        return tuple(node.ref for node in concerned if node.difference is not Difference.SAME)
+        held = {ref: self.held[ref] for ref in rows.upstream.values()}
+        optional = {ref for key, ref in rows.upstream.items() if rows.spec.dep(key).optional}
+        unneeded = {ref for ref in optional if held[ref].stored is None or held[ref].is_excluded}
+        missing = {ref for ref, one in held.items() if one.current is None and ref not in unneeded}
+        concerned = (node for ref, node in self.nodes.items() if ref in refs or _rows(ref) in missing)
+        differing = (node for node in concerned if node.difference is not Difference.SAME)
+        return tuple(node.ref for node in differing if _rows(node.ref) not in unneeded)
 
-    def _difference(self, ref: ContainerRef, expected: str | None, waits_for: Sequence[ContainerRef]) -> Difference:
+    def _excluded(self, rows: AncestorRows) -> tuple[RowsRef, ...]:
+        """Return the upstream rows that a sample needs and that predicates exclude."""
+        needed = (ref for key, ref in rows.upstream.items() if not rows.spec.dep(key).optional)
+        return tuple(ref for ref in needed if self.held[ref].is_excluded)
+
+    def _difference(
+        self, ref: ContainerRef, expected: str | None, waits_for: Sequence[ContainerRef], *, is_excluded: bool
+    ) -> Difference:
         """Return what separates stored from expected; what an increment calls changed is changed here."""
-        held = self._held[ref.feature]
+        held = self.held[_rows(ref)]
+        if is_excluded:
+            return Difference.EXCLUDED
         if held.stored is None:
             return Difference.NEVER_STORED
         if ref.container not in held.stored:
@@ -209,7 +204,7 @@ class _Comparison:
 
     def _stored_digests(self, ref: ContainerRef) -> Iterator[tuple[Digests, str]]:
         """Yield the digests that the origin of a stored row can be told from."""
-        held = self._held[ref.feature]
+        held = self.held[_rows(ref)]
         if held.stored is not None:
             yield self.rows, held.stored[ref.container]
         definition = _written_under(held, ref.container)
@@ -249,8 +244,17 @@ class _Search:
     def completed(self, node: ContainerNode) -> ContainerNode:
         """Return a node with what the search has found out about it."""
         used = self._used.get(node.ref)
+        used = None if used == node.stored else used
+        since = "" if used is None else self._since(node, used)
         code = self._used_code.get(node.ref)
-        return msgspec.structs.replace(node, used=None if used == node.stored else used, used_code_version=code)
+        return msgspec.structs.replace(node, used=used, used_code_version=code, since=since)
+
+    def _since(self, node: ContainerNode, used: str) -> str:
+        """Return how a group has changed since it was what a digest stands for; nothing of a row."""
+        held, name = self._comparison.held[_rows(node.ref)], node.ref.container
+        then = next((state.members for state in held.states if state.digests.get(name) == used), {})
+        now = held.states[0].members if held.current and held.states else {}
+        return compared(then, now, name)
 
     def _follow_node(self, ref: ContainerRef) -> tuple[bool, list[_Step]]:
         node = self._comparison.nodes[ref]
@@ -259,7 +263,7 @@ class _Search:
                 return False, []
             case Difference.CODE_CHANGED | Difference.UPSTREAM_CHANGED:
                 return _beyond(self._comparison.parting_of_stored(ref))
-            case Difference.ADDED | Difference.REMOVED:
+            case Difference.ADDED | Difference.REMOVED | Difference.EXCLUDED:
                 return True, []
             case _:
                 return not node.waits_for, [_Step(above) for above in node.waits_for]
@@ -285,18 +289,26 @@ def _beyond(parting: _Parting | None) -> tuple[bool, list[_Step]]:
     return parting.is_other_code, [_Step(ref, parting.digests, digest) for ref, digest in parting.changed.items()]
 
 
-def _written_under(held: HeldSample, container: str) -> str | None:
+def _rows(ref: ContainerRef) -> RowsRef:
+    return RowsRef(ref.feature, ref.rows)
+
+
+def _container(rows: RowsRef, name: str) -> ContainerRef:
+    return ContainerRef(rows.feature, name, rows.rows)
+
+
+def _written_under(held: HeldRows, container: str) -> str | None:
     """Return the version of a container's definition that the stored row was written under."""
     return None if held.definition is None else held.definition.containers.get(container)
 
 
-def _is_kept(held: HeldSample, container: str, current: Mapping[str, str]) -> bool:
+def _is_kept(held: HeldRows, container: str, current: Mapping[str, str]) -> bool:
     return container in current and _written_under(held, container) == current[container]
 
 
-def _removed(spec: FeatureSpec, held: HeldSample, container: str) -> ContainerNode:
+def _removed(rows: RowsRef, held: HeldRows, container: str) -> ContainerNode:
     return ContainerNode(
-        ref=ContainerRef(spec.key, container),
+        ref=_container(rows, container),
         code_version=None,
         expected=None,
         stored=(held.stored or {}).get(container),
@@ -307,15 +319,16 @@ def _removed(spec: FeatureSpec, held: HeldSample, container: str) -> ContainerNo
 def _calculate(
     graph: FeatureGraph, spec: FeatureSpec, rows: Mapping[FeatureKey, Versions], *, algorithm: str
 ) -> Versions:
-    """Return the versions of one sample that follow from its upstream rows; the ids do not matter."""
-    sample = pl.DataFrame({column: [0] for column in spec.id_columns})
-    upstream = {}
-    for key, row in rows.items():
-        with_versions = sample.lazy().with_columns(pl.Series(DATA_VERSION, [dict(row)]))
-        found = upstream_versions(graph, spec, graph.specs[key], with_versions, algorithm=algorithm)
-        upstream[key] = found.collect()
-    joined = beside_upstream(sample, graph, spec, upstream)
-    versions: Versions = data_versions(joined, graph, spec, algorithm=algorithm).item()
+    """Return the versions of one sample that follow from its upstream rows, those that there are."""
+    columns: list[pl.Expr] = []
+    for above in graph.upstream(spec):
+        row = rows.get(above.key, {})
+        columns.append(pl.lit(above.key in rows).alias(present_column(above.key)))
+        columns += [
+            pl.lit(row.get(name), dtype=pl.String).alias(version_column(above.key, name))
+            for name in needed_containers(graph, spec, above)
+        ]
+    versions: Versions = data_versions(pl.select(columns), graph, spec, algorithm=algorithm).item()
     return versions
 
 

@@ -6,10 +6,12 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from metaxy_fs.spec import FeatureKey
+from metaxy_fs.versioning.ancestry import ancestry
 from metaxy_fs.versioning.definition import definition_version
-from metaxy_fs.versioning.explanation import ContainerNode, ContainerRef, Difference, Explanation
+from metaxy_fs.versioning.explanation import ContainerNode, ContainerRef, Difference, Explanation, RowsRef
+from metaxy_fs.versioning.held import HeldRow, HeldRows
 from metaxy_fs.versioning.origins import Digests
-from metaxy_fs.versioning.provenance import HeldSample, explain_sample
+from metaxy_fs.versioning.provenance import explain_sample
 from metaxy_fs.versioning.rendering import Box, Emphasis, printable, to_mermaid, to_svg, to_text
 from tests.versioning.reference import feature_graph, row_version, sha256
 
@@ -178,9 +180,10 @@ END = ContainerRef(FeatureKey(["end"]), "c")
 
 
 def rows_of(*, tops, sides):
-    digests = Digests(feature_graph(GRAPH), name_feature=False)
-    digests.past[FeatureKey(["top"])] = tops
-    digests.past[FeatureKey(["side"])] = sides
+    graph = feature_graph(GRAPH)
+    digests = Digests(graph, ancestry(graph, graph.specs[END.feature], {"sample_id": 1}), name_feature=False)
+    digests.past[RowsRef(FeatureKey(["top"]))] = tops
+    digests.past[RowsRef(FeatureKey(["side"]))] = sides
     return digests
 
 
@@ -211,14 +214,15 @@ def test_code_version_and_rows_may_have_changed_together():
     stored = row_version(before["end",], then)
     graph = feature_graph(GRAPH)
     held = {
-        FeatureKey(feature): HeldSample(
-            current=row, stored=row, definition=definition(graph, feature), history=[row, then[feature]]
+        RowsRef(FeatureKey(feature)): HeldRows(
+            current=row, layers=[HeldRow(row, definition(graph, feature))], history=[row, then[feature]]
         )
         for feature, row in now.items()
     }
     old = definition(feature_graph(before), ("end",))
-    held[END.feature] = HeldSample(stored=stored, definition=old, history=[stored], definitions=[old])
-    found = explain_sample(graph, graph.specs[END.feature], sample={"sample_id": 1}, held=held, algorithm="sha256")
+    held[RowsRef(END.feature)] = HeldRows(layers=[HeldRow(stored, old)], history=[stored], definitions=[old])
+    ancestors = ancestry(graph, graph.specs[END.feature], {"sample_id": 1})
+    found = explain_sample(graph, ancestors, held=held, algorithm="sha256")
     assert found.containers["c"].reason == "code version changed from 7 to v1; upstream top/x changed"
     assert list(map(str, found.causes)) == ["top/x", "end/c"]
 

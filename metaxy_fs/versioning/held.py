@@ -1,0 +1,54 @@
+"""What do stores hold of a row, or of a group of rows, that a sample is made from?"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from metaxy_fs.versioning.definition import DefinitionVersion
+from metaxy_fs.versioning.explanation import Versions
+from metaxy_fs.versioning.groups import GroupState
+
+
+class HeldRow(NamedTuple):
+    """A stored row, and what it was written under."""
+
+    versions: Versions
+    definition: DefinitionVersion
+
+
+class HeldRows(msgspec.Struct, frozen=True, kw_only=True):
+    """What stores hold of one row of a feature, or of a group of rows.
+
+    Attributes:
+        current: The latest row under the current definition: what is read, and what downstream features are made from;
+            of a group, the digests that stand for it.
+        layers: The latest row under any definition, of each store that an increment compares with, the nearest first.
+        history: All that the row, or the digests of the group, have been, in any store, latest first.
+        definitions: All that any rows of the feature were written under.
+        is_excluded: Whether there are current rows, and the predicate of the dep holds for none.
+        states: Of a group, its rows as they were, latest first: the digests that stood for it, and its members.
+    """
+
+    current: Versions | None = None
+    layers: Sequence[HeldRow] = ()
+    history: Sequence[Versions] = ()
+    definitions: Sequence[DefinitionVersion] = ()
+    is_excluded: bool = False
+    states: Sequence[GroupState] = ()
+
+    @property
+    def stored(self) -> Versions | None:
+        """The row that an increment compares with."""
+        return self.layers[0].versions if self.layers else None
+
+    @property
+    def definition(self) -> DefinitionVersion | None:
+        """What it was written under."""
+        return self.layers[0].definition if self.layers else None
+
+    def compared(self, expected: Versions, current: DefinitionVersion) -> "HeldRows":
+        """Return the same with the row first that is as expected, if any is: then the sample is done."""
+        wanted = HeldRow(dict(expected), current)
+        is_done = len(self.layers) > 1 and wanted in self.layers
+        return msgspec.structs.replace(self, layers=[wanted]) if is_done else self

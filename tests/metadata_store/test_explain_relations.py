@@ -1,0 +1,292 @@
+"""Does an explanation follow a sample through groups, expansions, filters, renames and optional upstream features?"""
+
+import uuid
+
+import polars as pl
+import pytest
+from hypothesis import given
+
+from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
+from metaxy_fs.spec import FeatureDep, FeatureKey, FeatureSpec
+from metaxy_fs.testing.store_cases import container, declare, root
+from tests.versioning.lineage_model import NoVersionError
+from tests.versioning.lineage_strategies import histories
+
+CLIP, FRAME, LABEL, SCENE = (FeatureKey([name]) for name in ("clip", "frame", "label", "scene"))
+
+
+@pytest.fixture(params=["memory", "files"])
+def make_store(request):
+    prefix = uuid.uuid4().hex
+
+    def make(name="", **options):
+        if request.param == "memory":
+            return InMemoryMetadataStore(**options)
+        return FilesystemMetadataStore(f"memory://{prefix}/{name}", **options)
+
+    return make
+
+
+@pytest.fixture
+def store(make_store):
+    return make_store("main")
+
+
+def declared(*, where=None, scene_code=1, frame_code=1):
+    """A clip has many frames, and they make one scene; a frame may have a label."""
+    return declare(
+        root(CLIP, id_columns=["name"]),
+        root(LABEL, id_columns=["clip", "frame"]),
+        FeatureSpec(
+            key=FRAME,
+            deps=[
+                FeatureDep(key=CLIP, relation="expansion", rename={"name": "clip"}),
+                FeatureDep(key=LABEL, optional=True),
+            ],
+            containers=[container("default", frame_code)],
+            id_columns=["clip", "frame"],
+        ),
+        FeatureSpec(
+            key=SCENE,
+            deps=[FeatureDep(key=FRAME, relation="aggregation", where=where)],
+            containers=[container("default", scene_code)],
+            id_columns=["clip"],
+        ),
+    )
+
+
+def rows(take, **columns):
+    return pl.DataFrame(columns).with_columns(data_version=pl.struct(default=pl.lit(take)))
+
+
+def frames(numbers, clip="a", **more):
+    return pl.DataFrame({"clip": [clip] * len(numbers), "frame": numbers, **more})
+
+
+def write(store, features, *, numbers=(0, 1), take="1", **more):
+    clip, _, frame, scene = features
+    store.write_metadata(clip, rows(take, name=["a"]))
+    store.calculate_and_write_data_versions(frame, frames(list(numbers), **more))
+    return frame, scene
+
+
+def lines(explanation):
+    """Return the text without versions."""
+    found = []
+    for line in explanation.to_text().splitlines()[1:]:
+        title, _, rest = line.partition(": ")
+        kept = [part for part in rest.split("; ") if not part.startswith(("version ", "stored ", "expected ", "code "))]
+        found.append(f"{title}: {'; '.join(kept)}")
+    return found
+
+
+def names(refs):
+    return [str(ref) for ref in refs]
+
+
+# Each relation.
+
+
+def test_branches_end_at_groups_and_follow_what_makes_many_samples(store):
+    frame, scene = write(store, declared(), numbers=range(7))
+    store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    assert lines(store.explain(scene, "a")) == [
+        "scene/default: same",
+        "└─ frame/default (all of clip='a'): 7 rows: 0, 1, 2, 3, 4, …; same",
+    ]
+    assert lines(store.explain(frame, ("a", 3))) == [
+        "frame/default: same",
+        "├─ clip/default (name='a'): same",
+        "└─ label/default: never stored",
+    ]
+    assert [store.explain(scene, "a").status, store.explain(frame, ("a", 3)).status] == ["up to date"] * 2
+
+
+def test_a_group_says_which_rows_have_changed_since(store):
+    features = declared()
+    frame, scene = write(store, features, numbers=[0, 1, 2])
+    store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    store.write_metadata(features[1], rows("sharp", clip=["a"], frame=[1]))
+    store.calculate_and_write_data_versions(frame, frames([1, 3]))
+    explanation = store.explain(scene, "a")
+    assert lines(explanation) == [
+        "scene/default: upstream frame/default (all of clip='a') changed",
+        "└─ ▶ frame/default (all of clip='a'): 4 rows: 0, 1, 2, 3; changed since: changed 1; added 3",
+    ]
+    assert explanation.status == "stale"
+
+
+def test_a_label_that_came_later_is_the_cause(store):
+    features = declared()
+    frame, _ = write(store, features)
+    store.write_metadata(features[1], rows("sharp", clip=["a"], frame=[1]))
+    explanation = store.explain(frame, ("a", 1))
+    assert (explanation.status, names(explanation.causes)) == ("stale", ["label/default"])
+    assert explanation.containers["default"].reason == "upstream label/default changed"
+    assert store.explain(frame, ("a", 0)).status == "up to date"
+
+
+def test_a_parent_that_was_taken_again_is_the_cause(store):
+    features = declared()
+    frame, _ = write(store, features)
+    store.write_metadata(features[0], rows("2", name=["a"]))
+    explanation = store.explain(frame, {"frame": 0, "clip": "a"})
+    assert names(explanation.causes) == ["clip/default (name='a')"]
+    assert "changed since, it was 1" in explanation.to_text()
+
+
+def test_a_filtered_group_names_the_predicate_and_leaves_rows_out(store):
+    _, scene = write(store, declared(where="sharp > 0.5"), numbers=[0, 1, 2], sharp=[1.0, 0.0, None])
+    store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    assert lines(store.explain(scene, "a"))[1] == (
+        "└─ frame/default (all of clip='a' where sharp > 0.5): 1 row: 0; same"
+    )
+
+
+def test_rows_that_a_predicate_excludes_now_are_gone(store):
+    features = declared(where="sharp > 0.5")
+    frame, scene = write(store, features, numbers=[0, 1], sharp=[1.0, 1.0])
+    store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    store.calculate_and_write_data_versions(frame, frames([1], sharp=[0.0]))
+    assert "1 row: 0; version" in store.explain(scene, "a").to_text()
+    assert "changed since: gone 1" in store.explain(scene, "a").to_text()
+
+
+def test_a_sample_all_of_whose_rows_are_excluded_should_not_be(store):
+    features = declared(where="sharp > 0.5")
+    frame, scene = write(store, features, numbers=[0], sharp=[1.0])
+    store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    store.calculate_and_write_data_versions(frame, frames([0], sharp=[0.0]))
+    explanation = store.explain(scene, "a")
+    assert explanation.status == "excluded"
+    assert explanation.containers["default"].reason == (
+        "there should be no such sample: upstream frame (all of clip='a' where sharp > 0.5) is excluded"
+    )
+    assert names(explanation.causes) == ["scene/default"]
+    assert "no rows" in explanation.to_text()
+
+
+def test_a_row_that_a_predicate_excludes_makes_no_sample(store):
+    label, scene = declare(root(LABEL), FeatureSpec(key=SCENE, deps=[FeatureDep(key=LABEL, where="lang = 'en'")]))
+    store.write_metadata(label, rows("1", sample_id=[1, 2], lang=["en", "de"]))
+    assert store.explain(scene, 1).status == "new"
+    explanation = store.explain(scene, 2)
+    assert (explanation.status, names(explanation.causes)) == ("excluded", ["scene/default"])
+    assert lines(explanation)[1] == "└─ label/default (where lang = 'en'): same"
+
+
+def test_a_group_whose_code_changed_has_to_be_computed_first(store):
+    _, scene = write(store, declared())
+    store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    *_, scene = declared(frame_code=2)
+    explanation = store.explain(scene, "a")
+    assert (explanation.status, names(explanation.causes)) == ("stale", ["frame/default (all of clip='a')"])
+
+
+def test_code_version_of_what_is_made_from_a_group_is_found_out(store):
+    _, scene = write(store, declared(scene_code=7))
+    store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    *_, scene = declared(scene_code=8)
+    assert store.explain(scene, "a").containers["default"].reason == "code version changed from 7 to 8"
+
+
+def test_change_of_a_dep_is_a_change_of_the_declaration(store):
+    _, scene = write(store, declared(), sharp=[1.0, 1.0])
+    store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    *_, scene = declared(where="sharp > 0.5")
+    assert store.explain(scene, "a").containers["default"].reason == "code version, or what it is made from, changed"
+
+
+def test_rows_that_have_moved_to_another_group_are_gone(store):
+    part, whole = declare(
+        root(LABEL, id_columns=["part"]),
+        FeatureSpec(key=SCENE, deps=[FeatureDep(key=LABEL, relation="aggregation")], id_columns=["clip"]),
+    )
+    store.write_metadata(part, rows("1", part=[0, 1], clip=["a", "a"]))
+    store.calculate_and_write_data_versions(whole, pl.DataFrame({"clip": ["a"]}))
+    store.write_metadata(part, rows("1", part=[1], clip=["b"]))
+    explanation = store.explain(whole, "a")
+    assert "1 row: 0" in explanation.to_text()
+    assert "changed since: gone 1" in explanation.to_text()
+    expected = store.calculate_data_versions(whole, pl.DataFrame({"clip": ["a"]}))["data_version"][0]
+    assert explanation.containers["default"].expected == expected["default"]
+
+
+def test_groups_of_several_ids_name_them(store):
+    part, whole = declare(
+        root(LABEL, id_columns=["clip", "frame", "lane"]),
+        FeatureSpec(key=SCENE, deps=[FeatureDep(key=LABEL, relation="aggregation")], id_columns=["clip"]),
+    )
+    store.write_metadata(part, rows("1", clip=["a", "a"], frame=[0, 0], lane=["x", "y"]))
+    assert "2 rows: (frame=0, lane='x'), (frame=0, lane='y')" in store.explain(whole, "a").to_text()
+
+
+def test_grouping_by_what_is_no_id_is_refused(store):
+    part, whole = declare(
+        root(LABEL, id_columns=["part"]),
+        FeatureSpec(key=SCENE, deps=[FeatureDep(key=LABEL, relation="aggregation")], id_columns=["clip"]),
+    )
+    store.write_metadata(part, rows("1", part=[0], clip=[0.5]))
+    with pytest.raises(MetadataSchemaError, match="'label' are grouped by 'clip', which has the type Float64"):
+        store.explain(whole, 1)
+
+
+# Chains.
+
+
+@pytest.mark.parametrize("mode", ["feature", "sample"])
+def test_groups_of_a_chain_are_those_that_its_reads_give(make_store, mode):
+    features = declared()
+    production = make_store("production")
+    _, scene = write(production, features, numbers=[0, 1, 2])
+    production.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    store = make_store("main", fallback_stores=[production], fallback_mode=mode)
+    store.write_metadata(features[1], rows("sharp", clip=["a"], frame=[1]))
+    store.calculate_and_write_data_versions(features[2], frames([1]))
+    explanation = store.explain(scene, "a")
+    expected = store.calculate_data_versions(scene, pl.DataFrame({"clip": ["a"]}))["data_version"][0]
+    assert explanation.containers["default"].expected == expected["default"]
+    assert ("3 rows: 0, 1, 2" if mode == "sample" else "1 row: 1") in explanation.to_text()
+
+
+def test_a_sample_whose_version_a_farther_store_holds_is_up_to_date(make_store):
+    features = declared()
+    production = make_store("production")
+    write(production, features)
+    store = make_store("main", fallback_stores=[production], fallback_mode="sample")
+    frame = features[2]
+    store.write_metadata(features[0], rows("2", name=["a"]))
+    store.calculate_and_write_data_versions(frame, frames([0]))
+    store.write_metadata(features[0], rows("1", name=["a"]))
+    assert not store.resolve_update(frame, samples=frames([0]))
+    assert store.explain(frame, ("a", 0)).status == "up to date"
+
+
+# Against the model.
+
+
+@given(histories())
+def test_explanations_agree_with_increments(history):
+    model, store = history.model, InMemoryMetadataStore()
+    history.replay(store)
+    with model.graph.use():
+        for feature in history.derived:
+            for row in model.rows[feature].values():
+                compare(model, store, feature, row.place)
+
+
+def compare(model, store, feature, place):
+    key = model.key(feature, place)
+    try:
+        expected = model.versions(feature, place)
+    except NoVersionError:
+        return
+    explanation = store.explain(FeatureKey(feature), key if len(key) > 1 else key[0])
+    assert {name: node.expected for name, node in explanation.containers.items()} == expected
+    stored = model.rows[feature][key].versions
+    assert {name: node.stored for name, node in explanation.containers.items()} == stored
+    changed = {name for name, node in explanation.containers.items() if "changed" in node.difference}
+    assert changed == {name for name in expected if expected[name] != stored[name]}
+    assert explanation.status in ({"stale"} if changed else {"up to date", "waiting"})
+    assert bool(explanation.causes) is (explanation.status != "up to date")
