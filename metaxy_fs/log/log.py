@@ -139,17 +139,24 @@ class Log:
         predicate: pl.Expr | None = None,
         partition_column: str | None = None,
         with_commits: bool = False,
+        schema: pl.Schema | None = None,
     ) -> Selection:
         """Return the data files of the views, to be read as `metaxy_fs.log.scan` says.
+
+        Rows are brought to a schema, if one is given that is known to fit them all.
 
         Raises:
             MetadataSchemaError: Two files hold types of one column that have no type in common.
         """
         files = live_files(views)
+        if schema is None:
+            schema = reading_schema(files, location=self._storage.location, columns=columns)
+        elif columns is not None:
+            schema = pl.Schema({name: dtype for name, dtype in schema.items() if name in columns})
         return Selection(
             storage=self._storage,
             files=files,
-            schema=reading_schema(files, location=self._storage.location, columns=columns),
+            schema=schema,
             predicate=predicate,
             partition_column=partition_column,
             with_commits=with_commits,

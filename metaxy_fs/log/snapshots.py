@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
+import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, UnsupportedFormatError
 from metaxy_fs.log.commit import put_settled
@@ -32,7 +33,10 @@ from metaxy_fs.log.layout import (
 )
 from metaxy_fs.log.manifest import FORMAT_VERSION, Time
 from metaxy_fs.log.root import open_for_writing, refuse_overwriting_storage
+from metaxy_fs.log.schema import decode_schema
 from metaxy_fs.storage.base import ObjectInfo, Storage
+
+UNKNOWN_SCHEMA: Final = msgspec.Raw(b"null")
 
 MAX_SNAPSHOT_BYTES: Final = 256 * 1024 * 1024
 """Enough for six million commits."""
@@ -44,10 +48,13 @@ class PinnedPartition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     Attributes:
         version: The version of the partition.
         commits: The ids in commit order, with a space between.
+        schema: What their rows were read as, as `metaxy_fs.log.schema` writes it; null where they could not be. Kept
+            because the type in which integers and floats meet depends on the values of all rows of a file.
     """
 
     version: str
     commits: str
+    schema: msgspec.Raw
 
     @property
     def ids(self) -> frozenset[str]:
@@ -56,10 +63,17 @@ class PinnedPartition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class PinnedFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The commits of one feature: its key, part by part, and its partitions."""
+    """The commits of one feature.
+
+    Attributes:
+        feature: Its key, part by part.
+        partitions: Its partitions.
+        schema: What the rows of all partitions together were read as.
+    """
 
     feature: tuple[str, ...]
     partitions: tuple[PinnedPartition, ...]
+    schema: msgspec.Raw
 
 
 class PinnedStore(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -96,6 +110,11 @@ class _Version(msgspec.Struct):
 
 
 _DECODER = msgspec.json.Decoder(Snapshot)
+
+
+def known_schema(schema: msgspec.Raw) -> pl.Schema | None:
+    """Return what rows were read as, None where that is not known."""
+    return None if bytes(schema) == bytes(UNKNOWN_SCHEMA) else decode_schema(bytes(schema))
 
 
 def put_snapshot(storage: Storage, snapshot: Snapshot, *, hash_algorithm: str) -> None:
@@ -206,6 +225,11 @@ def _feature_problem(feature: PinnedFeature) -> str | None:
             return f"names the data version {partition.version!r}, which is not 16 hex digits"
         if not partition.commits or not is_list_of_commits(partition.commits):
             return f"has a list of commits of feature {'.'.join(feature.feature)!r} that can be none"
+    try:
+        for schema in (feature.schema, *(partition.schema for partition in feature.partitions)):
+            known_schema(schema)
+    except CorruptObjectError as error:
+        return f"has no schema of feature {'.'.join(feature.feature)!r} that can be read: {error}"
     versions = [partition.version for partition in feature.partitions]
     return f"names a data version of feature {'.'.join(feature.feature)!r} twice" if _repeats(versions) else None
 

@@ -98,6 +98,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         mark_commits: Add the columns `_metaxy_commit`, text, and `_metaxy_time`, Int64 in microseconds since 1970
             (UTC), that give the id and the time of the commit of each row.
         at: Answer as if there were no other commits than these; None for all that there are now.
+        schema: What the rows of these commits were read as before, in the order of the columns; None for the narrowest
+            types that are proven to hold all values. A backend whose proofs never change may pass over it.
     """
 
     key: FeatureKey
@@ -107,6 +109,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     mark_partition: bool = False
     mark_commits: bool = False
     at: Moment | None = None
+    schema: pl.Schema | None = None
 
 
 class Backend(ABC):

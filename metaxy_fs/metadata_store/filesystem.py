@@ -127,6 +127,7 @@ class FilesystemMetadataStore(MetadataStore):
             predicate=query.prune,
             partition_column=marker,
             with_commits=query.mark_commits,
+            schema=query.schema,
         )
         return Scan(
             rows=selection.rows(),

@@ -16,24 +16,36 @@ from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey
 
 
+class Pin(NamedTuple):
+    """What is seen of one feature.
+
+    Attributes:
+        commits: The ids of its commits by the version of their partition.
+        schemas: What the rows of each partition were read as, and under None those of all; absent where unknown.
+    """
+
+    commits: Mapping[str, frozenset[str]]
+    schemas: Mapping[str | None, pl.Schema]
+
+
 class Pins(NamedTuple):
     """Which commits of each feature are seen: those up to a time, or those of the features that are named.
 
     Attributes:
         label: What the moment is called, for messages.
         until: The last time, in microseconds since 1970 (UTC).
-        features: The commits of each feature by partition; no other feature is seen.
+        features: What is seen of each feature; no other one is.
     """
 
     label: str
     until: int | None = None
-    features: Mapping[FeatureKey, Mapping[str, frozenset[str]]] | None = None
+    features: Mapping[FeatureKey, Pin] | None = None
 
     def moment(self, key: FeatureKey) -> Moment | None:
         """Return which commits of a feature are seen, None if none is."""
         if self.features is None:
             return Moment(until=self.until)
-        return Moment(commits=self.features[key]) if key in self.features else None
+        return Moment(commits=self.features[key].commits) if key in self.features else None
 
 
 class BackendAt(Backend):
@@ -75,12 +87,15 @@ class BackendAt(Backend):
         moment = self._pins.moment(query.key)
         if moment is None:
             return None
-        both = moment if query.at is None else _both(moment, query.at)
-        return self._store.scan_rows(msgspec.structs.replace(query, at=both))
+        if query.at is not None:
+            return self._store.scan_rows(msgspec.structs.replace(query, at=_both(moment, query.at)))
+        pin = (self._pins.features or {}).get(query.key)
+        schema = None if pin is None else pin.schemas.get(query.partition)
+        return self._store.scan_rows(msgspec.structs.replace(query, at=moment, schema=schema))
 
     def stored_versions(self, key: FeatureKey) -> list[str]:
         if self._pins.features is not None:
-            return sorted(self._pins.features.get(key, ()))
+            return sorted(self._pins.features[key].commits) if key in self._pins.features else []
         return sorted(self.stored_commits(key).get_column("partition").unique())
 
     def stored_features(self) -> list[FeatureKey]:

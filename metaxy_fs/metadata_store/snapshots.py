@@ -4,17 +4,26 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
+import msgspec
 import polars as pl
 
 from metaxy_fs._version import __version__
-from metaxy_fs.errors import SnapshotError
+from metaxy_fs.errors import MetadataSchemaError, SnapshotError
 from metaxy_fs.ids import wall_clock
 from metaxy_fs.log import snapshots as objects
 from metaxy_fs.log.layout import is_snapshot_name
-from metaxy_fs.log.snapshots import PinnedFeature, PinnedPartition, PinnedStore, Snapshot
-from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.log.schema import encode_schema
+from metaxy_fs.log.snapshots import (
+    UNKNOWN_SCHEMA,
+    PinnedFeature,
+    PinnedPartition,
+    PinnedStore,
+    Snapshot,
+    known_schema,
+)
+from metaxy_fs.metadata_store.backend import Backend, Moment, Query
 from metaxy_fs.metadata_store.chain import chain, not_found
-from metaxy_fs.metadata_store.moments import BackendAt, Pins
+from metaxy_fs.metadata_store.moments import BackendAt, Pin, Pins
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.spec import FeatureKey
 
@@ -105,9 +114,25 @@ def check_name(name: str) -> None:
 
 
 def _pinned(store: Backend, key: FeatureKey) -> PinnedFeature:
-    commits = store.stored_commits(key).group_by("partition").agg(pl.col("commit").str.join(" ")).sort("partition")
-    partitions = [PinnedPartition(version=version, commits=ids) for version, ids in commits.iter_rows()]
-    return PinnedFeature(feature=tuple(key.parts), partitions=tuple(partitions))
+    """Return what a store holds of a feature now."""
+    found = store.stored_commits(key).group_by("partition").agg(pl.col("commit").str.join(" ")).sort("partition")
+    commits = dict(found.iter_rows())
+    seen = Moment(commits={version: frozenset(ids.split(" ")) for version, ids in commits.items()})
+    partitions = [
+        PinnedPartition(version=version, commits=ids, schema=_schema(store, key, version, seen))
+        for version, ids in commits.items()
+    ]
+    schema = _schema(store, key, None, seen)
+    return PinnedFeature(feature=tuple(key.parts), partitions=tuple(partitions), schema=schema)
+
+
+def _schema(store: Backend, key: FeatureKey, partition: str | None, seen: Moment) -> msgspec.Raw:
+    """Return what the rows are read as; not known where some column has no type that holds them all."""
+    try:
+        scan = store.scan_rows(Query(key=key, partition=partition, at=seen))
+    except MetadataSchemaError:
+        scan = None
+    return UNKNOWN_SCHEMA if scan is None else msgspec.Raw(encode_schema(scan.rows.collect_schema()))
 
 
 def _store(first: Backend, store: Backend, pinned: Sequence[PinnedFeature]) -> PinnedStore:
@@ -133,11 +158,15 @@ def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, Pins]]:
 
 
 def _pins(snapshot: Snapshot, pinned: PinnedStore) -> Pins:
-    features = {
-        FeatureKey(list(feature.feature)): {partition.version: partition.ids for partition in feature.partitions}
-        for feature in pinned.features
-    }
+    features = {FeatureKey(list(feature.feature)): _pin(feature) for feature in pinned.features}
     return Pins(f"snapshot {snapshot.name!r}", features=features)
+
+
+def _pin(feature: PinnedFeature) -> Pin:
+    kept: list[tuple[str | None, msgspec.Raw]] = [(None, feature.schema)]
+    kept += [(partition.version, partition.schema) for partition in feature.partitions]
+    schemas = {version: schema for version, raw in kept if (schema := known_schema(raw)) is not None}
+    return Pin({partition.version: partition.ids for partition in feature.partitions}, schemas)
 
 
 def _chained(seen: Sequence[tuple[Backend, Pins]], kind: type[_StoreAt]) -> _StoreAt:

@@ -60,8 +60,9 @@ def contents(storage: Storage) -> dict[str, bytes]:
 
 def pin(storage: Storage, *commits: str, name: str = "train") -> str:
     """Put a snapshot that names commits, and return its path."""
-    partitions = [{"version": PARTITION.version, "commits": " ".join(commits)}]
-    store = {"location": None, "features": [{"feature": ["video", "processing"], "partitions": partitions}]}
+    partitions = [{"version": PARTITION.version, "commits": " ".join(commits), "schema": None}]
+    feature = {"feature": ["video", "processing"], "partitions": partitions, "schema": None}
+    store = {"location": None, "features": [feature]}
     snapshot = {"format_version": 1, "name": name, "time": 1, "writer": "a test", "stores": [store]}
     storage.put(f"_snapshots/{name}.json", json.dumps(snapshot).encode())
     return f"_snapshots/{name}.json"

@@ -3,11 +3,13 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, StorageError, UnsupportedFormatError
 from metaxy_fs.log import snapshots as module
 from metaxy_fs.log.snapshots import (
+    UNKNOWN_SCHEMA,
     PinnedFeature,
     PinnedPartition,
     PinnedStore,
@@ -24,8 +26,8 @@ VERSION = "0123456789abcdef"
 
 
 def snapshot(name: str = "s", commits: str = "a b") -> Snapshot:
-    partition = PinnedPartition(version=VERSION, commits=commits)
-    feature = PinnedFeature(feature=("video", "raw"), partitions=(partition,))
+    partition = PinnedPartition(version=VERSION, commits=commits, schema=msgspec.Raw(b'[["a","int64"]]'))
+    feature = PinnedFeature(feature=("video", "raw"), partitions=(partition,), schema=UNKNOWN_SCHEMA)
     return Snapshot(name=name, time=1, writer="a test", stores=(PinnedStore(location=None, features=(feature,)),))
 
 
@@ -45,8 +47,8 @@ def forged(**changes: Any) -> MemoryStorage:
 
 def pinned(feature: Any = ("video",), location: Any = None, times: int = 1, **partition: Any) -> dict[str, Any]:
     """What a snapshot saw in one store."""
-    partitions = [{"version": VERSION, "commits": "a b"} | partition] * times
-    return {"location": location, "features": [{"feature": list(feature), "partitions": partitions}]}
+    partitions = [{"version": VERSION, "commits": "a b", "schema": None} | partition] * times
+    return {"location": location, "features": [{"feature": list(feature), "partitions": partitions, "schema": None}]}
 
 
 def test_a_snapshot_is_found_again() -> None:
@@ -123,6 +125,7 @@ def test_a_storage_that_overwrites_keeps_none() -> None:
         ({"stores": [pinned(commits="a  b")]}, "commits"),
         ({"stores": [pinned(commits="a/../b")]}, "commits"),
         ({"stores": [pinned(commits="ü")]}, "commits"),
+        ({"stores": [pinned(schema=[["a", "no type"]])]}, "schema"),
     ],
     ids=str,
 )

@@ -9,7 +9,15 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, MetadataStore
+from metaxy_fs import (
+    Feature,
+    FeatureGraph,
+    FeatureKey,
+    FeatureSpec,
+    FilesystemMetadataStore,
+    MetadataSchemaError,
+    MetadataStore,
+)
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.view import ViewLoader
@@ -63,6 +71,31 @@ def test_a_snapshot_is_read_the_same_after_a_compaction_and_a_vacuum(store: File
         assert_frame_equal(each.at(moment).read_metadata(Video, with_commits=True), early)
         assert each.at("s").history(Video)["commit"].to_list() == before["commit"].unique(maintain_order=True).to_list()
     assert fresh.at("s").read_metadata(Video, latest_only=True)["sample_id"].to_list() == [0, 1, 2, 3, 9]
+
+
+def test_types_at_a_snapshot_do_not_depend_on_the_values_of_later_rows(store: FilesystemMetadataStore) -> None:
+    store.write_metadata(Video, rows(1, size=[1]))
+    FilesystemMetadataStore(store.location).write_metadata(Video, rows(2, size=[0.5]))
+    before = store.read_metadata(Video)
+    assert before.schema["size"] == pl.Float64
+    store.create_snapshot("s")
+    FilesystemMetadataStore(store.location).write_metadata(Video, rows(3, size=[2**60]))
+    compact(store)
+    with pytest.raises(MetadataSchemaError, match="'size'"):
+        store.read_metadata(Video)
+    fresh = FilesystemMetadataStore(store.location)
+    assert_frame_equal(fresh.at("s").read_metadata(Video), before)
+    assert_frame_equal(fresh.at("s").read_metadata(Video, columns=["size"]), before.select("size"))
+    assert_frame_equal(fresh.at("s").read_metadata(FeatureKey(["video"]), latest_only=True), before)
+
+
+def test_a_snapshot_of_types_that_do_not_go_together_is_read_without_them(store: FilesystemMetadataStore) -> None:
+    for sample, size in ((1, 1), (2, "big")):
+        FilesystemMetadataStore(store.location).write_metadata(Video, rows(sample, size=[size]))
+    store.create_snapshot("s")
+    with pytest.raises(MetadataSchemaError, match="'size'"):
+        store.at("s").read_metadata(Video)
+    assert store.at("s").read_metadata(Video, columns=["sample_id"])["sample_id"].to_list() == [1, 2]
 
 
 def test_a_scan_that_was_planned_before_the_files_went_gives_what_it_saw(store: FilesystemMetadataStore) -> None:
