@@ -145,6 +145,8 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
             return f"code version changed since, it was {self.used_code_version}"
         if self.since:
             return f"changed since: {self.since}"
+        if self.used == "":
+            return "added since, there was none"
         return "same" if self.used is None else f"changed since, it was {_short(self.used)}"
 
     def _code_reason(self) -> str:

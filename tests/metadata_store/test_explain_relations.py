@@ -124,6 +124,7 @@ def test_a_label_that_came_later_is_the_cause(store):
     explanation = store.explain(frame, ("a", 1))
     assert (explanation.status, names(explanation.causes)) == ("stale", ["label/default"])
     assert explanation.containers["default"].reason == "upstream label/default changed"
+    assert lines(explanation)[2] == "└─ ▶ label/default: added since, there was none"
     assert store.explain(frame, ("a", 0)).status == "up to date"
 
 
