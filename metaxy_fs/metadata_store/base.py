@@ -240,8 +240,10 @@ class MetadataStore(Backend):
     ) -> dict[str, pl.DataFrame]:
         """Return the latest row of each sample of every upstream feature, by the string of the upstream's key.
 
+        They are filtered and renamed as the deps say. An optional upstream feature without any commit is left out.
+
         Raises:
-            DependencyError: An upstream feature has no commit; the message says where it was looked for.
+            DependencyError: A required upstream feature has no commit; the message says where it was looked for.
         """
         return read_upstream(self, require_declaration(feature), fallback=allow_upstream_fallback)
 
@@ -276,7 +278,7 @@ class MetadataStore(Backend):
         Raises:
             DependencyError: An upstream feature, or the upstream row of some sample, is missing; or there is no
                 upstream feature.
-            MetadataSchemaError: The id columns are not right.
+            MetadataSchemaError: The id columns are not right, or upstream rows cannot be grouped by them.
         """
         return calculate(self, require_declaration(feature), sample_df, fallback=allow_upstream_fallback)
 
@@ -333,15 +335,14 @@ class MetadataStore(Backend):
         Args:
             feature: A Feature class, or a key that the active graph holds.
             samples: The samples that there are now, with the id columns and any others. A root feature needs them,
-                with their `data_version`. For others the default is every sample of the upstream features, and a
-                `data_version` is not used.
+                with their `data_version`, which others do not. For these the default is every sample of the required
+                upstream features that no `where` excludes; the rows of these features, if all deps are expansions.
             stale_if: A predicate on the latest stored row of each sample, such as `pl.col("status") == "failed"`: where
                 it holds, the sample is stale whatever its version. Null counts as false.
             lazy: Keep the answer in files of a temporary directory instead of memory, for more samples than that holds.
 
         Raises:
-            DependencyError: An upstream feature, or the upstream row of some sample, is missing; or a root feature
-                got no samples.
+            DependencyError: An upstream feature or row is missing, or nothing tells which samples there should be.
             MetadataSchemaError: The samples do not fit the feature, or `stale_if` names a column that is not stored.
         """
         compute = lazy_increment if lazy else increment

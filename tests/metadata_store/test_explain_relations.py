@@ -33,10 +33,10 @@ def store(make_store):
     return make_store("main")
 
 
-def declared(*, where=None, scene_code=1, frame_code=1):
+def declared(*, where=None, scene_code=1, frame_code=1, clip_code=1):
     """A clip has many frames, and they make one scene; a frame may have a label."""
     return declare(
-        root(CLIP, id_columns=["name"]),
+        root(CLIP, container("default", clip_code), id_columns=["name"]),
         root(LABEL, id_columns=["clip", "frame"]),
         FeatureSpec(
             key=FRAME,
@@ -190,6 +190,15 @@ def test_code_version_of_what_is_made_from_a_group_is_found_out(store):
     store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
     *_, scene = declared(scene_code=8)
     assert store.explain(scene, "a").containers["default"].reason == "code version changed from 7 to 8"
+
+
+def test_change_of_code_that_leaves_versions_as_they_were_is_followed_to_the_group(store):
+    _, scene = write(store, declared())
+    store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    _, scene = write(store, declared(clip_code=2))
+    explanation = store.explain(scene, "a")
+    assert explanation.containers["default"].reason == "upstream frame/default (all of clip='a') changed"
+    assert names(explanation.causes) == ["frame/default (all of clip='a')"]
 
 
 def test_change_of_a_dep_is_a_change_of_the_declaration(store):
