@@ -35,7 +35,8 @@ def copy_metadata(
 
     Rows are not decoded. Ids and times of commits stay as they are, so a copy can be repeated: what the target has is
     not copied again, one that was cut short goes on, and readers of the target see each commit whole or not at all.
-    Both roots may be written, compacted and vacuumed meanwhile. Fallback stores are not looked at.
+    Both roots may be written, compacted and vacuumed meanwhile. Fallback stores are not looked at. Between two roots of
+    GCS, and of S3 where it copies on a condition, that are opened with the same options, the service copies.
 
     Commits that a compaction keeps in one file come together: if one of them is asked for, the target gets all.
 

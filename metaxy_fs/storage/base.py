@@ -119,6 +119,25 @@ class Storage(ABC):
             raise StorageError(f"{self.location} does not tell when objects were written, so none has an age.")
         return modified
 
+    def copy_from(self, source: "Storage", path: str, *, probe: str) -> bool:  # noqa: ARG002  # for those that can
+        """Put an object of another root under the same path, if the name is free; its bytes do not come through here.
+
+        They are copied as they are, whole or not at all; nobody has looked at them.
+
+        Args:
+            source: The other root.
+            path: The object.
+            probe: An object of this root that exists: it may be copied over itself, to learn whether that is refused.
+
+        Returns:
+            Whether that is possible between the two; if not, nothing was done.
+
+        Raises:
+            ObjectExistsError: An object has that name, perhaps from this very call.
+            StorageError: The outcome is unknown, or the other root lacks the object.
+        """
+        return False
+
     def local_path(self, path: str) -> str | None:  # noqa: ARG002  # for those that have one
         """Return the path of an object in the local file system, or None where it has none."""
         return None

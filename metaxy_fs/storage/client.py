@@ -67,6 +67,10 @@ class Client:
         """Remove one object; deletions in bulk would pass over those that fail."""
         self.filesystem.rm_file(self.full(path))
 
+    def copy_from(self, source: "Client", path: str, *, probe: str) -> bool:  # noqa: ARG002  # for those that can
+        """Put an object of another root if the name is free, within the service; return whether that is possible."""
+        return False
+
     def full(self, path: str) -> str:
         """Return a path as the filesystem knows it."""
         return join(self.root, path) if path else self.root

@@ -24,7 +24,7 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.storage.base import ObjectInfo, Storage
 from metaxy_fs.storage.client import Client
-from metaxy_fs.storage.connect import client_of, connect
+from metaxy_fs.storage.connect import client_of, connect, protocols_of
 from metaxy_fs.storage.failures import Failure, failure_of
 from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
@@ -121,6 +121,14 @@ class ObjectStorage(Storage):
         except ObjectNotFoundError:
             return
 
+    def copy_from(self, source: Storage, path: str, *, probe: str) -> bool:
+        """Copy within the service, where one client reaches both roots: those of one protocol with the same options."""
+        check_path(path, location=self.location)
+        if not isinstance(source, ObjectStorage) or self._reach() != source._reach():  # noqa: SLF001  # of its own kind
+            return False
+        with self._explained("write", path):
+            return self._client().copy_from(source._client(), path, probe=probe)  # noqa: SLF001  # likewise
+
     def __repr__(self) -> str:
         return f"ObjectStorage({self.location!r})"
 
@@ -130,6 +138,12 @@ class ObjectStorage(Storage):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._prepare()
+
+    def _reach(self) -> tuple[Any, ...]:
+        """Return what two roots have in common that one client can reach."""
+        if self._filesystem is not None:
+            return (id(self._filesystem),)
+        return protocols_of(self._root), self._options
 
     def _prepare(self) -> None:
         url, options = self._root, self._options

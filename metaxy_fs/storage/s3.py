@@ -8,6 +8,7 @@ from fsspec import AbstractFileSystem
 
 from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.storage.client import Client, keep_objects
+from metaxy_fs.storage.failures import Failure, failure_of
 
 PROTOCOLS = frozenset({"s3", "s3a"})
 PAGE = 1000
@@ -30,6 +31,37 @@ class S3Client(Client):
         super().__init__(filesystem, root)
         self._bucket, key, _ = filesystem.split_path(f"{root}/")
         self._prefix = f"{key.strip('/')}/" if key.strip("/") else ""
+        self._keeps_copied_over: bool | None = None
+
+    def copy_from(self, source: Client, path: str, *, probe: str) -> bool:
+        """Put an object of another root if the name is free: the server copies, and decides.
+
+        Many servers do not know the condition in this request and would overwrite, so that is asked first, once.
+        """
+        if not isinstance(source, S3Client):
+            return False
+        if self._keeps_copied_over is None:
+            self._keeps_copied_over = self._refuses_to_copy_over(probe)
+        if self._keeps_copied_over:
+            self._copy(source.address(path), path)
+        return self._keeps_copied_over
+
+    def address(self, path: str) -> dict[str, str]:
+        """Return where an object is."""
+        return {"Bucket": self._bucket, "Key": f"{self._prefix}{path}"}
+
+    def _refuses_to_copy_over(self, probe: str) -> bool:
+        try:
+            # The server takes a copy of an object over itself for a mistake, unless told to write its metadata anew.
+            self._copy(self.address(probe), probe, MetadataDirective="REPLACE")
+        except Exception as error:  # noqa: BLE001  # a client that does not know the condition raises what it pleases
+            return failure_of(error) is Failure.TAKEN
+        return False
+
+    def _copy(self, source: Mapping[str, str], path: str, **arguments: Any) -> None:
+        self.filesystem.call_s3(
+            "copy_object", **self.address(path), CopySource=dict(source), IfNoneMatch="*", **arguments
+        )
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object if the name is free: the server decides."""

@@ -20,6 +20,7 @@ from metaxy_fs import (
     copy_metadata,
 )
 from metaxy_fs.ids import shared_clock, wall_clock
+from tests.servers.gcs import GCSServer
 from tests.servers.s3 import S3Server
 
 KEY = FeatureKey(["video"])
@@ -175,3 +176,17 @@ def test_a_local_root_is_promoted_to_a_bucket_and_back(
         assert_frame_equal(
             each.read_metadata(Video, with_commits=True), staging.read_metadata(Video, with_commits=True)
         )
+
+
+def test_a_bucket_is_promoted_within_its_service(gcs_server: GCSServer, gcs_bucket: str) -> None:
+    source, target = (
+        FilesystemMetadataStore(gcs_server.url(gcs_bucket, name), storage_options=gcs_server.storage_options)
+        for name in ("staging", "production")
+    )
+    for sample in range(3):
+        source.write_metadata(Video, rows(sample))
+    gcs_server.clear_requests()
+    assert copy_metadata(Video, source=source, target=target).files == 3
+    assert not [one for one in gcs_server.requests() if one.kind == "GET" and one.path.endswith(".parquet")]
+    assert_frame_equal(target.read_metadata(Video, with_commits=True), source.read_metadata(Video, with_commits=True))
+    assert copy_metadata(Video, source=source, target=target).added == 0

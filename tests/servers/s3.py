@@ -24,17 +24,24 @@ from tests.servers import LOOPBACK, Kind, ObjectServer, parse_query
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+_TAKEN = """<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>PreconditionFailed</Code><Message>taken</Message><Condition>If-None-Match</Condition></Error>"""
 _ACCESS_DENIED = """<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>AccessDenied</Code><Message>Access Denied</Message><RequestId>denied</RequestId></Error>"""
 
 
 class S3Server(ObjectServer):
-    """An S3 endpoint that honours `If-None-Match: *`."""
+    """An S3 endpoint that honours `If-None-Match: *`; for copies on demand alone, since many servers do not.
+
+    Args:
+        copies_if_absent: Whether it honours the condition for copies too.
+    """
 
     scheme = "s3"
 
-    def __init__(self) -> None:
+    def __init__(self, *, copies_if_absent: bool = False) -> None:
         super().__init__()
+        self._copies_if_absent = copies_if_absent
         self._moto: WSGIApplication = DomainDispatcherApplication(create_backend_app)
 
     @property
@@ -70,7 +77,16 @@ class S3Server(ObjectServer):
         if bucket in self._denied:
             return Response(_ACCESS_DENIED, status=403, mimetype="application/xml")(environ, record_and_start)
         with self._applying:
+            if self._copies_if_absent and self._would_overwrite(environ, path):
+                return Response(_TAKEN, status=412, mimetype="application/xml")(environ, record_and_start)
             return self._moto(environ, record_and_start)
+
+    def _would_overwrite(self, environ: "WSGIEnvironment", path: str) -> bool:
+        """Whether a request is a copy on the condition that there is no object, and there is one."""
+        if "HTTP_X_AMZ_COPY_SOURCE" not in environ or environ.get("HTTP_IF_NONE_MATCH") != "*":
+            return False
+        # Without credentials moto tells a stranger no more than whether there is an object.
+        return Client(self._moto).head(path, base_url=self.endpoint).status_code != 404
 
 
 class _QuietHandler(MotoRequestHandler):
