@@ -30,6 +30,17 @@ settings.register_profile("thorough", deadline=None, max_examples=1_000, statefu
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsynced_disk() -> Iterator[None]:
+    """A disk that this process does not wait for: no test pulls the plug, and a sync takes longer than most tests.
+
+    Those who ask when something is synced put a function of their own in the place of this one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which fails as a sync does where the descriptor is none
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """An S3 endpoint on loopback."""

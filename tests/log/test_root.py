@@ -93,19 +93,19 @@ def test_what_this_library_does_not_know_is_refused(data: bytes) -> None:
 
 def test_a_storage_that_overwrites_is_found_out() -> None:
     storage = Overwriting(MemoryStorage())
-    with pytest.raises(StorageError, match=r"memory overwrites objects.*Write without write_id"):
-        refuse_overwriting_storage(storage, V1)
+    with pytest.raises(StorageError, match=r"memory overwrites objects.*so two could both win\. Use a storage"):
+        refuse_overwriting_storage(storage, V1, hence="two could both win")
     assert storage.requests == [("put", STORE_FILE)]
 
 
 def test_a_storage_that_refuses_to_overwrite_is_trusted() -> None:
     storage = Careful(MemoryStorage())
     root = open_for_writing(storage, hash_algorithm="sha256")
-    refuse_overwriting_storage(storage, root)
+    refuse_overwriting_storage(storage, root, hence="two could both win")
     assert storage.get(STORE_FILE) == root.data
 
 
 def test_a_storage_that_keeps_existing_objects_by_construction_is_not_probed() -> None:
     storage = FaultyStorage(MemoryStorage())
-    refuse_overwriting_storage(storage, V1)
+    refuse_overwriting_storage(storage, V1, hence="two could both win")
     assert storage.requests == []

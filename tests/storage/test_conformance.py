@@ -23,12 +23,16 @@ class TestLocalStorage(StorageSuite):
 
 
 class TestFsspecMemory(StorageSuite):
+    page = 50
+
     @pytest.fixture
     def storage(self):
         return open_storage(f"memory://{uuid.uuid4().hex}/root")
 
 
 class TestCachedFsspecMemory(StorageSuite):
+    page = 50
+
     @pytest.fixture
     def storage(self, tmp_path):
         options = {"simplecache": {"cache_storage": str(tmp_path)}}
