@@ -122,7 +122,7 @@ def _pinned(store: Backend, key: FeatureKey) -> PinnedFeature:
         PinnedPartition(version=version, commits=ids, schema=_schema(store, key, version, seen))
         for version, ids in commits.items()
     ]
-    schema = _schema(store, key, None, seen)
+    schema = partitions[0].schema if len(partitions) == 1 else _schema(store, key, None, seen)
     return PinnedFeature(feature=tuple(key.parts), partitions=tuple(partitions), schema=schema)
 
 

@@ -21,7 +21,6 @@ from metaxy_fs import (
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.view import ViewLoader
-from metaxy_fs.storage import LocalStorage
 from tests.log.compactions import put_compaction
 
 with FeatureGraph().use():
@@ -39,7 +38,7 @@ def compact(store: FilesystemMetadataStore) -> None:
     """Compact all that there is, and remove what was covered, as a vacuum does much later."""
     [version] = store.stored_versions(FeatureKey(["video"]))
     partition = Partition("video", version)
-    storage = LocalStorage(store.location)
+    storage = store.storage
     view = ViewLoader(storage, clock=LamportClock()).load(partition)
     assert view is not None
     appends = [manifest for manifest in view.manifests if not manifest.covers]
@@ -98,16 +97,15 @@ def test_a_snapshot_of_types_that_do_not_go_together_is_read_without_them(store:
     assert store.at("s").read_metadata(Video, columns=["sample_id"])["sample_id"].to_list() == [1, 2]
 
 
-def test_a_scan_that_was_planned_before_the_files_went_gives_what_it_saw(store: FilesystemMetadataStore) -> None:
+def test_a_scan_at_a_snapshot_goes_on_where_its_files_went(tmp_path: Path) -> None:
+    remote = FilesystemMetadataStore(f"memory://{tmp_path.name}")
     for sample in range(3):
-        store.write_metadata(Video, rows(sample))
-    remote = FilesystemMetadataStore(f"memory://moments-{id(store)}")
-    remote.write_metadata(Video, rows(1))
-    remote.create_snapshot("s")
-    remote.write_metadata(Video, rows(2))
+        remote.write_metadata(Video, rows(sample, 9))
+        if sample == 1:
+            remote.create_snapshot("s")
     planned = remote.at("s").scan_metadata(Video)
-    remote.write_metadata(Video, rows(3))
-    assert planned.collect()["sample_id"].to_list() == [1]
+    compact(remote)
+    assert planned.collect()["sample_id"].to_list() == [0, 9, 1, 9]
 
 
 def ids_at(store: MetadataStore) -> list[int]:
