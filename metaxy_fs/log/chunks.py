@@ -40,7 +40,7 @@ class Chunks:
 
 def file_sized(chunks: Chunks) -> Iterator[pl.DataFrame]:
     """Yield the rows in frames that each fill a data file, the last one excepted; one without rows if there is none."""
-    return _regrouped(chunks, _limit)
+    return _regrouped(chunks, rows_a_file)
 
 
 def have_equal_rows(left: Chunks, right: Chunks) -> bool:
@@ -63,7 +63,7 @@ def _regrouped(chunks: Chunks, limit_of: Callable[[pl.DataFrame], int]) -> Itera
         yield pl.concat(held)
 
 
-def _limit(frame: pl.DataFrame) -> int:
+def rows_a_file(frame: pl.DataFrame) -> int:
     """Return how many rows like those of a frame fill a data file."""
     row_bytes = max(1, int(frame.estimated_size()) // max(1, frame.height))
     return max(1, min(MAX_FILE_ROWS, MAX_FILE_BYTES // row_bytes))

@@ -33,7 +33,7 @@ class LiveFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         file: Its entry there.
         first: The first commit that it may hold rows of.
         last: The last one.
-        offset: How many rows of its commit come before it; in a file of many commits, how many files do.
+        offset: How many rows of its commit come before it; of no meaning in a file of many commits.
         excluded: Commits whose rows in this file do not count: others answer for them.
     """
 
@@ -81,7 +81,7 @@ def files_of(partition: Partition, manifest: Manifest, *, excluded: frozenset[st
         excluded: Commits that others answer for.
     """
     offset = 0
-    for index, file in enumerate(manifest.files):
+    for file in manifest.files:
         if file.first is not None and file.last is not None:
             yield LiveFile(
                 partition=partition,
@@ -89,7 +89,6 @@ def files_of(partition: Partition, manifest: Manifest, *, excluded: frozenset[st
                 file=file,
                 first=file.first,
                 last=file.last,
-                offset=index,
                 excluded=excluded,
             )
         else:

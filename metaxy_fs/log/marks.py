@@ -18,13 +18,14 @@ MARKS: Final = pl.Schema({name: COMMIT_COLUMNS[name] for name in (COMMIT, TIME)}
 ROW_INDEX: Final = "_metaxy_row"
 """The place of a row in a scan of several files; what `mark_commits` needs and takes away."""
 
+_SHIFT = "_metaxy_shift"
+
 
 def mark_commits(rows: pl.LazyFrame, files: Sequence[LiveFile]) -> pl.LazyFrame:
     """Return the rows of files of single commits with the columns of `COMMIT_COLUMNS`.
 
-    All rows of a file get the ordinal of its first: see `metaxy_fs.log.order`, which tells why that is enough. An as-of
-    join lets predicates on other columns through to the files, and costs the same however many files there are; a
-    literal in a scan of each file would cost milliseconds a file.
+    An as-of join lets predicates on other columns through to the files, and costs the same however many files there
+    are; a literal in a scan of each file would cost milliseconds a file.
 
     Args:
         rows: The rows of all files, in order, with their place as `ROW_INDEX`.
@@ -37,8 +38,9 @@ def mark_commits(rows: pl.LazyFrame, files: Sequence[LiveFile]) -> pl.LazyFrame:
             ROW_INDEX: starts,
             COMMIT: [live.first[1] for live in files],
             TIME: [live.first[0] for live in files],
-            ORDINAL: [live.offset for live in files],
+            _SHIFT: starts.cast(pl.Int64) - pl.Series([live.offset for live in files], dtype=pl.Int64),
         },
-        schema_overrides=COMMIT_COLUMNS,
+        schema_overrides=MARKS,
     )
-    return rows.join_asof(by_start.lazy(), on=ROW_INDEX).drop(ROW_INDEX)
+    ordinal = (pl.col(ROW_INDEX).cast(pl.Int64) - pl.col(_SHIFT)).cast(pl.UInt32).alias(ORDINAL)
+    return rows.join_asof(by_start.lazy(), on=ROW_INDEX).with_columns(ordinal).drop(ROW_INDEX, _SHIFT)

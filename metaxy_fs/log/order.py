@@ -3,11 +3,6 @@
 Rows come in commit order, `(time, commit)`, those of a commit as its writer had them. Files of single commits are put
 one after the other. A file that a compaction has written is ordered by id, and holds rows of many commits; it, and
 all files whose commits lie among its own, are put together and sorted.
-
-Theory of operation. Each row is sorted by the time and id of its commit, then by its ordinal in that commit. All rows
-of a file of one commit get one ordinal, that of the first: the sort keeps the order of what it cannot tell apart, and
-no other file holds an ordinal of that commit between those of this file. So nothing has to number the rows of a file,
-and a predicate can go before the sort and into the reading of the file.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,6 +13,7 @@ import polars as pl
 
 from metaxy_fs.log.live import COMMIT, ORDINAL, TIME, LiveFile
 from metaxy_fs.log.manifest import CommitKey
+from metaxy_fs.log.ranges import span_of
 
 
 class Stretch(NamedTuple):
@@ -71,17 +67,14 @@ def _is_unordered(live: LiveFile) -> bool:
 def _continues(before: LiveFile, live: LiveFile) -> bool:
     """Whether all rows of a file come after those of another, both in order, though they share a commit.
 
-    A compaction lists the files that it has written of one schema in the order of their ids, and so are the rows of a
-    commit.
+    The rows of a commit are in the order of their ids.
     """
-    return (
-        before.is_rewritten
-        and live.is_rewritten
-        and live.first == before.last
-        and before.manifest is live.manifest
-        and before.file.schema == live.file.schema
-        and before.offset < live.offset
-    )
+    if not (before.is_rewritten and live.is_rewritten and live.first == before.last):
+        return False
+    id_column = live.manifest.id_columns[0]
+    high, low = span_of(before.file, id_column).high, span_of(live.file, id_column).low
+    is_comparable = before.schema.get(id_column) == live.schema.get(id_column) and type(high) is type(low)
+    return high is not None and is_comparable and high < low
 
 
 def in_commit_order(rows: pl.LazyFrame) -> pl.LazyFrame:
