@@ -111,11 +111,11 @@ def test_every_storage_reads_the_same_after_a_compaction(storage: Storage) -> No
 
 
 def test_overlapping_compactions_answer_once_for_each_commit(storage: Storage) -> None:
-    appends = history(storage)
+    appends = [*history(storage), append(storage, [8])]
     expected = read(storage)
     put_compaction(storage, appends[:4], token="b" * 16)
-    put_compaction(storage, appends[2:], token="a" * 16)
-    put_compaction(storage, [appends[0], appends[3], appends[5]], token="c" * 16, listed_again=[appends[3].commit])
+    put_compaction(storage, appends[2:6], token="a" * 16)
+    put_compaction(storage, [appends[0], appends[3], appends[6]], token="c" * 16, listed_again=[appends[3].commit])
     delete_covered(storage, appends, data=False)
     assert_frame_equal(read(storage), expected)
 

@@ -239,6 +239,58 @@ def names(storage: Storage) -> list[str]:
     return [info.path.rpartition("/")[2] for info in storage.list("")]
 
 
+def test_large_files_that_may_share_a_sample_are_merged_again(small: None) -> None:
+    storage, clock = MemoryStorage(), LamportClock()
+    for _ in range(2):
+        for n in range(10):
+            write(storage, n, n + 20, clock=clock)
+        compact(storage)
+    before = names(storage)
+    expected = read(storage)
+    compact(storage, full=True)
+    [manifest] = view_of(storage).manifests
+    assert not {file.name for file in manifest.files}.intersection(before)
+    check_files(storage)
+    assert_frame_equal(read(storage), expected)
+
+
+def test_rows_of_compactions_whose_commits_interleave_are_put_in_order() -> None:
+    storage, clock = MemoryStorage(), LamportClock()
+    appends = [write(storage, 1, 2, clock=clock) for _ in range(6)]
+    expected = read(storage)
+    put_compaction(storage, appends[::2], token="a" * 16)
+    put_compaction(storage, appends[1::2], token="b" * 16)
+    compact(storage, full=True)
+    check_files(storage)
+    assert_frame_equal(read(storage), expected)
+
+
+def test_a_commit_without_rows_keeps_the_place_of_its_columns() -> None:
+    storage = MemoryStorage()
+    for number, (ids, kind) in enumerate([([], 2), ([1], 1), ([2], 2)]):
+        append(storage, number, ids, kind, number)
+    expected = read(storage)
+    assert expected.columns == ["sample_id", "data_version", "note", "size"]
+    compact(storage, full=True)
+    assert_frame_equal(read(storage), expected)
+
+
+def test_overlaps_are_mended_also_in_large_files(small: None) -> None:
+    """Neither a large file of which rows are answered for elsewhere, nor one that is alone, is listed again."""
+    storage, clock = MemoryStorage(), LamportClock()
+    appends = [write(storage, *range(9 * n, 9 * n + 7), clock=clock) for n in range(3)]
+    appends.append(append(storage, 9, list(range(6)), 1, 0))
+    expected = read(storage)
+    for token, (covered, again) in enumerate([([0, 1, 3], [3]), ([1, 2, 3], []), ([0, 2], [])]):
+        listed = [appends[index].commit for index in again]
+        chosen = [appends[index] for index in covered]
+        put_compaction(storage, chosen, token=str(token) * 16, listed_again=listed)
+    assert_frame_equal(read(storage), expected)
+    [done] = compact(storage)
+    assert done.manifests == 3
+    assert_frame_equal(read(storage), expected)
+
+
 def test_one_sample_with_a_long_history_stays_in_one_file(small: None) -> None:
     storage = MemoryStorage()
     clock = LamportClock()
