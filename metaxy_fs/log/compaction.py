@@ -15,7 +15,6 @@ Before it does, it counts: the rows that it lists must be as many as its commits
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -23,15 +22,16 @@ import polars as pl
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageError
 from metaxy_fs.ids import MAX_TIME, LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.commit import MAX_AGE_SECONDS, put_settled
-from metaxy_fs.log.commit_tables import COLUMNS, covers_of, digest_of, encode_table, read_tables, table_of
 from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES
-from metaxy_fs.log.layout import Partition, commit_table_name
+from metaxy_fs.log.layout import Partition, commit_table
 from metaxy_fs.log.live import COMMIT, ORDINAL, TIME, LiveFile
 from metaxy_fs.log.manifest import CommitHeader, CommitKey, DataFile, Manifest, encode_manifest
 from metaxy_fs.log.merging import merged
 from metaxy_fs.log.parquet import encode_rows
-from metaxy_fs.log.relisting import divide, listed_again
+from metaxy_fs.log.ranges import span_of
+from metaxy_fs.log.relisting import Division, divide, listed_again
 from metaxy_fs.log.schema import column
+from metaxy_fs.log.tables import covers_of, digest_of, encode_table, read_tables, rows_of
 from metaxy_fs.log.tiers import FAN, next_compaction
 from metaxy_fs.log.view import ATTEMPTS, View, ViewLoader
 from metaxy_fs.parallel import ordered_map
@@ -119,14 +119,6 @@ def _next(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-class _Group(NamedTuple):
-    """The files of one schema: which are listed again, and which are merged."""
-
-    schema: int
-    kept: list[LiveFile]
-    merged: list[LiveFile]
-
-
 class _Compactor:
     """One compaction under way.
 
@@ -158,10 +150,10 @@ class _Compactor:
             started: When the view was listed.
         """
         schemas, table = _commits(self._storage, self._partition, self._manifests)
-        groups = [_Group(index, *divide(files)) for index, files in self._by_schema(schemas)]
-        self._known = 2 * sum(live.file.rows for group in groups for live in group.merged)
+        divided = [(index, divide(files)) for index, files in self._by_schema(schemas)]
+        self._known = 2 * sum(live.file.rows for _, parts in divided for group in parts.merged for live in group)
         header = self._header(schemas)
-        files = [entry for group in groups for entry in self._entries(group, header)]
+        files = [entry for index, parts in divided for entry in self._entries(index, parts, header)]
         manifest = self._manifest(header, schemas, table, files)
         if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
             raise StorageError(
@@ -195,21 +187,25 @@ class _Compactor:
             writer=self._options.writer,
         )
 
-    def _entries(self, group: _Group, header: CommitHeader) -> list[DataFile]:
-        """Put the files of a group that are new, and return what the manifest says of all of them."""
-        again = [listed_again(live, schema=group.schema) for live in group.kept]
-        return again + (self._merge(group, header) if group.merged else [])
+    def _entries(self, schema: int, parts: Division, header: CommitHeader) -> list[DataFile]:
+        """Put the files of a schema that are new, and return what the manifest says of all: the new by their ids."""
+        again = [listed_again(live, schema=schema) for live in parts.kept]
+        written = [entry for group in parts.merged for entry in self._merge(schema, group, header)]
+        if parts.merged:
+            # A commit without rows may be the first of its schema, which decides the place of its columns.
+            begin = min(live.first for group in parts.merged for live in group)
+            earliest = min(range(len(written)), key=lambda index: written[index].first or begin)
+            written[earliest] = msgspec.structs.replace(written[earliest], first=begin)
+        single = [entry for entry in again if entry.first is None]
+        return single + _by_id([entry for entry in again if entry.first is not None] + written, header.id_columns[0])
 
-    def _merge(self, group: _Group, header: CommitHeader) -> list[DataFile]:
-        frames = merged(self._storage, group.merged, id_columns=header.id_columns, read=self._advance)
-        bounds = min(live.first for live in group.merged), max(live.last for live in group.merged)
+    def _merge(self, schema: int, files: Sequence[LiveFile], header: CommitHeader) -> list[DataFile]:
+        frames = merged(self._storage, files, id_columns=header.id_columns, read=self._advance)
+        bounds = min(live.first for live in files), max(live.last for live in files)
         entries = []
-        for entry in ordered_map(partial(self._put_rows, header, group.schema, bounds), self._numbered(frames)):
+        for entry in ordered_map(partial(self._put_rows, header, schema, bounds), self._numbered(frames)):
             entries.append(entry)
             self._advance(entry.rows)
-        # A commit without rows may be the first of its schema, which decides the place of its columns.
-        earliest = min(range(len(entries)), key=lambda index: entries[index].first or bounds[0])
-        entries[earliest] = msgspec.structs.replace(entries[earliest], first=bounds[0])
         return entries
 
     def _numbered(self, frames: Iterable[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -255,7 +251,7 @@ class _Compactor:
             files=tuple(files),
             schemas=tuple(msgspec.Raw(schema) for schema in schemas[1:]),
         )
-        data, described = encode_table(table, manifest=unlisted, name=commit_table_name(self._commit))
+        data, described = encode_table(table, manifest=unlisted, name=commit_table(self._commit))
         put_settled(self._storage, self._partition.data_file(described.name), data)
         return msgspec.structs.replace(unlisted, covers=covers_of(table), commits=described)
 
@@ -298,7 +294,7 @@ def _commits(storage: Storage, partition: Partition, manifests: Sequence[Manifes
     compactions = [manifest for manifest in manifests if manifest.covers]
     numbers: dict[bytes, int] = {}
     of_appends = [numbers.setdefault(bytes(manifest.schema), len(numbers)) for manifest in appends]
-    tables = [table_of(appends).with_columns(pl.Series("schema", of_appends, dtype=pl.Int64))]
+    tables = [rows_of(appends, of_appends)]
     for manifest, table in zip(compactions, read_tables(storage, partition, compactions), strict=True):
         own = [numbers.setdefault(bytes(schema), len(numbers)) for schema in (manifest.schema, *manifest.schemas)]
         tables.append(table.with_columns(pl.col("schema").replace_strict(range(len(own)), own, return_dtype=pl.Int64)))
@@ -306,7 +302,16 @@ def _commits(storage: Storage, partition: Partition, manifests: Sequence[Manifes
     order = table["schema"].unique(maintain_order=True).to_list()
     renumbered = pl.col("schema").replace_strict(order, range(len(order)), return_dtype=pl.Int64)
     schemas = list(numbers)
-    return [schemas[number] for number in order], table.with_columns(renumbered).select(COLUMNS.names())
+    return [schemas[number] for number in order], table.with_columns(renumbered)
+
+
+def _by_id(entries: list[DataFile], id_column: str) -> list[DataFile]:
+    """Order files that share no sample; where it is not known what they hold, there is one run, which is in order."""
+    spans = [span_of(entry, id_column) for entry in entries]
+    if any(span.low is None and span.rows for span in spans):
+        return entries
+    places = sorted(range(len(entries)), key=lambda index: (True, spans[index].low) if spans[index].rows else (False,))
+    return [entries[place] for place in places]
 
 
 def _bounds(rows: pl.DataFrame) -> tuple[CommitKey, CommitKey]:

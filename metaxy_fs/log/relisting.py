@@ -4,31 +4,46 @@ Large files are not worth rewriting. One that holds a single commit is always li
 written is if no other file that is merged may hold a sample of it, since no two such files may share one.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from metaxy_fs.log.chunks import MAX_FILE_BYTES, MAX_FILE_ROWS
 from metaxy_fs.log.live import LiveFile
 from metaxy_fs.log.manifest import DataFile
-from metaxy_fs.log.ranges import span_of
+from metaxy_fs.log.ranges import Span, span_of
 
 LARGE_ROWS = MAX_FILE_ROWS // 2
 LARGE_BYTES = MAX_FILE_BYTES // 8
 """From what on a file is large: half of what one may hold. In memory rows take several times the bytes of a file."""
 
 
-def divide(files: Sequence[LiveFile]) -> tuple[list[LiveFile], list[LiveFile]]:
-    """Return which of some files of one schema are listed again, and which are merged; both in the order given."""
+class Division(NamedTuple):
+    """Which of some files of one schema are listed again, and which are merged, each group by itself.
+
+    Attributes:
+        kept: In the order given.
+        merged: Groups whose ids come one after the other, with those of kept files between; each in the order given.
+    """
+
+    kept: list[LiveFile]
+    merged: list[list[LiveFile]]
+
+
+def divide(files: Sequence[LiveFile]) -> Division:
+    """Divide some files of one schema."""
     apart = _apart([live for live in files if live.is_rewritten or not _is_large(live)])
     kept = [live for live in files if _is_large(live) and (not live.is_rewritten or id(live) in apart)]
     chosen = set(map(id, kept))
     merged = [live for live in files if id(live) not in chosen]
+    groups = _between(merged, [live for live in kept if live.is_rewritten])
     # One file that has nothing to be merged with is as good as what it would become.
-    if len(merged) == 1 and not merged[0].excluded:
-        return list(files), []
-    return kept, merged
+    alone = {id(group[0]) for group in groups if len(group) == 1 and not group[0].excluded}
+    chosen |= alone
+    kept = [live for live in files if id(live) in chosen]
+    return Division(kept, [group for group in groups if id(group[0]) not in alone])
 
 
 def listed_again(live: LiveFile, *, schema: int) -> DataFile:
@@ -49,11 +64,25 @@ def _is_large(live: LiveFile) -> bool:
     return is_large and not live.excluded
 
 
+def _between(files: Sequence[LiveFile], kept: Sequence[LiveFile]) -> list[list[LiveFile]]:
+    """Group files by between which of the kept ones their ids lie."""
+    ends = sorted(_span(live).high for live in kept)
+    groups: dict[int, list[LiveFile]] = {}
+    for live in files:
+        low = _span(live).low
+        groups.setdefault(0 if low is None else bisect_left(ends, low), []).append(live)
+    return [groups[place] for place in sorted(groups)]
+
+
+def _span(live: LiveFile) -> Span:
+    return span_of(live.file, live.manifest.id_columns[0])
+
+
 def _apart(files: Sequence[LiveFile]) -> set[int]:
     """Return which files share no value of the first id column with any other, by identity."""
     spans: list[tuple[Any, Any, int]] = []
     for live in files:
-        span = span_of(live.file, live.manifest.id_columns[0])
+        span = _span(live)
         if span.rows and (span.low is None or span.high is None):
             return set()
         if span.rows:

@@ -1,13 +1,15 @@
 """What did the manifests say of the commits that a compaction stands for?
 
 A compaction's manifest names them and no more, since every reader gets it. The rest is in a table beside it, which
-those get who ask for single commits.
+those get who ask for single commits, and who compact again. The table is put after all data files and before the
+manifest, and its footer has the whole manifest, so that one that was lost can be made again.
 """
 
 import hashlib
 import io
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import polars as pl
@@ -15,7 +17,8 @@ import polars as pl
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import MAX_TIME
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import CommitTable, Manifest
+from metaxy_fs.log.manifest import CommitTable, Manifest, encode_manifest
+from metaxy_fs.log.parquet import FOOTER_KEY
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 TABLE: Final = pl.Schema(
@@ -70,6 +73,64 @@ class CommitTables:
                 self._kept.popitem(last=False)
 
 
+def read_tables(storage: Storage, partition: Partition, manifests: Iterable[Manifest]) -> list[pl.DataFrame]:
+    """Return the tables of some compactions, got at once.
+
+    Raises:
+        ObjectNotFoundError: One is gone, since a larger compaction has replaced its own.
+        CorruptObjectError: One is not what its manifest vouches for.
+    """
+    named = [(manifest, manifest.commits) for manifest in manifests if manifest.commits is not None]
+    infos = [ObjectInfo(partition.data_file(entry.name), entry.bytes) for _, entry in named]
+    return [
+        decode_table(data, manifest=manifest, entry=entry, name=f"{storage.location}/{info.path}")
+        for data, (manifest, entry), info in zip(storage.get_many(infos), named, infos, strict=True)
+    ]
+
+
+def rows_of(appends: Sequence[Manifest], schemas: Sequence[int]) -> pl.DataFrame:
+    """Return the rows of a table for some appends, each with the number of its schema."""
+    rows = [
+        (
+            manifest.commit,
+            manifest.time,
+            manifest.rows,
+            sum(file.bytes for file in manifest.files),
+            manifest.digest,
+            manifest.write_id,
+            manifest.writer,
+            schema,
+        )
+        for manifest, schema in zip(appends, schemas, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=TABLE, orient="row")
+
+
+def encode_table(table: pl.DataFrame, *, manifest: Manifest, name: str) -> tuple[bytes, CommitTable]:
+    """Return the bytes of a table, and what the manifest is to say of it.
+
+    Args:
+        table: The rows, in commit order.
+        manifest: The manifest, but for `covers` and `commits`.
+        name: The name that the table gets.
+    """
+    buffer = io.BytesIO()
+    footer = {FOOTER_KEY: encode_manifest(manifest).decode()}
+    table.write_parquet(buffer, compression="zstd", metadata=footer)
+    data = buffer.getvalue()
+    return data, CommitTable(name=name, rows=table.height, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def covers_of(table: pl.DataFrame) -> str:
+    """Return the ids of a table as a manifest lists them."""
+    return " ".join(table.get_column("commit"))
+
+
+def digest_of(table: pl.DataFrame) -> str:
+    """Return the digest of all that a compaction stands for; any two that cover the same have the same."""
+    return hashlib.sha256("".join(sorted(table.get_column("digest"))).encode()).hexdigest()
+
+
 def decode_table(data: bytes, *, manifest: Manifest, entry: CommitTable, name: str) -> pl.DataFrame:
     """Return the commit table that an object holds.
 
@@ -93,7 +154,7 @@ def _problem(table: pl.DataFrame, manifest: Manifest) -> str | None:
         return f"has the columns {dict(table.schema)}, not {dict(TABLE)}"
     if any(table.drop("write_id").null_count().row(0)):
         return "has nulls"
-    if " ".join(table.get_column("commit")) != manifest.covers:
+    if covers_of(table) != manifest.covers:
         return "has other commits than its manifest covers"
     if not table.filter(~_is_plausible(manifest)).is_empty():
         return "has times, counts or schemas that cannot be"

@@ -22,12 +22,12 @@ from metaxy_fs.log import relisting as relisting_module
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.compaction import Compaction, Options, compact_partition
 from metaxy_fs.log.manifest import Manifest
-from metaxy_fs.log.repeats import may_repeat
+from metaxy_fs.log.verify import verify
 from metaxy_fs.log.view import ViewLoader, live_files
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
-from tests.log.commits import PARTITION, request, rows, write
+from tests.log.commits import PARTITION, may_repeat, request, rows, write
 from tests.log.compactions import delete_covered, put_compaction, read, view_of
 from tests.log.faulty import FaultyStorage
 
@@ -67,7 +67,7 @@ def append(storage: Storage, number: int, ids: list[int], kind: int, time: int) 
 
 
 @given(data=st.data(), writes=WRITES, only_grows=st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_reads_are_the_same_after_any_compactions(
     data: st.DataObject, writes: list[tuple[list[int], int, int]], *, only_grows: bool
 ) -> None:
@@ -104,7 +104,9 @@ def plain(storage: Storage, appends: list[Manifest]) -> pl.DataFrame:
 
 
 def check_files(storage: Storage) -> None:
-    """What the format says of the files of compactions, looked at one by one."""
+    """What the format says of the files of compactions, looked at one by one, and all that `verify` knows of them."""
+    findings = [finding for finding in verify(storage).findings if finding.severity == "error"]
+    assert not findings
     for manifest in view_of(storage).manifests:
         names: dict[int, list[set[Any]]] = {}
         for file in manifest.files if manifest.covers else ():
