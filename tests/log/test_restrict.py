@@ -151,6 +151,21 @@ def test_a_compaction_that_was_replaced_while_it_was_looked_into_is_looked_for_a
     assert [path for _, path in storage.requests].count(table) == 1
 
 
+def test_a_scan_of_some_commits_goes_on_where_their_files_went() -> None:
+    storage = MemoryStorage()
+    appends = [append(storage, [sample, 9], 0, sample) for sample in range(1, 4)]
+    put_compaction(storage, appends, token="a" * 16)
+    log = Log(storage, clock=LamportClock())
+    view = log.view_at(PARTITION, commits={held.commit for held in appends[:2]})
+    assert view is not None
+    planned = log.select([view]).rows()
+    before = [info.path for info in storage.list("") if "aaaa" in info.path]
+    put_compaction(storage, appends, token="b" * 16)
+    for path in before:
+        storage.delete(path)
+    assert planned.collect()["sample_id"].to_list() == [1, 9, 2, 9]
+
+
 def test_where_all_commits_are_wanted_no_table_is_read() -> None:
     storage = FaultyStorage(MemoryStorage())
     appends = [append(storage.inner, [sample], 0, sample) for sample in range(1, 4)]
