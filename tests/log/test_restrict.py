@@ -64,7 +64,7 @@ def read(storage: Storage, **only: Any) -> pl.DataFrame | None:
 
 
 @given(data=st.data(), writes=WRITES)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_some_commits_are_read_as_if_there_were_no_others(
     data: st.DataObject, writes: list[tuple[list[int], int, int]]
 ) -> None:
