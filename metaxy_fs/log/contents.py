@@ -136,14 +136,12 @@ def _footer_findings(footer: dict[str, str], manifest: Manifest, file: DataFile,
 def _expected_header(manifest: Manifest, file: DataFile) -> dict[str, object]:
     """Return what a manifest knows of the header of a data file."""
     header = {name: _plain(getattr(manifest, name)) for name in CommitHeader.__struct_fields__}
-    if file.commit is None:
+    if not manifest.covers:
         return header
-    known = ("format_version", "feature", "id_columns")
-    return {name: header[name] for name in known} | {
-        "commit": file.commit,
-        "time": file.time,
-        "schema": manifest.schema_of(file),
-    }
+    known = {name: header[name] for name in ("format_version", "feature", "definition", "id_columns")}
+    if file.commit is None:  # written by this compaction, or by one that it covers
+        return known
+    return known | {"commit": file.commit, "time": file.time, "schema": manifest.schema_of(file)}
 
 
 def _plain(value: object) -> object:
