@@ -11,6 +11,7 @@ from metaxy_fs._version import __version__
 if TYPE_CHECKING:
     from metaxy_fs.metadata_store import (
         CommitStateUnknownError,
+        Compaction,
         Copied,
         CorruptObjectError,
         DependencyError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         HashAlgorithmError,
         Increment,
         InMemoryMetadataStore,
+        LazyIncrement,
         MetadataSchemaError,
         MetadataStore,
         MetaxyError,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         Verification,
         WriteBuffer,
         WriteConflictError,
+        compact,
         copy_metadata,
         open_store,
         repair,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL",
     "CommitStateUnknownError",
+    "Compaction",
     "ContainerDep",
     "ContainerKey",
     "ContainerSpec",
@@ -76,6 +80,7 @@ __all__ = [
     "HashAlgorithmError",
     "InMemoryMetadataStore",
     "Increment",
+    "LazyIncrement",
     "MetadataSchemaError",
     "MetadataStore",
     "MetaxyError",
@@ -93,6 +98,7 @@ __all__ = [
     "WriteBuffer",
     "WriteConflictError",
     "__version__",
+    "compact",
     "copy_metadata",
     "open_store",
     "repair",

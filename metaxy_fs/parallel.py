@@ -30,8 +30,9 @@ def ordered_map(
         running: deque[Future[Result]] = deque(pool.submit(function, item) for item in first)
         try:
             while running:
-                running.extend(pool.submit(function, item) for item in islice(waiting, workers - len(running)))
-                yield running.popleft().result()
+                result = running.popleft().result()
+                running.extend(pool.submit(function, item) for item in islice(waiting, max(0, workers - len(running))))
+                yield result
         finally:
             for future in running:
                 future.cancel()

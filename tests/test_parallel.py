@@ -16,7 +16,9 @@ def test_results_come_in_the_order_of_items():
         return last_is_done.wait(10) and number
 
     assert list(ordered_map(finish_in_reverse, [0, 1], workers=2)) == [0, 1]
-    assert list(ordered_map(lambda number: number * 2, range(50))) == [number * 2 for number in range(50)]
+    for workers in (1, 2, 3):
+        doubled = ordered_map(lambda number: number * 2, range(50), workers=workers)
+        assert list(doubled) == [number * 2 for number in range(50)]
 
 
 def test_items_are_taken_a_few_ahead():

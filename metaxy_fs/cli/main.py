@@ -11,6 +11,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from metaxy_fs._version import __version__
+from metaxy_fs.cli.compact import add_compact
 from metaxy_fs.cli.copy import add_copy
 from metaxy_fs.cli.demo import add_demo
 from metaxy_fs.cli.repair import add_repair
@@ -18,7 +19,7 @@ from metaxy_fs.cli.vacuum import add_vacuum
 from metaxy_fs.cli.verify import add_verify
 from metaxy_fs.errors import MetaxyError
 
-_COMMANDS = (add_demo, add_verify, add_repair, add_vacuum, add_copy)
+_COMMANDS = (add_demo, add_verify, add_repair, add_compact, add_vacuum, add_copy)
 """Each adds the parser of a command, whose default `run` takes the parsed arguments and returns the exit code."""
 
 

@@ -17,6 +17,7 @@ from metaxy_fs.errors import (
     UnsupportedFormatError,
     WriteConflictError,
 )
+from metaxy_fs.log.compaction import Compaction
 from metaxy_fs.log.copying import Copied
 from metaxy_fs.log.findings import Finding
 from metaxy_fs.log.removal import Removal
@@ -26,6 +27,7 @@ from metaxy_fs.log.verify import Verification
 from metaxy_fs.metadata_store.backend import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.buffering import WriteBuffer
+from metaxy_fs.metadata_store.compacting import compact
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
 from metaxy_fs.metadata_store.open import open_store
@@ -41,6 +43,7 @@ __all__ = [
     "COMMITS",
     "Append",
     "CommitStateUnknownError",
+    "Compaction",
     "Copied",
     "CorruptObjectError",
     "DependencyError",
@@ -71,6 +74,7 @@ __all__ = [
     "Verification",
     "WriteBuffer",
     "WriteConflictError",
+    "compact",
     "copy_metadata",
     "open_store",
     "repair",

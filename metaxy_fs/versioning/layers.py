@@ -43,7 +43,12 @@ def compare_layers(
     names, samples = list(parent_columns), list(id_columns)
     if len(increments) == 1:
         return replace(increments[0], orphaned=increments[0].orphaned.sort(samples))
-    merged = reduce(lambda nearer, farther: _merged(nearer, farther, names=names, samples=samples), increments)
+    for place, farther in enumerate(increments[1:], start=1):
+        # What a nearer store holds is judged there.
+        nearer_ids = pl.concat(layer.stored.select(samples) for layer in layers[:place])
+        kept = farther.orphaned.join(nearer_ids, on=samples, how="anti", maintain_order="left")
+        increments[place] = replace(farther, orphaned=kept)
+    merged = reduce(lambda nearer, farther: _merged(nearer, farther, names=names), increments)
     # Stale samples of several stores are put back into the order of those expected.
     order = expected.select(names).with_row_index(_PLACE)
     stale = merged.stale.join(order, on=names, how="left").sort(_PLACE).drop(_PLACE)
@@ -70,13 +75,13 @@ def _compare(
     )
 
 
-def _merged(nearer: Increment, farther: Increment, *, names: list[str], samples: list[str]) -> Increment:
+def _merged(nearer: Increment, farther: Increment, *, names: list[str]) -> Increment:
     """Return the increment against two stores, from those against each."""
     undone = pl.concat([farther.new.select(names), farther.stale.select(names)])
     return Increment(
         new=_those(nearer.new, farther.new, names),
         stale=pl.concat([_those(nearer.stale, undone, names), _those(farther.stale, nearer.new, names)]),
-        orphaned=pl.concat([nearer.orphaned, farther.orphaned.join(nearer.orphaned, on=samples, how="anti")]),
+        orphaned=pl.concat([nearer.orphaned, farther.orphaned]),
     )
 
 

@@ -1,0 +1,41 @@
+"""What does `metaxy-fs compact` print?"""
+
+from argparse import ArgumentParser, Namespace
+from functools import partial
+from typing import Any
+
+from metaxy_fs.cli.report import count, shown, size
+from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_root
+from metaxy_fs.metadata_store import Compaction, compact
+
+_COMPACT = """\
+Merge the small data files of ROOT into large ones, and many manifests into few. Rows and their order stay as they are;
+nothing is deleted, which is for `vacuum` to do. Others may read and write meanwhile.
+"""
+
+
+def add_compact(commands: Any) -> None:
+    """Add the command to a parser."""
+    parser: ArgumentParser = commands.add_parser(
+        "compact", help="merge many small writes into few large files", description=_COMPACT
+    )
+    parser.add_argument("root", metavar="ROOT", help=ROOT_HELP)
+    parser.add_argument("feature", metavar="FEATURE", nargs="?", type=feature_key, help=FEATURE_HELP)
+    parser.add_argument("--full", action="store_true", help="compact everything, also what is not due")
+    parser.set_defaults(run=partial(_run, parser))
+
+
+def _run(parser: ArgumentParser, arguments: Namespace) -> int:
+    done = compact(open_root(arguments.root, parser, argument="ROOT"), arguments.feature, full=arguments.full)
+    for each in done:
+        print(shown(_told(each)))
+    if not done:
+        print("nothing to compact")
+    return 0
+
+
+def _told(done: Compaction) -> str:
+    return (
+        f"{done.partition}: {count(done.commits, 'commit')}, {count(done.rows, 'row')}: {done.files_before} files "
+        f"({size(done.bytes_before)}) are now {done.files_after} ({size(done.bytes_after)})"
+    )

@@ -1,0 +1,77 @@
+"""Is a chain that falls back by sample read as its rule says?"""
+
+import pickle
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore, open_store
+from metaxy_fs.testing.store_cases import pipeline, videos
+
+VERSIONS = st.dictionaries(st.integers(0, 5), st.sampled_from("uvw"), max_size=5)
+
+
+def rows(versions):
+    ids = sorted(versions)
+    structs = [{"frames": versions[i], "audio": "a"} for i in ids]
+    version = pl.Struct({"frames": pl.String, "audio": pl.String})
+    return pl.DataFrame(
+        {"sample_id": ids, "data_version": structs}, schema={"sample_id": pl.Int64, "data_version": version}
+    )
+
+
+def chain_of(layers, feature):
+    """Stores with the layers, the nearest first; each layer is a list of writes."""
+    store = None
+    for writes in reversed(layers):
+        store = InMemoryMetadataStore(fallback_stores=[] if store is None else [store], fallback_mode="sample")
+        for versions in writes:
+            store.write_metadata(feature, rows(versions))
+    return store
+
+
+def frames_of(frame):
+    return {row["sample_id"]: row["data_version"]["frames"] for row in frame.to_dicts()}
+
+
+@given(st.lists(st.lists(VERSIONS, min_size=1, max_size=2), min_size=1, max_size=3), VERSIONS)
+def test_the_nearest_row_counts_and_what_any_store_holds_is_done(layers, expected):
+    video, _ = pipeline()
+    store = chain_of(layers, video)
+    held = [{i: text for versions in writes for i, text in versions.items()} for writes in layers]
+    nearest = {i: text for layer in reversed(held) for i, text in layer.items()}
+    read = store.read_metadata(video, latest_only=True)
+    assert frames_of(read) == nearest
+    assert read.height == len(nearest)
+    assert store.read_metadata(video).height == sum(len(versions) for writes in layers for versions in writes)
+
+    increment = store.resolve_update(video, samples=rows(expected))
+    assert frames_of(increment.new) == {i: text for i, text in expected.items() if i not in nearest}
+    done = {i for i, text in expected.items() if any(layer.get(i) == text for layer in held)}
+    stale = {i: text for i, text in expected.items() if i in nearest and i not in done}
+    assert frames_of(increment.stale) == stale
+    stored = {row["sample_id"]: row["stored_data_version"]["frames"] for row in increment.stale.to_dicts()}
+    assert stored == {i: nearest[i] for i in stale}
+    assert set(increment.orphaned["sample_id"]) == set(nearest) - set(expected)
+
+
+def test_a_branch_of_ten_samples_sees_the_rest_of_production(tmp_path):
+    video, processed = pipeline()
+    production = FilesystemMetadataStore(tmp_path / "production")
+    production.write_metadata(video, videos(range(30)))
+    production.calculate_and_write_data_versions(processed, videos(range(30)).drop("data_version"))
+    branch = open_store(tmp_path / "branch", tmp_path / "production", fallback_mode="sample")
+    branch.write_metadata(processed, production.read_metadata(processed).head(10))
+
+    assert branch.read_metadata(processed, latest_only=True).height == 30
+    assert not branch.resolve_update(processed)
+    assert open_store(tmp_path / "branch", tmp_path / "production").resolve_update(processed).new.height == 20
+    assert pickle.loads(pickle.dumps(branch)).fallback_mode == "sample"  # noqa: S301  # its own bytes
+    assert "fallback_mode='sample'" in repr(branch)
+
+
+def test_another_mode_is_refused():
+    with pytest.raises(ValueError, match='"feature" or "sample", got \'row\''):
+        InMemoryMetadataStore(fallback_mode="row")
