@@ -38,6 +38,7 @@ from metaxy_fs.log.removal import Removal, delete_all
 from metaxy_fs.log.retention import Policy
 from metaxy_fs.log.superseded import appends_with_heirs, compactions_with_heirs, missing_files
 from metaxy_fs.log.survey import Survey, survey
+from metaxy_fs.log.view import ATTEMPTS
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 AT_ONCE = 16
@@ -144,11 +145,8 @@ class _Notes(NamedTuple):
 
 
 def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
-    held = survey(run.storage, partition)
+    held = _whole_survey(run.storage, partition)
     ledger = read_ledger(run.storage, held.inventory.records)
-    for commit in held.living:
-        for name in missing_files(held.compactions[commit], held.inventory):
-            raise CorruptObjectError(f"{run.storage.location}/{partition.data_file(name)} is not there as committed.")
     compactions = list(_compactions(run, held))
     leaving = {removal.path for removal in compactions if removal.state == "deletable"}
     notes = _notes(run, held, ledger, leaving=leaving)
@@ -161,6 +159,21 @@ def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
     yield from run.perform(_appends(run, held), before=partial(_keep_write, run.storage, partition))
     yield from run.perform(compactions)
     yield from run.perform([*_records(run, held, ledger, notes), *_damaged(run, held)])
+
+
+def _whole_survey(storage: Storage, partition: Partition) -> Survey:
+    """Return what a partition holds if no live compaction lacks a file.
+
+    A compaction may come while the partition is listed: its files are put behind the place that the listing has reached
+    and its manifest before it. Then the next listing shows both.
+    """
+    missing: list[str] = []
+    for _ in range(ATTEMPTS):
+        held = survey(storage, partition)
+        missing = [name for commit in held.living for name in missing_files(held.compactions[commit], held.inventory)]
+        if not missing:
+            return held
+    raise CorruptObjectError(f"{storage.location}/{partition.data_file(missing[0])} is not there as committed.")
 
 
 def _appends(run: _Run, held: Survey) -> Iterator[Removal]:

@@ -62,7 +62,7 @@ class Bucket:
 
     Attributes:
         objects: What there is now, by path.
-        written: What there ever was, by path.
+        written: What there ever was, by path; of a name that was used again, the first object.
         deletions: How many objects were deleted.
         late: Requests that are on their way, each to be applied by `land`.
     """
@@ -82,7 +82,7 @@ class Bucket:
                 return False
             modified = datetime.fromtimestamp(self._now() / 1_000_000, UTC)
             self.objects[path] = StoredObject(bytes(data), modified)
-            self.written[path] = bytes(data)
+            self.written.setdefault(path, bytes(data))
             return True
 
     def delete(self, path: str) -> None:

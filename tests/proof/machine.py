@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from metaxy_fs.testing import Ending
+from tests.proof.compactor import by_dice
 from tests.proof.world import Plan, Station, World, Write
 
 WHO = st.integers(0, 59)
@@ -25,6 +26,7 @@ def plans(*stakes: str) -> st.SearchStrategy[Plan]:
 
 WRITING = plans("put manifest", "put manifest", "put data", "get data")
 READING = plans("list", "get manifest", "get data")
+COMPACTING = plans("list", "get manifest", "get data", "put data", "put manifest", "put manifest")
 DELETING = plans("list", "get manifest", "put data", "delete", "delete")
 ANYTHING = plans("list", "get manifest", "get data", "put manifest", "put data", "delete")
 SPANS = st.sampled_from([timedelta(minutes=40), timedelta(hours=2), timedelta(hours=22), timedelta(days=8)])
@@ -60,6 +62,13 @@ class LogMachine(RuleBasedStateMachine):
     def read(self, *, who: int, latest_only: bool, plan: Plan) -> None:
         station = pick(self.idle(), who)
         self.world.read(station, latest_only=latest_only)
+        station.follow(plan)
+
+    @precondition(lambda self: self.idle())
+    @rule(who=WHO, seed=st.integers(0, 2**16), plan=COMPACTING)
+    def compact(self, who: int, seed: int, plan: Plan) -> None:
+        station = pick(self.idle(), who)
+        self.world.compact(station, choose=by_dice(seed))
         station.follow(plan)
 
     @precondition(lambda self: self.idle())

@@ -14,4 +14,4 @@ from tests.proof.machine import LogMachine
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 def test_every_reader_sees_every_commit_once(*, ordered: bool) -> None:
     machine = type("Machine", (LogMachine,), {"ordered": ordered})
-    run_state_machine_as_test(machine, settings=settings(max_examples=settings().max_examples // 2))
+    run_state_machine_as_test(machine, settings=settings(max_examples=settings().max_examples // 4))

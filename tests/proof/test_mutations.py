@@ -1,36 +1,41 @@
-"""Does the machine notice when a rule of the protocol is broken?
+"""Does the proof notice when a rule of the protocol is broken?
 
-Each test breaks one rule and wants a violation within a fixed number of fixed examples.
+Each test breaks one rule and wants a violation within a fixed number of fixed histories.
 """
 
+import collections
+import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import commit as commit_module
-from metaxy_fs.storage.base import Storage
-from tests.proof.machine import LogMachine
+from metaxy_fs.log import resolve as resolve_module
+from metaxy_fs.log.resolve import Covers
+from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.testing import SteppedStorage
+from tests.proof.dice import Mix, outlast, overtake, roam
 from tests.proof.oracle import BrokenPromiseError
 
 real_put_settled = commit_module.put_settled
 
 
-def find_violation(machine: type[LogMachine] = LogMachine, *, examples: int = 100) -> None:
-    """Run a fixed number of fixed examples, and want one of them to end in a violation."""
-    bounded = settings(
-        max_examples=examples,
-        stateful_step_count=30,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        report_multiple_bugs=False,
-    )
+WRITERS = Mix(jobs=("write", "write", "retry", "read"))
+COMPACTORS = Mix(jobs=("write", "write", "read", "compact", "compact"), spans=(), faults=0)
+HOURS = (timedelta(hours=2),)
+HISTORIES = 100
+SWEEPERS = Mix(jobs=("write", "read", "read", "compact", "vacuum", "vacuum"), spans=HOURS, faults=0)
+
+
+def find_violation(live: Callable[[int], object]) -> None:
+    """Live through a bounded number of fixed histories, and want one of them to break a promise."""
     with pytest.raises(BrokenPromiseError):
-        run_state_machine_as_test(machine, settings=bounded)
+        collections.deque(map(live, range(HISTORIES)), maxlen=0)
 
 
 def test_a_manifest_that_is_put_before_its_data_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +51,7 @@ def test_a_manifest_that_is_put_before_its_data_files(monkeypatch: pytest.Monkey
             real_put_settled(*held)
 
     monkeypatch.setattr(commit_module, "put_settled", put_settled)
-    find_violation()
+    find_violation(partial(roam, ordered=True, mix=WRITERS))
 
 
 def test_a_failed_put_that_is_taken_for_success(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,12 +62,12 @@ def test_a_failed_put_that_is_taken_for_success(monkeypatch: pytest.MonkeyPatch)
             return
 
     monkeypatch.setattr(commit_module, "put_settled", put_settled)
-    find_violation()
+    find_violation(partial(roam, ordered=True, mix=WRITERS))
 
 
 def test_a_write_id_whose_attempts_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit_module, "_named", lambda write_id: f"write-{commit_module.random_token()}")
-    find_violation()
+    find_violation(partial(roam, ordered=True, mix=WRITERS))
 
 
 def test_a_lost_answer_after_which_the_write_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,9 +80,80 @@ def test_a_lost_answer_after_which_the_write_is_made_again(monkeypatch: pytest.M
             return real_commit(storage, request, clock=clock)
 
     monkeypatch.setattr("metaxy_fs.log.log.commit", commit)
-    find_violation()
+    find_violation(partial(roam, ordered=True, mix=WRITERS))
 
 
 def test_a_clock_that_does_not_heed_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LamportClock, "observe", lambda _self, _microseconds: None)
-    find_violation()
+    find_violation(partial(roam, ordered=True, mix=WRITERS))
+
+
+def test_compactions_that_are_listed_before_appends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(storage: SteppedStorage, directory: str, *, limit: int | None = None) -> list[ObjectInfo]:
+        if not directory.endswith("/_manifests"):
+            return real_list(storage, directory, limit=limit)
+        compactions = real_list(storage, f"{directory}/compactions", limit=limit)
+        return real_list(storage, f"{directory}/appends", limit=limit) + compactions
+
+    real_list = SteppedStorage.list
+    monkeypatch.setattr(SteppedStorage, "list", listed)
+    find_violation(partial(roam, ordered=True, mix=SWEEPERS))
+
+
+def test_a_vacuum_without_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.proof.world.VACUUM_OPTIONS", {"grace": timedelta(0), "unsafe": True})
+    find_violation(partial(overtake, ordered=False))
+
+
+def test_a_vacuum_without_retention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.proof.world.VACUUM_OPTIONS", {"retention": timedelta(0), "unsafe": True})
+    find_violation(partial(roam, ordered=True, mix=Mix()))
+
+
+def test_a_compaction_that_is_put_days_after_it_was_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.proof.compactor.DAY", sys.maxsize)
+    find_violation(partial(outlast, ordered=True))
+
+
+def test_compactions_that_cover_the_same_and_both_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    def living(compactions: Mapping[str, Covers]) -> dict[str, Covers]:
+        def is_dead(name: str) -> bool:
+            ids = compactions[name].ids
+            return any(ids <= rival.ids for other, rival in compactions.items() if other != name)
+
+        return {name: covers for name, covers in compactions.items() if not is_dead(name)}
+
+    monkeypatch.setattr(resolve_module, "_living", living)
+    find_violation(partial(roam, ordered=True, mix=COMPACTORS))
+
+
+def test_compactions_that_cover_the_same_and_are_each_deleted_because_of_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def heirs(commit: str, held: Covers, covers: Mapping[str, Covers]) -> list[str]:
+        return [other for other, theirs in covers.items() if other != commit and held.ids <= theirs.ids]
+
+    monkeypatch.setattr("metaxy_fs.log.superseded._heirs", heirs)
+    find_violation(
+        partial(
+            roam,
+            ordered=True,
+            mix=Mix(jobs=("write", "read", "compact", "compact", "compact", "vacuum"), spans=HOURS, faults=0),
+        )
+    )
+
+
+def test_compactions_that_overlap_and_both_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve_module, "_shared", lambda living: dict.fromkeys(living, frozenset()))
+    find_violation(partial(roam, ordered=True, mix=COMPACTORS))
+
+
+def test_a_named_write_whose_manifest_is_vacuumed_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metaxy_fs.log.vacuum._keep_write", lambda _storage, _partition, _path: None)
+    find_violation(
+        partial(
+            roam,
+            ordered=True,
+            mix=Mix(jobs=("write", "retry", "retry", "compact", "vacuum", "vacuum"), spans=HOURS, faults=0),
+        )
+    )

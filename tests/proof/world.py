@@ -20,13 +20,17 @@ from metaxy_fs import (
     FeatureNotFoundError,
     FeatureSpec,
     FilesystemMetadataStore,
+    ObjectNotFoundError,
     StorageError,
     vacuum,
     verify,
 )
 from metaxy_fs.log.findings import Finding
+from metaxy_fs.log.layout import Partition
 from metaxy_fs.metadata_store import Vacuumed
 from metaxy_fs.testing import Ending, Host, KilledError, Process, Request, Simulation
+from metaxy_fs.versioning.definition import definition_version
+from tests.proof.compactor import Choose, TooLateError, compact_chosen
 from tests.proof.oracle import BrokenPromiseError, Oracle, Write
 
 Plan = list[tuple[str | int, list[Ending]]]
@@ -48,6 +52,12 @@ with FeatureGraph().use():
 
     class Video(Feature, spec=FeatureSpec(key=FeatureKey(["video"]))):
         """What all processes work on."""
+
+
+VACUUM_OPTIONS: dict[str, Any] = {}
+"""The defaults, unless a test breaks them."""
+
+PARTITION = Partition("video", definition_version(Video.graph, Video.spec.key).partition)
 
 
 @dataclass
@@ -75,7 +85,7 @@ class World:
 
     def __init__(self, *, seed: int, ordered: bool) -> None:
         self.ordered = ordered
-        self.simulation = Simulation(seed=seed, page=2, ordered=ordered)
+        self.simulation = Simulation(seed=seed, page=1, ordered=ordered)
         self.oracle = Oracle(self.simulation.bucket.written)
         self.stations = [Station(self, skew) for skew in SKEWS]
         self.steps = 0
@@ -110,6 +120,19 @@ class World:
         )
         station.start(job)
 
+    def compact(self, station: "Station", *, choose: Choose, rewrites_all: bool = False) -> None:
+        """Start a compaction of what is chosen."""
+
+        def forgive(error: BaseException, *, failed: bool) -> None:
+            # What it reads may have been deleted long ago; a sensible compactor reads the files that count.
+            if not failed and not isinstance(error, ObjectNotFoundError | TooLateError):
+                raise BrokenPromiseError("a compaction failed, though all its requests were answered") from error
+
+        def call(store: FilesystemMetadataStore) -> None:
+            compact_chosen(store.storage, self.oracle.written, PARTITION, choose=choose, rewrites_all=rewrites_all)
+
+        station.start(Job(call, lambda _result: None, forgive))
+
     def vacuum(self, station: "Station") -> None:
         """Start a vacuum."""
 
@@ -121,7 +144,7 @@ class World:
             if not failed:
                 raise BrokenPromiseError("a vacuum failed, though all its requests were answered") from error
 
-        station.start(Job(lambda store: vacuum(store, Video, dry_run=False), judge, forgive))
+        station.start(Job(lambda store: vacuum(store, Video, dry_run=False, **VACUUM_OPTIONS), judge, forgive))
 
     def wait(self, span: timedelta) -> None:
         """Let time pass; who may not stand still for so long goes on first, and what is on its way arrives."""
@@ -238,8 +261,10 @@ class Station:
         self._settle(self.host.step(ending))
 
     def follow(self, plan: Plan) -> None:
-        """Go on as planned, as far as the job goes."""
+        """Go on as planned, as far as the job goes: at least by a request, unless that is to fail."""
         for stop, endings in plan:
+            if not endings and not self.is_idle:
+                self.step(Ending.ANSWERED)
             self._run(stop)
             for ending in endings:
                 if not self.is_idle:
