@@ -70,7 +70,7 @@ def overtake(seed: int, *, ordered: bool) -> None:
             for _ in range(2):
                 world.write(other, {1: None}, name=None)
                 other.follow(TO_THE_END)
-            world.compact(other, choose=choose)
+            world.compact_by_hand(other, choose=choose)
             other.follow(TO_THE_END)
 
         grow(lambda manifests: manifests)
@@ -96,9 +96,9 @@ def outlast(seed: int, *, ordered: bool) -> None:
         for _ in range(3):
             world.write(other, {1: None}, name=None)
             other.follow(TO_THE_END)
-        world.compact(slow, choose=lambda manifests: manifests)
+        world.compact_by_hand(slow, choose=lambda manifests: manifests)
         slow.follow([("put data", [])])
-        world.compact(other, choose=lambda manifests: manifests, rewrites_all=True)
+        world.compact_by_hand(other, choose=lambda manifests: manifests, rewrites_all=True)
         other.follow(TO_THE_END)
         for _ in range(3):
             world.wait(timedelta(days=8))
@@ -133,8 +133,10 @@ def _start(world: World, dice: random.Random, mix: Mix, station: Station) -> Sta
         world.retry(station, dice.choice(named))
     elif kind == "read":
         world.read(station, latest_only=dice.random() < 0.3)
+    elif kind == "compact" and dice.random() < 0.5:
+        world.compact(station, full=dice.random() < 0.5)
     elif kind == "compact":
-        world.compact(station, choose=by_dice(dice.getrandbits(16)))
+        world.compact_by_hand(station, choose=by_dice(dice.getrandbits(16)))
     elif kind == "vacuum":
         world.vacuum(station)
     else:

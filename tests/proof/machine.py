@@ -65,10 +65,17 @@ class LogMachine(RuleBasedStateMachine):
         station.follow(plan)
 
     @precondition(lambda self: self.idle())
-    @rule(who=WHO, seed=st.integers(0, 2**16), plan=COMPACTING)
-    def compact(self, who: int, seed: int, plan: Plan) -> None:
+    @rule(who=WHO, full=st.booleans(), plan=COMPACTING)
+    def compact(self, *, who: int, full: bool, plan: Plan) -> None:
         station = pick(self.idle(), who)
-        self.world.compact(station, choose=by_dice(seed))
+        self.world.compact(station, full=full)
+        station.follow(plan)
+
+    @precondition(lambda self: self.idle())
+    @rule(who=WHO, seed=st.integers(0, 2**16), plan=COMPACTING)
+    def compact_by_hand(self, who: int, seed: int, plan: Plan) -> None:
+        station = pick(self.idle(), who)
+        self.world.compact_by_hand(station, choose=by_dice(seed))
         station.follow(plan)
 
     @precondition(lambda self: self.idle())

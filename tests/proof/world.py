@@ -22,6 +22,7 @@ from metaxy_fs import (
     FilesystemMetadataStore,
     ObjectNotFoundError,
     StorageError,
+    compact,
     vacuum,
     verify,
 )
@@ -120,7 +121,7 @@ class World:
         )
         station.start(job)
 
-    def compact(self, station: "Station", *, choose: Choose, rewrites_all: bool = False) -> None:
+    def compact_by_hand(self, station: "Station", *, choose: Choose, rewrites_all: bool = False) -> None:
         """Start a compaction of what is chosen."""
 
         def forgive(error: BaseException, *, failed: bool) -> None:
@@ -132,6 +133,15 @@ class World:
             compact_chosen(store.storage, self.oracle.written, PARTITION, choose=choose, rewrites_all=rewrites_all)
 
         station.start(Job(call, lambda _result: None, forgive))
+
+    def compact(self, station: "Station", *, full: bool) -> None:
+        """Start a compaction as the library makes them, of as few manifests as two."""
+
+        def forgive(error: BaseException, *, failed: bool) -> None:
+            if not failed:
+                raise BrokenPromiseError("a compaction failed, though all its requests were answered") from error
+
+        station.start(Job(lambda store: compact(store, Video, full=full, fan=2), lambda _result: None, forgive))
 
     def vacuum(self, station: "Station") -> None:
         """Start a vacuum."""
