@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, StorageError
+from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError
 from metaxy_fs.ids import random_token, timestamp_id
 from metaxy_fs.log.commit import NAMED_WRITE, put_settled
 from metaxy_fs.log.findings import Finding
@@ -145,8 +145,7 @@ class _Notes(NamedTuple):
 
 
 def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
-    held = _whole_survey(run.storage, partition)
-    ledger = read_ledger(run.storage, held.inventory.records)
+    held, ledger = _understood(run.storage, partition)
     compactions = list(_compactions(run, held))
     leaving = {removal.path for removal in compactions if removal.state == "deletable"}
     notes = _notes(run, held, ledger, leaving=leaving)
@@ -161,19 +160,28 @@ def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
     yield from run.perform([*_records(run, held, ledger, notes), *_damaged(run, held)])
 
 
-def _whole_survey(storage: Storage, partition: Partition) -> Survey:
-    """Return what a partition holds if no live compaction lacks a file.
+def _understood(storage: Storage, partition: Partition) -> tuple[Survey, Ledger]:
+    """Return what a partition holds, if no live compaction lacks a file, and what earlier vacuums have noted.
 
     A compaction may come while the partition is listed: its files are put behind the place that the listing has reached
-    and its manifest before it. Then the next listing shows both.
+    and its manifest before it. Another vacuum may delete a record that was listed. The next listing shows all or none.
     """
-    missing: list[str] = []
-    for _ in range(ATTEMPTS):
+    for _ in range(ATTEMPTS - 1):
         held = survey(storage, partition)
-        missing = [name for commit in held.living for name in missing_files(held.compactions[commit], held.inventory)]
-        if not missing:
-            return held
-    raise CorruptObjectError(f"{storage.location}/{partition.data_file(missing[0])} is not there as committed.")
+        if next(_lacking(storage, held), None) is None:
+            with suppress(ObjectNotFoundError):
+                return held, read_ledger(storage, held.inventory.records)
+    held = survey(storage, partition)
+    for path in _lacking(storage, held):
+        raise CorruptObjectError(f"{path} is not there as committed.")
+    return held, read_ledger(storage, held.inventory.records)
+
+
+def _lacking(storage: Storage, held: Survey) -> Iterator[str]:
+    """Yield the data files that a live compaction names and that are not there in full."""
+    for commit in held.living:
+        for name in missing_files(held.compactions[commit], held.inventory):
+            yield f"{storage.location}/{held.inventory.partition.data_file(name)}"
 
 
 def _appends(run: _Run, held: Survey) -> Iterator[Removal]:
