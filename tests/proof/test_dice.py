@@ -7,9 +7,29 @@ import os
 
 import pytest
 
+from metaxy_fs.testing.stepped_storage import Bucket
 from tests.proof.dice import Mix, outlast, overtake, roam
 
 HISTORIES = int(os.environ.get("PROOF_HISTORIES", "12"))
+
+
+@pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
+def test_one_seed_is_one_history(monkeypatch: pytest.MonkeyPatch, *, ordered: bool) -> None:
+    """Without that, what Hypothesis and dice find could not be found again."""
+    put = Bucket.put
+    seen: list[tuple[str, bytes]] = []
+
+    def remembered(bucket: Bucket, path: str, data: bytes) -> bool:
+        seen.append((path, data))
+        return put(bucket, path, data)
+
+    monkeypatch.setattr(Bucket, "put", remembered)
+    histories = []
+    for _ in range(2):
+        seen.clear()
+        roam(1, ordered=ordered, mix=Mix())
+        histories.append(list(seen))
+    assert histories[0] == histories[1]
 
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])

@@ -88,7 +88,7 @@ class World:
         self.ordered = ordered
         self.simulation = Simulation(seed=seed, page=1, ordered=ordered)
         self.oracle = Oracle(self.simulation.bucket.written)
-        self.stations = [Station(self, skew) for skew in SKEWS]
+        self.stations: list[Station] = []
         self.steps = 0
 
     def write(self, station: "Station", notes: dict[int, str | None], *, name: str | None) -> None:
@@ -207,6 +207,8 @@ class World:
 
     def __enter__(self) -> Self:
         self.simulation.__enter__()
+        # Inside, where the clocks of their stores are those of this simulation: one from outside would remember others.
+        self.stations = [Station(self, skew) for skew in SKEWS]
         return self
 
     def __exit__(self, *error: object) -> None:
