@@ -18,7 +18,7 @@ def formats(bench: Bench) -> Iterator[Result]:
     """Small appends and a read of them all, as they are and compacted, beside table formats and bare files."""
     for count, rounds in bench.plan.peer_writes:
         runner = Runner(repeats=min(rounds, bench.plan.repeats), fresh=bench.plan.fresh)
-        works = {"append": {"count": count}, "read": {}}
+        works = {"append": {"count": count}, "read": {}, "compact_root": {}, "read compacted": {}}
         for work, more in works.items():
             function = work.split()[0]
             jobs = {name: _job(bench, name, function, more) for name in _formats(bench)}
@@ -28,8 +28,8 @@ def formats(bench: Bench) -> Iterator[Result]:
             if work == "read":
                 jobs["parquet+fsync"] = Job("plain:read_files_below", {"root": str(bench.scratch / "bare")})
             # Whoever has compacted once has nothing to do the second time.
-            chosen = Runner(repeats=1, fresh=bench.plan.fresh) if work == "compact" else runner
-            yield chosen.compare("formats", {"work": work, "writes": count}, jobs)
+            chosen = Runner(repeats=1, fresh=bench.plan.fresh) if function == "compact_root" else runner
+            yield chosen.compare("formats", {"work": work.removesuffix("_root"), "writes": count}, jobs)
 
 
 def remote_formats(bench: Bench) -> Iterator[Result]:
@@ -59,12 +59,16 @@ def crowd(bench: Bench) -> Iterator[Result]:
 
 
 def many(bench: Bench) -> Iterator[Result]:
-    """What is asked of roots that have taken many small writes."""
+    """What is asked of roots that have taken many small writes, before and after compaction, and what that costs."""
     once = Runner(repeats=1, fresh=bench.plan.fresh)
     for count in bench.plan.many_writes:
         arguments = {"root": str(bench.scratch / "many"), "count": count}
         once.run(Job("many:seed", arguments))
-        yield once.compare("many", {"writes": count, "state": "as written"}, {OURS: Job("many:measure", arguments)})
+        measure = {OURS: Job("many:measure", arguments)}
+        yield once.compare("many", {"writes": count, "state": "as written"}, measure)
+        compaction = {OURS: Job("many:compact_counted", {"root": arguments["root"]})}
+        yield once.compare("many", {"writes": count, "state": "compacting"}, compaction)
+        yield once.compare("many", {"writes": count, "state": "compacted"}, measure)
         shutil.rmtree(arguments["root"])
 
 

@@ -3,11 +3,12 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from metaxy_fs import Feature, FilesystemMetadataStore
+from metaxy_fs import Feature, FilesystemMetadataStore, compact
 from tests.benchmarks.clocks import empty_directory
 from tests.benchmarks.data import BATCH_ROWS, batch
 from tests.benchmarks.ours import declare_small
@@ -45,6 +46,23 @@ def measure(*, root: str, count: int) -> dict[str, Any]:
         work(FilesystemMetadataStore(counting))
         measured[f"{name}_requests"] = float(counting.requests.total())
     return measured
+
+
+def compact_counted(*, root: str) -> dict[str, Any]:
+    """Compact what is there, and count what that takes."""
+    storage, held = CountingStorage(root), held_bytes(root)
+    start = time.perf_counter()
+    compact(FilesystemMetadataStore(storage), declare_small(), full=True)
+    return {
+        "seconds": time.perf_counter() - start,
+        "written_per_held": storage.written / held,
+        **{f"{verb}_requests": float(count) for verb, count in storage.requests.items()},
+    }
+
+
+def held_bytes(root: str) -> int:
+    """Return how many bytes the data files of a root have."""
+    return sum(path.stat().st_size for path in Path(root).rglob("*.parquet"))
 
 
 def _point(store: FilesystemMetadataStore, feature: type[Feature], ids: list[int]) -> int:

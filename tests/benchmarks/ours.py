@@ -15,6 +15,7 @@ from metaxy_fs import (
     FeatureKey,
     FeatureSpec,
     FilesystemMetadataStore,
+    compact,
 )
 from tests.benchmarks.clocks import empty_directory, time_appends
 from tests.benchmarks.data import ID, Graph, leaf_containers, rewritten, root_containers, root_rows
@@ -129,6 +130,14 @@ def read(*, root: str, storage_options: dict[str, str] | None = None) -> dict[st
     start = time.perf_counter()
     rows = FilesystemMetadataStore(root, storage_options=storage_options).read_metadata(feature)
     return {"seconds": time.perf_counter() - start, "rows": rows.height}
+
+
+def compact_root(*, root: str) -> dict[str, Any]:
+    """Compact small batches, whatever their tiers."""
+    feature = declare_small()
+    start = time.perf_counter()
+    compact(FilesystemMetadataStore(root), feature, full=True)
+    return {"seconds": time.perf_counter() - start}
 
 
 def declare(graph: Graph) -> tuple[dict[str, type[Feature]], type[Feature]]:

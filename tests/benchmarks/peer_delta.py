@@ -41,7 +41,7 @@ def read(*, root: str, endpoint: str | None = None) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start, "rows": rows.height}
 
 
-def compact(*, root: str) -> dict[str, Any]:
+def compact_root(*, root: str) -> dict[str, Any]:
     """Merge small files."""
     start = time.perf_counter()
     DeltaTable(f"{root}/table").optimize.compact()

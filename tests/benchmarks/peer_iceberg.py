@@ -29,7 +29,7 @@ def read(*, root: str, catalog: str | None = None, endpoint: str | None = None) 
     return {"seconds": time.perf_counter() - start, "rows": rows.num_rows}
 
 
-def compact(*, root: str) -> dict[str, Any]:
+def compact_root(*, root: str) -> dict[str, Any]:
     """Write all rows anew, since the library has no other way."""
     start = time.perf_counter()
     table = _catalog(root, None, None).load_table(TABLE)

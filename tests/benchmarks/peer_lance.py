@@ -28,7 +28,7 @@ def read(*, root: str, endpoint: str | None = None) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start, "rows": rows.num_rows}
 
 
-def compact(*, root: str) -> dict[str, Any]:
+def compact_root(*, root: str) -> dict[str, Any]:
     """Merge small fragments."""
     start = time.perf_counter()
     lance.dataset(f"{root}/small.lance").optimize.compact_files()
