@@ -69,6 +69,9 @@ def many(bench: Bench) -> Iterator[Result]:
         compaction = {OURS: Job("many:compact_counted", {"root": arguments["root"]})}
         yield once.compare("many", {"writes": count, "state": "compacting"}, compaction)
         yield once.compare("many", {"writes": count, "state": "compacted"}, measure)
+        sweep = {OURS: Job("many:vacuum_now", {"root": arguments["root"]})}
+        yield once.compare("many", {"writes": count, "state": "vacuuming"}, sweep)
+        yield once.compare("many", {"writes": count, "state": "vacuumed"}, measure)
         shutil.rmtree(arguments["root"])
 
 
