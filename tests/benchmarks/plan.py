@@ -8,8 +8,7 @@ class Plan:
     """The sizes of a run.
 
     Attributes:
-        resolve_rows: Samples of an increment, ours and the peers'.
-        resolve_rows_alone: Samples of an increment, ours alone.
+        resolve_rows: Samples of an increment, and how many rounds of it.
         cycle_rows: Samples whose versions are calculated and written, by graph.
         history_rows: Samples of a history.
         hash_rows: Samples whose versions are calculated by each hash algorithm.
@@ -25,8 +24,7 @@ class Plan:
         fresh: Whether every measurement gets a process of its own.
     """
 
-    resolve_rows: tuple[int, ...] = (10_000, 100_000, 1_000_000)
-    resolve_rows_alone: tuple[int, ...] = (10_000_000,)
+    resolve_rows: tuple[tuple[int, int], ...] = ((10_000, 3), (100_000, 3), (1_000_000, 3), (10_000_000, 1))
     cycle_rows: tuple[tuple[str, int], ...] = (("simple", 1_000_000), ("wide", 1_000_000), ("simple", 10_000_000))
     history_rows: tuple[int, ...] = (1_000_000, 10_000_000)
     hash_rows: int = 1_000_000
@@ -43,8 +41,7 @@ class Plan:
 
 
 SMOKE = Plan(
-    resolve_rows=(200,),
-    resolve_rows_alone=(),
+    resolve_rows=((200, 1),),
     cycle_rows=(("simple", 200), ("wide", 200)),
     history_rows=(200,),
     hash_rows=200,

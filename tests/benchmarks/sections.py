@@ -19,17 +19,17 @@ from tests.servers.s3 import S3Server
 
 def resolve(bench: Bench) -> Iterator[Result]:
     """`resolve_update`, with no leaf stored and with a tenth of it out of date, beside metaxy's."""
-    for rows in (*bench.plan.resolve_rows, *bench.plan.resolve_rows_alone):
-        with_peers = bench.peers is not None and rows in bench.plan.resolve_rows
+    for rows, rounds in bench.plan.resolve_rows:
+        runner = Runner(repeats=min(rounds, bench.plan.repeats), fresh=bench.plan.fresh)
         for graph in get_args(Graph):
-            roots = _seed_increments(bench, graph, rows, with_peers=with_peers)
+            roots = _seed_increments(bench, graph, rows)
             for phase in ("new", "stale"):
                 jobs = {OURS: Job("ours:resolve", {"root": str(roots[OURS] / phase), "graph": graph})}
-                for kind in ("duckdb", "delta") if with_peers else ():
+                for kind in _kinds(bench):
                     arguments = {"root": str(roots[kind] / phase), "kind": kind, "graph": graph}
                     jobs[f"metaxy {kind}"] = Job("peer_metaxy:resolve", arguments, python=str(bench.peers))
                 case = {"graph": graph, "rows": rows, "phase": phase}
-                yield bench.runner.compare("resolve", case, jobs)
+                yield runner.compare("resolve", case, jobs)
             for root in roots.values():
                 shutil.rmtree(root)
 
@@ -129,17 +129,21 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
 }
 
 
-def _seed_increments(bench: Bench, graph: Graph, rows: int, *, with_peers: bool) -> dict[str, Path]:
+def _kinds(bench: Bench) -> tuple[str, ...]:
+    """Return the kinds of stores that metaxy takes part with."""
+    return () if bench.peers is None else ("duckdb", "delta")
+
+
+def _seed_increments(bench: Bench, graph: Graph, rows: int) -> dict[str, Path]:
     """Write what increments are resolved from, below `new` and `stale` of a directory for each contender."""
-    roots = {name: bench.scratch / "resolve" / name for name in (OURS, *(("duckdb", "delta") if with_peers else ()))}
+    roots = {name: bench.scratch / "resolve" / name for name in (OURS, *_kinds(bench))}
     ours = {phase: {"root": str(roots[OURS] / phase), "graph": graph, "rows": rows} for phase in ("new", "stale")}
     bench.runner.run(Job("ours:seed", ours["new"]))
     bench.runner.run(Job("ours:seed", ours["stale"]))
     bench.runner.run(Job("ours:make_stale", ours["stale"]))
-    for kind, root in roots.items():
-        if kind != OURS:
-            arguments = {"root": str(root), "kind": kind, "graph": graph, "rows": rows}
-            bench.runner.run(Job("peer_metaxy:seed", arguments, python=str(bench.peers)))
+    for kind in _kinds(bench):
+        arguments = {"root": str(roots[kind]), "kind": kind, "graph": graph, "rows": rows}
+        bench.runner.run(Job("peer_metaxy:seed", arguments, python=str(bench.peers)))
     return roots
 
 
