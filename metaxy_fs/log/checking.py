@@ -8,12 +8,11 @@ from typing import NamedTuple
 from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectNotFoundError, UnsupportedFormatError
 from metaxy_fs.log.compacted import Part, check_compaction
 from metaxy_fs.log.contents import Contents, check_commit, check_contents
-from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
 from metaxy_fs.log.findings import REPAIR, RESTORE, UPGRADE, Finding
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import CommitTable, DataFile, Manifest
 from metaxy_fs.log.tables import decode_table
-from metaxy_fs.log.tolerant import Fetched, fetch_each
+from metaxy_fs.log.tolerant import Fetched, decode_each, fetch_each
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -46,25 +45,13 @@ def read_manifests(
 
     Those that cannot be used are noted in `damaged`.
     """
-    fetchable = {}
-    for commit, info in listed.items():
-        try:
-            refuse_oversized(info.size, name=info.path, is_compaction=is_compaction)
-            fetchable[commit] = info
-        except CorruptObjectError as error:
-            damaged[commit] = unusable(info.path, error, remedy=REPAIR)
-    for commit, info, data in fetch_each(storage, fetchable.items()):
-        try:
-            if isinstance(data, Exception):
-                raise data
-            yield (
-                commit,
-                decode_manifest(data, partition=partition, commit=commit, name=info.path, is_compaction=is_compaction),
-            )
-        except ObjectNotFoundError:
+    for commit, info, found, _ in decode_each(storage, partition, listed, is_compaction=is_compaction):
+        if isinstance(found, Manifest):
+            yield commit, found
+        elif isinstance(found, ObjectNotFoundError):
             yield commit, None
-        except MetaxyError as error:
-            damaged[commit] = unusable(info.path, error, remedy=REPAIR)
+        else:
+            damaged[commit] = unusable(info.path, found, remedy=REPAIR)
 
 
 def check_manifests(storage: Storage, partition: Partition, manifests: Iterable[Manifest]) -> Iterator[Checked]:

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from metaxy_fs.errors import CorruptObjectError, MetaxyError, UnsupportedFormatError
-from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
 from metaxy_fs.log.inventory import Inventory
 from metaxy_fs.log.layout import Partition, compaction_of_table, owners_of_data_file
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.rebuild import Fragment, read_fragment, rebuild_compaction, rebuild_manifest
 from metaxy_fs.log.resolve import Covers
-from metaxy_fs.log.tolerant import Fetched, fetch_each
+from metaxy_fs.log.tolerant import Fetched, decode_each, fetch_each
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 
@@ -112,29 +111,19 @@ def _decoded(
     remains: dict[str, bytes] | None = None,
 ) -> Iterator[tuple[str, Manifest | None]]:
     """Yield the manifests that are right, None for one of a newer format, and note what is wrong with the others."""
-    fetchable = {}
-    for commit, info in listed.items():
-        try:
-            refuse_oversized(info.size, name=info.path, is_compaction=is_compaction)
-            fetchable[commit] = info
-        except CorruptObjectError as error:
-            damages[commit] = str(error)
-    for commit, info, data in fetch_each(storage, fetchable.items()):
-        try:
-            if isinstance(data, Exception):
-                raise data
-            yield (
-                commit,
-                decode_manifest(
-                    data, partition=inventory.partition, commit=commit, name=info.path, is_compaction=is_compaction
-                ),
-            )
-        except UnsupportedFormatError:
-            yield commit, None
-        except CorruptObjectError as error:
-            damages[commit] = str(error)
-            if remains is not None:
-                remains[commit] = data if isinstance(data, bytes) else b""
+    found = decode_each(storage, inventory.partition, listed, is_compaction=is_compaction)
+    for commit, _, manifest, data in found:
+        match manifest:
+            case Manifest():
+                yield commit, manifest
+            case UnsupportedFormatError():
+                yield commit, None
+            case CorruptObjectError():
+                damages[commit] = str(manifest)
+                if remains is not None and data is not None:
+                    remains[commit] = data
+            case _:
+                raise manifest
 
 
 def _read_tables(storage: Storage, unnamed: Iterable[tuple[str, ObjectInfo]], found: Evidence) -> None:

@@ -27,7 +27,6 @@ class FileFrames:
 
     def __init__(self, schema: pl.Schema, *, partition_column: str | None, with_commits: bool) -> None:
         self._partition_column = partition_column
-        self._with_commits = with_commits
         self.stored = schema
         self.schema = pl.Schema({**self._with_partition(schema), **(MARKS if with_commits else {})})
         self._sortable = pl.Schema({**self.schema, **COMMIT_COLUMNS})

@@ -17,13 +17,13 @@ from tempfile import TemporaryDirectory
 import polars as pl
 
 from metaxy_fs.log.chunks import rows_a_file
+from metaxy_fs.log.fetching import fetch
 from metaxy_fs.log.frames import FileFrames
 from metaxy_fs.log.live import COMMIT, ORDINAL, TIME, LiveFile
-from metaxy_fs.log.parquet import check_bytes
 from metaxy_fs.log.ranges import Span, plan_ranges
 from metaxy_fs.log.schema import column
 from metaxy_fs.parallel import ordered_map
-from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.base import Storage
 
 BATCH_BYTES = 64 * 1024 * 1024
 BATCH_ROWS = 2**20
@@ -129,11 +129,8 @@ def _file_sized(rows: pl.DataFrame, id_columns: Sequence[str]) -> Iterator[pl.Da
 
 
 def _rows(storage: Storage, batch: Sequence[LiveFile]) -> pl.DataFrame:
-    fetched = storage.get_many([ObjectInfo(live.path, live.file.bytes) for live in batch])
-    for live, data in zip(batch, fetched, strict=True):
-        check_bytes(data, entry=live.file, name=f"{storage.location}/{live.path}")
     frames = FileFrames(batch[0].schema, partition_column=None, with_commits=False)
-    return frames.unsorted(batch, fetched, is_mixed=True).collect()
+    return frames.unsorted(batch, fetch(storage, batch), is_mixed=True).collect()
 
 
 def _batches(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:

@@ -6,7 +6,8 @@ fetch these again.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import msgspec
 import polars as pl
@@ -48,17 +49,18 @@ class Selection:
     replan: Replan | None = None
     within_range: pl.Expr | None = None
     change: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None
+    _spans: dict[str, list[Span]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    @cached_property
     def rows(self) -> pl.LazyFrame:
-        """Return all rows in commit order."""
+        """All rows in commit order."""
         return self._rows(self.files, self.replan)
 
     def spans(self, column: str) -> list[Span]:
         """Return the bounds of each file in an id column; without bounds where they do not compare with each other."""
-        dtypes = {live.schema.get(column) for live in self.files}
-        if len(dtypes) > 1 and not all(dtype is not None and dtype.is_integer() for dtype in dtypes):
-            return [Span(live.file.rows) for live in self.files]
-        return [self._span(live, column) for live in self.files]
+        if column not in self._spans:
+            self._spans[column] = self._spans_along(column)
+        return self._spans[column]
 
     def within(self, column: str, id_range: IdRange) -> "Selection":
         """Return those rows alone whose value in an id column lies in a range."""
@@ -79,17 +81,17 @@ class Selection:
         """Return the rows in consecutive groups, the earliest first, each with whether no sample stands twice in it."""
         groups = distinct_groups(self.files)
         if len(groups) < 2:
-            return [(self.rows(), all(is_distinct for _, is_distinct in groups))]
+            return [(self.rows, all(is_distinct for _, is_distinct in groups))]
         (first, is_distinct), *later = groups
         rest = [live for files, _ in later for live in files]
         is_small = _WORTHWHILE * _height(rest) <= _height(first)
         is_local = self.storage.local_path(first[0].path) is not None
         if not (is_distinct and is_small and is_local):
-            return [(self.rows(), False)]
+            return [(self.rows, False)]
         try:
             found = [(self._rows(first, None), True), (self._rows(rest, None), len(later) == 1 and later[0][1])]
         except ObjectNotFoundError:
-            return [(self.rows(), False)]
+            return [(self.rows, False)]
         return found
 
     def mapped(self, change: Callable[[pl.LazyFrame], pl.LazyFrame]) -> "Selection":
@@ -111,6 +113,12 @@ class Selection:
         )
         rows = rows if self.within_range is None else rows.filter(self.within_range)
         return rows if self.change is None else self.change(rows)
+
+    def _spans_along(self, column: str) -> list[Span]:
+        dtypes = {live.schema.get(column) for live in self.files}
+        if len(dtypes) > 1 and not all(dtype is not None and dtype.is_integer() for dtype in dtypes):
+            return [Span(live.file.rows) for live in self.files]
+        return [self._span(live, column) for live in self.files]
 
     @staticmethod
     def _span(live: LiveFile, column: str) -> Span:

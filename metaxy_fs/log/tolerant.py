@@ -4,11 +4,14 @@
 more than a few batches are held at a time.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
-from metaxy_fs.errors import CorruptObjectError, StorageError
+from metaxy_fs.errors import CorruptObjectError, MetaxyError, StorageError
+from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
+from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -30,6 +33,37 @@ def fetch_each(
     for batch, fetched in ordered_map(partial(_with_bytes, storage), _batches(wanted)):
         for (subject, info), data in zip(batch, fetched, strict=True):
             yield subject, info, data
+
+
+def decode_each(
+    storage: Storage, partition: Partition, listed: Mapping[str, ObjectInfo], *, is_compaction: bool = False
+) -> Iterator[tuple[str, ObjectInfo, Manifest | MetaxyError, bytes | None]]:
+    """Yield each listed manifest: its commit, its info, it or the error that says why not, and its bytes.
+
+    Those that are too large come first, and without bytes, since they are not got; the others in order. One that could
+    not be got has no bytes, `b""`.
+    """
+    fetchable = {}
+    for commit, info in listed.items():
+        try:
+            refuse_oversized(info.size, name=info.path, is_compaction=is_compaction)
+            fetchable[commit] = info
+        except CorruptObjectError as error:
+            yield commit, info, error, None
+    decode = partial(_manifest, partition=partition, is_compaction=is_compaction)
+    for commit, info, data in fetch_each(storage, fetchable.items()):
+        yield commit, info, decode(data, commit=commit, name=info.path), data if isinstance(data, bytes) else b""
+
+
+def _manifest(
+    data: Fetched, *, partition: Partition, commit: str, name: str, is_compaction: bool
+) -> Manifest | MetaxyError:
+    if isinstance(data, Exception):
+        return data
+    try:
+        return decode_manifest(data, partition=partition, commit=commit, name=name, is_compaction=is_compaction)
+    except CorruptObjectError as error:
+        return error
 
 
 def _with_bytes(

@@ -16,24 +16,14 @@ import polars as pl
 from metaxy_fs.errors import StorageError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.log.chunks import Chunks
+from metaxy_fs.log.history import HISTORY
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.seen import SeenSchemas
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.versioning.definition import DefinitionVersion
 
-COMMITS: Final = pl.Schema(
-    {
-        "time": pl.Datetime("us", "UTC"),
-        "commit": pl.String(),
-        "rows": pl.Int64(),
-        "bytes": pl.Int64(),
-        "partition": pl.String(),
-        "write_id": pl.String(),
-        "writer": pl.String(),
-        "compacted": pl.Boolean(),
-    }
-)
+COMMITS: Final = pl.Schema({**HISTORY, "time": pl.Datetime("us", "UTC")})
 """The columns of a frame of commits.
 
 `bytes` is what a commit's rows take where they are kept, `write_id` null where none was given, `writer` the library and

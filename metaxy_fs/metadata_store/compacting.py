@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from metaxy_fs._version import __version__
+from metaxy_fs._version import WRITER
 from metaxy_fs.ids import shared_clock
 from metaxy_fs.log.compaction import Compaction, Options, compact_partition
 from metaxy_fs.log.log import Log
@@ -45,7 +45,7 @@ def compact(
     storage = storage_of(store)
     clock = shared_clock(storage.location)
     log, loader = Log(storage, clock=clock), ViewLoader(storage, clock=clock)
-    options = Options(writer=f"metaxy_fs {__version__}", fan=fan, full=full, progress=progress)
+    options = Options(writer=WRITER, fan=fan, full=full, progress=progress)
     names = log.features() if feature is None else [key_of(feature).dotted]
     return [
         done

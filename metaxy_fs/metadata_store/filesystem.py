@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import polars as pl
 
-from metaxy_fs._version import __version__
+from metaxy_fs._version import WRITER
 from metaxy_fs.hashing import HashAlgorithm, check_algorithm
 from metaxy_fs.ids import shared_clock
 from metaxy_fs.log.commit import CommitRequest
@@ -27,8 +27,6 @@ from metaxy_fs.versioning.definition import DefinitionVersion
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
-
-_WRITER = f"metaxy_fs {__version__}"
 
 
 class FilesystemMetadataStore(MetadataStore):
@@ -111,7 +109,7 @@ class FilesystemMetadataStore(MetadataStore):
             definition=Definition(definition.version, definition.containers),
             id_columns=tuple(append.spec.id_columns),
             rows=append.chunks,
-            writer=_WRITER,
+            writer=WRITER,
             write_id=append.write_id,
         )
         self._log.append(request, spec=msgspec.json.encode(append.spec))
@@ -130,7 +128,7 @@ class FilesystemMetadataStore(MetadataStore):
             schema=query.schema,
         )
         return Scan(
-            rows=selection.rows(),
+            rows=selection.rows,
             columns=column_names(selection.files),
             id_columns=_latest_id_columns(views),
             definitions=[_definition(view) for view in views],

@@ -7,7 +7,7 @@ from functools import partial
 import msgspec
 import polars as pl
 
-from metaxy_fs._version import __version__
+from metaxy_fs._version import WRITER
 from metaxy_fs.errors import MetadataSchemaError, WriteConflictError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM, HashAlgorithm, check_algorithm
 from metaxy_fs.ids import LamportClock, random_token, timestamp_id
@@ -20,8 +20,6 @@ from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME, PARTITION
-
-_WRITER = f"metaxy_fs {__version__}"
 
 
 class _Commit(msgspec.Struct, frozen=True):
@@ -176,7 +174,7 @@ def _described_commit(held: _Commit) -> tuple[object, ...]:
         int(held.rows.estimated_size()),
         held.partition,
         held.append.write_id,
-        _WRITER,
+        WRITER,
         False,
     )
 

@@ -46,7 +46,6 @@ class HeldSamples:
 
     Attributes:
         frame: As they were handed in.
-        spans: How they lie along the first id column.
     """
 
     def __init__(self, frame: pl.DataFrame, spec: FeatureSpec) -> None:

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 import msgspec
 import polars as pl
 
-from metaxy_fs._version import __version__
+from metaxy_fs._version import WRITER
 from metaxy_fs.errors import MetadataSchemaError, SnapshotError
 from metaxy_fs.ids import wall_clock
 from metaxy_fs.log import snapshots as objects
@@ -61,7 +61,7 @@ def create_snapshot(store: Backend, name: str, features: Sequence[FeatureKey] | 
     snapshot = Snapshot(
         name=name,
         time=wall_clock(),
-        writer=f"metaxy_fs {__version__}",
+        writer=WRITER,
         stores=tuple(_store(store, each, [pinned[each, key] for key in keys]) for each in stores),
     )
     objects.put_snapshot(store.snapshot_storage, snapshot, hash_algorithm=store.hash_algorithm)

@@ -26,12 +26,10 @@ class SampleSource:
     Attributes:
         upstream: The features whose rows name them.
         id_columns: What names a sample; or a parent, from which many samples are made.
-        are_parents: Whether it is the latter.
     """
 
     upstream: tuple[FeatureKey, ...]
     id_columns: tuple[str, ...]
-    are_parents: bool
 
 
 def sample_source(graph: FeatureGraph, spec: FeatureSpec) -> SampleSource:
@@ -45,7 +43,7 @@ def sample_source(graph: FeatureGraph, spec: FeatureSpec) -> SampleSource:
     telling = required or upstream
     makers = [above for above in telling if spec.dep(above.key).relation != "expansion"]
     if makers:
-        return SampleSource(_keys(makers), tuple(spec.id_columns), are_parents=False)
+        return SampleSource(_keys(makers), tuple(spec.id_columns))
     ids = joined_by(spec, telling[0])
     for above in chain(telling, upstream):
         found = joined_by(spec, above)
@@ -55,7 +53,7 @@ def sample_source(graph: FeatureGraph, spec: FeatureSpec) -> SampleSource:
                 f"'{telling[0].key}' names what they are made from by {list(ids)}, its upstream '{above.key}' by "
                 f"{list(found)}. Give them: resolve_update(feature, samples=...) with {list(spec.id_columns)}."
             )
-    return SampleSource(_keys(telling), ids, are_parents=True)
+    return SampleSource(_keys(telling), ids)
 
 
 def present_samples(upstream: FeatureKey, versions: pl.LazyFrame, *, id_columns: Iterable[str]) -> pl.LazyFrame:

@@ -204,7 +204,7 @@ def test_a_scan_goes_on_in_other_files_where_its_own_are_gone(batch: int, monkey
     log = Log(vanishing(storage, lambda _verb, path: path == last, vacuum), clock=LamportClock())
     view = log.view(PARTITION)
     assert view is not None
-    scanned = log.select([view]).rows()
+    scanned = log.select([view]).rows
     assert_frame_equal(scanned.collect(), expected)
 
 
@@ -217,7 +217,7 @@ def test_a_scan_of_local_files_looks_for_them_again(tmp_path: Path) -> None:
     assert view is not None
     put_compaction(storage, appends)
     delete_covered(storage, appends)
-    assert_frame_equal(log.select([view]).rows().collect(), expected)
+    assert_frame_equal(log.select([view]).rows.collect(), expected)
 
 
 def test_a_data_file_that_never_comes_back_is_an_error(storage: Storage) -> None:
@@ -227,7 +227,7 @@ def test_a_data_file_that_never_comes_back_is_an_error(storage: Storage) -> None
     view = log.view(PARTITION)
     assert view is not None
     with pytest.raises(Exception, match="gone, though it is committed") as caught:
-        log.select([view]).rows().collect()
+        log.select([view]).rows.collect()
     assert appends[0].files[0].name in str(caught.value)
 
 
@@ -236,7 +236,7 @@ def test_predicates_reach_the_files_below_the_sort(tmp_path: Path) -> None:
     appends = history(storage)
     put_compaction(storage, appends[:4])
     view = view_of(storage)
-    scanned = Log(storage, clock=LamportClock()).select([view]).rows()
+    scanned = Log(storage, clock=LamportClock()).select([view]).rows
     plan = scanned.filter(pl.col("sample_id") == 5).explain()
     assert "SORT" in plan
     assert "FILTER" not in plan

@@ -47,7 +47,7 @@ def read(storage: Storage) -> pl.DataFrame:
     log = Log(storage, clock=LamportClock())
     view = log.view(PARTITION)
     assert view is not None
-    return log.select([view], with_commits=True).rows().collect()
+    return log.select([view], with_commits=True).rows.collect()
 
 
 def objects(storage: Storage) -> dict[str, bytes]:

@@ -60,7 +60,7 @@ def some(data: st.DataObject, appends: list[Manifest]) -> list[Manifest]:
 def read(storage: Storage, **only: Any) -> pl.DataFrame | None:
     log = Log(storage, clock=LamportClock())
     view = log.view_at(PARTITION, **only)
-    return None if view is None else log.select([view], with_commits=True).rows().collect()
+    return None if view is None else log.select([view], with_commits=True).rows.collect()
 
 
 @given(data=st.data(), writes=WRITES)
@@ -158,7 +158,7 @@ def test_a_scan_of_some_commits_goes_on_where_their_files_went() -> None:
     log = Log(storage, clock=LamportClock())
     view = log.view_at(PARTITION, commits={held.commit for held in appends[:2]})
     assert view is not None
-    planned = log.select([view]).rows()
+    planned = log.select([view]).rows
     before = [info.path for info in storage.list("") if "aaaa" in info.path]
     put_compaction(storage, appends, token="b" * 16)
     for path in before:
