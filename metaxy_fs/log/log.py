@@ -25,6 +25,7 @@ from metaxy_fs.log.restrict import restrict
 from metaxy_fs.log.root import Root, find_root, open_for_writing, refuse_overwriting_storage
 from metaxy_fs.log.scan import reading_schema
 from metaxy_fs.log.selection import Selection
+from metaxy_fs.log.staging import StagedStorage
 from metaxy_fs.log.tables import CommitTables
 from metaxy_fs.log.view import View, ViewLoader, live_files, settled
 from metaxy_fs.storage.base import Storage
@@ -161,6 +162,7 @@ class Log:
             partition_column=partition_column,
             with_commits=with_commits,
             replan=partial(self._same_commits, views),
+            staged=StagedStorage(self._storage),
         )
 
     def _same_commits(self, views: Sequence[View]) -> list[LiveFile]:

@@ -38,6 +38,8 @@ class Selection:
         replan: Looks for the same commits in other files, where one is gone.
         within_range: The test of a range that all rows satisfy.
         change: What is done to every frame.
+        staged: Keeps files that several ranges need, for as long as the selection, and those that are made from it,
+            live: whoever takes ranges holds it until their rows are read.
     """
 
     storage: Storage
@@ -49,6 +51,7 @@ class Selection:
     replan: Replan | None = None
     within_range: pl.Expr | None = None
     change: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None
+    staged: StagedStorage
     _spans: dict[str, list[Span]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -67,11 +70,10 @@ class Selection:
         predicate = id_range.predicate(column, self.schema[column])
         if predicate is None:
             return self
-        is_local = not self.files or self.storage.local_path(self.files[0].path) is not None
         spans = zip(self.spans(column), self.files, strict=True)
         return replace(
             self,
-            storage=self.storage if is_local else StagedStorage.of(self.storage),
+            storage=self.storage if self._is_local else self.staged,
             files=[live for span, live in spans if id_range.touches(span)],
             predicate=predicate if self.predicate is None else self.predicate & predicate,
             within_range=predicate,
@@ -85,8 +87,7 @@ class Selection:
         (first, is_distinct), *later = groups
         rest = [live for files, _ in later for live in files]
         is_small = _WORTHWHILE * _height(rest) <= _height(first)
-        is_local = self.storage.local_path(first[0].path) is not None
-        if not (is_distinct and is_small and is_local):
+        if not (is_distinct and is_small and self._is_local):
             return [(self.rows, False)]
         try:
             found = [(self._rows(first, None), True), (self._rows(rest, None), len(later) == 1 and later[0][1])]
@@ -99,9 +100,16 @@ class Selection:
         before = self.change
         return replace(self, change=change if before is None else lambda rows: change(before(rows)))
 
+    @property
+    def _is_local(self) -> bool:
+        """Whether the files are, or will be by the time they are read, in the local file system."""
+        if self.storage is self.staged or not self.files:
+            return True
+        return self.storage.local_path(self.files[0].path) is not None
+
     def _rows(self, files: Sequence[LiveFile], replan: Replan | None) -> pl.LazyFrame:
-        if isinstance(self.storage, StagedStorage):
-            self.storage.fetch(files)
+        if self.storage is self.staged:
+            self.staged.fetch(files)
         rows = scan_files(
             self.storage,
             files,

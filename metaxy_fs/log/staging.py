@@ -25,14 +25,9 @@ class StagedStorage(Storage):
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._scratch = ScratchDirectory()
+        self._scratch: ScratchDirectory | None = None
         self._held: dict[str, str] = {}
         self._lock = threading.Lock()
-
-    @classmethod
-    def of(cls, storage: Storage) -> "StagedStorage":
-        """Return a storage that keeps data files; one that does already is returned as it is."""
-        return storage if isinstance(storage, cls) else cls(storage)
 
     def fetch(self, files: Sequence[LiveFile]) -> None:
         """Have some data files here, each of which is then at its `local_path`.
@@ -42,9 +37,10 @@ class StagedStorage(Storage):
             CorruptObjectError: One is not what its manifest vouches for.
         """
         with self._lock:
+            scratch = self._scratch = self._scratch or ScratchDirectory()
             for batch in batches([live for live in files if live.path not in self._held]):
                 for live, data in zip(batch, fetch(self._storage, batch), strict=True):
-                    path = self._scratch.path(f"{len(self._held)}.parquet")
+                    path = scratch.path(f"{len(self._held)}.parquet")
                     Path(path).write_bytes(data)
                     self._held[live.path] = path
 

@@ -12,6 +12,7 @@ from metaxy_fs.errors import MetaxyError
 from metaxy_fs.log import chunks, parquet
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore, pieces, samples
 from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.storage.memory import MemoryStorage
 from tests.versioning.lineage_model import Row
 from tests.versioning.lineage_strategies import histories
 from tests.versioning.test_lineage import columns_of, compare_increment
@@ -33,10 +34,10 @@ def tiny_pieces():
 
 
 @settings(max_examples=25, deadline=None)
-@given(histories())
-def test_increments_in_tiny_pieces_are_those_of_the_model(history):
+@given(histories(), st.booleans())
+def test_increments_in_tiny_pieces_are_those_of_the_model(history, is_remote):
     with tempfile.TemporaryDirectory() as root, tiny_pieces():
-        store = FilesystemMetadataStore(root)
+        store = FilesystemMetadataStore(MemoryStorage() if is_remote else root)
         history.replay(store)
         with history.model.graph.use():
             for feature in history.derived:
@@ -107,3 +108,26 @@ def test_a_large_feature_is_computed_in_pieces(monkeypatch):
             store.write_metadata(FeatureKey(["up"]), rows)
             assert store.resolve_update(FeatureKey(["down"])).new["sample_id"].to_list() == list(range(20))
     assert len(planned[-1]) > 5
+
+
+def test_a_data_file_of_a_remote_root_is_got_once_however_many_pieces_need_it():
+    class Counting(MemoryStorage):
+        def get_many(self, objects):
+            got.extend(info.path for info in objects if info.path.endswith(".parquet"))
+            return super().get_many(objects)
+
+    got = []
+    graph = FeatureGraph.from_specs(
+        [
+            FeatureSpec(key=FeatureKey(["up"])),
+            FeatureSpec(key=FeatureKey(["down"]), deps=[FeatureDep(key=FeatureKey(["up"]))]),
+        ]
+    )
+    with graph.use(), tiny_pieces():
+        store = FilesystemMetadataStore(Counting())
+        for _ in range(3):  # the samples of each file lie in all pieces
+            rows = pl.DataFrame({"sample_id": range(20), "data_version": [{"default": f"v{i}"} for i in range(20)]})
+            store.write_metadata(FeatureKey(["up"]), rows)
+        assert store.resolve_update(FeatureKey(["down"])).new["sample_id"].to_list() == list(range(20))
+    assert len(set(got)) == 30
+    assert len(got) == 30
