@@ -63,6 +63,13 @@ def floors(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Run the tests of trust with the numbers that docs/reliability.md states; takes the better part of an hour."""
+    install(session, "tests", extras="all,testing")
+    session.run("python", "-m", "pytest", "tests/trust", "--soak", "--capture=no", *session.posargs)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure the package beside its peers, which get an environment of their own; `-- --smoke` takes seconds."""
     install(session, "tests", extras="all")

@@ -30,6 +30,17 @@ settings.register_profile("thorough", deadline=None, max_examples=1_000, statefu
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run ask for the numbers that docs/reliability.md states; they take minutes each."""
+    parser.addoption("--soak", action="store_true", help="as many kills, faults and minutes as the docs state")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Whether tests take the numbers that the docs state, instead of those that fit a quick run."""
+    return bool(request.config.getoption("--soak"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def unsynced_disk() -> Iterator[None]:
     """A disk that this process does not wait for: no test pulls the plug, and a sync takes longer than most tests.
