@@ -101,6 +101,14 @@ class ObjectServer(ABC):
     def create_bucket(self, name: str) -> None:
         """Create an empty bucket, without a recorded request."""
 
+    @abstractmethod
+    def kind_of(self, method: str, path: str, query: Mapping[str, str]) -> Kind:
+        """Return what a request asks for; the path is as it is sent, the arguments are decoded."""
+
+    @abstractmethod
+    def refusal(self, status: int, reason: str) -> bytes:
+        """Return the body with which the service answers an error of this status."""
+
     def url(self, bucket: str, prefix: str = "") -> str:
         """Return the URL of a bucket, or of a prefix in it, as users write it."""
         return f"{self.scheme}://{bucket}/{prefix}".rstrip("/")

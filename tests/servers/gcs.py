@@ -18,6 +18,7 @@ import re
 import socket
 import socketserver
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -55,6 +56,15 @@ class GCSServer(ObjectServer):
         with self._applying:
             if not create_bucket(name, self._storage):
                 raise ValueError(f"bucket {name!r} exists")
+
+    def kind_of(self, method: str, path: str, query: Mapping[str, str]) -> Kind:
+        """Return what a request asks for."""
+        return _bucket_and_kind(method, path, query)[1]
+
+    def refusal(self, status: int, reason: str) -> bytes:
+        """Return an error in the form of the JSON API."""
+        error = {"code": status, "message": reason, "errors": [{"domain": "global", "reason": reason}]}
+        return json.dumps({"error": error}).encode()
 
     def answer(self, exchange: "_Handler", method: str) -> None:
         """Answer the request that a handler has read, and record it."""
@@ -160,8 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer with an error in the form of the JSON API."""
-        error = {"code": status, "message": reason, "errors": [{"domain": "global", "reason": reason}]}
-        body = json.dumps({"error": error}).encode()
+        body = self._owner.refusal(status, reason)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -189,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         writer.write(answer.getvalue())
 
 
-def _bucket_and_kind(method: str, path: str, query: dict[str, str]) -> tuple[str, Kind]:
+def _bucket_and_kind(method: str, path: str, query: Mapping[str, str]) -> tuple[str, Kind]:
     match = _API_PATH.fullmatch(path)
     if match is None:  # the XML API: /<bucket>/<name>
         return path.split("/")[1], _plain_kind(method)

@@ -9,7 +9,7 @@ Moto keeps its buckets in globals: two servers in one process share them, so buc
 
 import io
 import socketserver
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _TAKEN = """<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>PreconditionFailed</Code><Message>taken</Message><Condition>If-None-Match</Condition></Error>"""
+_REFUSAL = """<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>{reason}</Code><Message>{reason}</Message><RequestId>refused</RequestId></Error>"""
 _ACCESS_DENIED = """<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>AccessDenied</Code><Message>Access Denied</Message><RequestId>denied</RequestId></Error>"""
 
@@ -55,6 +57,14 @@ class S3Server(ObjectServer):
             response = Client(self._moto).put(f"/{name}", base_url=self.endpoint)
         if response.status_code != 200:
             raise ValueError(f"moto refused to create bucket {name!r}: {response.get_data(as_text=True)}")
+
+    def kind_of(self, method: str, path: str, query: Mapping[str, str]) -> Kind:
+        """Return what a request asks for."""
+        return _kind(method, path.removeprefix("/").partition("/")[2], query)
+
+    def refusal(self, status: int, reason: str) -> bytes:
+        """Return an error in S3's XML."""
+        return _REFUSAL.format(reason=reason).encode()
 
     def _listen(self) -> socketserver.TCPServer:
         return make_server(LOOPBACK, 0, self._answer, threaded=True, request_handler=_QuietHandler)
@@ -102,7 +112,7 @@ def _decoded_path(environ: "WSGIEnvironment") -> str:
     return path.encode("latin-1").decode("utf-8", errors="replace")
 
 
-def _kind(method: str, key: str, query: dict[str, str]) -> Kind:
+def _kind(method: str, key: str, query: Mapping[str, str]) -> Kind:
     match method:
         case "GET":
             return "GET" if key else "LIST"
