@@ -31,6 +31,11 @@ def random_token() -> str:
     return _SOURCES[-1].token()
 
 
+def random_fraction() -> float:
+    """Return a number from 0 up to but not including 1, each as likely as any other."""
+    return _SOURCES[-1].fraction()
+
+
 def pause(seconds: float) -> None:
     """Let time pass before a request is tried again."""
     _SOURCES[-1].pause(seconds)
@@ -69,6 +74,10 @@ class Source:
     def token(self) -> str:
         """Return 16 hex digits that were never returned before."""
         return secrets.token_hex(8)
+
+    def fraction(self) -> float:
+        """Return a number from 0 up to but not including 1."""
+        return secrets.randbits(53) / 2**53
 
     def pause(self, seconds: float) -> None:
         """Return after so many seconds."""

@@ -93,10 +93,30 @@ class ViewLoader:
         """Whether a partition holds any commit; costs one listing of one name."""
         return bool(self._storage.list(partition.manifests, limit=1))
 
+    def has_uncovered(self, partition: Partition, *, more_than: int) -> bool:
+        """Whether a partition holds more appends than so many that no compaction covers.
+
+        Costs one listing and, where there are more appends at all, a get for each compaction that is new.
+        """
+        return settled(partial(self._has_uncovered, partition, more_than))
+
+    def _has_uncovered(self, partition: Partition, more_than: int) -> bool:
+        appends, compactions = self._list(partition)
+        if len(appends) <= more_than:
+            return False
+        kept = self._held(partition)
+        held = self._compactions(partition, compactions, kept)
+        with self._lock:
+            self._kept[partition] = _Held(kept.appends, held.compactions, held.covers)
+        return len(uncovered(appends, held.covers.values())) > more_than
+
+    def _held(self, partition: Partition) -> "_Held":
+        with self._lock:
+            return self._kept.get(partition, _Held({}, {}, {}))
+
     def _load(self, partition: Partition) -> View | None:
         appends, compactions = self._list(partition)
-        with self._lock:
-            kept = self._kept.get(partition, _Held({}, {}, {}))
+        kept = self._held(partition)
         held = self._compactions(partition, compactions, kept)
         counting = uncovered(appends, held.covers.values())
         wanted = {commit: info for commit, info in appends.items() if commit in counting}

@@ -165,6 +165,12 @@ class Backend(ABC):
             StorageError: The rows could not be written.
         """
 
+    def after_commits(self, key: FeatureKey, partition: str, *, commits: int) -> None:  # noqa: B027  # most do nothing
+        """Do what keeps a partition in order after so many commits to it, which stand whatever becomes of this.
+
+        Backends that have something to do override this; it raises no error.
+        """
+
     @abstractmethod
     def scan_rows(self, query: Query) -> Scan | None:
         """Return the rows of a feature, None only if it is certain that there is no commit of it (to be seen).

@@ -3,7 +3,8 @@
 Theory of operation. Rows are checked when they are given and held until there are enough of them, or the oldest has
 waited long enough, or the job ends. One flush runs at a time; a thread that meets a full buffer waits for it, which
 bounds what is held. A thread of the buffer's own watches the clock and SIGTERM, and what it cannot commit is raised
-where somebody can act on it.
+where somebody can act on it. What a store does after commits (see `Backend.after_commits`) is left to the threads of
+the job: it may take long, and SIGTERM has to be answered soon.
 """
 
 import logging
@@ -55,10 +56,12 @@ class WriteBuffer:
         self._store.seen.check(self._feature.key, self._feature.definition.partition, rows.schema)
         if self._pending.hold(rows) >= self._enough:
             self._pending.flush(at_least=self._enough)
+        _after_commits(self._store, self._feature, self._pending)
 
     def flush(self) -> None:
         """Commit what is held now, and wait for that. Raises what `write` does."""
         self._pending.flush()
+        _after_commits(self._store, self._feature, self._pending)
 
 
 @contextmanager
@@ -78,6 +81,7 @@ def buffered(
             _close_after(error, pending, feature)
             raise
         pending.close()
+        _after_commits(store, feature, pending)
 
 
 class _Request(Enum):
@@ -85,6 +89,11 @@ class _Request(Enum):
 
     STOP = auto()
     FLUSH_BEFORE_TERMINATION = auto()
+
+
+def _after_commits(store: Backend, feature: Declared, pending: PendingRows) -> None:
+    if commits := pending.take_commits():
+        store.after_commits(feature.key, feature.definition.partition, commits=commits)
 
 
 def _close_after(error: BaseException, pending: PendingRows, feature: Declared) -> None:

@@ -15,6 +15,7 @@ from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Definition
 from metaxy_fs.log.scan import column_names
+from metaxy_fs.log.upkeep import Upkeep, check_threshold
 from metaxy_fs.log.view import View
 from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
@@ -46,10 +47,14 @@ class FilesystemMetadataStore(MetadataStore):
         hash_algorithm: What the versions of rows are hashed with, from the first write to the root on. By default that
             is what the root records, sha256 for a new one. A root that records another than is asked for is refused
             where rows are written or versions calculated, with a HashAlgorithmError.
+        compact_after: Compact a partition of this root once more than so many of its writes wait for it, 10 at least;
+            None leaves that to `compact`. A few of all writes look, in whatever process, and the one that finds it due
+            returns after the compaction. That never fails the write: an error is logged.
 
     Raises:
         ImportError: The package for this kind of root is not installed; the message says which extra to install.
-        ValueError: There is no kind of root of that name, the options are not for it, or there is no such algorithm.
+        ValueError: There is no kind of root of that name, the options are not for it, there is no such algorithm, or
+            `compact_after` is too small.
     """
 
     def __init__(
@@ -61,11 +66,15 @@ class FilesystemMetadataStore(MetadataStore):
         storage_options: Mapping[str, Any] | None = None,
         filesystem: "AbstractFileSystem | None" = None,
         hash_algorithm: HashAlgorithm | None = None,
+        compact_after: int | None = None,
     ) -> None:
         if hash_algorithm is not None:
             check_algorithm(hash_algorithm)
+        if compact_after is not None:
+            check_threshold(compact_after)
         super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode)
-        self._use(open_storage(root, storage_options=storage_options, filesystem=filesystem), hash_algorithm)
+        storage = open_storage(root, storage_options=storage_options, filesystem=filesystem)
+        self._use(storage, hash_algorithm, compact_after)
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep where the rows are: another process learns for itself what it has seen of them."""
@@ -74,15 +83,19 @@ class FilesystemMetadataStore(MetadataStore):
             "fallback_stores": self.fallback_stores,
             "fallback_mode": self.fallback_mode,
             "hash_algorithm": self._log.expected_algorithm,
+            "compact_after": self._compact_after,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__init__(fallback_stores=state["fallback_stores"], fallback_mode=state["fallback_mode"])
-        self._use(state["storage"], state["hash_algorithm"])
+        self._use(state["storage"], state["hash_algorithm"], state["compact_after"])
 
-    def _use(self, storage: Storage, hash_algorithm: str | None) -> None:
+    def _use(self, storage: Storage, hash_algorithm: str | None, compact_after: int | None) -> None:
+        clock = shared_clock(storage.location)
         self._storage = storage
-        self._log = Log(storage, clock=shared_clock(storage.location), hash_algorithm=hash_algorithm)
+        self._compact_after = compact_after
+        self._log = Log(storage, clock=clock, hash_algorithm=hash_algorithm)
+        self._upkeep = None if compact_after is None else Upkeep(storage, clock=clock, more_than=compact_after)
 
     @property
     def location(self) -> str:
@@ -113,6 +126,10 @@ class FilesystemMetadataStore(MetadataStore):
             write_id=append.write_id,
         )
         self._log.append(request, spec=msgspec.json.encode(append.spec))
+
+    def after_commits(self, key: FeatureKey, partition: str, *, commits: int) -> None:
+        if self._upkeep is not None:
+            self._upkeep.after_commits(Partition(key.dotted, partition), commits=commits)
 
     def scan_rows(self, query: Query) -> Scan | None:
         views = self._views(query)

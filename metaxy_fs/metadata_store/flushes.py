@@ -27,7 +27,7 @@ from metaxy_fs.log.widening import conform, unify
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import show_samples
-from metaxy_fs.metadata_store.writing import append
+from metaxy_fs.metadata_store.writing import commit
 from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME
 from metaxy_fs.versioning.latest import latest_rows
 
@@ -58,7 +58,7 @@ class PlainFlushes:
         """Commit the last row of each sample."""
         ids = self._feature.spec.id_columns
         latest = latest_rows([(rows.lazy(), False)], id_columns=ids).sort(ids).collect()
-        append(self._store, self._feature, Chunks.of(latest))
+        commit(self._store, self._feature, Chunks.of(latest))
 
     def is_repeatable(self, error: BaseException) -> bool:
         """Whether the rows are known not to be committed."""
@@ -91,7 +91,7 @@ class NamedFlushes:
         rows = self._without_known(self._without_repeated(rows))
         while rows.height:
             try:
-                append(self._store, self._feature, Chunks.of(rows), write_id=f"{self._write_id}{_MARK}{self._next}")
+                commit(self._store, self._feature, Chunks.of(rows), write_id=f"{self._write_id}{_MARK}{self._next}")
             except WriteConflictError as conflict:
                 self._catch_up(conflict)
                 rows = self._without_known(rows)

@@ -18,6 +18,7 @@ def open_store(
     storage_options: Mapping[str, Any] | None = None,
     fallback_mode: FallbackMode = "feature",
     hash_algorithm: HashAlgorithm | None = None,
+    compact_after: int | None = None,
 ) -> FilesystemMetadataStore:
     """Return a store that is written at the first root, and reads the others in order where that lacks a feature.
 
@@ -30,10 +31,13 @@ def open_store(
         fallback_mode: Whether the others are read by feature or by sample; see `MetadataStore`.
         hash_algorithm: What the versions of rows are hashed with in every root that is given as a path or URL; by
             default what each records, sha256 where there is none yet. See `FilesystemMetadataStore`.
+        compact_after: Compact a partition of the first root once more than so many writes to it wait for that; see
+            `FilesystemMetadataStore`.
 
     Raises:
         ImportError: The package for some kind of root is not installed; the message says which extra to install.
-        ValueError: It is unclear which root the options are for, or there is no such algorithm.
+        ValueError: It is unclear which root the options are for, there is no such algorithm, or
+            `compact_after` is too small.
 
     Examples:
         >>> store = open_store("./dev", "./prod")
@@ -53,6 +57,7 @@ def open_store(
         fallback_mode=fallback_mode,
         storage_options=options,
         hash_algorithm=hash_algorithm,
+        compact_after=compact_after,
     )
 
 

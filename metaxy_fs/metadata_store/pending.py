@@ -35,6 +35,7 @@ class PendingRows:
         self._held = _Batch()
         self._failure: BaseException | None = None
         self._is_closed = False
+        self._commits = 0
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
 
@@ -75,6 +76,7 @@ class PendingRows:
                     self._take_back(batch, rows)
                 raise
             with self._lock:
+                self._commits += 1
                 if self._failure is not None and self._flushes.is_repeatable(self._failure):
                     self._failure = None  # what had failed is committed now
 
@@ -96,6 +98,12 @@ class PendingRows:
                 self._failure = error
             return error
         return None
+
+    def take_commits(self) -> int:
+        """Return how many commits there were since this was asked last."""
+        with self._lock:
+            commits, self._commits = self._commits, 0
+            return commits
 
     def close(self) -> None:
         """Take nothing more, commit what is held, and raise what has not been raised yet."""

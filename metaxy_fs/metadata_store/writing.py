@@ -21,6 +21,12 @@ def write(store: Backend, feature: Declared, df: FrameLike, *, write_id: str | N
 
 
 def append(store: Backend, feature: Declared, rows: Chunks, *, write_id: str | None = None) -> None:
+    """Commit rows that have been checked, and do what the store does after a commit."""
+    commit(store, feature, rows, write_id=write_id)
+    store.after_commits(feature.key, feature.definition.partition, commits=1)
+
+
+def commit(store: Backend, feature: Declared, rows: Chunks, *, write_id: str | None = None) -> None:
     """Commit rows that have been checked, unless the types of their columns do not fit those seen."""
     partition = feature.definition.partition
     rows = rows if store.takes_chunks else Chunks.of(rows.collect())
