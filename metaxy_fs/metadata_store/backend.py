@@ -15,6 +15,7 @@ import polars as pl
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
+from metaxy_fs.interrupts import let_ctrl_c_end_waits
 from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.history import HISTORY
 from metaxy_fs.metadata_store.scan import Scan
@@ -125,6 +126,7 @@ class Backend(ABC):
         self._fallback_stores = tuple(fallback_stores)
         self._fallback_mode = fallback_mode
         self.seen = SeenSchemas()
+        let_ctrl_c_end_waits()
 
     @property
     def fallback_stores(self) -> "tuple[Backend, ...]":
