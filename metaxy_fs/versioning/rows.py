@@ -64,6 +64,7 @@ def data_versions(joined: pl.DataFrame, graph: FeatureGraph, spec: FeatureSpec, 
     """Return the `data_version` of joined samples: a struct of one text of hex digits for each container."""
     texts = {str(container.key): _preimage(graph, spec, container) for container in spec.containers}
     versions = pl.struct(hash_text(text, algorithm=algorithm).alias(name) for name, text in texts.items())
+    joined = _without_empty_chunks(joined)
     pieces = joined.iter_slices(_SLICE_ROWS) if joined.height else [joined]
     # Slices run side by side, and the preimages of few of them, which are longer than the versions, exist at once.
     plans = [piece.lazy().with_columns(versions.alias(DATA_VERSION)).select(DATA_VERSION) for piece in pieces]
@@ -79,17 +80,27 @@ def _beside(
 
 
 def _preimage(graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec) -> pl.Expr:
-    """Return the text that one container's version is the digest of; constants that meet are one literal."""
-    constant = f"{container.key}|{container.code_version}"
-    pieces: list[pl.Expr] = []
+    """Return the text that one container's version is the digest of."""
+    template = _escaped(f"{container.key}|{container.code_version}")
+    versions: list[pl.Expr] = []
     for upstream, upstream_container in graph.upstream_containers(spec, container):
         name = str(upstream_container.key)
         version = pl.col(version_column(upstream.key, name))
         if spec.dep(upstream.key).optional:
             version = pl.when(_is_present(upstream.key)).then(version).otherwise(pl.lit(""))
-        pieces += [pl.lit(f"{constant}|{upstream.key}/{name}|"), version]
-        constant = ""
-    return pl.concat_str(*(pieces or [pl.lit(constant)]))
+        template += _escaped(f"|{upstream.key}/{name}|") + "{}"
+        versions.append(version)
+    return pl.format(template, *versions)
+
+
+def _without_empty_chunks(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the same rows; `pl.format` panics on a column that has an empty chunk beside others."""
+    return frame.rechunk() if any(0 in column.chunk_lengths() for column in frame.get_columns()) else frame
+
+
+def _escaped(text: str) -> str:
+    """Return a text as a template of `pl.format` spells it, which takes two thirds of the time of `pl.concat_str`."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _is_present(upstream: FeatureKey) -> pl.Expr:

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 NAMES = ["a", "b-c", "b_c", "Z", "0", "a_b", "A"]
-codes = st.one_of(st.integers(-3, 10**20), st.text("v1.é/_ ", min_size=1, max_size=4))
+codes = st.one_of(st.integers(-3, 10**20), st.text("v1.é/_ {}", min_size=1, max_size=4))
 versions = st.text("ab1é/_ =", min_size=1, max_size=4)
 
 dep_options = st.fixed_dictionaries(
