@@ -50,17 +50,22 @@ def have_equal_rows(left: Chunks, right: Chunks) -> bool:
 
 
 def _regrouped(chunks: Chunks, limit_of: Callable[[pl.DataFrame], int]) -> Iterator[pl.DataFrame]:
-    held, height, is_first = [chunks.schema.to_frame()], 0, True
+    held: list[pl.DataFrame] = []
+    height, is_first = 0, True
     for frame in chunks:
         held.append(frame)
         height += frame.height
         if height >= (limit := limit_of(frame)):
-            full = list(pl.concat(held).iter_slices(limit))
-            rest = full.pop() if full[-1].height < limit else chunks.schema.to_frame()
+            full = list(_joined(held).iter_slices(limit))
+            rest = [full.pop()] if full[-1].height < limit else []
             yield from full
-            held, height, is_first = [rest], rest.height, False
+            held, height, is_first = rest, sum(each.height for each in rest), False
     if height or is_first:
-        yield pl.concat(held)
+        yield _joined(held or [chunks.schema.to_frame()])
+
+
+def _joined(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    return frames[0] if len(frames) == 1 else pl.concat(frames)
 
 
 def rows_a_file(frame: pl.DataFrame) -> int:

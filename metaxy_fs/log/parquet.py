@@ -14,7 +14,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
-from metaxy_fs.log.live import COMMIT_COLUMNS
+from metaxy_fs.log.live import COMMIT, COMMIT_COLUMNS
 from metaxy_fs.log.manifest import CommitHeader, DataFile
 from metaxy_fs.log.statistics import column_statistics, fences
 
@@ -58,7 +58,7 @@ def describe_file(data: bytes, rows: pl.DataFrame, *, header: CommitHeader, name
         rows=rows.height,
         bytes=len(data),
         sha256=whole,
-        statistics=column_statistics(rows.drop(*COMMIT_COLUMNS, strict=False)),
+        statistics=column_statistics(rows.drop(COMMIT_COLUMNS) if COMMIT in rows.columns else rows),
         fences=fences(rows.get_column(header.id_columns[0]), every=ROW_GROUP_ROWS),
     )
     return EncodedFile(data, entry, pages)

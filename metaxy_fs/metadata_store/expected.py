@@ -10,9 +10,9 @@ from metaxy_fs.errors import DependencyError, MetadataSchemaError
 from metaxy_fs.log.ranges import IdRange
 from metaxy_fs.log.widening import widen
 from metaxy_fs.metadata_store.features import Declared
-from metaxy_fs.metadata_store.frames import show_samples
+from metaxy_fs.metadata_store.frames import is_sorted, show_samples
 from metaxy_fs.metadata_store.pieces import Input
-from metaxy_fs.metadata_store.samples import HeldSamples, SpooledSamples, is_sorted
+from metaxy_fs.metadata_store.samples import HeldSamples, SpooledSamples
 from metaxy_fs.metadata_store.upstream import UpstreamRows
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.rows import beside_upstream, data_versions, is_missing

@@ -14,7 +14,7 @@ from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.parquet import ROW_GROUP_ROWS
 from metaxy_fs.log.ranges import IdRange, Span, plan_ranges
 from metaxy_fs.log.statistics import column_statistics, fences
-from metaxy_fs.metadata_store.frames import FrameLike, refuse_repeated, to_frame
+from metaxy_fs.metadata_store.frames import FrameLike, is_sorted, refuse_repeated, to_frame
 from metaxy_fs.metadata_store.spool import Spool
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION
@@ -157,11 +157,6 @@ class SpooledSamples:
     def _add(self, run: pl.DataFrame) -> None:
         ordered = run.sort(self._id_columns)
         self._runs.append((_span(ordered.get_column(self._id_columns[0])), self._spool.add(ordered)))
-
-
-def is_sorted(frame: pl.DataFrame, id_columns: Sequence[str]) -> bool:
-    """Whether a frame is known to be sorted by its ids; of several columns that takes longer than to sort them."""
-    return len(id_columns) == 1 and frame.get_column(id_columns[0]).is_sorted()
 
 
 def _span(ids: pl.Series) -> Span:
