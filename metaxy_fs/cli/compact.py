@@ -4,13 +4,15 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from typing import Any
 
+from metaxy_fs.cli.progress import growing
 from metaxy_fs.cli.report import count, shown, size
 from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_root
 from metaxy_fs.metadata_store import Compaction, compact
 
 _COMPACT = """\
 Merge the small data files of ROOT into large ones, and many manifests into few. Rows and their order stay as they are;
-nothing is deleted, which is for `vacuum` to do. Others may read and write meanwhile.
+nothing is deleted, which is for `vacuum` to do. Others may read and write meanwhile. It may be stopped at any time, and
+goes on when it is run again.
 """
 
 
@@ -26,7 +28,9 @@ def add_compact(commands: Any) -> None:
 
 
 def _run(parser: ArgumentParser, arguments: Namespace) -> int:
-    done = compact(open_root(arguments.root, parser, argument="ROOT"), arguments.feature, full=arguments.full)
+    store = open_root(arguments.root, parser, argument="ROOT")
+    with growing("compacting", unit=" rows") as advance:
+        done = compact(store, arguments.feature, full=arguments.full, progress=advance)
     for each in done:
         print(shown(_told(each)))
     if not done:

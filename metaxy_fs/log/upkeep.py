@@ -6,9 +6,13 @@ appends no compaction covers, and compacts if these are more than a limit N. The
 `_LOOKS` of the N writes that it takes to reach the limit look in vain, and past it N / `_LOOKS` further ones come on
 average before one looks: k times as many with a chance of e^-k. It is never more than `_MOST_OFTEN`.
 
+A look is one listing. It counts the appends that were written after the last compaction, as the times of the storage
+have it; one look in `1 / _EXACTLY` gets the compactions too and counts what none of them covers, in case that older
+appends wait, or the storage tells no times.
+
 The write is committed before, and stands whatever becomes of this. Two writers that look at the same time may both
 compact, which does no harm (see `metaxy_fs.log.compaction`). One write does one step, so a partition that has been
-neglected for long does not hold up a single writer until all of it is done.
+neglected for long holds up no single writer until all of it is done.
 """
 
 import logging
@@ -17,7 +21,7 @@ from metaxy_fs._version import WRITER
 from metaxy_fs.ids import LamportClock, random_fraction
 from metaxy_fs.log.compaction import Options, compact_partition
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.tiers import FAN
+from metaxy_fs.log.tiers import FAN, MAX_MEMBERS
 from metaxy_fs.log.view import ViewLoader
 from metaxy_fs.storage.base import Storage
 
@@ -25,18 +29,19 @@ _LOG = logging.getLogger("metaxy_fs")
 
 _LOOKS = 2
 _MOST_OFTEN = 1 / 20
+_EXACTLY = 1 / 10
 
 
 def check_threshold(more_than: int) -> None:
     """Refuse a number of appends that is not worth a compaction.
 
     Raises:
-        ValueError: It is fewer than a tier has (see `metaxy_fs.log.tiers`), or no number.
+        ValueError: It is fewer than a tier has, more than a step takes (see `metaxy_fs.log.tiers`), or no number.
     """
-    if not isinstance(more_than, int) or more_than < FAN:
+    if not isinstance(more_than, int) or not FAN <= more_than <= MAX_MEMBERS:
         raise ValueError(
-            f"compact_after is how many writes may wait for a compaction, at least {FAN}, or None to leave that to "
-            f"`compact`; got {more_than!r}."
+            f"compact_after is how many writes may wait for a compaction, from {FAN} to {MAX_MEMBERS}, or None to "
+            f"leave that to `compact`; got {more_than!r}."
         )
 
 
@@ -75,7 +80,8 @@ class Upkeep:
             )
 
     def _compact(self, partition: Partition) -> None:
-        if self._views.has_uncovered(partition, more_than=self._more_than):
+        exactly = random_fraction() < _EXACTLY
+        if self._views.has_uncovered(partition, more_than=self._more_than, exactly=exactly):
             options = Options(writer=WRITER)
             steps = compact_partition(self._storage, self._views, partition, clock=self._clock, options=options)
             next(steps, None)

@@ -93,17 +93,25 @@ class ViewLoader:
         """Whether a partition holds any commit; costs one listing of one name."""
         return bool(self._storage.list(partition.manifests, limit=1))
 
-    def has_uncovered(self, partition: Partition, *, more_than: int) -> bool:
+    def has_uncovered(self, partition: Partition, *, more_than: int, exactly: bool) -> bool:
         """Whether a partition holds more appends than so many that no compaction covers.
 
-        Costs one listing and, where there are more appends at all, a get for each compaction that is new.
-        """
-        return settled(partial(self._has_uncovered, partition, more_than))
+        Costs one listing.
 
-    def _has_uncovered(self, partition: Partition, more_than: int) -> bool:
+        Args:
+            partition: Where to look.
+            more_than: So many may be uncovered.
+            exactly: Get the compactions too, if it takes that to know. Without them only appends that were written
+                after the last compaction count, which are uncovered for sure.
+        """
+        return settled(partial(self._has_uncovered, partition, more_than, exactly=exactly))
+
+    def _has_uncovered(self, partition: Partition, more_than: int, *, exactly: bool) -> bool:
         appends, compactions = self._list(partition)
         if len(appends) <= more_than:
             return False
+        if not exactly:
+            return _written_after(appends, compactions) > more_than
         kept = self._held(partition)
         held = self._compactions(partition, compactions, kept)
         with self._lock:
@@ -186,6 +194,17 @@ def settled(look: Callable[[], _T]) -> _T:
 def live_files(views: Iterable[View]) -> list[LiveFile]:
     """Return the data files of all views, ordered by the first commit of each."""
     return sorted((live for view in views for live in view.files), key=place)
+
+
+def _written_after(appends: Mapping[str, ObjectInfo], compactions: Mapping[str, ObjectInfo]) -> int:
+    """Return how many appends were surely written after all compactions, by the times of the storage."""
+    if not compactions:
+        return len(appends)
+    times = [info.modified for info in compactions.values() if info.modified is not None]
+    if len(times) < len(compactions):
+        return 0
+    last = max(times)
+    return sum(info.modified is not None and info.modified > last for info in appends.values())
 
 
 class _Held(msgspec.Struct, frozen=True):

@@ -47,14 +47,14 @@ class FilesystemMetadataStore(MetadataStore):
         hash_algorithm: What the versions of rows are hashed with, from the first write to the root on. By default that
             is what the root records, sha256 for a new one. A root that records another than is asked for is refused
             where rows are written or versions calculated, with a HashAlgorithmError.
-        compact_after: Compact a partition of this root once more than so many of its writes wait for it, 10 at least;
+        compact_after: Compact a partition of this root once more than so many of its writes wait for it, 10 to 10,000;
             None leaves that to `compact`. A few of all writes look, in whatever process, and the one that finds it due
             returns after the compaction. That never fails the write: an error is logged.
 
     Raises:
         ImportError: The package for this kind of root is not installed; the message says which extra to install.
         ValueError: There is no kind of root of that name, the options are not for it, there is no such algorithm, or
-            `compact_after` is too small.
+            `compact_after` is out of range.
     """
 
     def __init__(

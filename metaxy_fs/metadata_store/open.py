@@ -37,7 +37,7 @@ def open_store(
     Raises:
         ImportError: The package for some kind of root is not installed; the message says which extra to install.
         ValueError: It is unclear which root the options are for, there is no such algorithm, or
-            `compact_after` is too small.
+            `compact_after` is out of range.
 
     Examples:
         >>> store = open_store("./dev", "./prod")

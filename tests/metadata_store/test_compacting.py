@@ -4,7 +4,6 @@ import polars as pl
 import pytest
 
 from metaxy_fs import FilesystemMetadataStore, InMemoryMetadataStore, compact, verify
-from metaxy_fs.cli.main import main
 from metaxy_fs.testing.store_cases import pipeline, videos
 
 
@@ -44,13 +43,6 @@ def test_writes_after_a_compaction_come_after_it(store):
     compact(store, full=True)
     store.write_metadata(video, videos([100]))
     assert store.read_metadata(video)["sample_id"].to_list()[-1] == 100
-
-
-def test_the_command_says_what_it_did(store, capsys):
-    assert main(["compact", store.location, "--full"]) == 0
-    assert "20 commits, 100 rows: 20 files" in capsys.readouterr().out
-    assert main(["compact", store.location]) == 0
-    assert capsys.readouterr().out == "nothing to compact\n"
 
 
 def test_what_cannot_be_compacted_is_refused(store):

@@ -1,0 +1,105 @@
+"""What does a shell see of a compaction, and what is left of one that is stopped?"""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from metaxy_fs import FilesystemMetadataStore, verify
+from metaxy_fs.cli import compact as module
+from metaxy_fs.cli.main import main
+from metaxy_fs.testing.store_cases import pipeline, videos
+
+VIDEO, _ = pipeline()
+COMMAND = "import sys; from metaxy_fs.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store of 20 writes in one partition."""
+    store = FilesystemMetadataStore(tmp_path / "root")
+    for start in range(0, 60, 3):
+        store.write_metadata(VIDEO, videos(range(start, start + 5)))
+    return store
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Press Ctrl-C when a compaction has told of so many rows."""
+
+    def press_at(rows: int) -> None:
+        @contextmanager
+        def growing(_what: str, *, unit: str) -> Iterator[object]:
+            def advance(done: int, _known: int) -> None:
+                if done >= rows:
+                    signal.raise_signal(signal.SIGINT)
+
+            yield advance
+
+        monkeypatch.setattr(module, "growing", growing)
+
+    yield press_at
+    monkeypatch.undo()
+
+
+def test_it_says_what_it_did(store, capsys):
+    assert main(["compact", store.location, "--full"]) == 0
+    captured = capsys.readouterr()
+    assert "20 commits, 100 rows: 20 files" in captured.out
+    assert captured.err == ""
+    assert main(["compact", store.location]) == 0
+    assert capsys.readouterr().out == "nothing to compact\n"
+
+
+def test_a_terminal_sees_a_bar(store):
+    reading, writing = pty.openpty()
+    termios.tcsetwinsize(writing, (25, 80))
+    os.set_blocking(reading, False)
+    arguments = [sys.executable, "-c", COMMAND, "compact", store.location, "--full"]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=writing, check=True)
+    shown = os.read(reading, 1 << 16)
+    os.close(writing)
+    os.close(reading)
+    assert b"compacting" in shown
+    assert b"20 files" in done.stdout
+
+
+def test_the_bar_is_told_of_every_row_twice(store, monkeypatch):
+    """Once as it is read, and once as it is written."""
+    told = []
+
+    @contextmanager
+    def growing(_what: str, *, unit: str) -> Iterator[object]:
+        yield lambda done, known: told.append((done, known))
+
+    monkeypatch.setattr(module, "growing", growing)
+    assert main(["compact", store.location]) == 0
+    assert told[-1] == (200, 200)
+
+
+@pytest.mark.parametrize("rows", [100, 200])
+def test_one_that_is_stopped_is_run_again(store, interrupted, capsys, rows):
+    before = store.read_metadata(VIDEO)
+    interrupted(rows)
+    assert main(["compact", store.location]) == 130
+    assert not store.history(VIDEO)["compacted"].any()
+    assert store.read_metadata(VIDEO).equals(before)
+    # What it had put names nothing: orphans, which are no damage.
+    assert all(finding.severity == "note" for finding in verify(store).findings)
+
+
+@pytest.mark.parametrize("rows", [100, 200])
+def test_the_second_run_does_all(store, interrupted, monkeypatch, capsys, rows):
+    before = store.read_metadata(VIDEO)
+    interrupted(rows)
+    assert main(["compact", store.location]) == 130
+    monkeypatch.undo()
+    assert main(["compact", store.location]) == 0
+    assert store.history(VIDEO)["compacted"].all()
+    assert store.read_metadata(VIDEO).equals(before)
