@@ -7,6 +7,7 @@
     ├── SnapshotError (LookupError)               choose another snapshot, or open the stores that it was made through
     ├── DependencyError (LookupError)             compute the upstream feature first
     ├── HashAlgorithmError (ValueError)           open the root with its own algorithm, or chain others
+    ├── ForkedProcessError (RuntimeError)         start processes with spawn or forkserver
     ├── WriteConflictError                        a write_id was used again with other rows
     ├── CorruptObjectError (ValueError)           a stored object cannot be trusted
     │   └── UnsupportedFormatError                upgrade metaxy_fs
@@ -46,6 +47,10 @@ class DependencyError(MetaxyError, LookupError):
 
 class HashAlgorithmError(MetaxyError, ValueError):
     """A root hashes versions with another algorithm than it was opened for, or than the rest of its chain."""
+
+
+class ForkedProcessError(MetaxyError, RuntimeError):
+    """This process was forked from one that had used Polars, and could only hang."""
 
 
 class WriteConflictError(MetaxyError):

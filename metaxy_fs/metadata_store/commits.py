@@ -3,6 +3,7 @@
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.log.schema import column
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import not_found
@@ -20,6 +21,7 @@ def history(store: Backend, key: FeatureKey) -> pl.DataFrame:
     Raises:
         FeatureNotFoundError: There are none.
     """
+    refuse_lost_threads()
     commits = store.stored_commits(key)
     if commits.is_empty():
         raise not_found(key, partition=None, store=store, fallback=False)

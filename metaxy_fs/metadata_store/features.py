@@ -3,6 +3,7 @@
 import msgspec
 
 from metaxy_fs.errors import SpecError
+from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.spec import Feature, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
 
@@ -55,7 +56,9 @@ def require_declaration(feature: FeatureLike) -> Declared:
 
     Raises:
         SpecError: The active graph does not hold the key.
+        ForkedProcessError: What is asked for would hang in this process.
     """
+    refuse_lost_threads()
     found = find_declaration(feature)
     if isinstance(found, FeatureKey):
         raise SpecError(

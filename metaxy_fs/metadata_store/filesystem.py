@@ -8,6 +8,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs._version import WRITER
+from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.hashing import HashAlgorithm, check_algorithm
 from metaxy_fs.ids import shared_clock
 from metaxy_fs.log.commit import CommitRequest
@@ -204,6 +205,7 @@ def storage_of(store: MetadataStore) -> Storage:
     Raises:
         TypeError: The store keeps none.
     """
+    refuse_lost_threads()
     if not isinstance(store, FilesystemMetadataStore):
         raise TypeError(f"expected a FilesystemMetadataStore, whose root holds objects; got {store!r}")
     return store.storage

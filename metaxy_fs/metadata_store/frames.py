@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.log.schema import unstorable
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.spec.checks import is_encodable
@@ -41,6 +42,7 @@ def to_frame(frame: FrameLike) -> pl.DataFrame:
     Raises:
         MetadataSchemaError: It is no frame, or holds what Polars cannot.
     """
+    refuse_lost_threads()
     if isinstance(frame, pl.DataFrame):
         return frame
     if isinstance(frame, pl.LazyFrame):

@@ -9,6 +9,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.log.predicates import conjuncts_on
 from metaxy_fs.log.ranges import EVERYTHING, IdRange
 from metaxy_fs.log.schema import column
@@ -73,6 +74,7 @@ def find_scan(store: Backend, feature: Declared | FeatureKey, read: Read, *, fal
         FeatureNotFoundError: None does.
         MetadataSchemaError: A column that the read names does not exist.
     """
+    refuse_lost_threads()
     key, partition = _subject(feature, all_versions=read.all_versions)
     id_columns = feature.spec.id_columns if isinstance(feature, Declared) else None
     named = _named_columns(read, id_columns)

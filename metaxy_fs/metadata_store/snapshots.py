@@ -9,6 +9,7 @@ import polars as pl
 
 from metaxy_fs._version import WRITER
 from metaxy_fs.errors import MetadataSchemaError, SnapshotError
+from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.ids import wall_clock
 from metaxy_fs.log import snapshots as objects
 from metaxy_fs.log.layout import is_snapshot_name
@@ -49,6 +50,7 @@ def create_snapshot(store: Backend, name: str, features: Sequence[FeatureKey] | 
     Raises:
         FeatureNotFoundError: No store of the chain holds one of them.
     """
+    refuse_lost_threads()
     check_name(name)
     stores = list(chain(store, fallback=True))
     keys = sorted({key for each in stores for key in each.stored_features()} if features is None else set(features))
@@ -69,6 +71,7 @@ def create_snapshot(store: Backend, name: str, features: Sequence[FeatureKey] | 
 
 def list_snapshots(store: Backend) -> pl.DataFrame:
     """Return the snapshots that a store keeps, as a frame of `SNAPSHOTS`."""
+    refuse_lost_threads()
     found = objects.snapshots_of(store.snapshot_storage)
     return pl.DataFrame([_described(store, snapshot) for snapshot in found], schema=SNAPSHOTS, orient="row")
 
