@@ -54,6 +54,16 @@ def make_stale(*, root: str, graph: Graph, rows: int) -> dict[str, Any]:
     return {}
 
 
+def make_stale_lazily(*, root: str, graph: Graph, rows: int) -> dict[str, Any]:
+    """Do what `make_stale` does, with the leaf's rows left in files."""
+    roots, leaf = declare(graph)
+    store = FilesystemMetadataStore(root)
+    store.write_metadata(leaf, store.resolve_update(leaf, lazy=True).new)
+    frame = root_rows(graph, "root_0", rows=rows, version_column=VERSION)
+    store.write_metadata(roots["root_0"], rewritten(frame, version_column=VERSION))
+    return {}
+
+
 def resolve(*, root: str, graph: Graph) -> dict[str, Any]:
     """Find what has to be computed."""
     _, leaf = declare(graph)
@@ -74,6 +84,26 @@ def cycle(*, root: str, graph: Graph, rows: int, shuffled: bool) -> dict[str, An
     seconds = time.perf_counter() - start
     first = result.filter(pl.col(ID) == 0).get_column(VERSION)[0]
     return {"seconds": seconds, "rows": result.height, "version": first[leaf_containers(graph)[0]]}
+
+
+def resolve_lazily(*, root: str, graph: Graph) -> dict[str, Any]:
+    """Find what has to be computed, and leave the answer in files."""
+    _, leaf = declare(graph)
+    start = time.perf_counter()
+    increment = FilesystemMetadataStore(root).resolve_update(leaf, lazy=True)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "new": increment.counts.new, "stale": increment.counts.stale}
+
+
+def cycle_lazily(*, root: str, graph: Graph) -> dict[str, Any]:
+    """Calculate and write the versions of samples that come from files, and leave the answer in files."""
+    roots, leaf = declare(graph)
+    store = FilesystemMetadataStore(root)
+    samples = store.scan_metadata(roots["root_1"], columns=[ID])  # whose samples were written once
+    start = time.perf_counter()
+    result = store.calculate_and_write_data_versions(leaf, samples)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "rows": result.select(pl.len()).collect().item()}
 
 
 def seed_history(*, root: str, rows: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ class Plan:
 
     Attributes:
         resolve_rows: Samples of an increment, and how many rounds of it.
+        scale_rows: Samples that are taken and given as lazy frames.
         cycle_rows: Samples whose versions are calculated and written, by graph.
         history_rows: Samples of a history.
         hash_rows: Samples whose versions are calculated by each hash algorithm.
@@ -25,7 +26,13 @@ class Plan:
     """
 
     resolve_rows: tuple[tuple[int, int], ...] = ((10_000, 3), (100_000, 3), (1_000_000, 3), (10_000_000, 1))
-    cycle_rows: tuple[tuple[str, int], ...] = (("simple", 1_000_000), ("wide", 1_000_000), ("simple", 10_000_000))
+    scale_rows: tuple[int, ...] = (1_000_000, 10_000_000, 30_000_000)
+    cycle_rows: tuple[tuple[str, int], ...] = (
+        ("simple", 1_000_000),
+        ("wide", 1_000_000),
+        ("simple", 10_000_000),
+        ("wide", 10_000_000),
+    )
     history_rows: tuple[int, ...] = (1_000_000, 10_000_000)
     hash_rows: int = 1_000_000
     local_writes: int = 1_000
@@ -42,6 +49,7 @@ class Plan:
 
 SMOKE = Plan(
     resolve_rows=((200, 1),),
+    scale_rows=(200,),
     cycle_rows=(("simple", 200), ("wide", 200)),
     history_rows=(200,),
     hash_rows=200,

@@ -34,6 +34,21 @@ def resolve(bench: Bench) -> Iterator[Result]:
                 shutil.rmtree(root)
 
 
+def scale(bench: Bench) -> Iterator[Result]:
+    """Increments and versions of more and more samples, as lazy frames; once each, for the peak of memory."""
+    once = Runner(repeats=1, fresh=bench.plan.fresh)
+    for rows in bench.plan.scale_rows:
+        root = bench.scratch / "scale"
+        arguments = {"root": str(root), "graph": "wide"}
+        for phase in ("new", "stale"):
+            once.run(Job("ours:seed" if phase == "new" else "ours:make_stale_lazily", {**arguments, "rows": rows}))
+            jobs = {OURS: Job("ours:resolve_lazily", arguments)}
+            yield once.compare("scale", {"work": "resolve", "rows": rows, "phase": phase}, jobs)
+        jobs = {OURS: Job("ours:cycle_lazily", arguments)}
+        yield once.compare("scale", {"work": "write", "rows": rows, "phase": "new"}, jobs)
+        shutil.rmtree(root)
+
+
 def cycle(bench: Bench) -> Iterator[Result]:
     """`calculate_and_write_data_versions`, beside hashing the same texts in memory."""
     for graph, rows in bench.plan.cycle_rows:
@@ -124,6 +139,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
         hashes,
         latest,
         cycle,
+        scale,
         resolve,
     )
 }
