@@ -21,7 +21,9 @@ from metaxy_fs.versioning.definition import DefinitionVersion, definition_versio
 from metaxy_fs.versioning.explanation import Versions
 from metaxy_fs.versioning.groups import Member, group_states
 from metaxy_fs.versioning.held import HeldRow, HeldRows
-from metaxy_fs.versioning.lineage import ROW_IN_GROUP, marked_rows, stored_columns
+from metaxy_fs.versioning.lineage import ROW_IN_GROUP, evaluating_where, marked_rows, stored_columns
+
+_IS_KEPT = "_metaxy_kept"
 
 
 def held_rows(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> HeldRows:
@@ -140,7 +142,9 @@ def _members(scan: Scan, rows: AncestorRows) -> list[_Row]:
     elif below is not None:  # rows that lack what the predicate looks at
         is_kept = pl.lit(value=False)
     commit = pl.col(MARKED_COMMIT) if rows.is_group else pl.lit("")
-    found = ever.select(PARTITION, row, commit.alias(MARKED_COMMIT), is_kept, DATA_VERSION, *apart).collect()
+    marks = (row.alias(ROW_IN_GROUP), commit.alias(MARKED_COMMIT), is_kept.alias(_IS_KEPT))
+    with evaluating_where(below):
+        found = ever.select(PARTITION, *marks, DATA_VERSION, *apart).collect()
     return [
         _Row(partition, Member(text, _named(apart, values), commit, kept, _without_nulls(versions)))
         for partition, text, commit, kept, versions, *values in found.iter_rows()

@@ -15,6 +15,7 @@ from metaxy_fs.metadata_store.pieces import Input
 from metaxy_fs.metadata_store.samples import HeldSamples, SpooledSamples
 from metaxy_fs.metadata_store.upstream import UpstreamRows
 from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.versioning.lineage import evaluating_where
 from metaxy_fs.versioning.rows import beside_upstream, data_versions, is_missing
 from metaxy_fs.versioning.samples import present_samples, sample_source, without_excluded
 
@@ -77,6 +78,11 @@ class Expected:
         column = self.id_columns[0]
         given = [] if self.samples is None else [self.samples.within(id_range)]
         return [*given, *(rows.versions(column, id_range, algorithm=self.algorithm) for rows in self.upstream)]
+
+    def collected(self, scans: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
+        """Collect scans side by side, these among others."""
+        with evaluating_where(self.feature.spec):
+            return pl.collect_all(scans)
 
     def piece(self, frames: Sequence[pl.DataFrame]) -> Piece:
         """Return the samples of a range from its collected `scans`."""

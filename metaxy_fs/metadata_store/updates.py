@@ -109,7 +109,7 @@ def _to_version(
     )
 
     def version(id_range: IdRange) -> Outcome[pl.DataFrame]:
-        piece = expected.piece(pl.collect_all(expected.scans(id_range)))
+        piece = expected.piece(expected.collected(expected.scans(id_range)))
         return Outcome(piece.samples.height, piece.missing, piece.samples)
 
     ranges = divide(expected.inputs, expected.id_columns[0])
@@ -126,7 +126,7 @@ def _to_compare(
 
     def compare(id_range: IdRange) -> Outcome[Increment]:
         scans = [*expected.scans(id_range), *(rows.within(column, id_range) for rows in stored)]
-        frames = pl.collect_all(scans)
+        frames = expected.collected(scans)
         first = len(frames) - len(stored)
         piece = expected.piece(frames[:first])
         result = None if piece.missing else _increment_of(expected, piece.samples, stored, frames[first:])

@@ -15,7 +15,7 @@ from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.spec.lineage import joined_by, old_names
 from metaxy_fs.versioning.columns import present_column
-from metaxy_fs.versioning.lineage import known_rows, stored_columns, upstream_versions
+from metaxy_fs.versioning.lineage import evaluating_where, known_rows, stored_columns, upstream_versions
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[
         scan = _find(store, feature, upstream, Read(latest_only=True), fallback=fallback)
         if scan is not None:
             rows = latest(scan, id_columns=upstream.id_columns)
-            frames[str(upstream.key)] = known_rows(feature.spec, upstream, rows).collect()
+            with evaluating_where(feature.spec):
+                frames[str(upstream.key)] = known_rows(feature.spec, upstream, rows).collect()
     return frames
 
 

@@ -24,6 +24,9 @@ Everything here takes and gives lazy frames that may hold all rows of an upstrea
 long as these are complete.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError, SpecError
@@ -124,6 +127,25 @@ def upstream_versions(
     row = _row_in_group(spec, upstream, schema).alias(ROW_IN_GROUP)
     named = rows.select(*known, row, *(version.alias(name) for name, version in versions.items()))
     return _grouped(named, ids=ids, present=present_column(upstream.key), versions=list(versions), algorithm=algorithm)
+
+
+@contextmanager
+def evaluating_where(spec: FeatureSpec | None) -> Iterator[None]:
+    """Say whose predicates are looked at, where one fails on the values of rows.
+
+    Raises:
+        MetadataSchemaError: One did.
+    """
+    texts = [] if spec is None else [_where(spec, dep) for dep in spec.deps if dep.where is not None]
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        if not texts:
+            raise
+        raise MetadataSchemaError(
+            f"{' or '.join(texts)} cannot be evaluated on the stored rows, or these cannot be read, which"
+            f" verify tells: {error}"
+        ) from error
 
 
 def _grouped(

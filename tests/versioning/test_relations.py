@@ -119,6 +119,23 @@ def test_predicate_on_a_column_that_there_is_not_is_refused(store):
     store.write_metadata(up, rows("a", sample_id=[1], quality=[1.0]))
     with pytest.raises(MetadataSchemaError, match="'up' has no column 'sharpness'"):
         store.resolve_update(own)
+    assert "excluded" in str(store.explain(own, 1))
+
+
+def test_predicate_that_fails_on_a_value_is_told(store):
+    up, own = declared(where="CAST(name AS INT) > 1")
+    store.write_metadata(up, rows("ab", sample_id=[1, 2], name=["x", "5"]))
+    asked = (
+        store.resolve_update,
+        store.read_upstream_metadata,
+        lambda feature: store.calculate_data_versions(feature, pl.DataFrame({"sample_id": [2]})),
+        lambda feature: store.explain(feature, 1),
+    )
+    for ask in asked:
+        with pytest.raises(
+            MetadataSchemaError, match=r"'CAST\(name AS INT\) > 1' of feature 'own' on .*stored rows.*x"
+        ):
+            ask(own)
 
 
 @pytest.mark.parametrize(
