@@ -29,7 +29,7 @@ from metaxy_fs.errors import (
     StorageError,
     WriteConflictError,
 )
-from metaxy_fs.ids import LamportClock, pause, random_token, timestamp_id, wall_clock
+from metaxy_fs.ids import LamportClock, elapsed, pause, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.chunks import Chunks, file_sized, have_equal_rows
 from metaxy_fs.log.decoding import decode_manifest
 from metaxy_fs.log.layout import Partition
@@ -47,6 +47,7 @@ NAMED_WRITE = "write-"
 
 _ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 0.1
+_DEADLINE_SECONDS = 30.0
 
 
 class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,18 +93,23 @@ def put_settled(storage: Storage, path: str, data: bytes) -> None:
 
     Raises:
         ObjectExistsError: Another object holds the name.
-        StorageError: The outcome could not be settled, or the object is known to be absent after several attempts.
+        StorageAccessError: The root refused; nothing was written.
+        StorageError: It may be written or not, and a request that is still on its way may do it yet.
     """
+    started = elapsed()
     for attempt in range(_ATTEMPTS):
         try:
             return storage.put(path, data)
-        except StorageAccessError:
-            raise
         except StorageError as error:
-            if _holds(storage, path, data):
-                return None
-            if isinstance(error, ObjectExistsError) or attempt == _ATTEMPTS - 1:
+            if isinstance(error, StorageAccessError) and attempt == 0:
                 raise
+            if _has_landed(storage, path, data, error=error):
+                return None
+            if isinstance(error, ObjectExistsError):
+                raise
+            # A storage that repeats requests by itself has spent its time, and so has what went on for long.
+            if attempt == _ATTEMPTS - 1 or elapsed() - started > _DEADLINE_SECONDS:
+                raise StorageError(f"{error} It is not there so far.") from error
             pause(_FIRST_PAUSE_SECONDS * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -121,15 +127,17 @@ def get_or_put(storage: Storage, path: str, data: bytes) -> bytes:
     return data
 
 
-def _holds(storage: Storage, path: str, data: bytes) -> bool:
-    """Whether an object has these bytes; one with others takes the name for good."""
+def _has_landed(storage: Storage, path: str, data: bytes, *, error: StorageError) -> bool:
+    """Whether an object has these bytes, whose put failed; one with others takes the name for good."""
     try:
-        held = storage.get(path)
+        # Bytes that are others the first time may have been damaged on their way here, so they are read again.
+        if storage.get(path) == data or storage.get(path) == data:
+            return True
     except ObjectNotFoundError:
         return False
-    if held != data:
-        raise ObjectExistsError(f"{storage.location}/{path} already exists with other content.")
-    return True
+    except StorageError as question:
+        raise StorageError(f"{error} Nor could it be asked whether it is there all the same: {question}") from question
+    raise ObjectExistsError(f"{storage.location}/{path} already exists with other content.")
 
 
 def _put_files(storage: Storage, request: CommitRequest, header: CommitHeader) -> Manifest:

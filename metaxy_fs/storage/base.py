@@ -7,11 +7,12 @@ Seven verbs on objects below one root. Paths are relative to the root, with `/` 
 import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import msgspec
 
-from metaxy_fs.errors import StorageError
+from metaxy_fs.errors import ObjectExistsError, StorageError
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
@@ -109,7 +110,9 @@ class Storage(ABC):
         Raises:
             StorageError: The storage does not tell when objects were written, or could not be asked.
         """
-        self.put(probe, b"")
+        # Nobody else uses the name: where it is taken, this very call had put it, and the answer was lost.
+        with suppress(ObjectExistsError):
+            self.put(probe, b"")
         try:
             listed = self.list(probe.rpartition("/")[0])
         finally:

@@ -1,21 +1,29 @@
 """What differs between the filesystems that fsspec offers? The client of any of them, and the base of the special ones.
 
 A client speaks to one root by full paths, lets the filesystem's exceptions pass, and spends one request an object. It
-never asks `exists`, `info`, `glob`, `find` or `cat`, which spend more and answer from caches.
+never asks `exists`, `info`, `glob`, `find` or `cat`, which spend more and answer from caches. What fails for a moment
+it asks again (see `metaxy_fs.storage.retrying`), and no try lasts for ever where the filesystem can be interrupted.
 """
 
 import builtins
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem, sync
+from fsspec.implementations.dirfs import DirFileSystem
 
 from metaxy_fs.storage.base import ObjectInfo
+from metaxy_fs.storage.failures import Failure, failure_of
 from metaxy_fs.storage.paths import join
+from metaxy_fs.storage.retrying import GaveUpError, Retries, is_momentary, longest_try
 from metaxy_fs.storage.walk import Entry, walk
 
+UNKNOWN_SIZE = 64 * 1024 * 1024
+"""How large an object of unknown size is taken to be, in the time that a try may last."""
 # The names under which filesystems tell when an object was written, the best first.
 _TIMES = ("LastModified", "last_modified", "modified", "mtime", "updated", "created")
 
@@ -31,27 +39,46 @@ class Client:
     def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
         self.filesystem = filesystem
         self.root = root
+        self._retries = Retries()
         # Most filesystems look and then write; this keeps the threads of one process apart at least.
         self._lock = threading.Lock()
 
     def put(self, path: str, data: bytes) -> None:
-        """Write an object if the name is free, as far as the filesystem knows how to."""
+        """Write an object if the name is free, as far as the filesystem knows how to, in one try.
+
+        Where it writes piece by piece, a second try would take for another's object what the first has left.
+        """
         with self._lock:
             try:
-                self._create(path, data)
+                self._try("pipe_file", self.full(path), data, mode="create", moved=len(data))
             except FileNotFoundError:
                 # Filesystems with true directories want them made.
-                self.filesystem.makedirs(self.full(path).rpartition("/")[0], exist_ok=True)
-                self._create(path, data)
+                self._try("makedirs", self.full(path).rpartition("/")[0], exist_ok=True)
+                self._try("pipe_file", self.full(path), data, mode="create", moved=len(data))
 
     def get(self, path: str) -> bytes:
         """Return a whole object of unknown size."""
-        return bytes(self.filesystem.cat_file(self.full(path)))
+        return bytes(self._ask("cat_file", self.full(path), moved=UNKNOWN_SIZE))
 
     def get_starts(self, wanted: Sequence[tuple[str, int]]) -> builtins.list[bytes | BaseException]:
         """Return up to so many first bytes of each path, or what went wrong with it, in order."""
-        paths, ends = [self.full(path) for path, _ in wanted], [size for _, size in wanted]
-        return list(self.filesystem.cat_ranges(paths, [0] * len(paths), ends, on_error="return"))
+        found: list[bytes | BaseException] = [b""] * len(wanted)
+        missing = list(range(len(wanted)))
+
+        def ask() -> None:
+            for place, start in zip(missing, self._try_starts([wanted[place] for place in missing]), strict=True):
+                found[place] = start
+            errors = {place: error for place in missing if isinstance(error := found[place], BaseException)}
+            missing[:] = [place for place, error in errors.items() if is_momentary(error)]
+            # One that fails for good decides the whole, so the others are not waited for.
+            if missing and len(missing) == len(errors):
+                raise errors[missing[0]]
+
+        try:
+            self._retries.run(ask, requests=lambda: len(missing))
+        except GaveUpError as error:
+            found[missing[0]] = error
+        return found
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, sorted by path."""
@@ -65,7 +92,7 @@ class Client:
 
     def delete(self, path: str) -> None:
         """Remove one object; deletions in bulk would pass over those that fail."""
-        self.filesystem.rm_file(self.full(path))
+        self._ask("rm_file", self.full(path))
 
     def copy_from(self, source: "Client", path: str, *, probe: str) -> bool:  # noqa: ARG002  # for those that can
         """Put an object of another root if the name is free, within the service; return whether that is possible."""
@@ -76,11 +103,53 @@ class Client:
         return join(self.root, path) if path else self.root
 
     def _create(self, path: str, data: bytes) -> None:
-        self.filesystem.pipe_file(self.full(path), data, mode="create")
+        """Write an object where the server decides whether the name is free, and keeps all of it or nothing."""
+        failed = 0
+
+        def create() -> None:
+            nonlocal failed
+            try:
+                self._try("pipe_file", self.full(path), data, mode="create", moved=len(data))
+            except Exception as error:
+                failed += 1
+                # A refusal says that nothing was written, but by this try alone.
+                if failed > 1 and failure_of(error) is Failure.REFUSED:
+                    raise GaveUpError(error, tries=failed) from error
+                raise
+
+        self._retries.run(create)
+
+    def _ask(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
+        """Call a method of the filesystem, in as many tries as it takes.
+
+        Args:
+            method: Its name.
+            arguments: Handed on to it.
+            moved: How many bytes go there or back, which takes its time.
+            options: Handed on to it.
+        """
+        return self._retries.run(partial(self._try, method, *arguments, moved=moved, **options))
+
+    def _try(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
+        filesystem = self.filesystem
+        # A directory of another filesystem is of the asynchronous class, whatever that other one is.
+        if not isinstance(filesystem, AsyncFileSystem) or isinstance(filesystem, DirFileSystem):
+            return getattr(filesystem, method)(*arguments, **options)
+        # What the method is made of, which can be cut short.
+        coroutine = getattr(filesystem, f"_{method}")
+        return sync(filesystem.loop, coroutine, *arguments, timeout=longest_try(moved), **options)
+
+    def _try_starts(self, wanted: Sequence[tuple[str, int]]) -> builtins.list[bytes | BaseException]:
+        paths, ends = [self.full(path) for path, _ in wanted], [size for _, size in wanted]
+        try:
+            starts = self._try("cat_ranges", paths, [0] * len(paths), ends, on_error="return", moved=sum(ends))
+        except Exception as error:  # noqa: BLE001  # of all of them, as those of each are
+            return [error] * len(wanted)
+        return list(starts)
 
     def _scan(self, directory: str) -> builtins.list[Entry]:
         try:
-            found = self.filesystem.ls(self.full(directory), detail=True)
+            found = self._ask("ls", self.full(directory), detail=True)
         except FileNotFoundError:
             return []
         return [entry for info in found if (entry := _entry(info, parent=self.full(directory))) is not None]

@@ -27,6 +27,8 @@ def connect(url: str, storage_options: Mapping[str, Any]) -> Client:
         filesystem, root = url_to_fs(url, **_options(protocols[0], storage_options))
     if protocols[-1] in s3.PROTOCOLS:
         s3.bound_attempts(_innermost(filesystem))
+    if protocols[-1] in gcs.PROTOCOLS:
+        gcs.bound_attempts(_innermost(filesystem))
     return client_of(filesystem, root)
 
 

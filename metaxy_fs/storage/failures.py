@@ -23,16 +23,27 @@ class Failure(Enum):
     """The credentials are missing, wrong, or not enough."""
     EMPTY_RANGE = auto()
     """A range that starts with the first byte holds none: the object is empty."""
+    MOMENTARY = auto()
+    """A connection broke, or the service was busy, slow or in trouble; the request may have been applied."""
+    UNREACHABLE = auto()
+    """No connection could be made, so nothing was applied by this try."""
     UNKNOWN = auto()
-    """Anything else: unreachable, too slow, broken. It says nothing about the object."""
+    """Anything else. It says nothing about the object."""
 
 
 _BY_STATUS = {
     401: Failure.REFUSED,
     403: Failure.REFUSED,
     404: Failure.NOTHING,
+    408: Failure.MOMENTARY,
+    409: Failure.MOMENTARY,
     412: Failure.TAKEN,
     416: Failure.EMPTY_RANGE,
+    429: Failure.MOMENTARY,
+    500: Failure.MOMENTARY,
+    502: Failure.MOMENTARY,
+    503: Failure.MOMENTARY,
+    504: Failure.MOMENTARY,
 }
 _BY_S3_CODE = {
     "NoSuchKey": Failure.NO_OBJECT,
@@ -46,8 +57,13 @@ _BY_S3_CODE = {
     "InvalidToken": Failure.REFUSED,
     "SignatureDoesNotMatch": Failure.REFUSED,
     "TokenRefreshRequired": Failure.REFUSED,
+    # What was damaged on its way there, or stopped coming, has status 400.
+    "BadDigest": Failure.MOMENTARY,
+    "IncompleteBody": Failure.MOMENTARY,
+    "RequestTimeout": Failure.MOMENTARY,
+    "XAmzContentSHA256Mismatch": Failure.MOMENTARY,
     # An attempt that was repeated may have completed the upload before: its status 404 says nothing about the object.
-    "NoSuchUpload": Failure.UNKNOWN,
+    "NoSuchUpload": Failure.MOMENTARY,
 }
 _BOTOCORE_CREDENTIAL_ERRORS = {
     "CredentialRetrievalError",
@@ -58,6 +74,31 @@ _BOTOCORE_CREDENTIAL_ERRORS = {
     "SSOTokenLoadError",
     "TokenRetrievalError",
     "UnauthorizedSSOTokenError",
+}
+# Classes of botocore, aiohttp, requests, urllib3, google.auth, gcsfs and Python, any of which may be a base.
+_UNREACHABLE = {
+    "ClientConnectorError",
+    "ConnectTimeoutError",
+    "ConnectionRefusedError",
+    "ConnectionTimeoutError",
+    "EndpointConnectionError",
+    "ProxyConnectionError",
+    "SSLError",
+    "gaierror",
+}
+_MOMENTARY = {
+    "ChecksumError",
+    "ChunkedEncodingError",
+    "ClientConnectionError",
+    "ClientPayloadError",
+    "ConnectionError",
+    "FlexibleChecksumError",
+    "HTTPClientError",
+    "IncompleteRead",
+    "JSONDecodeError",
+    "ResponseParserError",
+    "TimeoutError",
+    "TransportError",
 }
 
 
@@ -81,7 +122,7 @@ def _s3_failure(error: Exception) -> Failure | None:
 def _gcs_failure(error: Exception) -> Failure | None:
     module = type(error).__module__
     if module == "google.auth.exceptions":
-        return Failure.UNKNOWN if type(error).__name__ == "TransportError" else Failure.REFUSED
+        return Failure.MOMENTARY if type(error).__name__ == "TransportError" else Failure.REFUSED
     if module.startswith("gcsfs") and hasattr(error, "code"):
         return _BY_STATUS.get(int(error.code or 0), Failure.UNKNOWN)
     # gcsfs tells a refusal by the first word of a plain OSError.
@@ -95,4 +136,11 @@ def _builtin_failure(error: Exception) -> Failure:
         return Failure.NOTHING
     if isinstance(error, PermissionError):
         return Failure.REFUSED
-    return Failure.UNKNOWN
+    return _broken_connection(error)
+
+
+def _broken_connection(error: Exception) -> Failure:
+    names = {base.__name__ for base in type(error).__mro__}
+    if names & _UNREACHABLE:
+        return Failure.UNREACHABLE
+    return Failure.MOMENTARY if names & _MOMENTARY else Failure.UNKNOWN

@@ -1,9 +1,9 @@
 """How is a bucket of GCS read, written and listed through gcsfs?"""
 
-import asyncio
 import builtins
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from types import MethodType
 from typing import Any
 
 from fsspec import AbstractFileSystem
@@ -37,7 +37,8 @@ class GCSClient(Client):
         # Between locations the server copies in several steps, each of which hands a token to the next.
         token, is_done = None, False
         while not is_done:
-            told = self.filesystem.call(
+            told = self._ask(
+                "call",
                 "POST",
                 "b/{}/o/{}/rewriteTo/b/{}/o/{}",
                 *source.address(path),
@@ -72,7 +73,7 @@ class GCSClient(Client):
     def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
         arguments["prefix"] = self._key(directory) or None
         while True:
-            page = self.filesystem.call("GET", "b/{}/o", self._bucket, json_out=True, **arguments)
+            page = self._ask("call", "GET", "b/{}/o", self._bucket, json_out=True, **arguments)
             yield page
             if not page.get("nextPageToken"):
                 return
@@ -113,26 +114,18 @@ def connection_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
     import aiohttp  # noqa: PLC0415  # comes with the optional extra
 
     limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
-    session = {"middlewares": (_give_up_unreachable,), **(storage_options.get("session_kwargs") or {})}
-    return {"requests_timeout": limits, **storage_options, "session_kwargs": session}
+    return {"requests_timeout": limits, **storage_options}
 
 
-class EndpointUnreachableError(Exception):
-    """No connection to the endpoint could be made, twice."""
+def bound_attempts(filesystem: AbstractFileSystem) -> None:
+    """Make a private gcsfs filesystem send each request once: whoever uses it repeats what fails.
 
-
-async def _give_up_unreachable(request: Any, send: Any) -> Any:
-    """Try a connection twice: gcsfs, which does not know this error, would go on for half a minute."""
-    import aiohttp  # noqa: PLC0415  # comes with the optional extra
-
-    try:
-        return await send(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        await asyncio.sleep(1)
-    try:
-        return await send(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise EndpointUnreachableError(str(error)) from error
+    gcsfs wraps the method that sends in one that repeats it, up to six times in half a minute, and has no option for
+    it. Where a later version of it is made in another way, it keeps its own attempts, and those here multiply them.
+    """
+    sending_once = getattr(type(filesystem)._request, "__wrapped__", None)  # noqa: SLF001  # see above
+    if sending_once is not None:
+        filesystem._request = MethodType(sending_once, filesystem)  # noqa: SLF001
 
 
 def _path(info: ObjectInfo) -> str:

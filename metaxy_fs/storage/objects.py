@@ -28,6 +28,7 @@ from metaxy_fs.storage.connect import client_of, connect, protocols_of
 from metaxy_fs.storage.failures import Failure, failure_of
 from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
+from metaxy_fs.storage.retrying import GaveUpError
 
 # Enough at once to fill the pool of connections, few enough to bound what is asked in vain after a refusal.
 _BATCH = 128
@@ -206,11 +207,14 @@ class ObjectStorage(Storage):
             raise
         except Exception as error:  # noqa: BLE001  # clients raise what they please
             # The original exception helps, but not at the price of a credential in a log.
-            raise self._error(verb, path, error) from None if reveals(error, self._secrets) else error
+            shown = error.last if isinstance(error, GaveUpError) else error
+            raise self._error(verb, path, error) from None if reveals(shown, self._secrets) else shown
 
     def _error(self, verb: str, path: str, error: Exception) -> StorageError:
         failure, error = self._diagnosed(verb, error)
         what = f"cannot {verb} {path!r} in {self.location}"
+        if isinstance(error, GaveUpError):
+            return StorageError(f"{what}: gave up after {error.tries} tries ({self._reason(error.last)})")
         if failure is Failure.TAKEN and verb == "write":
             return ObjectExistsError(f"{what}: an object of that name exists")
         if failure is Failure.NO_OBJECT and verb in _OF_ONE_OBJECT:

@@ -7,21 +7,20 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from metaxy_fs.storage.base import ObjectInfo
-from metaxy_fs.storage.client import Client, keep_objects
+from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, keep_objects
 from metaxy_fs.storage.failures import Failure, failure_of
 
 PROTOCOLS = frozenset({"s3", "s3a"})
 PAGE = 1000
 """The most objects that one request lists, for the server too."""
-# botocore's pool of 10 is what bounds many small reads. Its attempts and s3fs's multiply, so that the defaults of both
-# wait for minutes where nothing answers; these still outlast a moment of throttling.
+# botocore's pool of 10 is what bounds many small reads. Its attempts, s3fs's and the client's would multiply; those of
+# the client are the ones that have a deadline and a budget.
 _CONFIG = {
     "max_pool_connections": 100,
     "connect_timeout": 5,
     "read_timeout": 20,
-    "retries": {"mode": "standard", "total_max_attempts": 4},
+    "retries": {"mode": "standard", "total_max_attempts": 1},
 }
-_OUTER_ATTEMPTS = 2
 
 
 class S3Client(Client):
@@ -59,9 +58,8 @@ class S3Client(Client):
         return False
 
     def _copy(self, source: Mapping[str, str], path: str, **arguments: Any) -> None:
-        self.filesystem.call_s3(
-            "copy_object", **self.address(path), CopySource=dict(source), IfNoneMatch="*", **arguments
-        )
+        arguments |= {**self.address(path), "CopySource": dict(source), "IfNoneMatch": "*"}
+        self._ask("call_s3", "copy_object", **arguments)
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object if the name is free: the server decides."""
@@ -70,7 +68,7 @@ class S3Client(Client):
     def get(self, path: str) -> bytes:
         """Return a whole object of unknown size."""
         # A range, because without one s3fs asks for the size first.
-        return bytes(self.filesystem.cat_file(self.full(path), start=0))
+        return bytes(self._ask("cat_file", self.full(path), start=0, moved=UNKNOWN_SIZE))
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, sorted by path."""
@@ -92,7 +90,7 @@ class S3Client(Client):
     def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
         arguments |= {"Bucket": self._bucket, "Prefix": self._key(directory)}
         while True:
-            page = self.filesystem.call_s3("list_objects_v2", **arguments)
+            page = self._ask("call_s3", "list_objects_v2", **arguments)
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -116,8 +114,8 @@ def connection_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bound_attempts(filesystem: AbstractFileSystem) -> None:
-    """Make a private s3fs filesystem repeat what fails once, on top of botocore's attempts."""
-    filesystem.retries = _OUTER_ATTEMPTS
+    """Make a private s3fs filesystem send each request once: whoever uses it repeats what fails."""
+    filesystem.retries = 1
 
 
 def _path(info: ObjectInfo) -> str:

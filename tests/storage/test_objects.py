@@ -135,12 +135,12 @@ def test_pages_of_gcs_are_one_request_each(gcs_server, gcs_bucket):
     pages = {None: {"items": items[:2], "nextPageToken": "1"}, "1": {"nextPageToken": "2"}, "2": {"items": items[2:]}}
     asked = []
 
-    def call(method, path, bucket, *, prefix, pageToken=None, **arguments):  # noqa: N803  # as the protocol has it
+    async def call(method, path, bucket, *, prefix, pageToken=None, **arguments):  # noqa: N803  # as the protocol has it
         asked.append(pageToken)
         assert (method, path, bucket, prefix) == ("GET", "b/{}/o", gcs_bucket, "root/a/")
         return pages[pageToken]
 
-    storage._client().filesystem.call = call
+    storage._client().filesystem._call = call
     assert [info.path for info in storage.list("a")] == ["a/0", "a/1", "a/2", "a/3"]
     assert asked == [None, "1", "2"]
     assert storage.list("a", limit=1)[0].modified == datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
@@ -402,11 +402,10 @@ def test_choices_of_the_user_for_s3_stay(s3_server, s3_bucket):
 
 
 def test_choices_of_the_user_for_gcs_stay(gcs_server, gcs_bucket):
-    options = {**gcs_server.storage_options, "requests_timeout": 3, "session_kwargs": {"middlewares": ()}}
+    options = {**gcs_server.storage_options, "requests_timeout": 3}
     filesystem = open_storage(gcs_server.url(gcs_bucket), storage_options=options)._client().filesystem
 
     assert filesystem.requests_timeout == 3
-    assert filesystem.session_kwargs["middlewares"] == ()
 
 
 def test_cache_of_whole_files_saves_the_second_read(server, bucket, tmp_path):
