@@ -58,7 +58,7 @@ def describe_file(data: bytes, rows: pl.DataFrame, *, header: CommitHeader, name
         rows=rows.height,
         bytes=len(data),
         sha256=whole,
-        statistics=column_statistics(rows.drop(COMMIT_COLUMNS) if COMMIT in rows.columns else rows),
+        statistics=column_statistics(rows.drop(COMMIT_COLUMNS, strict=False) if COMMIT in rows.columns else rows),
         fences=fences(rows.get_column(header.id_columns[0]), every=ROW_GROUP_ROWS),
     )
     return EncodedFile(data, entry, pages)
