@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 
 import polars as pl
 import pytest
@@ -25,10 +26,10 @@ class Root:
         self.written: dict[str, set[str]] = {"video": set(), "clip": set(), "copy": set(), "job": set()}
         self.named: int | None = None
 
-    def order(self, role: str, *, number: int, delay: float) -> Order:
+    def order(self, role: str, *, number: int, delay: float, last_step: int) -> Order:
         retry, self.named = (self.named, number) if role == "write" else (None, self.named)
         job = len(self.written["job"])
-        return Order(role, number, delay, self.url, self.copy_url, self.options, retry, job, self.is_synced)
+        return Order(role, number, delay, last_step, self.url, self.copy_url, self.options, retry, job, self.is_synced)
 
     def note(self, death: Death) -> None:
         assert not death.error, death.error
@@ -72,18 +73,23 @@ def rows_of(store: FilesystemMetadataStore, feature: type) -> pl.DataFrame:
         return pl.DataFrame(schema=names)
 
 
-def delays(seed: int) -> Iterator[float]:
-    """Yield how long victims live, in seconds: as often up to 2 ms as from 200 to 400 ms, since operations differ."""
+def lives(seed: int, *, is_stepped: bool) -> Iterator[tuple[float, int]]:
+    """Yield how long victims live, in seconds, and their last steps.
+
+    They die as often within 2 ms as between 200 and 400 ms, since operations differ; or at a step, in which case they
+    live for as long as it takes, and two seconds at most.
+    """
     dice = random.Random(seed)  # noqa: S311  # no secret
     while True:
-        yield 10 ** dice.uniform(-3, -0.4)
+        yield (2, dice.randint(1, 150)) if is_stepped else (10 ** dice.uniform(-3, -0.4), 0)
 
 
-def kill(keeper: Keeper, root: Root, roles: list[str], *, first: int) -> Counter[str]:
+def kill(keeper: Keeper, root: Root, roles: list[str], *, first: int, is_stepped: bool = False) -> Counter[str]:
     """Kill one victim after the other, look at the root after each, and return at which steps they were hit."""
     steps: Counter[str] = Counter()
-    for number, role, delay in zip(range(first, first + len(roles)), roles, delays(first), strict=False):
-        keeper.begin(root.order(role, number=number, delay=delay))
+    for number, role, life in zip(count(first), roles, lives(first, is_stepped=is_stepped), strict=False):
+        delay, last_step = life
+        keeper.begin(root.order(role, number=number, delay=delay, last_step=last_step))
         if role != "vacuum":  # one that keeps nothing for readers
             check_writes(rows_of(root.store, Video), root.written["video"])
         death = keeper.end()
@@ -102,12 +108,12 @@ def episodes(victims: int) -> Iterator[tuple[int, list[str]]]:
         yield first, roles
 
 
-@pytest.mark.parametrize("is_synced", [True, False], ids=["synced", "unsynced"])
-def test_killed_processes_leave_whole_commits_on_a_local_root(tmp_path, keeper, soak, is_synced):
+@pytest.mark.parametrize("moments", ["random", "random without syncs", "steps"])
+def test_killed_processes_leave_whole_commits_on_a_local_root(tmp_path, keeper, soak, moments):
     steps: Counter[str] = Counter()
-    for first, roles in episodes(500 if soak else 7):
-        root = Root(str(tmp_path / f"root{first}"), is_synced=is_synced)
-        steps += kill(keeper, root, roles, first=first)
+    for first, roles in episodes((400 if moments == "steps" else 300) if soak else 7):
+        root = Root(str(tmp_path / f"root{first}"), is_synced=moments == "random")
+        steps += kill(keeper, root, roles, first=first, is_stepped=moments == "steps")
         assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".tmp-")]
     report(steps)
 

@@ -21,6 +21,7 @@ from datetime import timedelta
 from importlib import import_module
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import msgspec
@@ -67,6 +68,7 @@ class Order(msgspec.Struct, frozen=True):
         role: What it does, one of `ROLES`.
         number: Its own.
         delay: How long it lives once it has begun, in seconds.
+        last_step: It is killed when it has come to its step of this number; 0 if it dies of age alone.
         root: The URL or path of the root.
         target: That of the root which copies go to.
         options: The `storage_options` of both.
@@ -78,6 +80,7 @@ class Order(msgspec.Struct, frozen=True):
     role: str
     number: int
     delay: float
+    last_step: int
     root: str
     target: str
     options: dict[str, Any] | None
@@ -236,16 +239,33 @@ def _tags(order: Order) -> Iterator[tuple[str, int]]:
 
 
 class _Step:
-    """What a process is doing, where its parent can see it."""
+    """What a process is doing, where its parent can see it.
 
-    def __init__(self) -> None:
+    Args:
+        last: The number of the step at which it stops for ever; 0 for none.
+    """
+
+    def __init__(self, last: int) -> None:
         self._memory = mmap.mmap(-1, 200)
+        self._left = last
+        self._lock = Lock()
 
     def set(self, step: str) -> None:
-        self._memory[:200] = step.encode()[:200].ljust(200)
+        with self._lock:  # where one thread stops, the others do at their next step
+            self._memory[1:] = step.encode()[:199].ljust(199)
+            self._left -= 1
+            while self._left == 0:
+                self._memory[:1] = b"."
+                time.sleep(60)
 
     def get(self) -> str:
-        return self._memory[:200].decode().strip()
+        return self._memory[1:].decode().strip()
+
+    def wait_for_last(self, seconds: float) -> None:
+        """Return when the process has stopped, or after so long."""
+        end = time.monotonic() + seconds
+        while self._memory[:1] != b"." and (rest := end - time.monotonic()) > 0:
+            time.sleep(min(rest, 0.001) if self._left > 0 else rest)
 
 
 def _keep() -> None:
@@ -255,7 +275,7 @@ def _keep() -> None:
 
 
 def _kill(order: Order) -> Death:
-    step = _Step()
+    step = _Step(order.last_step)
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -267,7 +287,7 @@ def _kill(order: Order) -> Death:
     os.close(writing)
     with os.fdopen(reading) as pipe:
         pipe.readline()  # it has begun
-        time.sleep(order.delay)
+        step.wait_for_last(order.delay)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         told = [json.loads(line) for line in pipe]
