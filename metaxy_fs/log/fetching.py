@@ -13,6 +13,7 @@ from metaxy_fs.log.live import COMMIT_COLUMNS, LiveFile
 from metaxy_fs.log.order import Stretch, in_commit_order, stretches
 from metaxy_fs.log.parquet import check_bytes
 from metaxy_fs.log.schema import column
+from metaxy_fs.log.unreadable import READ_ERRORS, is_of_reader, refuse_unreadable
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 BATCH_FILES = 256
@@ -89,8 +90,15 @@ class _Fetch:
     def _batches(self, stretch: Stretch, reduced: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Iterator[pl.DataFrame]:
         """Yield what is kept of the rows of each batch; where they are mixed, with the columns of commits."""
         for batch in batches(stretch.files):
-            rows = self._frames.unsorted(batch, fetch(self._storage, batch), is_mixed=stretch.is_mixed)
-            yield reduced(rows).collect()
+            fetched = fetch(self._storage, batch)
+            try:
+                rows = reduced(self._frames.unsorted(batch, fetched, is_mixed=stretch.is_mixed)).collect()
+            except READ_ERRORS as error:
+                if is_of_reader(error):
+                    for live, data in zip(batch, fetched, strict=True):
+                        refuse_unreadable(data, live, name=f"{self._storage.location}/{live.path}")
+                raise
+            yield rows
 
 
 def fetch(storage: Storage, batch: Sequence[LiveFile]) -> list[bytes]:

@@ -19,6 +19,7 @@ from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.history import commits_of
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.live import LiveFile
+from metaxy_fs.log.local_files import ALL_BYTES, SMALL_BYTES, LocalFiles
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.partition import PartitionInfo, describe
 from metaxy_fs.log.restrict import restrict
@@ -41,13 +42,22 @@ class Log:
         storage: Where the root is.
         clock: Orders the commits that are made here.
         hash_algorithm: What the root has to record; None if it may record any, and a new one is to record the default.
+        verify_reads: Whether large files of a local root are compared with their checksums, too, before they are read.
     """
 
-    def __init__(self, storage: Storage, *, clock: LamportClock, hash_algorithm: str | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        clock: LamportClock,
+        hash_algorithm: str | None = None,
+        verify_reads: bool = False,
+    ) -> None:
         self._storage = storage
         self._clock = clock
         self._views = ViewLoader(storage, clock=clock)
         self._tables = CommitTables(storage)
+        self._local_files = LocalFiles(checked_bytes=ALL_BYTES if verify_reads else SMALL_BYTES)
         self._lock = threading.Lock()
         self._root: Root | None = None
         self._expected_algorithm = hash_algorithm
@@ -163,7 +173,19 @@ class Log:
             with_commits=with_commits,
             replan=partial(self._same_commits, views),
             staged=StagedStorage(self._storage),
+            local_files=self._local_files,
         )
+
+    def refuse_damaged_reads(self, error: BaseException) -> None:
+        """Look for the file of a local root that is to blame where Polars could not read those that were selected.
+
+        Args:
+            error: What Polars raised.
+
+        Raises:
+            CorruptObjectError: A file is not what its manifest vouches for, or is no Parquet file.
+        """
+        self._local_files.refuse_damaged(error)
 
     def _same_commits(self, views: Sequence[View]) -> list[LiveFile]:
         """Return the files that hold the commits of these views now."""

@@ -84,12 +84,21 @@ def decode_rows(data: bytes, *, entry: DataFile, name: str) -> pl.DataFrame:
         CorruptObjectError: The bytes are not those that the manifest vouches for.
     """
     check_bytes(data, entry=entry, name=name)
-    return pl.read_parquet(data)
+    try:
+        return pl.read_parquet(data)
+    # A panic is no Exception, and whatever Polars makes of a hostile file must not end the process.
+    except (Exception, pl.exceptions.PanicException) as error:
+        raise CorruptObjectError(f"The data file {name} is no Parquet file that can be read.") from error
 
 
 def check_bytes(data: bytes, *, entry: DataFile, name: str) -> None:
     """Refuse the bytes of a data file that are not those that the manifest vouches for."""
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
+    check_digest(hashlib.sha256(data).hexdigest(), entry=entry, name=name)
+
+
+def check_digest(digest: str, *, entry: DataFile, name: str) -> None:
+    """Refuse a data file whose bytes have another sha256 than its manifest vouches for."""
+    if digest != entry.sha256:
         raise CorruptObjectError(f"The data file {name} does not have the checksum that its manifest gives.")
 
 

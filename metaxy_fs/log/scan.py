@@ -9,7 +9,6 @@ A file that is gone was superseded, and nothing else: so the same commits are lo
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -18,6 +17,7 @@ from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.log.fetching import Wanted, fetched_rows
 from metaxy_fs.log.frames import FileFrames
 from metaxy_fs.log.live import LiveFile
+from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.order import stretches
 from metaxy_fs.log.pruning import FileStatistics, may_match
 from metaxy_fs.log.statistics import exact_integers
@@ -59,6 +59,7 @@ def scan_files(
     partition_column: str | None = None,
     with_commits: bool = False,
     replan: Replan | None = None,
+    local_files: LocalFiles | None = None,
 ) -> pl.LazyFrame:
     """Return the rows of the files, in commit order.
 
@@ -70,13 +71,14 @@ def scan_files(
         partition_column: Add a column of this name that gives the version of the partition of each row.
         with_commits: Add the columns of `metaxy_fs.log.marks.MARKS`, which give the commit of each row.
         replan: Called where a file is gone, a bounded number of times.
+        local_files: Looks at files of a local root before they are read; by default one that has seen none.
     """
     frames = FileFrames(schema, partition_column=partition_column, with_commits=with_commits)
     plan = _Plan(files, frames=frames, predicate=predicate, replan=replan)
     if not plan.files:
         return pl.LazyFrame(schema=frames.schema)
     if storage.local_path(plan.files[0].path) is not None:
-        return _local_rows(storage, plan)
+        return _local_rows(storage, plan, local_files or LocalFiles())
     return register_io_source(partial(_fetch_on_demand, storage, plan), schema=frames.schema, is_pure=True)
 
 
@@ -118,32 +120,17 @@ def _file_schema(live: LiveFile, *, location: str) -> FileSchema:
     return f"{location}/{live.path}", live.schema, is_exact
 
 
-def _local_rows(storage: Storage, plan: _Plan) -> pl.LazyFrame:
+def _local_rows(storage: Storage, plan: _Plan, local_files: LocalFiles) -> pl.LazyFrame:
     for attempt in range(ATTEMPTS):
         try:
             found = [
-                plan.frames.rows(files, [_checked_path(storage, live) for live in files], is_mixed=is_mixed)
+                plan.frames.rows(files, local_files.sources(storage, files), is_mixed=is_mixed)
                 for files, is_mixed in stretches(plan.files)
             ]
             return found[0] if len(found) == 1 else pl.concat(found)
         except ObjectNotFoundError as error:
             plan.renew(error, attempt=attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
-
-
-def _checked_path(storage: Storage, live: LiveFile) -> str:
-    """Return the local path of a file that is there and whole; Polars would not say whose file is missing."""
-    path = str(storage.local_path(live.path))
-    try:
-        size = Path(path).stat().st_size
-    except FileNotFoundError as error:
-        raise ObjectNotFoundError(f"there is no {path}.") from error
-    except OSError as error:
-        reason = f"cannot be read, though it is committed: {error.strerror}"
-        raise CorruptObjectError(f"The data file {path} {reason}.") from error
-    if size != live.file.bytes:
-        raise CorruptObjectError(f"The data file {path} has {size} bytes, {live.file.bytes} were committed.")
-    return path
 
 
 def _fetch_on_demand(  # Polars passes the last four by position

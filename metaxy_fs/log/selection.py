@@ -14,6 +14,7 @@ import polars as pl
 
 from metaxy_fs.errors import ObjectNotFoundError
 from metaxy_fs.log.live import LiveFile
+from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.ranges import IdRange, Span, span_of
 from metaxy_fs.log.repeats import distinct_groups
 from metaxy_fs.log.scan import Replan, scan_files
@@ -40,6 +41,7 @@ class Selection:
         change: What is done to every frame.
         staged: Keeps files that several ranges need, for as long as the selection, and those that are made from it,
             live: whoever takes ranges holds it until their rows are read.
+        local_files: Looks at files of a local root before they are read.
     """
 
     storage: Storage
@@ -52,6 +54,7 @@ class Selection:
     within_range: pl.Expr | None = None
     change: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None
     staged: StagedStorage
+    local_files: LocalFiles = field(default_factory=LocalFiles, compare=False)
     _spans: dict[str, list[Span]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -118,6 +121,8 @@ class Selection:
             partition_column=self.partition_column,
             with_commits=self.with_commits,
             replan=replan,
+            # What is staged was checked when it was fetched.
+            local_files=LocalFiles(checked_bytes=0) if self.storage is self.staged else self.local_files,
         )
         rows = rows if self.within_range is None else rows.filter(self.within_range)
         return rows if self.change is None else self.change(rows)

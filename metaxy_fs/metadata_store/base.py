@@ -16,7 +16,7 @@ from metaxy_fs.metadata_store.features import FeatureLike, find_declaration, key
 from metaxy_fs.metadata_store.frames import ArrowStream, FrameLike
 from metaxy_fs.metadata_store.impact import impact
 from metaxy_fs.metadata_store.moments import BackendAt
-from metaxy_fs.metadata_store.reading import Read, has_commit, scan_chain
+from metaxy_fs.metadata_store.reading import Read, has_commit, read_chain, scan_chain
 from metaxy_fs.metadata_store.snapshots import at, create_snapshot, drop_snapshot, list_snapshots
 from metaxy_fs.metadata_store.updates import calculate, calculate_and_write, increment, lazy_increment
 from metaxy_fs.metadata_store.upstream import read_upstream
@@ -131,15 +131,10 @@ class MetadataStore(Backend):
             CorruptObjectError: Something that is stored cannot be trusted.
             StorageError: A store could not be searched; it is never taken for an empty one.
         """
-        return self.scan_metadata(
-            feature,
-            filters=filters,
-            columns=columns,
-            allow_fallback=allow_fallback,
-            latest_only=latest_only,
-            versions=versions,
-            with_commits=with_commits,
-        ).collect()
+        read = Read.checked(
+            filters=filters, columns=columns, latest_only=latest_only, versions=versions, with_commits=with_commits
+        )
+        return read_chain(self, find_declaration(feature), read, fallback=allow_fallback)
 
     def scan_metadata(
         self,
@@ -154,7 +149,8 @@ class MetadataStore(Backend):
     ) -> pl.LazyFrame:
         """Return what `read_metadata` does, as a LazyFrame.
 
-        Which commits it holds is settled by this call; their rows are read when the frame is collected.
+        Which commits it holds is settled by this call; their rows are read when the frame is collected. Where a large
+        data file of a local root is damaged, that raises the errors of Polars, or gives other rows; see `verify_reads`.
         """
         read = Read.checked(
             filters=filters, columns=columns, latest_only=latest_only, versions=versions, with_commits=with_commits

@@ -6,6 +6,7 @@ from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSche
 from metaxy_fs.metadata_store.ancestors import held_rows
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain
+from metaxy_fs.metadata_store.damage import names_damage
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.hashing import chain_algorithm
 from metaxy_fs.spec import FeatureSpec
@@ -14,6 +15,7 @@ from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.provenance import explain_sample
 
 
+@names_damage
 def explain(store: Backend, feature: Declared, sample_id: object) -> Explanation:
     """Return why a sample of a feature has its versions."""
     sample = _by_column(sample_id, feature.spec)

@@ -48,6 +48,9 @@ class FilesystemMetadataStore(MetadataStore):
         hash_algorithm: What the versions of rows are hashed with, from the first write to the root on. By default that
             is what the root records, sha256 for a new one. A root that records another than is asked for is refused
             where rows are written or versions calculated, with a HashAlgorithmError.
+        verify_reads: Whether every data file of a local root is compared with its checksum before a process reads it
+            for the first time. By default files up to 128 KiB are, and others once something could not be read; what
+            comes from elsewhere always is.
         compact_after: Compact a partition of this root once more than so many of its writes wait for it, 10 to 10,000;
             None leaves that to `compact`. A few of all writes look, in whatever process, and the one that finds it due
             returns after the compaction. That never fails the write: an error is logged.
@@ -67,6 +70,7 @@ class FilesystemMetadataStore(MetadataStore):
         storage_options: Mapping[str, Any] | None = None,
         filesystem: "AbstractFileSystem | None" = None,
         hash_algorithm: HashAlgorithm | None = None,
+        verify_reads: bool = False,
         compact_after: int | None = None,
     ) -> None:
         if hash_algorithm is not None:
@@ -75,7 +79,7 @@ class FilesystemMetadataStore(MetadataStore):
             check_threshold(compact_after)
         super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode)
         storage = open_storage(root, storage_options=storage_options, filesystem=filesystem)
-        self._use(storage, hash_algorithm, compact_after)
+        self._use(storage, hash_algorithm, compact_after, verify_reads=verify_reads)
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep where the rows are: another process learns for itself what it has seen of them."""
@@ -84,18 +88,23 @@ class FilesystemMetadataStore(MetadataStore):
             "fallback_stores": self.fallback_stores,
             "fallback_mode": self.fallback_mode,
             "hash_algorithm": self._log.expected_algorithm,
+            "verify_reads": self._verify_reads,
             "compact_after": self._compact_after,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__init__(fallback_stores=state["fallback_stores"], fallback_mode=state["fallback_mode"])
-        self._use(state["storage"], state["hash_algorithm"], state["compact_after"])
+        settings = (state["hash_algorithm"], state["compact_after"])
+        self._use(state["storage"], *settings, verify_reads=state["verify_reads"])
 
-    def _use(self, storage: Storage, hash_algorithm: str | None, compact_after: int | None) -> None:
+    def _use(
+        self, storage: Storage, hash_algorithm: str | None, compact_after: int | None, *, verify_reads: bool
+    ) -> None:
         clock = shared_clock(storage.location)
         self._storage = storage
         self._compact_after = compact_after
-        self._log = Log(storage, clock=clock, hash_algorithm=hash_algorithm)
+        self._verify_reads = verify_reads
+        self._log = Log(storage, clock=clock, hash_algorithm=hash_algorithm, verify_reads=verify_reads)
         self._upkeep = None if compact_after is None else Upkeep(storage, clock=clock, more_than=compact_after)
 
     @property
@@ -164,6 +173,9 @@ class FilesystemMetadataStore(MetadataStore):
 
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         return self._log.has_commit(Partition(key.dotted, partition))
+
+    def refuse_damaged_reads(self, error: BaseException) -> None:
+        self._log.refuse_damaged_reads(error)
 
     @property
     def snapshot_storage(self) -> Storage:

@@ -7,6 +7,7 @@ import polars as pl
 
 from metaxy_fs.errors import SpecError
 from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.damage import names_damage
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.layered import layered
 from metaxy_fs.metadata_store.reading import compared_scans, latest, require_id_columns
@@ -17,6 +18,7 @@ from metaxy_fs.versioning.definition import definition_version
 _SCHEMA = {"feature": pl.String(), "containers": pl.List(pl.String()), "stale": pl.Int64(), "samples": pl.Int64()}
 
 
+@names_damage
 def impact(store: Backend, feature: Declared, code_versions: Mapping[str, int | str]) -> pl.DataFrame:
     """Return, for each feature that a change of code versions affects, how many of its stored samples become stale."""
     after = _changed_graph(feature, code_versions)

@@ -108,6 +108,9 @@ class BackendAt(Backend):
         commits = self._store.stored_commits(key)
         return commits.clear() if moment is None else commits.filter(_is_seen(moment))
 
+    def refuse_damaged_reads(self, error: BaseException) -> None:
+        self._store.refuse_damaged_reads(error)
+
 
 def _both(one: Moment, other: Moment) -> Moment:
     """Return the moment that sees what both do."""

@@ -18,6 +18,7 @@ def open_store(
     storage_options: Mapping[str, Any] | None = None,
     fallback_mode: FallbackMode = "feature",
     hash_algorithm: HashAlgorithm | None = None,
+    verify_reads: bool = False,
     compact_after: int | None = None,
 ) -> FilesystemMetadataStore:
     """Return a store that is written at the first root, and reads the others in order where that lacks a feature.
@@ -31,6 +32,8 @@ def open_store(
         fallback_mode: Whether the others are read by feature or by sample; see `MetadataStore`.
         hash_algorithm: What the versions of rows are hashed with in every root that is given as a path or URL; by
             default what each records, sha256 where there is none yet. See `FilesystemMetadataStore`.
+        verify_reads: Whether large data files of local roots are compared with their checksums, too, in every root that
+            is given as a path. See `FilesystemMetadataStore`.
         compact_after: Compact a partition of the first root once more than so many writes to it wait for that; see
             `FilesystemMetadataStore`.
 
@@ -47,7 +50,9 @@ def open_store(
     roots = [root, *(fallback for fallback in fallback_roots if not isinstance(fallback, MetadataStore))]
     _check_options(roots, storage_options)
     fallbacks = [
-        fallback if isinstance(fallback, MetadataStore) else _open(fallback, storage_options, hash_algorithm)
+        fallback
+        if isinstance(fallback, MetadataStore)
+        else _open(fallback, storage_options, hash_algorithm, verify_reads=verify_reads)
         for fallback in fallback_roots
     ]
     options = storage_options if _remote_protocol(root) else None
@@ -57,15 +62,22 @@ def open_store(
         fallback_mode=fallback_mode,
         storage_options=options,
         hash_algorithm=hash_algorithm,
+        verify_reads=verify_reads,
         compact_after=compact_after,
     )
 
 
 def _open(
-    root: Root, storage_options: Mapping[str, Any] | None, hash_algorithm: HashAlgorithm | None
+    root: Root,
+    storage_options: Mapping[str, Any] | None,
+    hash_algorithm: HashAlgorithm | None,
+    *,
+    verify_reads: bool,
 ) -> FilesystemMetadataStore:
     options = storage_options if _remote_protocol(root) else None
-    return FilesystemMetadataStore(root, storage_options=options, hash_algorithm=hash_algorithm)
+    return FilesystemMetadataStore(
+        root, storage_options=options, hash_algorithm=hash_algorithm, verify_reads=verify_reads
+    )
 
 
 def _check_options(roots: list[Root], storage_options: Mapping[str, Any] | None) -> None:

@@ -16,6 +16,7 @@ from metaxy_fs.log.schema import column
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, not_found
 from metaxy_fs.metadata_store.commits import COMMIT_COLUMNS, show_commits
+from metaxy_fs.metadata_store.damage import names_damage
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.layered import layered
 from metaxy_fs.metadata_store.scan import Scan
@@ -49,6 +50,16 @@ class Read(msgspec.Struct, frozen=True):
         if selected is not None and with_commits:
             selected = tuple(dict.fromkeys((*selected, *COMMIT_COLUMNS)))
         return cls(_one_predicate(filters), selected, latest_only, versions == "all", with_commits)
+
+
+@names_damage
+def read_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> pl.DataFrame:
+    """Return what `scan_chain` does, collected.
+
+    Raises:
+        CorruptObjectError: An object cannot be read; the message names it.
+    """
+    return scan_chain(store, feature, read, fallback=fallback).collect()
 
 
 def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> pl.LazyFrame:

@@ -14,6 +14,7 @@ from metaxy_fs.errors import DependencyError
 from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.ranges import IdRange
 from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.metadata_store.damage import names_damage
 from metaxy_fs.metadata_store.expected import Expected, Outcome, complete, same_id_types
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import FrameLike, check_columns, samples_to_compare, samples_to_version
@@ -32,6 +33,7 @@ from metaxy_fs.versioning.increment import Counts, Increment, LazyIncrement
 from metaxy_fs.versioning.layers import compare_layers
 
 
+@names_damage
 def calculate(
     store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
 ) -> pl.DataFrame | pl.LazyFrame:
@@ -42,6 +44,7 @@ def calculate(
     return _spooled(map(samples.filled, versioned)).scan()
 
 
+@names_damage
 def calculate_and_write(
     store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
 ) -> pl.DataFrame | pl.LazyFrame:
@@ -69,6 +72,7 @@ def calculate_and_write(
     return samples.restored(made)
 
 
+@names_damage
 def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None) -> Increment:
     """Return what separates the samples of a feature from what the chain holds of them."""
     given, found = _to_compare(store, feature, samples, stale_if=stale_if)
@@ -80,6 +84,7 @@ def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, s
     )
 
 
+@names_damage
 def lazy_increment(
     store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None
 ) -> LazyIncrement:

@@ -8,6 +8,7 @@ import polars as pl
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
 from metaxy_fs.log.ranges import IdRange, Span
 from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.metadata_store.damage import names_damage
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.reading import Read, find_scan, latest
@@ -73,6 +74,7 @@ class UpstreamRows:
                 )
 
 
+@names_damage
 def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[str, pl.DataFrame]:
     """Return the latest rows of every upstream feature that the feature is made from, by the string of its key."""
     frames = {}

@@ -1,0 +1,143 @@
+"""Is a stored object that was damaged refused by name, or as good as whole?
+
+Every object of a root is damaged in turn, and all is read that a user may read of it. What comes out is right, or an
+error of the library that names the object.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from metaxy_fs import (
+    ContainerKey,
+    ContainerSpec,
+    CorruptObjectError,
+    Feature,
+    FeatureGraph,
+    FeatureKey,
+    FeatureSpec,
+    FilesystemMetadataStore,
+)
+from metaxy_fs.metadata_store import compact
+from tests.trust.damage import Damage, all_damages, outcomes, some_damages
+
+QUICK = 40
+"""Damages of each kind of object in a quick run."""
+
+with FeatureGraph().use():
+
+    class Video(
+        Feature, spec=FeatureSpec(key=FeatureKey(["video"]), containers=[ContainerSpec(key=ContainerKey(["frames"]))])
+    ):
+        """Some writes, of which each rewrites a sample."""
+
+
+def rows(write: int, count: int = 4) -> pl.DataFrame:
+    """The rows of a write; its first sample is the last one of the write before."""
+    ids = pl.int_range(write * (count - 1), write * (count - 1) + count, eager=True)
+    return pl.DataFrame({"sample_id": ids}).with_columns(
+        pl.format("s3://bucket/{}.mp4", "sample_id").alias("path"),
+        (pl.col("sample_id") * 0.37 + write).alias("length"),
+        pl.struct(pl.format("{}-{}", "sample_id", pl.lit(write)).alias("frames")).alias("data_version"),
+    )
+
+
+@pytest.fixture(params=["appends", "compacted"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A root of three writes, and a snapshot of two; half of the tests have those compacted."""
+    store = FilesystemMetadataStore(tmp_path / "root")
+    store.write_metadata(Video, rows(0))
+    store.write_metadata(Video, rows(1), write_id="job 7")
+    if request.param == "compacted":
+        compact(store, Video, full=True)
+    store.create_snapshot("train")
+    store.write_metadata(Video, rows(2))
+    return tmp_path / "root"
+
+
+def everything(root: Path, **options: bool) -> list[pl.DataFrame]:
+    """All that can be read of a root."""
+    store = FilesystemMetadataStore(root, **options)
+    return [
+        store.read_metadata(Video, with_commits=True),
+        store.read_metadata(Video, latest_only=True),
+        store.read_metadata(Video, filters=pl.col("length") > 2, columns=["sample_id"]),
+        store.read_metadata(Video, filters=pl.col("sample_id") == 3),
+        store.history(Video),
+        store.at("train").read_metadata(Video),
+    ]
+
+
+def objects(root: Path) -> dict[str, Path]:
+    """One object of each kind that readers look at."""
+    (partition,) = root.glob("video/*/")
+    found = {f"data {number}": path for number, path in enumerate(sorted(partition.glob("*-[0-9].parquet")))} | {
+        "commit table": next(partition.glob("*-commits.parquet"), None),
+    }
+    return {kind: path for kind, path in found.items() if path is not None}
+
+
+def damages(path: Path, *, soak: bool) -> Iterator[Damage]:
+    size = path.stat().st_size
+    yield from all_damages(size) if soak else some_damages(size, QUICK, seed=size)
+
+
+def test_a_damaged_object_is_refused_by_name_or_as_good_as_whole(root: Path, *, soak: bool) -> None:
+    expected = everything(root)
+    for kind, path in objects(root).items():
+        found = outcomes(path, damages(path, soak=soak), lambda: everything(root), expected)
+        counted = Counter(what for _, what in found)
+        print(f"{kind:12} {path.stat().st_size:6} bytes: {dict(counted)}")
+        assert set(counted) <= {"right", "refused"}, kind
+
+
+def large_file(root: Path) -> tuple[Path, pl.DataFrame]:
+    """Write rows that take a file which is not checked by default, and return it and them."""
+    length = pl.int_range(40_000, eager=True).hash(1).alias("length")
+    frame = pl.DataFrame({"sample_id": pl.int_range(40_000, eager=True)}).with_columns(
+        length, pl.struct(pl.format("{}-0", "sample_id").alias("frames")).alias("data_version")
+    )
+    FilesystemMetadataStore(root).write_metadata(Video, frame)
+    (path,) = root.glob("video/*/*.parquet")
+    return path, frame
+
+
+def test_a_large_damaged_file_is_refused_where_reads_are_verified(tmp_path: Path) -> None:
+    path, frame = large_file(tmp_path)
+    found = outcomes(
+        path,
+        some_damages(path.stat().st_size, QUICK, seed=1),
+        lambda: [FilesystemMetadataStore(tmp_path, verify_reads=True).read_metadata(Video)],
+        [frame],
+    )
+    assert {what for _, what in found} == {"refused"}
+
+
+def test_a_large_damaged_file_that_polars_cannot_read_is_named(tmp_path: Path) -> None:
+    path, frame = large_file(tmp_path)
+    footer = [(path.stat().st_size - 1 - at, 0xFF) for at in range(300)]
+    found = outcomes(path, footer, lambda: [FilesystemMetadataStore(tmp_path).read_metadata(Video)], [frame])
+    counted = Counter(what for _, what in found)
+    assert set(counted) <= {"right", "refused"}
+    assert counted["refused"] > 10
+
+
+def test_a_file_that_was_found_right_is_looked_at_again_once_it_has_changed(tmp_path: Path) -> None:
+    store = FilesystemMetadataStore(tmp_path)
+    store.write_metadata(Video, rows(0))
+    store.read_metadata(Video)
+    (path,) = tmp_path.glob("video/*/*.parquet")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + b"?" + whole[101:])
+    with pytest.raises(CorruptObjectError, match="checksum"):
+        store.read_metadata(Video)
+
+
+def test_an_error_of_the_filter_is_not_taken_for_damage(tmp_path: Path) -> None:
+    store = FilesystemMetadataStore(tmp_path)
+    store.write_metadata(Video, rows(0))
+    with pytest.raises(pl.exceptions.PolarsError):
+        store.read_metadata(Video, filters=pl.col("path").cast(pl.Int64, strict=True) > 1)
