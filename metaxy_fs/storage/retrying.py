@@ -95,26 +95,32 @@ class Retries:
         Raises:
             GaveUpError: It failed for a moment each time, and the time is over.
         """
+        started, sent = elapsed(), requests()
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_momentary),
             wait=partial(self._pause_before, requests=requests),
-            stop=partial(self._is_over, requests=requests),
+            stop=partial(self._is_over, started=started, requests=requests),
             sleep=pause,
             retry_error_callback=_give_up,
         )
-        sent = requests()
-        result = tries(request)
+        try:
+            result = tries(request)
+        except GaveUpError:
+            raise
+        except Exception:  # an answer, if not the one that was hoped for
+            self._budget.earn(sent)
+            raise
         self._budget.earn(sent)
         return result
 
     def _pause_before(self, state: tenacity.RetryCallState, *, requests: Callable[[], int]) -> float:
         return max(_JITTER(state), self._budget.spend(requests()))
 
-    def _is_over(self, state: tenacity.RetryCallState, *, requests: Callable[[], int]) -> bool:
-        over = (state.seconds_since_start or 0.0) + state.upcoming_sleep > _deadline(_error_of(state))
-        if over:
+    def _is_over(self, state: tenacity.RetryCallState, *, started: float, requests: Callable[[], int]) -> bool:
+        is_over = elapsed() + state.upcoming_sleep > started + _deadline(_error_of(state))
+        if is_over:
             self._budget.give_back(requests())
-        return over
+        return is_over
 
 
 def is_momentary(error: BaseException) -> bool:

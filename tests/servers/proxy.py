@@ -9,57 +9,20 @@ as real services do, whether the server does or not.
 import asyncio
 import contextlib
 import functools
-import random
 import socket
 import struct
 import threading
-from collections.abc import Callable, Collection
-from enum import Enum, auto
+from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
+from metaxy_fs.testing.faults import NOT_APPLIED, Fault, Faults, no_faults
 from tests.servers import LOOPBACK, Kind, ObjectServer, RecordedRequest, parse_query
 from tests.servers.messages import LONGEST_HEAD, Head, read_body, read_head
 
 _BACKLOG = 512
 
-
-class Fault(Enum):
-    """What goes wrong with one request on its way there or back."""
-
-    REFUSED = auto()
-    """The connection is reset before the request was read."""
-    RESET_BEFORE = auto()
-    """The request was read and not applied; the connection is reset."""
-    RESET_AFTER = auto()
-    """The request was applied; the connection is reset before any answer."""
-    ERROR_BEFORE = auto()
-    """Status 500, not applied."""
-    ERROR_AFTER = auto()
-    """Status 500, although it was applied."""
-    SLOW_DOWN = auto()
-    """Status 503, in S3's words "SlowDown"; not applied."""
-    THROTTLED = auto()
-    """Status 429, not applied."""
-    CONFLICT = auto()
-    """Status 409, as S3 answers a conditional put that meets another one under way; not applied."""
-    REPEATED = auto()
-    """Sent twice by something on the way; the answer is that to the second: 412 to one's own conditional put."""
-    TRUNCATED = auto()
-    """Half of the body, then the end of the connection, although the header has promised all of it."""
-    SHORT = auto()
-    """Half of the body, in an answer that is whole in itself."""
-    WRONG = auto()
-    """As many bytes as there should be, one of them another."""
-    HANG_BEFORE = auto()
-    """No answer ever, not applied; the connection stays open until the client gives up."""
-    HANG_AFTER = auto()
-    """No answer ever, although it was applied."""
-
-
-Faults = Callable[[Kind, str], Fault | None]
-"""Called with the kind and the decoded path of each request, in the order in which they come in."""
 
 _STATUS = {
     Fault.ERROR_BEFORE: (500, "InternalError"),
@@ -68,26 +31,6 @@ _STATUS = {
     Fault.THROTTLED: (429, "TooManyRequests"),
     Fault.CONFLICT: (409, "ConditionalRequestConflict"),
 }
-_TIMES_APPLIED = {
-    Fault.RESET_BEFORE: 0,
-    Fault.ERROR_BEFORE: 0,
-    Fault.SLOW_DOWN: 0,
-    Fault.THROTTLED: 0,
-    Fault.CONFLICT: 0,
-    Fault.HANG_BEFORE: 0,
-    Fault.REPEATED: 2,
-}
-
-
-def no_faults(kind: Kind, path: str) -> Fault | None:
-    """Let every request pass."""
-    return None
-
-
-def random_faults(*, rate: float, seed: int, of: Collection[Fault] = tuple(Fault)) -> Faults:
-    """Let each request meet one of the faults with some probability; reproducible for one order of requests."""
-    dice, choices = random.Random(seed), sorted(of, key=lambda fault: fault.name)  # noqa: S311  # no secret
-    return lambda kind, path: dice.choice(choices) if dice.random() < rate else None
 
 
 class Proxy:
@@ -96,7 +39,8 @@ class Proxy:
     Args:
         server: Where requests go; buckets are made and denied there.
         delay: Seconds that each request waits; may be set at any time.
-        faults: Says what goes wrong; may be set at any time.
+        faults: Called with the kind and the decoded path of each request; says what goes wrong with it. May be set at
+            any time.
     """
 
     def __init__(self, server: ObjectServer, *, delay: float = 0, faults: Faults = no_faults) -> None:
@@ -207,7 +151,7 @@ class Proxy:
         self, fault: Fault, client: "_Client", upstream: "_Upstream", request: "_Request", record: Callable[[int], None]
     ) -> bool:
         answer = _Answer(Head("", {}), b"")
-        for _ in range(_TIMES_APPLIED.get(fault, 1)):
+        for _ in range(0 if fault in NOT_APPLIED else 2 if fault is Fault.REPEATED else 1):
             answer = await upstream.ask(request)
         if fault in _STATUS:
             record(_STATUS[fault][0])

@@ -11,17 +11,16 @@ import pytest
 from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError
 from metaxy_fs.log.commit import put_settled
 from metaxy_fs.storage import ObjectInfo, Storage, open_storage
+from metaxy_fs.testing.faults import NOTICED, Fault, no_faults
 from tests.servers import ObjectServer
-from tests.servers.proxy import Fault, Proxy, no_faults
+from tests.servers.proxy import Proxy
 
 Meet = Callable[..., Storage]
 HASTE = 0.3
 DATA = bytes(range(256)) * 40
 HANGS = {Fault.HANG_BEFORE, Fault.HANG_AFTER}
-DAMAGES = {Fault.SHORT, Fault.WRONG}
 SOME = [Fault.RESET_AFTER, Fault.SLOW_DOWN, Fault.TRUNCATED]
-PASSING = [fault for fault in Fault if fault not in DAMAGES]
-"""Faults that a client can tell from an answer."""
+PASSING = [fault for fault in Fault if fault in NOTICED]
 APPLIED = {Fault.RESET_AFTER, Fault.ERROR_AFTER, Fault.REPEATED, Fault.TRUNCATED, *HANGS}
 """Faults after which the object may be there, whatever the client was told."""
 

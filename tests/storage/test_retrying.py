@@ -1,0 +1,155 @@
+"""How often and how long is a request sent again?"""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from metaxy_fs.ids import Source, driven_by
+from metaxy_fs.storage import retrying
+from metaxy_fs.storage.retrying import BUDGET, DEADLINE_SECONDS, UNREACHABLE_SECONDS, Budget, GaveUpError, Retries
+
+
+class Time(Source):
+    """A time that passes in pauses alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
+    time = Time()
+    monkeypatch.setattr(retrying, "elapsed", lambda: time.now)
+    with driven_by(time):
+        yield time
+
+
+@pytest.fixture
+def tries() -> list[float]:
+    """When each try of `failing` began."""
+    return []
+
+
+@pytest.fixture
+def failing(time: Time, tries: list[float]) -> Callable[[], None]:
+    def fail() -> None:
+        tries.append(time.now)
+        raise TimeoutError("no answer")
+
+    return fail
+
+
+def test_request_that_succeeds_is_sent_once(time: Time) -> None:
+    answers = iter(["first", "second"])
+
+    assert Retries().run(lambda: next(answers)) == "first"
+    assert time.pauses == []
+
+
+def test_request_that_fails_for_a_moment_is_sent_again(time: Time) -> None:
+    outcomes = iter([TimeoutError(), ConnectionResetError(), "answer"])
+
+    def ask() -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return str(outcome)
+
+    assert Retries().run(ask) == "answer"
+    assert len(time.pauses) == 2
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError, PermissionError, ValueError, OSError])
+def test_answer_is_not_asked_for_again(time: Time, error: type[Exception]) -> None:
+    tries = []
+
+    def ask() -> None:
+        tries.append(1)
+        raise error
+
+    with pytest.raises(error):
+        Retries().run(ask)
+    assert tries == [1]
+
+
+def test_no_try_begins_after_the_deadline(failing: Callable[[], None], tries: list[float]) -> None:
+    with pytest.raises(GaveUpError) as caught:
+        Retries().run(failing)
+
+    assert DEADLINE_SECONDS - retrying.LONGEST_PAUSE_SECONDS < tries[-1] <= DEADLINE_SECONDS
+    assert caught.value.tries == len(tries)
+    assert isinstance(caught.value.last, TimeoutError)
+
+
+def test_endpoint_out_of_reach_is_given_up_sooner(time: Time, tries: list[float]) -> None:
+    def ask() -> None:
+        tries.append(time.now)
+        raise ConnectionRefusedError
+
+    with pytest.raises(GaveUpError):
+        Retries().run(ask)
+    assert 1 < tries[-1] <= UNREACHABLE_SECONDS
+
+
+def test_pauses_grow_up_to_a_limit_and_differ(failing: Callable[[], None], time: Time) -> None:
+    runs = []
+    for _ in range(50):
+        time.pauses = []
+        with pytest.raises(GaveUpError):
+            Retries().run(failing)
+        runs.append(time.pauses)
+
+    for place in range(10):
+        limit = min(0.1 * 2**place, 5.0)
+        pauses = [run[place] for run in runs]
+        assert max(pauses) <= limit
+        assert min(pauses) < limit / 2 < max(pauses)
+
+
+def test_dead_service_gets_a_hundred_retries_at_once_and_then_one_a_second(time: Time) -> None:
+    budget = Budget()
+
+    assert [budget.spend(1) for _ in range(110)] == [0] * 100 + list(range(1, 11))
+    time.now += 20
+    assert budget.spend(1) == 0
+
+
+def test_retries_of_a_batch_cost_what_they_send(failing: Callable[[], None], tries: list[float]) -> None:
+    retries = Retries()
+    with pytest.raises(GaveUpError):
+        retries.run(failing, requests=lambda: 40)
+
+    assert len(tries) <= 1 + (BUDGET + DEADLINE_SECONDS) // 40
+
+
+def test_one_failure_in_ten_never_waits_for_the_budget(time: Time) -> None:
+    retries = Retries()
+    outcomes = iter([*[True] * 9, False] * 2_000)
+
+    def ask() -> None:
+        if not next(outcomes):
+            raise TimeoutError
+
+    for _ in range(10_000):
+        retries.run(ask)
+    assert max(time.pauses) <= retrying.FIRST_PAUSE_SECONDS
+
+
+def test_longer_objects_get_more_time() -> None:
+    assert retrying.longest_try(0) == 60
+    assert retrying.longest_try(100_000_000) == 60 + 1_000
+
+
+def test_interruption_is_not_held_up(time: Time) -> None:
+    def ask() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Retries().run(ask)
+    assert time.pauses == []
