@@ -82,6 +82,27 @@ def scan_files(
     return register_io_source(partial(_fetch_on_demand, storage, plan), schema=frames.schema, is_pure=True)
 
 
+def renewed(replan: Replan | None, error: ObjectNotFoundError, *, attempt: int) -> Sequence[LiveFile]:
+    """Return other files that hold the same commits, where one is gone.
+
+    Args:
+        replan: Looks for them; None if nobody can.
+        error: What says that it is gone.
+        attempt: How often that was done before.
+
+    Raises:
+        ObjectNotFoundError: Nobody can tell.
+        CorruptObjectError: That was done often enough.
+    """
+    if replan is None:
+        raise error
+    if attempt == ATTEMPTS - 1:
+        raise CorruptObjectError(
+            f"A data file is gone, though it is committed: {error} Look for what is wrong with `verify`."
+        ) from error
+    return replan()
+
+
 class _Plan:
     """The files of a scan, until one is gone: then those that hold the same commits now."""
 
@@ -106,13 +127,10 @@ class _Plan:
         """Look where the same commits are now.
 
         Raises:
+            ObjectNotFoundError: Nobody can tell.
             CorruptObjectError: That was done often enough.
         """
-        if self._replan is None or attempt == ATTEMPTS - 1:
-            raise CorruptObjectError(
-                f"A data file is gone, though it is committed: {error} Look for what is wrong with `verify`."
-            ) from error
-        self.files = self.prune(self._replan(), self._predicate)
+        self.files = self.prune(renewed(self._replan, error, attempt=attempt), self._predicate)
 
 
 def _file_schema(live: LiveFile, *, location: str) -> FileSchema:

@@ -7,7 +7,7 @@ fetch these again.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import msgspec
 import polars as pl
@@ -17,8 +17,9 @@ from metaxy_fs.log.live import LiveFile
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.ranges import IdRange, Span, span_of
 from metaxy_fs.log.repeats import distinct_groups
-from metaxy_fs.log.scan import Replan, scan_files
+from metaxy_fs.log.scan import Replan, renewed, scan_files
 from metaxy_fs.log.staging import StagedStorage
+from metaxy_fs.log.view import ATTEMPTS
 from metaxy_fs.storage.base import Storage
 
 _WORTHWHILE = 2
@@ -65,7 +66,7 @@ class Selection:
     def spans(self, column: str) -> list[Span]:
         """Return the bounds of each file in an id column; without bounds where they do not compare with each other."""
         if column not in self._spans:
-            self._spans[column] = self._spans_along(column)
+            self._spans[column] = _spans_along(self.files, column)
         return self._spans[column]
 
     def within(self, column: str, id_range: IdRange) -> "Selection":
@@ -73,13 +74,13 @@ class Selection:
         predicate = id_range.predicate(column, self.schema[column])
         if predicate is None:
             return self
-        spans = zip(self.spans(column), self.files, strict=True)
         return replace(
             self,
             storage=self.storage if self._is_local else self.staged,
-            files=[live for span, live in spans if id_range.touches(span)],
+            files=_touching(id_range, self.files, self.spans(column)),
             predicate=predicate if self.predicate is None else self.predicate & predicate,
             within_range=predicate,
+            replan=None if self.replan is None else partial(_replan_within, self.replan, column, id_range),
         )
 
     def layers(self) -> list[tuple[pl.LazyFrame, bool]]:
@@ -112,7 +113,7 @@ class Selection:
 
     def _rows(self, files: Sequence[LiveFile], replan: Replan | None) -> pl.LazyFrame:
         if self.storage is self.staged:
-            self.staged.fetch(files)
+            files, replan = self._staged(files, replan), None
         rows = scan_files(
             self.storage,
             files,
@@ -127,17 +128,38 @@ class Selection:
         rows = rows if self.within_range is None else rows.filter(self.within_range)
         return rows if self.change is None else self.change(rows)
 
-    def _spans_along(self, column: str) -> list[Span]:
-        dtypes = {live.schema.get(column) for live in self.files}
-        if len(dtypes) > 1 and not all(dtype is not None and dtype.is_integer() for dtype in dtypes):
-            return [Span(live.file.rows) for live in self.files]
-        return [self._span(live, column) for live in self.files]
+    def _staged(self, files: Sequence[LiveFile], replan: Replan | None) -> Sequence[LiveFile]:
+        """Have files in the local file system, or others that hold the same commits; return which."""
+        for attempt in range(ATTEMPTS):
+            try:
+                self.staged.fetch(files)
+            except ObjectNotFoundError as error:
+                files = renewed(replan, error, attempt=attempt)
+            else:
+                return files
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
-    @staticmethod
-    def _span(live: LiveFile, column: str) -> Span:
-        span = span_of(live.file, column)
-        # Fences are values of the first id column; along another one the rows lie anyhow.
-        return span if live.manifest.id_columns[0] == column else msgspec.structs.replace(span, fences=())
+
+def _replan_within(replan: Replan, column: str, id_range: IdRange) -> list[LiveFile]:
+    files = replan()
+    return _touching(id_range, files, _spans_along(files, column))
+
+
+def _touching(id_range: IdRange, files: Sequence[LiveFile], spans: Sequence[Span]) -> list[LiveFile]:
+    return [live for span, live in zip(spans, files, strict=True) if id_range.touches(span)]
+
+
+def _spans_along(files: Sequence[LiveFile], column: str) -> list[Span]:
+    dtypes = {live.schema.get(column) for live in files}
+    if len(dtypes) > 1 and not all(dtype is not None and dtype.is_integer() for dtype in dtypes):
+        return [Span(live.file.rows) for live in files]
+    return [_span(live, column) for live in files]
+
+
+def _span(live: LiveFile, column: str) -> Span:
+    span = span_of(live.file, column)
+    # Fences are values of the first id column; along another one the rows lie anyhow.
+    return span if live.manifest.id_columns[0] == column else msgspec.structs.replace(span, fences=())
 
 
 def _height(files: Sequence[LiveFile]) -> int:

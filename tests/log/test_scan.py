@@ -27,7 +27,7 @@ def files_of(storage: Storage) -> list[LiveFile]:
 def read(storage: Storage) -> pl.DataFrame:
     files = files_of(storage)
     schema = reading_schema(files, location=storage.location, columns=None)
-    return scan_files(storage, files, schema=schema).collect()
+    return scan_files(storage, files, schema=schema, replan=lambda: files).collect()
 
 
 def alter(storage: MemoryStorage, path: str, data: bytes) -> MemoryStorage:
