@@ -1,24 +1,26 @@
 """How are the files of a remote root read while somebody takes their rows?
 
-Objects are fetched whole, many at once. Of each batch only the columns and rows that are wanted are kept.
+Many objects are fetched at once (see `metaxy_fs.log.pieces` for what of each), and the next while the rows of some
+are decoded. Of each batch only the columns and rows that are wanted are kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import msgspec
 import polars as pl
 
 from metaxy_fs.log.frames import FileFrames
-from metaxy_fs.log.live import COMMIT_COLUMNS, LiveFile
+from metaxy_fs.log.live import COMMIT, COMMIT_COLUMNS, LiveFile
 from metaxy_fs.log.order import Stretch, in_commit_order, stretches
-from metaxy_fs.log.parquet import check_bytes
+from metaxy_fs.log.pieces import Need, Piece, fetch, fetch_whole, in_batches, planned
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.unreadable import READ_ERRORS, is_of_reader, refuse_unreadable
-from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.parallel import ordered_map
+from metaxy_fs.storage.base import Storage
 
-BATCH_FILES = 256
-BATCH_BYTES = 128 * 1024 * 1024
-"""What is fetched at once: enough to keep the connections of a root busy, little enough to hold in memory."""
+_BATCHES_AHEAD = 3
+"""How many batches are held at once, fetched or on their way."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -36,10 +38,18 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def fetched_rows(
-    storage: Storage, files: Sequence[LiveFile], *, frames: FileFrames, wanted: Wanted
+    storage: Storage, files: Sequence[LiveFile], *, frames: FileFrames, wanted: Wanted, only_whole: bool = False
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of files, ordered by their first commits, batch by batch and in commit order."""
-    fetch = _Fetch(storage, frames, wanted)
+    """Yield the rows of files, ordered by their first commits, batch by batch and in commit order.
+
+    Args:
+        storage: Where they are.
+        files: The files.
+        frames: Makes frames of them.
+        wanted: What is asked of their rows.
+        only_whole: Whether to fetch whole files, and so compare each with its checksum.
+    """
+    fetch = _Fetch(storage, frames, wanted, only_whole=only_whole)
     if wanted.rows is None:
         for stretch in stretches(files):
             yield from fetch.all_rows(stretch)
@@ -50,8 +60,9 @@ def fetched_rows(
 class _Fetch:
     """How one scan of a remote root is answered."""
 
-    def __init__(self, storage: Storage, frames: FileFrames, wanted: Wanted) -> None:
+    def __init__(self, storage: Storage, frames: FileFrames, wanted: Wanted, *, only_whole: bool) -> None:
         self._storage = storage
+        self._only_whole = only_whole
         self._frames = frames
         self._wanted = wanted
         # A frame without columns would have no rows either: where none is wanted, one carries their number.
@@ -61,11 +72,13 @@ class _Fetch:
     def all_rows(self, stretch: Stretch) -> Iterator[pl.DataFrame]:
         """Yield the rows of a stretch that satisfy the predicate."""
         columns = dict.fromkeys([*self._columns, *(COMMIT_COLUMNS if stretch.is_mixed else ())])
-        kept = self._batches(stretch, lambda rows: self._filtered(rows).select(map(column, columns)))
+        need = self._need(stretch, self._wanted.predicate)
+        kept = self._batches(stretch, need, lambda rows: self._filtered(rows).select(map(column, columns)))
         if not stretch.is_mixed:
             yield from kept
         else:
-            yield in_commit_order(pl.concat(kept).lazy()).select(map(column, self._columns)).collect()
+            held = [self._empty(columns), *kept]
+            yield in_commit_order(pl.concat(held).lazy()).select(map(column, self._columns)).collect()
 
     def first_rows(self, found: Iterable[Stretch], limit: int) -> Iterator[pl.DataFrame]:
         """Yield those of the first rows that satisfy the predicate; files that it could skip count towards these."""
@@ -78,46 +91,53 @@ class _Fetch:
                     return
 
     def _first_of(self, stretch: Stretch, limit: int) -> Iterator[pl.DataFrame]:
+        need = self._need(stretch, None)
         if not stretch.is_mixed:
-            yield from self._batches(stretch, lambda rows: rows.head(limit))
+            yield from self._batches(stretch, need, lambda rows: rows.head(limit))
         else:
-            firsts = self._batches(stretch, lambda rows: in_commit_order(rows).head(limit))
+            firsts = self._batches(stretch, need, lambda rows: in_commit_order(rows).head(limit))
             yield in_commit_order(pl.concat(firsts).lazy()).head(limit).collect()
 
     def _filtered(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         return rows if self._wanted.predicate is None else rows.filter(self._wanted.predicate)
 
-    def _batches(self, stretch: Stretch, reduced: Callable[[pl.LazyFrame], pl.LazyFrame]) -> Iterator[pl.DataFrame]:
-        """Yield what is kept of the rows of each batch; where they are mixed, with the columns of commits."""
-        for batch in batches(stretch.files):
-            fetched = fetch(self._storage, batch)
+    def _need(self, stretch: Stretch, predicate: pl.Expr | None) -> Need:
+        filtered = [] if self._wanted.predicate is None else self._wanted.predicate.meta.root_names()
+        is_marked = stretch.is_mixed or COMMIT in self._frames.schema
+        return Need({*self._columns, *filtered}, predicate, self._frames.stored, is_marked)
+
+    def _batches(
+        self, stretch: Stretch, need: Need, reduced: Callable[[pl.LazyFrame], pl.LazyFrame]
+    ) -> Iterator[pl.DataFrame]:
+        """Yield what is kept of the rows of each batch; where they are mixed, with the columns of commits.
+
+        Threads of their own fetch, and do nothing else: Polars may wait for this one, and must not wait for them.
+        Where few rows are wanted, a batch is fetched when those before it were not enough.
+        """
+        batches = in_batches(planned(self._storage, stretch.files, need, only_whole=self._only_whole))
+        fetched = partial(_fetched, self._storage)
+        is_lazy = self._wanted.rows is not None
+        held = map(fetched, batches) if is_lazy else ordered_map(fetched, batches, workers=_BATCHES_AHEAD)
+        for batch, sources in held:
+            files = [piece.live for piece in batch]
             try:
-                rows = reduced(self._frames.unsorted(batch, fetched, is_mixed=stretch.is_mixed)).collect()
+                rows = self._frames.unsorted(files, sources, is_mixed=stretch.is_mixed, columns=need.of)
+                kept = reduced(rows).collect()
             except READ_ERRORS as error:
                 if is_of_reader(error):
-                    for live, data in zip(batch, fetched, strict=True):
-                        refuse_unreadable(data, live, name=f"{self._storage.location}/{live.path}")
+                    self._refuse_unreadable(files)
                 raise
-            yield rows
+            yield kept
+
+    def _refuse_unreadable(self, files: Sequence[LiveFile]) -> None:
+        for live in files:
+            [data] = fetch_whole(self._storage, [live])
+            refuse_unreadable(data, live, name=f"{self._storage.location}/{live.path}")
+
+    def _empty(self, columns: Iterable[str]) -> pl.DataFrame:
+        schema = {**self._frames.schema, **COMMIT_COLUMNS}
+        return pl.DataFrame(schema={name: schema[name] for name in columns})
 
 
-def fetch(storage: Storage, batch: Sequence[LiveFile]) -> list[bytes]:
-    """Return the bytes of data files, which are those that their manifests vouch for."""
-    fetched = storage.get_many([ObjectInfo(live.path, live.file.bytes) for live in batch])
-    for live, data in zip(batch, fetched, strict=True):
-        check_bytes(data, entry=live.file, name=f"{storage.location}/{live.path}")
-    return fetched
-
-
-def batches(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
-    """Yield the files in groups that are fetched at once."""
-    batch: list[LiveFile] = []
-    size = 0
-    for live in files:
-        if batch and (len(batch) == BATCH_FILES or size + live.file.bytes > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(live)
-        size += live.file.bytes
-    if batch:
-        yield batch
+def _fetched(storage: Storage, batch: list[Piece]) -> tuple[list[Piece], list[bytes]]:
+    return batch, fetch(storage, batch)

@@ -1,6 +1,6 @@
 """How do data files of different schemas become one frame, in commit order?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -36,17 +36,35 @@ class FileFrames:
         rows = self.unsorted(files, sources, is_mixed=is_mixed)
         return in_commit_order(rows).select(map(column, self.schema)) if is_mixed else rows
 
-    def unsorted(self, files: Sequence[LiveFile], sources: Sequence[Source], *, is_mixed: bool) -> pl.LazyFrame:
+    def unsorted(
+        self,
+        files: Sequence[LiveFile],
+        sources: Sequence[Source],
+        *,
+        is_mixed: bool,
+        columns: Callable[[LiveFile], Sequence[str]] | None = None,
+    ) -> pl.LazyFrame:
         """Return the rows of files one after the other; where they are mixed, with all columns of commits.
 
         Files are taken in runs that Polars can scan as one.
+
+        Args:
+            files: The files.
+            sources: Where the bytes of each are.
+            is_mixed: Whether their rows have to be sorted.
+            columns: Tells which of its columns are in the source of a file; the others become null. All, by default.
         """
         target = self._sortable if is_mixed else self.schema
         runs = groupby(zip(files, sources, strict=True), key=lambda pair: _kind(pair[0]))
-        frames = [self._run(list(run), target) for _, run in runs]
+        frames = [self._run(list(run), target, columns) for _, run in runs]
         return frames[0] if len(frames) == 1 else pl.concat(frames)
 
-    def _run(self, run: Sequence[tuple[LiveFile, Source]], target: pl.Schema) -> pl.LazyFrame:
+    def _run(
+        self,
+        run: Sequence[tuple[LiveFile, Source]],
+        target: pl.Schema,
+        columns: Callable[[LiveFile], Sequence[str]] | None,
+    ) -> pl.LazyFrame:
         first, held = run[0][0], run[0][0].stored_schema
         is_marked = not first.is_rewritten and COMMIT in target
         sources: list[Any] = [source for _, source in run]
@@ -58,6 +76,9 @@ class FileFrames:
             hive_partitioning=False,
             row_index_name=ROW_INDEX if is_marked else None,
         )
+        if columns is not None:
+            held = pl.Schema({name: held[name] for name in columns(first)})
+            rows = rows.select(column(name) for name in (*held, *([ROW_INDEX] if is_marked else [])))
         if first.excluded:
             rows = without(rows, first.excluded)
         if self._partition_column is not None:

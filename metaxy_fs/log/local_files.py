@@ -53,6 +53,11 @@ class LocalFiles:
         self._given: dict[str, LiveFile] = {}
         self._lock = threading.Lock()
 
+    @property
+    def checks_all(self) -> bool:
+        """Whether files of every size are compared with their checksums."""
+        return self._checked_bytes == ALL_BYTES
+
     def sources(self, storage: Storage, files: Sequence[LiveFile]) -> Sequence[Source]:
         """Return what Polars is to read of files: their paths, or their bytes.
 

@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 import polars as pl
 
 from metaxy_fs.log.chunks import rows_a_file
-from metaxy_fs.log.fetching import fetch
 from metaxy_fs.log.frames import FileFrames
 from metaxy_fs.log.live import COMMIT, ORDINAL, TIME, LiveFile
+from metaxy_fs.log.pieces import fetch_whole
 from metaxy_fs.log.ranges import Span, plan_ranges
 from metaxy_fs.log.schema import column
 from metaxy_fs.parallel import ordered_map
@@ -130,7 +130,7 @@ def _file_sized(rows: pl.DataFrame, id_columns: Sequence[str]) -> Iterator[pl.Da
 
 def _rows(storage: Storage, batch: Sequence[LiveFile]) -> pl.DataFrame:
     frames = FileFrames(batch[0].schema, partition_column=None, with_commits=False)
-    return frames.unsorted(batch, fetch(storage, batch), is_mixed=True).collect()
+    return frames.unsorted(batch, fetch_whole(storage, batch), is_mixed=True).collect()
 
 
 def _batches(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:

@@ -71,14 +71,16 @@ def scan_files(
         partition_column: Add a column of this name that gives the version of the partition of each row.
         with_commits: Add the columns of `metaxy_fs.log.marks.MARKS`, which give the commit of each row.
         replan: Called where a file is gone, a bounded number of times.
-        local_files: Looks at files of a local root before they are read; by default one that has seen none.
+        local_files: Looks at files of a local root before they are read; by default one that has seen none. Where it
+            checks files of every size, those of another root are fetched whole and checked, too.
     """
     frames = FileFrames(schema, partition_column=partition_column, with_commits=with_commits)
-    plan = _Plan(files, frames=frames, predicate=predicate, replan=replan)
+    looks = local_files or LocalFiles()
+    plan = _Plan(files, frames=frames, predicate=predicate, replan=replan, only_whole=looks.checks_all)
     if not plan.files:
         return pl.LazyFrame(schema=frames.schema)
     if storage.local_path(plan.files[0].path) is not None:
-        return _local_rows(storage, plan, local_files or LocalFiles())
+        return _local_rows(storage, plan, looks)
     return register_io_source(partial(_fetch_on_demand, storage, plan), schema=frames.schema, is_pure=True)
 
 
@@ -107,9 +109,16 @@ class _Plan:
     """The files of a scan, until one is gone: then those that hold the same commits now."""
 
     def __init__(
-        self, files: Sequence[LiveFile], *, frames: FileFrames, predicate: pl.Expr | None, replan: Replan | None
+        self,
+        files: Sequence[LiveFile],
+        *,
+        frames: FileFrames,
+        predicate: pl.Expr | None,
+        replan: Replan | None,
+        only_whole: bool,
     ) -> None:
         self.frames = frames
+        self.only_whole = only_whole
         self._predicate = predicate
         self._replan = replan
         self.files = self.prune(files, predicate)
@@ -168,7 +177,8 @@ def _fetch_on_demand(  # Polars passes the last four by position
     for attempt in range(ATTEMPTS):
         files = plan.files if n_rows is not None else plan.prune(plan.files, predicate)
         try:
-            for rows in _beyond(given, fetched_rows(storage, files, frames=plan.frames, wanted=wanted)):
+            fetched = fetched_rows(storage, files, frames=plan.frames, wanted=wanted, only_whole=plan.only_whole)
+            for rows in _beyond(given, fetched):
                 given += rows.height
                 yield rows
         except ObjectNotFoundError as error:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from metaxy_fs.log.fetching import batches, fetch
 from metaxy_fs.log.live import LiveFile
+from metaxy_fs.log.pieces import Piece, fetch, in_batches
 from metaxy_fs.log.scratch import ScratchDirectory
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -38,8 +38,8 @@ class StagedStorage(Storage):
         """
         with self._lock:
             scratch = self._scratch = self._scratch or ScratchDirectory()
-            for batch in batches([live for live in files if live.path not in self._held]):
-                for live, data in zip(batch, fetch(self._storage, batch), strict=True):
+            for batch in in_batches(Piece(live) for live in files if live.path not in self._held):
+                for (live, _), data in zip(batch, fetch(self._storage, batch), strict=True):
                     path = scratch.path(f"{len(self._held)}.parquet")
                     Path(path).write_bytes(data)
                     self._held[live.path] = path

@@ -48,9 +48,10 @@ class FilesystemMetadataStore(MetadataStore):
         hash_algorithm: What the versions of rows are hashed with, from the first write to the root on. By default that
             is what the root records, sha256 for a new one. A root that records another than is asked for is refused
             where rows are written or versions calculated, with a HashAlgorithmError.
-        verify_reads: Whether every data file of a local root is compared with its checksum before a process reads it
-            for the first time. By default files up to 128 KiB are, and others once something could not be read; what
-            comes from elsewhere always is.
+        verify_reads: Whether every data file is compared with its checksum before it is read; of a local root before a
+            process reads it for the first time. By default files of a local root up to 128 KiB are, and others once
+            something could not be read; those of another root are where they are fetched whole, and one above 1 MiB is
+            not where a read needs a part of it.
         compact_after: Compact a partition of this root once more than so many of its writes wait for it, 10 to 10,000;
             None leaves that to `compact`. A few of all writes look, in whatever process, and the one that finds it due
             returns after the compaction. That never fails the write: an error is logged.

@@ -32,8 +32,8 @@ def open_store(
         fallback_mode: Whether the others are read by feature or by sample; see `MetadataStore`.
         hash_algorithm: What the versions of rows are hashed with in every root that is given as a path or URL; by
             default what each records, sha256 where there is none yet. See `FilesystemMetadataStore`.
-        verify_reads: Whether large data files of local roots are compared with their checksums, too, in every root that
-            is given as a path. See `FilesystemMetadataStore`.
+        verify_reads: Whether large data files are compared with their checksums, too, in every root that is given as a
+            path or URL. See `FilesystemMetadataStore`.
         compact_after: Compact a partition of the first root once more than so many writes to it wait for that; see
             `FilesystemMetadataStore`.
 

@@ -4,9 +4,9 @@ Object stores are reached by `open_storage` alone: their module imports fsspec, 
 without.
 """
 
-from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.storage.open import open_storage
 
-__all__ = ["LocalStorage", "MemoryStorage", "ObjectInfo", "Storage", "open_storage"]
+__all__ = ["LocalStorage", "MemoryStorage", "ObjectInfo", "ObjectRange", "Storage", "open_storage"]

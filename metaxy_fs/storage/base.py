@@ -12,7 +12,7 @@ from datetime import datetime
 
 import msgspec
 
-from metaxy_fs.errors import ObjectExistsError, StorageError
+from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, StorageError
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
@@ -21,6 +21,14 @@ class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
     path: str
     size: int
     modified: datetime | None = None
+
+
+class ObjectRange(msgspec.Struct, frozen=True, gc=False):
+    """Some bytes of an object: its path below the root, the place of the first of them, and that behind the last."""
+
+    path: str
+    start: int
+    end: int
 
 
 class Storage(ABC):
@@ -63,6 +71,26 @@ class Storage(ABC):
             ObjectNotFoundError: One of them does not exist; the message names it.
             CorruptObjectError: One of them is not of the size given.
         """
+
+    def get_ranges(self, ranges: Sequence[ObjectRange]) -> builtins.list[bytes]:
+        """Return parts of objects, in the order given; one request each and many at once, where it `serves_ranges`.
+
+        Raises:
+            ObjectNotFoundError: One of the objects does not exist; the message names it.
+            CorruptObjectError: One of them is too short.
+        """
+        whole = {path: self.get(path) for path in dict.fromkeys(part.path for part in ranges)}
+        for part in ranges:
+            if (size := len(whole[part.path])) < part.end:
+                raise CorruptObjectError(
+                    f"{part.path!r} in {self.location} holds {size} bytes, expected {part.end} at least"
+                )
+        return [whole[part.path][part.start : part.end] for part in ranges]
+
+    @property
+    def serves_ranges(self) -> bool:
+        """Whether `get_ranges` fetches no more than it is asked for."""
+        return False
 
     @abstractmethod
     def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:

@@ -16,7 +16,7 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.implementations.dirfs import DirFileSystem
 
-from metaxy_fs.storage.base import ObjectInfo
+from metaxy_fs.storage.base import ObjectInfo, ObjectRange
 from metaxy_fs.storage.failures import Failure, failure_of
 from metaxy_fs.storage.paths import join
 from metaxy_fs.storage.retrying import GaveUpError, Retries, is_momentary, longest_try
@@ -35,6 +35,9 @@ class Client:
         filesystem: A filesystem of this process.
         root: The path of the root on it, without its protocol and without a trailing slash.
     """
+
+    serves_ranges = True
+    """Whether a part of an object is fetched for itself."""
 
     def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
         self.filesystem = filesystem
@@ -60,14 +63,14 @@ class Client:
         """Return a whole object of unknown size."""
         return bytes(self._ask("cat_file", self.full(path), moved=UNKNOWN_SIZE))
 
-    def get_starts(self, wanted: Sequence[tuple[str, int]]) -> builtins.list[bytes | BaseException]:
-        """Return up to so many first bytes of each path, or what went wrong with it, in order."""
+    def get_ranges(self, wanted: Sequence[ObjectRange]) -> builtins.list[bytes | BaseException]:
+        """Return the bytes that there are of each range, or what went wrong with it, in order."""
         found: list[bytes | BaseException] = [b""] * len(wanted)
         missing = list(range(len(wanted)))
 
         def ask() -> None:
-            for place, start in zip(missing, self._try_starts([wanted[place] for place in missing]), strict=True):
-                found[place] = start
+            for place, part in zip(missing, self._try_ranges([wanted[place] for place in missing]), strict=True):
+                found[place] = part
             errors = {place: error for place in missing if isinstance(error := found[place], BaseException)}
             missing[:] = [place for place, error in errors.items() if is_momentary(error)]
             # One that fails for good decides the whole, so the others are not waited for.
@@ -139,13 +142,14 @@ class Client:
         coroutine = getattr(filesystem, f"_{method}")
         return sync(filesystem.loop, coroutine, *arguments, timeout=longest_try(moved), **options)
 
-    def _try_starts(self, wanted: Sequence[tuple[str, int]]) -> builtins.list[bytes | BaseException]:
-        paths, ends = [self.full(path) for path, _ in wanted], [size for _, size in wanted]
+    def _try_ranges(self, wanted: Sequence[ObjectRange]) -> builtins.list[bytes | BaseException]:
+        paths, starts, ends = zip(*((self.full(part.path), part.start, part.end) for part in wanted), strict=True)
+        moved = sum(ends) - sum(starts)
         try:
-            starts = self._try("cat_ranges", paths, [0] * len(paths), ends, on_error="return", moved=sum(ends))
+            parts = self._try("cat_ranges", list(paths), list(starts), list(ends), on_error="return", moved=moved)
         except Exception as error:  # noqa: BLE001  # of all of them, as those of each are
             return [error] * len(wanted)
-        return list(starts)
+        return list(parts)
 
     def _scan(self, directory: str) -> builtins.list[Entry]:
         try:
@@ -162,6 +166,8 @@ class CachedClient(Client):
     earlier time. What it holds of an object that is deleted later may still be read from it.
     """
 
+    serves_ranges = False
+
     def __init__(self, filesystem: AbstractFileSystem, root: str, *, target: Client) -> None:
         super().__init__(filesystem, root)
         self._target = target
@@ -170,9 +176,9 @@ class CachedClient(Client):
         """Write an object if the name is free, past the cache."""
         self._target.put(path, data)
 
-    def get_starts(self, wanted: Sequence[tuple[str, int]]) -> builtins.list[bytes | BaseException]:
-        """Return up to so many first bytes of each path, or what went wrong with it, one by one."""
-        return [self._get_start(path, size) for path, size in wanted]
+    def get_ranges(self, wanted: Sequence[ObjectRange]) -> builtins.list[bytes | BaseException]:
+        """Return the bytes that there are of each range, or what went wrong with it, one by one."""
+        return [self._get_range(part) for part in wanted]
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, past the cache."""
@@ -186,9 +192,9 @@ class CachedClient(Client):
         """Remove one object, past the cache."""
         self._target.delete(path)
 
-    def _get_start(self, path: str, size: int) -> bytes | BaseException:
+    def _get_range(self, part: ObjectRange) -> bytes | BaseException:
         try:
-            return self.get(path)[:size]
+            return self.get(part.path)[part.start : part.end]
         except Exception as error:  # noqa: BLE001  # handed on as a value, as `cat_ranges` does
             return error
 

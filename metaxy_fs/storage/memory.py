@@ -55,6 +55,10 @@ class MemoryStorage(Storage):
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         return [self._get_sized(info) for info in objects]
 
+    @property
+    def serves_ranges(self) -> bool:
+        return True
+
     def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
         below = self._below(directory)
         return [ObjectInfo(path, len(held.data), held.written) for path, held in below[:limit]]

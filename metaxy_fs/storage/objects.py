@@ -7,7 +7,7 @@ filesystem knows the requests.
 import builtins
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from metaxy_fs.errors import (
     StorageAccessError,
     StorageError,
 )
-from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
 from metaxy_fs.storage.client import Client
 from metaxy_fs.storage.connect import client_of, connect, protocols_of
 from metaxy_fs.storage.failures import Failure, failure_of
@@ -95,11 +95,19 @@ class ObjectStorage(Storage):
 
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         """Return whole objects of known sizes, 128 requests at once."""
-        remaining = iter(objects)
-        found: list[bytes] = []
-        while batch := list(islice(remaining, _BATCH)):
-            found += self._get_batch(batch)
-        return found
+        # One byte more than expected tells an object that is too long, and bounds what a hostile one can cost.
+        starts = self._got(ObjectRange(info.path, 0, info.size + 1) for info in objects)
+        return [self._sized(data, info.path, info.size) for info, data in zip(objects, starts, strict=True)]
+
+    def get_ranges(self, ranges: Sequence[ObjectRange]) -> builtins.list[bytes]:
+        """Return parts of objects, 128 requests at once."""
+        parts = self._got(ranges)
+        return [self._sized(data, part.path, part.end - part.start) for part, data in zip(ranges, parts, strict=True)]
+
+    @property
+    def serves_ranges(self) -> bool:
+        """Whether parts of objects are fetched for themselves: behind a cache of whole files they are not."""
+        return self._client().serves_ranges
 
     def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, one request for each 1,000 on S3 and GCS."""
@@ -180,24 +188,29 @@ class ObjectStorage(Storage):
             filesystem = type(filesystem)(*filesystem.storage_args, **filesystem.storage_options)
         return client_of(filesystem, self._root)
 
-    def _get_batch(self, batch: Sequence[ObjectInfo]) -> builtins.list[bytes]:
-        for info in batch:
-            check_path(info.path, location=self.location)
-        with self._explained("read", batch[0].path):
-            # One byte more than expected tells an object that is too long, and bounds what a hostile one can cost.
-            starts = self._client().get_starts([(info.path, info.size + 1) for info in batch])
-        return [self._checked(info, start) for info, start in zip(batch, starts, strict=True)]
+    def _got(self, ranges: Iterable[ObjectRange]) -> Iterator[bytes]:
+        """Yield the bytes that there are of each range."""
+        remaining = iter(ranges)
+        while batch := list(islice(remaining, _BATCH)):
+            for part in batch:
+                check_path(part.path, location=self.location)
+            with self._explained("read", batch[0].path):
+                found = self._client().get_ranges(batch)
+            yield from map(self._checked, batch, found)
 
-    def _checked(self, info: ObjectInfo, start: bytes | BaseException) -> bytes:
-        if isinstance(start, Exception) and failure_of(start) is Failure.EMPTY_RANGE:
-            start = b""
-        if isinstance(start, BaseException):
-            with self._explained("read", info.path):
-                raise start
-        if len(start) != info.size:
-            held = f"more than {info.size}" if len(start) > info.size else len(start)
-            raise CorruptObjectError(f"{info.path!r} in {self.location} holds {held} bytes, expected {info.size}")
-        return bytes(start)
+    def _checked(self, part: ObjectRange, data: bytes | BaseException) -> bytes:
+        if isinstance(data, Exception) and failure_of(data) is Failure.EMPTY_RANGE:
+            data = b""
+        if isinstance(data, BaseException):
+            with self._explained("read", part.path):
+                raise data
+        return bytes(data)
+
+    def _sized(self, data: bytes, path: str, size: int) -> bytes:
+        if len(data) != size:
+            held = f"more than {size}" if len(data) > size else len(data)
+            raise CorruptObjectError(f"{path!r} in {self.location} holds {held} bytes, expected {size}")
+        return data
 
     @contextmanager
     def _explained(self, verb: str, path: str) -> Iterator[None]:

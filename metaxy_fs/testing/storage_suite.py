@@ -18,7 +18,7 @@ from typing import ClassVar, TypeVar
 import pytest
 
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError
-from metaxy_fs.storage import ObjectInfo, Storage
+from metaxy_fs.storage import ObjectInfo, ObjectRange, Storage
 
 RACERS = 16
 Result = TypeVar("Result")
@@ -162,6 +162,29 @@ class StorageSuite(ABC):
 
         with pytest.raises(CorruptObjectError, match="'here'"):
             storage.get_many([ObjectInfo("here", 3)])
+
+    def test_get_ranges_returns_parts_in_the_order_asked(self, storage: Storage) -> None:
+        storage.put("a", b"0123456789")
+        storage.put("b", b"abc")
+        ranges = [ObjectRange("a", 4, 10), ObjectRange("b", 0, 3), ObjectRange("a", 0, 1), ObjectRange("a", 3, 5)]
+
+        assert storage.get_ranges(ranges) == [b"456789", b"abc", b"0", b"34"]
+        assert storage.get_ranges([]) == []
+        many = [ObjectRange("a", number % 10, number % 10 + 1) for number in range(300)]
+        assert b"".join(storage.get_ranges(many)) == b"0123456789" * 30
+
+    def test_get_ranges_names_the_missing_object(self, storage: Storage) -> None:
+        storage.put("here", b"1")
+
+        with pytest.raises(ObjectNotFoundError, match="'gone'"):
+            storage.get_ranges([ObjectRange("here", 0, 1), ObjectRange("gone", 0, 1)])
+
+    @pytest.mark.parametrize(("start", "end"), [(0, 6), (4, 6), (5, 6), (100, 110)])
+    def test_get_ranges_refuses_an_object_that_is_too_short(self, storage: Storage, start: int, end: int) -> None:
+        storage.put("here", b"12345")
+
+        with pytest.raises(CorruptObjectError, match="'here'"):
+            storage.get_ranges([ObjectRange("here", start, end)])
 
     def test_empty_storage_lists_nothing(self, storage: Storage) -> None:
         assert storage.list("") == []
@@ -316,6 +339,7 @@ class StorageSuite(ABC):
             lambda: storage.put(path, b""),
             lambda: storage.get(path),
             lambda: storage.get_many([ObjectInfo(path, 0)]),
+            lambda: storage.get_ranges([ObjectRange(path, 0, 1)]),
             lambda: storage.delete(path),
         ):
             with pytest.raises(StorageError, match="no path below") as caught:

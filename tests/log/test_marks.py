@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import fetching as fetching_module
+from metaxy_fs.log import pieces as pieces_module
 from metaxy_fs.log.scan import reading_schema, scan_files
 from metaxy_fs.log.view import ViewLoader, live_files
 from metaxy_fs.storage.base import Storage
@@ -40,7 +40,7 @@ def test_rows_are_marked_with_their_commit(sizes: list[int], batch: int, cut: in
     storage = MemoryStorage()
     expected = written(storage, sizes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetching_module, "BATCH_FILES", batch)
+        patch.setattr(pieces_module, "BATCH_FILES", batch)
         rows = scan(storage)
         assert rows.drop("data_version").collect().rows() == expected
         assert rows.drop("data_version").head(cut).collect().rows() == expected[:cut]

@@ -7,7 +7,7 @@ import pytest
 
 from metaxy_fs.errors import CorruptObjectError, MetaxyError
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import fetching as fetching_module
+from metaxy_fs.log import pieces as pieces_module
 from metaxy_fs.log.live import LiveFile
 from metaxy_fs.log.scan import reading_schema, scan_files
 from metaxy_fs.log.view import ViewLoader, live_files
@@ -78,17 +78,17 @@ def test_a_local_file_that_is_gone_or_short_is_refused_by_name(tmp_path: Path, d
 
 
 def test_large_reads_are_fetched_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching_module, "BATCH_FILES", 2)
+    monkeypatch.setattr(pieces_module, "BATCH_FILES", 2)
     storage, clock = FaultyStorage(MemoryStorage()), LamportClock()
     for i in range(5):
         write(storage, i, clock=clock)
     assert read(storage)["sample_id"].to_list() == [0, 1, 2, 3, 4]
-    monkeypatch.setattr(fetching_module, "BATCH_BYTES", 1)
+    monkeypatch.setattr(pieces_module, "BATCH_BYTES", 1)
     assert read(storage)["sample_id"].to_list() == [0, 1, 2, 3, 4]
 
 
 def test_what_a_row_limit_leaves_out_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching_module, "BATCH_FILES", 2)
+    monkeypatch.setattr(pieces_module, "BATCH_FILES", 2)
     storage, clock = FaultyStorage(MemoryStorage()), LamportClock()
     for i in range(6):
         write(storage, i, clock=clock)

@@ -1,7 +1,7 @@
 """Does a filter at the storage give exactly the rows that a filter afterwards would?"""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, MetadataStore
+from metaxy_fs.log import parquet, pieces
 from metaxy_fs.testing.strategies import frames, predicates, schemas
 
 with FeatureGraph().use():
@@ -22,12 +23,16 @@ with FeatureGraph().use():
 Opener = Callable[[], MetadataStore]
 
 
-@pytest.fixture(params=["local", "fetched"], scope="module")
-def open_store_at(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Opener:
+@pytest.fixture(params=["local", "fetched", "fetched in part"], scope="module")
+def open_store_at(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
     """Opens an empty store each time: of files that Polars scans by itself, or of objects that are fetched for it."""
     directory: Path = tmp_path_factory.mktemp("roots")
     prefix = str(directory) if request.param == "local" else "memory://pruned-reads"
-    return lambda: FilesystemMetadataStore(f"{prefix}/{uuid.uuid4().hex}")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "fetched in part":
+            patch.setattr(pieces, "LARGE", 1)
+            patch.setattr(parquet, "ROW_GROUP_ROWS", 2)
+        yield lambda: FilesystemMetadataStore(f"{prefix}/{uuid.uuid4().hex}")
 
 
 @st.composite

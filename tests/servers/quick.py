@@ -1,0 +1,257 @@
+"""How do benchmarks get an S3 endpoint that costs the machine next to nothing, at a distance of their choice?
+
+    python -m tests.servers.quick [DELAY]
+
+serves buckets from memory on a free port of loopback, in a process of its own, and prints the port. Moto answers some
+250 requests a second, so beside it a client's own cost does not show. Each answer is sent so many seconds after its
+request came in, and requests on other connections do not wait for it. Buckets need not be created; nothing is
+authenticated.
+
+`GET /-/counts` tells how many requests there were, and how many at once; it starts the count anew.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+from tests.servers import LOOPBACK
+
+_LARGEST_HEAD = 2**16
+_PAGE = 1_000
+_PIECE = 2**18
+
+
+class Request(NamedTuple):
+    """One request, whole."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """A status, more headers, and a body; a body is not sent where `length` is given."""
+
+    status: int
+    headers: tuple[str, ...] = ()
+    body: bytes | memoryview = b""
+    length: int | None = None
+
+
+class Buckets:
+    """Objects by `/bucket/key`, and what was asked of them."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, tuple[bytes, str]] = {}
+        self._counts: dict[str, int] = {}
+        self._busy = self._most_busy = 0
+
+    def begin(self, request: Request) -> None:
+        """Count a request that has come in."""
+        kind = "LIST" if request.method == "GET" and "list-type" in request.query else request.method
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        self._busy += 1
+        self._most_busy = max(self._most_busy, self._busy)
+
+    def end(self) -> None:
+        """Count a request that is answered."""
+        self._busy -= 1
+
+    def counts(self) -> Answer:
+        """Return the counts, and begin with none."""
+        body = json.dumps({**self._counts, "at_once": self._most_busy}).encode()
+        self._counts, self._most_busy = {}, self._busy
+        return Answer(200, body=body)
+
+    def answer(self, request: Request) -> Answer:
+        """Apply a request."""
+        match request.method:
+            case "GET" if "list-type" in request.query:
+                return self._list(request)
+            case "GET" | "HEAD":
+                return self._get(request)
+            case "PUT":
+                return self._put(request)
+            case "DELETE":
+                self._objects.pop(request.path, None)
+                return Answer(204)
+            case _:
+                return Answer(501)
+
+    def _put(self, request: Request) -> Answer:
+        if request.headers.get("if-none-match") == "*" and request.path in self._objects:
+            return _error(412, "PreconditionFailed")
+        written = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        self._objects[request.path] = (_payload(request), written)
+        return Answer(200, ('ETag: "0"',))
+
+    def _get(self, request: Request) -> Answer:
+        if request.path not in self._objects:
+            return _error(404, "NoSuchKey")
+        data = self._objects[request.path][0]
+        about = ("Content-Type: binary/octet-stream", 'ETag: "0"', "Last-Modified: Wed, 21 Oct 2026 07:28:00 GMT")
+        if request.method == "HEAD":
+            return Answer(200, (*about, "Accept-Ranges: bytes"), length=len(data))
+        if "range" not in request.headers:
+            return Answer(200, about, data)
+        first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
+        start = int(first) if first else max(0, len(data) - int(last))
+        end = min(int(last) + 1 if first and last else len(data), len(data))
+        if start >= end:
+            return _error(416, "InvalidRange")
+        return Answer(206, (*about, f"Content-Range: bytes {start}-{end - 1}/{len(data)}"), memoryview(data)[start:end])
+
+    def _list(self, request: Request) -> Answer:
+        bucket = f"/{request.path.strip('/')}/"
+        prefix, after = request.query.get("prefix", ""), request.query.get("continuation-token", "")
+        keys = sorted(path.removeprefix(bucket) for path in self._objects if path.startswith(bucket + prefix))
+        delimiter = request.query.get("delimiter")
+        found = dict.fromkeys(_listed(keys, prefix, delimiter))
+        page = [key for key in found if key > after][: int(request.query.get("max-keys", _PAGE))]
+        is_truncated = bool(page) and page[-1] != list(found)[-1]
+        body = "".join(self._entry(bucket, key, delimiter) for key in page)
+        token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if is_truncated else ""
+        text = (
+            '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult '
+            f'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>{bucket.strip("/")}</Name>'
+            f"<KeyCount>{len(page)}</KeyCount><IsTruncated>{str(is_truncated).lower()}</IsTruncated>{token}"
+            f"{body}</ListBucketResult>"
+        )
+        return Answer(200, ("Content-Type: application/xml",), text.encode())
+
+    def _entry(self, bucket: str, key: str, delimiter: str | None) -> str:
+        if delimiter and key.endswith(delimiter):
+            return f"<CommonPrefixes><Prefix>{escape(key)}</Prefix></CommonPrefixes>"
+        data, written = self._objects[bucket + key]
+        return (
+            f"<Contents><Key>{escape(key)}</Key><LastModified>{written}</LastModified><ETag>&quot;0&quot;</ETag>"
+            f"<Size>{len(data)}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        )
+
+
+class Connection(asyncio.Protocol):
+    """One connection; requests on it are answered one after the other."""
+
+    def __init__(self, buckets: Buckets, delay: float) -> None:
+        self._buckets = buckets
+        self._delay = delay
+        self._received = bytearray()
+        self._unsent = memoryview(b"")
+        self._is_paused = False
+        self._head: tuple[str, str, dict[str, str]] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._write()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if self._head is None and not self._take_head():
+            return
+        method, target, headers = self._head or ("", "", {})
+        length = int(headers.get("content-length", 0))
+        if len(self._received) < length:
+            return
+        body = bytes(self._received[:length])
+        del self._received[:length]
+        self._head = None
+        url = urlsplit(target)
+        query = {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
+        self._serve(Request(method, unquote(url.path), query, headers, body))
+
+    def _take_head(self) -> bool:
+        end = self._received.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._received) > _LARGEST_HEAD:
+                self._transport.close()
+            return False
+        first, *lines = self._received[:end].decode("latin-1").split("\r\n")
+        del self._received[: end + 4]
+        method, target, _ = first.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if headers.get("expect") == "100-continue":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._head = method, target, headers
+        return True
+
+    def _serve(self, request: Request) -> None:
+        if request.path == "/-/counts":
+            self._send(self._buckets.counts())
+            return
+        self._buckets.begin(request)
+        asyncio.get_running_loop().call_later(self._delay, self._finish, request)
+
+    def _finish(self, request: Request) -> None:
+        self._buckets.end()
+        self._send(self._buckets.answer(request))
+
+    def _send(self, answer: Answer) -> None:
+        if self._transport.is_closing():
+            return
+        length = len(answer.body) if answer.length is None else answer.length
+        lines = (f"HTTP/1.1 {answer.status} OK", *answer.headers, f"Content-Length: {length}", "", "")
+        self._transport.write("\r\n".join(lines).encode())
+        self._unsent = memoryview(answer.body)
+        self._write()
+
+    def _write(self) -> None:
+        # In pieces: what the transport cannot send at once it copies, and again with every piece that it can.
+        while self._unsent and not self._is_paused and not self._transport.is_closing():
+            piece, self._unsent = self._unsent[:_PIECE], self._unsent[_PIECE:]
+            self._transport.write(piece)
+
+
+def _listed(keys: list[str], prefix: str, delimiter: str | None) -> Iterator[str]:
+    for key in keys:
+        rest = key[len(prefix) :]
+        if delimiter and delimiter in rest:
+            yield prefix + rest[: rest.index(delimiter) + 1]
+        else:
+            yield key
+
+
+def _payload(request: Request) -> bytes:
+    """Return the object in a body, which may come in chunks that are signed one by one."""
+    if "aws-chunked" not in request.headers.get("content-encoding", ""):
+        return request.body
+    found, rest = bytearray(), request.body
+    while True:
+        line, _, rest = rest.partition(b"\r\n")
+        size = int(line.split(b";")[0], 16)
+        if not size:
+            return bytes(found)
+        found += rest[:size]
+        rest = rest[size + 2 :]
+
+
+def _error(status: int, code: str) -> Answer:
+    body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{code}</Message></Error>'
+    return Answer(status, ("Content-Type: application/xml",), body.encode())
+
+
+async def serve(delay: float) -> None:
+    """Serve until the process ends."""
+    buckets = Buckets()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(buckets, delay), LOOPBACK, 0, backlog=512
+    )
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(float(sys.argv[1]) if sys.argv[1:] else 0.0))
