@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
+from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log.unreadable import READ_ERRORS
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain
@@ -24,9 +25,12 @@ def names_damage(function: Callable[Concatenate[_S, _P], _R]) -> Callable[Concat
     def checked(store: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return function(store, *args, **kwargs)
-        except READ_ERRORS as error:
-            for each in chain(store, fallback=True):
-                each.refuse_damaged_reads(error)
+        except (*READ_ERRORS, MetadataSchemaError) as error:
+            # What a predicate could not be evaluated on may be damaged, too.
+            met = error.__cause__ if isinstance(error, MetadataSchemaError) else error
+            if isinstance(met, READ_ERRORS):
+                for each in chain(store, fallback=True):
+                    each.refuse_damaged_reads(met)
             raise
 
     return checked

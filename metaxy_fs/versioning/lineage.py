@@ -142,10 +142,7 @@ def evaluating_where(spec: FeatureSpec | None) -> Iterator[None]:
     except pl.exceptions.PolarsError as error:
         if not texts:
             raise
-        raise MetadataSchemaError(
-            f"{' or '.join(texts)} cannot be evaluated on the stored rows, or these cannot be read, which"
-            f" verify tells: {error}"
-        ) from error
+        raise MetadataSchemaError(f"{' or '.join(texts)} cannot be evaluated on the stored rows: {error}") from error
 
 
 def _grouped(

@@ -16,6 +16,7 @@ from metaxy_fs import (
     ContainerSpec,
     CorruptObjectError,
     Feature,
+    FeatureDep,
     FeatureGraph,
     FeatureKey,
     FeatureSpec,
@@ -123,6 +124,26 @@ def test_a_large_damaged_file_that_polars_cannot_read_is_named(tmp_path: Path) -
     counted = Counter(what for _, what in found)
     assert set(counted) <= {"right", "refused"}
     assert counted["refused"] > 10
+
+
+def test_a_large_damaged_file_is_named_where_a_predicate_is_looked_at(tmp_path: Path) -> None:
+    with FeatureGraph().use() as graph:
+        graph.add(Video.spec)
+
+        class Long(
+            Feature,
+            spec=FeatureSpec(
+                key=FeatureKey(["long"]), deps=[FeatureDep(key=FeatureKey(["video"]), where="length > 9")]
+            ),
+        ):
+            """What a predicate chooses."""
+
+    path, _ = large_file(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + bytes(len(data) - 5_004) + data[-5_000:])  # the footer is whole
+    for ask in ("resolve_update", "read_upstream_metadata"):
+        with pytest.raises(CorruptObjectError, match=path.name):
+            getattr(FilesystemMetadataStore(tmp_path), ask)(Long)
 
 
 def test_a_file_that_was_found_right_is_looked_at_again_once_it_has_changed(tmp_path: Path) -> None:
