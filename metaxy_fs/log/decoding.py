@@ -12,6 +12,7 @@ from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
 from metaxy_fs.log.layout import Partition, is_commit, is_data_file_name
 from metaxy_fs.log.manifest import FORMAT_VERSION, DataFile, Manifest
 from metaxy_fs.log.schema import decode_schema
+from metaxy_fs.log.sealing import unsealed
 
 MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
 MAX_COMPACTION_BYTES: Final = 256 * 1024 * 1024
@@ -41,6 +42,7 @@ def decode_manifest(
         UnsupportedFormatError: A newer metaxy_fs wrote it.
         CorruptObjectError: It is not a manifest, or not of this place.
     """
+    data = unsealed(data, name=f"The manifest {name}")
     try:
         manifest = _DECODER.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:

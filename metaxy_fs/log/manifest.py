@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import msgspec
 
 from metaxy_fs.ids import MAX_TIME
+from metaxy_fs.log.sealing import sealed
 from metaxy_fs.log.statistics import Bound, ColumnStatistics
 
 FORMAT_VERSION: Final = 1
@@ -150,5 +151,5 @@ class Manifest(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Return the bytes of a manifest."""
-    return msgspec.json.encode(manifest)
+    """Return the bytes of a manifest, which end with their checksum."""
+    return sealed(msgspec.json.encode(manifest))

@@ -34,6 +34,7 @@ from metaxy_fs.log.layout import (
 from metaxy_fs.log.manifest import FORMAT_VERSION, Time
 from metaxy_fs.log.root import open_for_writing, refuse_overwriting_storage
 from metaxy_fs.log.schema import decode_schema
+from metaxy_fs.log.sealing import sealed, unsealed
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 UNKNOWN_SCHEMA: Final = msgspec.Raw(b"null")
@@ -132,7 +133,7 @@ def put_snapshot(storage: Storage, snapshot: Snapshot, *, hash_algorithm: str) -
     root = open_for_writing(storage, hash_algorithm=hash_algorithm)
     refuse_overwriting_storage(storage, root, hence="a snapshot could be replaced by another one of its name")
     try:
-        put_settled(storage, snapshot_file(snapshot.name), msgspec.json.encode(snapshot))
+        put_settled(storage, snapshot_file(snapshot.name), sealed(msgspec.json.encode(snapshot)))
     except ObjectExistsError as error:
         raise ObjectExistsError(
             f"{storage.location} has a snapshot {snapshot.name!r} already, and snapshots are never changed. Choose "
@@ -192,6 +193,7 @@ def decode_snapshot(data: bytes, storage: Storage, path: str) -> Snapshot:
         CorruptObjectError: It is no snapshot, or not of this name.
     """
     where = f"The snapshot {storage.location}/{path}"
+    data = unsealed(data, name=where)
     try:
         if msgspec.json.decode(data, type=_Version).format_version > FORMAT_VERSION:
             raise UnsupportedFormatError(f"{where} was made by a newer metaxy_fs. Upgrade metaxy_fs.")

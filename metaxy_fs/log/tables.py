@@ -12,12 +12,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import msgspec
 import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import MAX_TIME
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import CommitTable, Manifest, encode_manifest
+from metaxy_fs.log.manifest import CommitTable, Manifest
 from metaxy_fs.log.parquet import FOOTER_KEY
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -115,7 +116,7 @@ def encode_table(table: pl.DataFrame, *, manifest: Manifest, name: str) -> tuple
         name: The name that the table gets.
     """
     buffer = io.BytesIO()
-    footer = {FOOTER_KEY: encode_manifest(manifest).decode()}
+    footer = {FOOTER_KEY: msgspec.json.encode(manifest).decode()}
     table.write_parquet(buffer, compression="zstd", metadata=footer)
     data = buffer.getvalue()
     return data, CommitTable(name=name, rows=table.height, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())

@@ -7,9 +7,8 @@ them overlap, cover the same, or one a part of the other.
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
 from metaxy_fs.ids import LamportClock, random_token, wall_clock
+from metaxy_fs.log.decoding import decode_manifest
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.view import ViewLoader
@@ -71,4 +70,5 @@ def _commits(manifest: Manifest) -> list[str]:
 
 
 def _append(written: Mapping[str, bytes], partition: Partition, commit: str) -> Manifest:
-    return msgspec.json.decode(written[partition.append_manifest(commit)], type=Manifest)
+    data = written[partition.append_manifest(commit)]
+    return decode_manifest(data, partition=partition, commit=commit, name=commit)

@@ -76,6 +76,10 @@ def objects(root: Path) -> dict[str, Path]:
     """One object of each kind that readers look at."""
     (partition,) = root.glob("video/*/")
     found = {f"data {number}": path for number, path in enumerate(sorted(partition.glob("*-[0-9].parquet")))} | {
+        "append": next(partition.glob("_manifests/appends/2*.json")),
+        "named append": next(partition.glob("_manifests/appends/w*.json"), None),
+        "compaction": next(partition.glob("_manifests/compactions/*.json"), None),
+        "snapshot": root / "_snapshots" / "train.json",
         "commit table": next(partition.glob("*-commits.parquet"), None),
     }
     return {kind: path for kind, path in found.items() if path is not None}
