@@ -81,7 +81,7 @@ def commit(storage: Storage, request: CommitRequest, *, clock: LamportClock) -> 
             f"than {MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; write again."
         )
     if request.write_id is None:
-        _put_manifest(storage, request.partition.append_manifest(header.commit), encode_manifest(manifest))
+        _put_manifest(storage, request.partition.append_manifest(header.commit), manifest)
     else:
         manifest = _put_named(storage, request, manifest)
         clock.observe(manifest.time)
@@ -109,7 +109,7 @@ def put_settled(storage: Storage, path: str, data: bytes) -> None:
                 raise
             # A storage that repeats requests by itself has spent its time, and so has what went on for long.
             if attempt == _ATTEMPTS - 1 or elapsed() - started > _DEADLINE_SECONDS:
-                raise StorageError(f"{error} It is not there so far.") from error
+                raise StorageError(f"{error}; it is not there so far") from error
             pause(_FIRST_PAUSE_SECONDS * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -136,7 +136,7 @@ def _has_landed(storage: Storage, path: str, data: bytes, *, error: StorageError
     except ObjectNotFoundError:
         return False
     except StorageError as question:
-        raise StorageError(f"{error} Nor could it be asked whether it is there all the same: {question}") from question
+        raise StorageError(f"{error}; nor could it be asked whether it is there all the same: {question}") from question
     raise ObjectExistsError(f"{storage.location}/{path} already exists with other content.")
 
 
@@ -170,16 +170,17 @@ def _counted(frames: Iterator[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame
     yield part, held, part + 1
 
 
-def _put_manifest(storage: Storage, path: str, data: bytes) -> None:
+def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
     """Put a manifest; here an outcome that stays unknown is what the caller has to know."""
     try:
-        put_settled(storage, path, data)
+        put_settled(storage, path, encode_manifest(manifest))
     except (ObjectExistsError, StorageAccessError):
         raise
     except StorageError as error:
         raise CommitStateUnknownError(
-            f"The rows were written, but whether they are committed is unknown: {error} Look whether "
-            f"{storage.location}/{path} exists before writing again, or write with a write_id, which makes that safe."
+            f"The rows were written, but whether they are committed is unknown: {error}. Before writing them again, "
+            f"look whether the feature's history lists commit {manifest.commit}, which is so if "
+            f"{storage.location}/{path} exists; or write with a write_id, which makes a repetition safe."
         ) from error
 
 
@@ -187,7 +188,7 @@ def _put_named(storage: Storage, request: CommitRequest, attempt: Manifest) -> M
     """Put the manifest of a named write; return it, or that of the earlier attempt that is the commit."""
     path, kept = request.partition.append_manifest(attempt.commit), request.partition.kept_write(attempt.commit)
     try:
-        _put_manifest(storage, path, encode_manifest(attempt))
+        _put_manifest(storage, path, attempt)
         places = [kept]
     except ObjectExistsError:
         places = [kept, path, kept]  # vacuum may move it from one to the other meanwhile

@@ -88,7 +88,9 @@ def test_a_data_file_that_cannot_be_put_leaves_nothing_visible() -> None:
 
 def test_a_manifest_whose_outcome_cannot_be_asked_is_an_unknown_commit() -> None:
     storage = FaultyStorage(MemoryStorage(), lambda _verb, path: "after" if path.endswith(".json") else None)
-    with pytest.raises(CommitStateUnknownError, match=r"_manifests/appends/.*\.json exists before writing again"):
+    with pytest.raises(
+        CommitStateUnknownError, match=r"lists commit (\w+)\.(\w+)-(\w+), .*_manifests/appends/\1\.\2-\3\.json exists"
+    ):
         write(storage, 1)
     assert ids(storage.inner) == [1]
 
