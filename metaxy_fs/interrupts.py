@@ -4,14 +4,21 @@ Python runs its handlers between two steps of the main thread. What wakes a main
 another thread, is that a signal makes its system call fail. Importing Polars takes that away: its own handler of
 SIGINT, which calls Python's, asks the system to go on with the interrupted call. Ctrl-C is then noted and never acted
 upon.
+
+Python also drops whatever is raised in a finalizer. One that may take long catches Ctrl-C and presses it again.
 """
 
+import os
 import signal
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 _INTERRUPT: Final[Callable[[int, bool], None] | None] = getattr(signal, "siginterrupt", None)
 """None on Windows, which has no such signals."""
+_UNTIL_FINALIZED: Final = 0.05
+"""In seconds."""
 
 
 def let_ctrl_c_end_waits() -> None:
@@ -21,3 +28,11 @@ def let_ctrl_c_end_waits() -> None:
     """
     if _INTERRUPT is not None and signal.getsignal(signal.SIGINT) is not None:
         _INTERRUPT(signal.SIGINT, True)  # noqa: FBT003  # it takes no names
+
+
+def press_again() -> None:
+    """Have KeyboardInterrupt raised once more, when the finalizer that calls this has ended."""
+    timer = threading.Timer(_UNTIL_FINALIZED, os.kill, (os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    with suppress(RuntimeError):  # the interpreter is ending, as was wished
+        timer.start()

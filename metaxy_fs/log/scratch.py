@@ -6,13 +6,18 @@ import tempfile
 import weakref
 from pathlib import Path
 
+from metaxy_fs.ids import random_token
+from metaxy_fs.interrupts import press_again
+
 
 class ScratchDirectory:
     """A temporary directory of this process (see `tempfile`), removed with this object or at the end of the process."""
 
     def __init__(self) -> None:
-        self._path = Path(tempfile.mkdtemp(prefix="metaxy_fs-"))
+        self._path = Path(tempfile.gettempdir(), f"metaxy_fs-{random_token()}")
+        # Before there is one: Ctrl-C may come at any moment from then on.
         weakref.finalize(self, _remove, self._path, os.getpid())
+        self._path.mkdir(mode=0o700)
 
     def path(self, name: str) -> str:
         """Return the path of a file in the directory."""
@@ -22,4 +27,8 @@ class ScratchDirectory:
 def _remove(path: Path, maker: int) -> None:
     # A forked process inherits the object, but not what it stands for.
     if os.getpid() == maker:
-        shutil.rmtree(path, ignore_errors=True)
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+        except KeyboardInterrupt:
+            shutil.rmtree(path, ignore_errors=True)
+            press_again()

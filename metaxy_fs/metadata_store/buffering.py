@@ -121,12 +121,13 @@ def _watched(pending: PendingRows, seconds: float | None) -> Iterator[None]:
                     wait = pending.flush_old(seconds=seconds)
 
         thread = threading.Thread(target=watch, name="metaxy_fs buffer", daemon=True)
-        thread.start()
         try:
+            thread.start()
             yield
         finally:
             requests.put(_Request.STOP)
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
 
 def _next(requests: "SimpleQueue[_Request]", wait: float | None) -> _Request | None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from functools import partial
+from typing import NoReturn
 
 import msgspec
 import polars as pl
@@ -73,6 +74,13 @@ class InMemoryMetadataStore(MetadataStore):
         self._clock = LamportClock()
         self._lock = threading.Lock()
         self._snapshots = MemoryStorage()
+
+    def __reduce__(self) -> NoReturn:
+        # A copy in another process would take writes that nobody else ever sees.
+        raise TypeError(
+            "an InMemoryMetadataStore lives in one process and cannot be pickled: use a FilesystemMetadataStore on a "
+            "local directory to share rows"
+        )
 
     @property
     def location(self) -> str:

@@ -64,16 +64,16 @@ class PendingRows:
     def flush(self, *, at_least: int = 1) -> None:
         """Commit what is held, if it is so many rows: another thread may have been faster."""
         with self._flushing:
-            with self._lock:
-                if self._held.rows < at_least:
-                    return
-                batch, self._held = self._held, _Batch()
-            rows = _as_one(batch.frames)
+            batch = _Batch()
             try:
-                self._flushes.commit(rows)
-            except BaseException as error:
+                with self._lock:
+                    if self._held.rows < at_least:
+                        return
+                    batch, self._held = self._held, batch
+                self._flushes.commit(_as_one(batch.frames))
+            except BaseException as error:  # Ctrl-C, at whichever moment
                 if self._flushes.is_repeatable(error):
-                    self._take_back(batch, rows)
+                    self._take_back(batch)
                 raise
             with self._lock:
                 self._commits += 1
@@ -113,9 +113,10 @@ class PendingRows:
         with self._lock:
             self._raise_failure()
 
-    def _take_back(self, batch: _Batch, rows: pl.DataFrame) -> None:
+    def _take_back(self, batch: _Batch) -> None:
         with self._lock:
-            self._held = _Batch((rows, *self._held.frames), batch.rows + self._held.rows, batch.since)
+            if batch.rows:
+                self._held = _Batch((*batch.frames, *self._held.frames), batch.rows + self._held.rows, batch.since)
 
     def _refuse_closed(self) -> None:
         if self._is_closed:

@@ -68,8 +68,7 @@ class LocalStorage(Storage):
             raise StorageError(f"cannot write {path!r} in {self.location}: names of that form are temporary files")
         try:
             self._settle(directory)
-            temporary = self._write_temporary(directory, data)
-            self._publish(temporary, target, path)
+            self._write_and_publish(directory, data, target=target, path=path)
         except ObjectExistsError:
             # The winner may have died before it synced the name, and the caller may take this error for proof that the
             # object is there.
@@ -150,9 +149,18 @@ class LocalStorage(Storage):
             directory = parent
         self._settled.add(directory)
 
-    def _write_temporary(self, directory: str, data: bytes) -> str:
+    def _write_and_publish(self, directory: str, data: bytes, *, target: str, path: str) -> None:
         # In the same directory, because a link cannot cross file systems.
         temporary = os.path.join(directory, f"{TEMPORARY_PREFIX}{random_token()}")
+        try:
+            self._write_temporary(temporary, directory, data)
+            self._publish(temporary, target, path)
+        finally:
+            # Ctrl-C may come at any moment from the making of the file on.
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def _write_temporary(self, temporary: str, directory: str, data: bytes) -> None:
         try:
             _write_synced(temporary, data)
         except FileNotFoundError:
@@ -160,7 +168,6 @@ class LocalStorage(Storage):
             self._settled.clear()
             self._settle(directory)
             _write_synced(temporary, data)
-        return temporary
 
     def _publish(self, temporary: str, target: str, path: str) -> None:
         try:
@@ -176,8 +183,6 @@ class LocalStorage(Storage):
                     " without which two writers could overwrite each other; use another file system"
                 ) from error
             raise
-        finally:
-            os.unlink(temporary)
 
     def _synced(self, directory: str, path: str, *, what: str = "") -> None:
         try:
@@ -250,14 +255,10 @@ def _make_directories(directory: str) -> None:
 def _write_synced(path: str, data: bytes) -> None:
     # 0o666 less the umask, as for any new file; the modules of the library for temporary files make theirs private.
     descriptor = os.open(path, _CREATE, 0o666)
-    try:
-        with open(descriptor, "wb", buffering=0) as file:
-            _write_all(file, data)
-            # Before the file has its name: a crash between the two would leave an empty or torn object.
-            os.fsync(file.fileno())
-    except BaseException:
-        os.unlink(path)
-        raise
+    with open(descriptor, "wb", buffering=0) as file:
+        _write_all(file, data)
+        # Before the file has its name: a crash between the two would leave an empty or torn object.
+        os.fsync(file.fileno())
 
 
 def _write_all(file: Any, data: bytes) -> None:

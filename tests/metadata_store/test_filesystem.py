@@ -59,5 +59,6 @@ def test_a_text_is_no_filter(tmp_path: Path) -> None:
 
 
 def test_a_store_in_memory_is_not_copied_to_other_processes() -> None:
-    with pytest.raises(TypeError, match="pickle"):
-        pickle.dumps(InMemoryMetadataStore())
+    for store in (InMemoryMetadataStore(), FilesystemMetadataStore(".", fallback_stores=[InMemoryMetadataStore()])):
+        with pytest.raises(TypeError, match=r"InMemoryMetadataStore lives in one process.* local directory"):
+            pickle.dumps(store)
