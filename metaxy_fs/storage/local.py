@@ -25,6 +25,7 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.ids import random_token
 from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.fence import Fence
 from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.walk import Entry, walk
 
@@ -49,6 +50,7 @@ class LocalStorage(Storage):
         self._prefix = os.path.join(self._root, "")
         # Directories whose names this instance has synced up to the root; see `_settle`.
         self._settled: set[str] = set()
+        self._fence = Fence(self._root)
 
     @property
     def location(self) -> str:
@@ -59,10 +61,13 @@ class LocalStorage(Storage):
         return True
 
     def local_path(self, path: str) -> str:
-        return self._prefix + check_path(path, location=self.location)
+        target = self._path(path)
+        with suppress(OSError):  # opening it will say
+            self._fence.check_file(target)
+        return target
 
     def put(self, path: str, data: bytes) -> None:
-        target = self.local_path(path)
+        target = self._path(path)
         directory, name = os.path.split(target)
         if name.startswith(TEMPORARY_PREFIX):
             raise StorageError(f"cannot write {path!r} in {self.location}: names of that form are temporary files")
@@ -81,8 +86,10 @@ class LocalStorage(Storage):
         self._synced(directory, path)
 
     def get(self, path: str) -> bytes:
+        target = self._path(path)
         try:
-            with open(self.local_path(path), "rb", buffering=0) as file:
+            self._fence.check_file(target)
+            with open(target, "rb", buffering=0, opener=_open_at_once) as file:
                 return file.readall()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             self._check_root("read", path)
@@ -107,7 +114,8 @@ class LocalStorage(Storage):
         return sorted(entry.name for entry in self._scan(directory) if entry.is_directory)
 
     def delete(self, path: str) -> None:
-        target = self.local_path(path)
+        target = self._path(path)
+        self._fence.check_directory(os.path.dirname(target))
         try:
             os.unlink(target)
         except (FileNotFoundError, NotADirectoryError):
@@ -133,6 +141,9 @@ class LocalStorage(Storage):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_settled": set()}
 
+    def _path(self, path: str) -> str:
+        return self._prefix + check_path(path, location=self.location)
+
     def _settle(self, directory: str) -> None:
         """Make a directory, and make its name survive a crash, and those of its parents up to the root.
 
@@ -141,7 +152,9 @@ class LocalStorage(Storage):
         """
         if directory in self._settled:
             return
+        self._fence.check_directory(directory)
         _make_directories(directory)
+        self._fence.check_directory(directory)
         while len(directory) > len(self._root):
             parent = os.path.dirname(directory)
             _sync_directory(parent)
@@ -201,6 +214,7 @@ class LocalStorage(Storage):
         return data
 
     def _scan(self, directory: str) -> builtins.list[Entry]:
+        self._fence.check_directory(os.path.join(self._root, *directory.split("/")) if directory else self._root)
         try:
             with os.scandir(self._prefix + directory) as entries:
                 return [_entry(entry) for entry in entries if not entry.name.startswith(TEMPORARY_PREFIX)]
@@ -259,6 +273,11 @@ def _write_synced(path: str, data: bytes) -> None:
         _write_all(file, data)
         # Before the file has its name: a crash between the two would leave an empty or torn object.
         os.fsync(file.fileno())
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Should a pipe take the place of the file since it was looked at, nobody waits for its bytes.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _write_all(file: Any, data: bytes) -> None:
