@@ -301,10 +301,10 @@ def _live(order: Order, step: _Step, pipe: int) -> None:
 
     if not order.is_synced:
         os.fsync = os.fstat
-    _trace(step, role=order.role)
     try:
         stores = order.open()
         tell("begun", "")
+        _trace(step, role=order.role)  # from now on it may stop for ever, and somebody looks whether it has
         for kind, name in ROLES[order.role](*stores, order):
             step.set(f"{order.role}: between two operations")
             tell(kind, name)
