@@ -68,7 +68,7 @@ class Order(msgspec.Struct, frozen=True):
         role: What it does, one of `ROLES`.
         number: Its own.
         delay: How long it lives once it has begun, in seconds.
-        last_step: It is killed when it has come to its step of this number; 0 if it dies of age alone.
+        last_step: It is killed when it has come to this step, counted from its beginning; 0 if it dies of age alone.
         root: The URL or path of the root.
         target: That of the root which copies go to.
         options: The `storage_options` of both.
@@ -239,16 +239,16 @@ def _tags(order: Order) -> Iterator[tuple[str, int]]:
 
 
 class _Step:
-    """What a process is doing, where its parent can see it.
+    """What a process is doing, where its parent can see it."""
 
-    Args:
-        last: The number of the step at which it stops for ever; 0 for none.
-    """
-
-    def __init__(self, last: int) -> None:
+    def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 200)
-        self._left = last
+        self._left = 0
         self._lock = Lock()
+
+    def stop_after(self, steps: int) -> None:
+        """Stop for ever after so many steps from now on; 0 for none."""
+        self._left = steps
 
     def set(self, step: str) -> None:
         with self._lock:  # where one thread stops, the others do at their next step
@@ -265,7 +265,7 @@ class _Step:
         """Return when the process has stopped, or after so long."""
         end = time.monotonic() + seconds
         while self._memory[:1] != b"." and (rest := end - time.monotonic()) > 0:
-            time.sleep(min(rest, 0.001) if self._left > 0 else rest)
+            time.sleep(min(rest, 0.001))
 
 
 def _keep() -> None:
@@ -275,7 +275,7 @@ def _keep() -> None:
 
 
 def _kill(order: Order) -> Death:
-    step = _Step(order.last_step)
+    step = _Step()
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -303,6 +303,7 @@ def _live(order: Order, step: _Step, pipe: int) -> None:
         os.fsync = os.fstat
     try:
         stores = order.open()
+        step.stop_after(order.last_step)
         tell("begun", "")
         _trace(step, role=order.role)  # from now on it may stop for ever, and somebody looks whether it has
         for kind, name in ROLES[order.role](*stores, order):
