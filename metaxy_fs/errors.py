@@ -22,7 +22,14 @@ Messages say what failed, the value, what was expected and what to do; none hold
 
 
 class MetaxyError(Exception):
-    """The base of every error that metaxy_fs raises on purpose."""
+    """The base of every error that metaxy_fs raises on purpose.
+
+    A message quotes names from shared roots, and is printed on terminals: what is no printable character is escaped.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if text.isprintable() else "".join(map(_shown, text))
 
 
 class SpecError(MetaxyError, ValueError):
@@ -83,3 +90,7 @@ class StorageAccessError(StorageError, PermissionError):
 
 class CommitStateUnknownError(StorageError):
     """A write may or may not have been committed, and the root cannot be asked."""
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() or character == "\n" else ascii(character)[1:-1]

@@ -154,8 +154,10 @@ def _inconsistent(manifest: Manifest) -> str | None:
     if manifest.rows != sum(file.rows for file in manifest.files):
         return f"counts {manifest.rows} rows, its files {sum(file.rows for file in manifest.files)}"
     try:
-        for schema in (manifest.schema, *manifest.schemas):
-            decode_schema(bytes(schema))
+        schemas = [decode_schema(bytes(schema)) for schema in (manifest.schema, *manifest.schemas)]
     except CorruptObjectError as error:
         return f"has no schema that can be read: {error}"
+    ids = set(manifest.id_columns)
+    if not ids or len(ids) < len(manifest.id_columns) or not all(ids <= schema.keys() for schema in schemas):
+        return f"names samples by the columns {list(manifest.id_columns)!r}, which are not in each schema, once each"
     return None

@@ -11,10 +11,17 @@ from metaxy_fs.log.live import LiveFile
 READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 """What Polars raises where it cannot read a file; a panic is no Exception, and must not end the process either."""
 
+_OF_FILES = (
+    pl.exceptions.PanicException,
+    pl.exceptions.SchemaError,
+    pl.exceptions.ColumnNotFoundError,
+    pl.exceptions.StructFieldNotFoundError,
+)
+
 
 def is_of_reader(error: BaseException) -> bool:
     """Whether an error of Polars may come from the reading of a file, rather than from what was asked of its rows."""
-    return isinstance(error, pl.exceptions.PanicException) or "parquet" in str(error).lower()
+    return isinstance(error, _OF_FILES) or "parquet" in str(error).lower()
 
 
 def refuse_unreadable(source: str | bytes, live: LiveFile, *, name: str) -> None:

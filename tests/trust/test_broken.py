@@ -35,6 +35,11 @@ with FeatureGraph().use():
     ):
         """Some writes, of which each rewrites a sample."""
 
+    class Old(
+        Feature, spec=FeatureSpec(key=FeatureKey(["old"]), containers=[ContainerSpec(key=ContainerKey(["frames"]))])
+    ):
+        """Another one."""
+
 
 def rows(write: int, count: int = 4) -> pl.DataFrame:
     """The rows of a write; its first sample is the last one of the write before."""

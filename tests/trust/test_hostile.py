@@ -1,17 +1,34 @@
 """What can somebody who may write to a root do to those who read it? Nothing but lie about the rows there."""
 
+import builtins
 import json
 import os
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 
-from metaxy_fs import CorruptObjectError, FeatureKey, FilesystemMetadataStore, MetaxyError
-from metaxy_fs.metadata_store import verify
+from metaxy_fs import (
+    ContainerKey,
+    CorruptObjectError,
+    Feature,
+    FeatureGraph,
+    FeatureKey,
+    FeatureSpec,
+    FilesystemMetadataStore,
+    MetaxyError,
+    SpecError,
+)
+from metaxy_fs.cli.main import main
+from metaxy_fs.metadata_store import copy_metadata, vacuum, verify
+from metaxy_fs.storage.base import ObjectInfo
+from metaxy_fs.storage.memory import MemoryStorage
+from metaxy_fs.versioning.definition import definition_version
 from tests.trust.test_broken import Video, rows
 
 VIDEO = FeatureKey(["video"])
@@ -143,3 +160,143 @@ def test_a_pipe_whose_manifest_gives_no_size_is_not_waited_on(root: Path) -> Non
     os.mkfifo(path)
     with pytest.raises(CorruptObjectError, match="pipe"):
         read(root)
+
+
+# What a manifest or a record may have somebody do.
+
+ESCAPES = ["a\x1b[31mb", "a\u202eb", "a\rb", "a\x07b"]
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_a_name_cannot_speak_to_the_terminal_of_a_reader(root: Path, name: str) -> None:
+    (partition(root) / "_manifests" / name).write_bytes(b"")
+    with pytest.raises(CorruptObjectError) as caught:
+        read(root)
+    assert str(caught.value).isprintable()
+    assert ascii(name)[1:-1] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+@pytest.mark.parametrize("place", ["partition", "manifests"])
+def test_a_name_cannot_speak_to_the_terminal_of_who_verifies(
+    root: Path, capsys: pytest.CaptureFixture[str], name: str, place: str
+) -> None:
+    (LINKED[place](root) / name).write_bytes(b"")
+    main(["verify", str(root)])
+    printed = "".join(capsys.readouterr())
+    assert ascii(name)[1:-1] in printed
+    assert printed.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../private/video", "/etc/passwd", "../_store.json", "_definition.json", "x.parquet", ""]
+)
+def test_a_vacuum_deletes_nothing_that_a_record_names_and_the_partition_does_not_hold(root: Path, name: str) -> None:
+    before = {path for path in root.parent.rglob("*") if path.is_file()}
+    records = partition(root) / "_vacuum"
+    records.mkdir()
+    names = [name, data_file(root).name]
+    (records / "1.json").write_text(json.dumps({"format_version": 1, "unnamed": names, "named": []}))
+    at_once = timedelta(0)
+    vacuum(FilesystemMetadataStore(root), dry_run=False, grace=at_once, retention=at_once, unsafe=True)
+    after = {path for path in root.parent.rglob("*") if path.is_file() and "_vacuum" not in path.parts}
+    assert after == before
+    assert read(root).height == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fields: fields["files"][0].update(name="../../../private/x.parquet"),
+        lambda fields: fields["files"][0].update(bytes=2**53 - 1),
+        lambda fields: fields["files"][0].update(sha256="0" * 64),
+        lambda fields: fields.update(feature=["audio"]),
+        lambda fields: fields.update(schema=[["x", "no such type"]]),
+    ],
+)
+def test_nothing_of_a_forged_commit_is_promoted(root: Path, tmp_path: Path, change: Callable[[Any], object]) -> None:
+    forge(root, change)
+    target = FilesystemMetadataStore(tmp_path / "mine")
+    with pytest.raises(CorruptObjectError):
+        copy_metadata(VIDEO, source=FilesystemMetadataStore(root), target=target)
+    assert target.list_features() == []
+    assert not list((tmp_path / "mine").rglob("_manifests/*/*.json"))
+
+
+def test_a_file_that_claims_a_huge_size_is_not_made_room_for(root: Path) -> None:
+    forge(root, lambda fields: (fields["files"][0].update(rows=2**52), fields.update(rows=2**52)))
+    assert read(root).height in (0, 4)
+
+
+# What keys can be mistaken for each other.
+
+LOOKALIKES = [
+    "vide\u043e",
+    "vid\u00e9o",
+    "vide\u0301o",
+    "video\u200b",
+    "\u202evideo",
+    "vi\uff44eo",
+    "video\n",
+    "v\u0131deo",
+]
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+@pytest.mark.parametrize("kind", [FeatureKey, ContainerKey])
+def test_a_key_has_no_letters_that_look_like_others(name: str, kind: type[FeatureKey | ContainerKey]) -> None:
+    with pytest.raises(SpecError):
+        kind([name])
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_a_directory_that_looks_like_a_feature_is_none(root: Path, name: str) -> None:
+    shutil.copytree(root / "video", root / name)
+    assert FilesystemMetadataStore(root).list_features() == [VIDEO]
+
+
+class FoldingStorage(MemoryStorage):
+    """A file system that keeps the case of names, and does not tell upper from lower case when it looks for one."""
+
+    def put(self, path: str, data: bytes) -> None:
+        super().put(self._held(path), data)
+
+    def get(self, path: str) -> bytes:
+        return super().get(self._held(path))
+
+    def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
+        below = f"{directory}/".lower() if directory else ""
+        found = [info for info in super().list("") if info.path.lower().startswith(below)][:limit]
+        return [msgspec.structs.replace(info, path=directory + info.path[len(directory) :]) for info in found]
+
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        below = len(directory) + 1 if directory else 0
+        names = {info.path[below:].partition("/") for info in self.list(directory)}
+        return sorted({name for name, slash, _ in names if slash})
+
+    def _held(self, path: str) -> str:
+        return next((info.path for info in super().list("") if info.path.lower() == path.lower()), path)
+
+
+def test_keys_that_differ_in_case_alone_are_not_mixed_where_names_are_folded() -> None:
+    with FeatureGraph().use():
+
+        class Lower(Feature, spec=FeatureSpec(key=FeatureKey(["clip"]))):
+            pass
+
+        class Upper(Feature, spec=FeatureSpec(key=FeatureKey(["Clip"]))):
+            pass
+
+    frame = pl.DataFrame({"sample_id": [1], "data_version": [{"default": "a"}]})
+    storage = FoldingStorage()
+    store = FilesystemMetadataStore(storage)
+    store.write_metadata(Lower, frame)
+    path = next(info.path for info in storage.list("") if info.path.endswith("_definition.json"))
+    mine, theirs = path.split("/")[1], definition_version(Upper.graph, Upper.spec.key).partition
+    for info in list(storage.list("")):
+        if mine in info.path:  # as if the two had the same version, which takes a collision of digests
+            storage.put(info.path.replace(mine, theirs), storage.get(info.path))
+    with pytest.raises(MetaxyError, match="clip"):
+        store.read_metadata(Upper)
+    with pytest.raises(MetaxyError, match="clip"):
+        store.write_metadata(Upper, frame)
