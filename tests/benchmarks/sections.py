@@ -30,6 +30,9 @@ def resolve(bench: Bench) -> Iterator[Result]:
                     jobs[f"metaxy {kind}"] = Job("peer_metaxy:resolve", arguments, python=str(bench.peers))
                 case = {"graph": graph, "rows": rows, "phase": phase}
                 yield runner.compare("resolve", case, jobs)
+            yield runner.compare(
+                "resolve", {"graph": graph, "rows": rows, "phase": "new, by the least"}, _least(roots, graph)
+            )
             for root in roots.values():
                 shutil.rmtree(root)
 
@@ -161,6 +164,12 @@ def _seed_increments(bench: Bench, graph: Graph, rows: int) -> dict[str, Path]:
         arguments = {"root": str(roots[kind]), "kind": kind, "graph": graph, "rows": rows}
         bench.runner.run(Job("peer_metaxy:seed", arguments, python=str(bench.peers)))
     return roots
+
+
+def _least(roots: dict[str, Path], graph: Graph) -> dict[str, Job]:
+    """Return the job beside a query that reads and hashes the same, and knows that it may."""
+    arguments = {"root": str(roots[OURS] / "new"), "graph": graph}
+    return {OURS: Job("ours:resolve", arguments), "polars": Job("plain:resolve", arguments)}
 
 
 def _bare_appends(bench: Bench, count: int) -> dict[str, Job]:
