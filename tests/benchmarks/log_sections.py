@@ -73,6 +73,9 @@ def many(bench: Bench) -> Iterator[Result]:
         yield once.compare("many", {"writes": count, "state": "vacuuming"}, sweep)
         yield once.compare("many", {"writes": count, "state": "vacuumed"}, measure)
         shutil.rmtree(arguments["root"])
+        once.run(Job("many:seed_ten", arguments))
+        yield once.compare("many", {"writes": count, "state": "the same rows in ten"}, measure)
+        shutil.rmtree(arguments["root"])
 
 
 def covering(bench: Bench) -> Iterator[Result]:

@@ -31,6 +31,16 @@ def seed(*, root: str, count: int, start: int = 0) -> dict[str, Any]:
     return {}
 
 
+def seed_ten(*, root: str, count: int) -> dict[str, Any]:
+    """Make ten writes of as many rows as so many small ones have."""
+    store = FilesystemMetadataStore(HastyStorage(str(empty_directory(root))))
+    feature = declare_small()
+    for number in range(10):
+        parts = _writes(number * count // 10, count // 10)
+        store.write_metadata(feature, pl.concat(parts))
+    return {}
+
+
 def measure(*, root: str, count: int) -> dict[str, Any]:
     """Ask whether there is a commit, read ten ids that lie far apart, and read all, each time with a new store."""
     feature = declare_small()

@@ -23,21 +23,22 @@ def hash_preimages(*, graph: Graph, rows: int) -> dict[str, Any]:
 
 def resolve(*, root: str, graph: Graph) -> dict[str, Any]:
     """Read the versions of the root features, set them side by side unseen, and hash the leaf's texts."""
-    scans: list[pl.LazyFrame] = []
-    template = ""
-    for name, containers in root_containers(graph).items():
-        versions = [pl.col("data_version").struct.field(part).alias(f"{name}/{part}") for part in containers]
-        files = sorted(Path(root).glob(f"bench.{name}/*/*.parquet"))
-        scans.append(pl.scan_parquet(files).select(*([] if scans else [ID]), *versions))
-        template += "".join(f"|bench_{name}/{part}|{{}}" for part in sorted(containers))
-    names = [f"{name}/{part}" for name, containers in root_containers(graph).items() for part in sorted(containers)]
-    hashed = [
-        pl.format(f"{leaf}|1{template}", *map(plh.col, names)).chash.sha2_256().alias(leaf)
-        for leaf in leaf_containers(graph)
-    ]
+    query = _leaf_versions(root, graph)
     start = time.perf_counter()
-    found = pl.concat(scans, how="horizontal").select(ID, *hashed).collect(engine="streaming")
+    found = query.collect(engine="streaming")
     return {"seconds": time.perf_counter() - start, "new": found.height, "stale": 0}
+
+
+def cycle(*, root: str, graph: Graph) -> dict[str, Any]:
+    """Do what `resolve` does, and write the result into one file."""
+    query, path = _leaf_versions(root, graph), Path(root, "leaf.parquet")
+    start = time.perf_counter()
+    query.sink_parquet(path, compression_level=1)
+    seconds = time.perf_counter() - start
+    written = pl.read_parquet(path)
+    path.unlink()
+    first = written.filter(pl.col(ID) == 0).get_column("data_version")[0]
+    return {"seconds": seconds, "rows": written.height, "version": first[leaf_containers(graph)[0]]}
 
 
 def read(*, paths: list[str], storage_options: dict[str, str] | None = None) -> dict[str, Any]:
@@ -70,6 +71,23 @@ def _write(path: Path, frame: pl.DataFrame, *, fsync: bool) -> None:
         frame.write_parquet(file, compression_level=1)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _leaf_versions(root: str, graph: Graph) -> pl.LazyFrame:
+    """Return the versions of the leaf from files whose samples are the same, in the same order."""
+    scans: list[pl.LazyFrame] = []
+    template, names = "", []
+    for name, containers in root_containers(graph).items():
+        versions = [pl.col("data_version").struct.field(part).alias(f"{name}/{part}") for part in containers]
+        files = sorted(Path(root).glob(f"bench.{name}/*/*.parquet"))
+        scans.append(pl.scan_parquet(files).select(*([] if scans else [ID]), *versions))
+        template += "".join(f"|bench_{name}/{part}|{{}}" for part in sorted(containers))
+        names += [f"{name}/{part}" for part in sorted(containers)]
+    hashed = [
+        pl.format(f"{leaf}|1{template}", *map(plh.col, names)).chash.sha2_256().alias(leaf)
+        for leaf in leaf_containers(graph)
+    ]
+    return pl.concat(scans, how="horizontal").select(ID, pl.struct(hashed).alias("data_version"))
 
 
 def _preimages(graph: Graph, rows: int) -> pl.DataFrame:

@@ -63,6 +63,8 @@ def cycle(bench: Bench) -> Iterator[Result]:
                 OURS: Job("ours:cycle", {**arguments, "shuffled": shuffled}),
                 "hash alone": Job("plain:hash_preimages", {"graph": graph, "rows": rows}),
             }
+            if not shuffled:
+                jobs["polars"] = Job("plain:cycle", {"root": str(root), "graph": graph})
             case = {"graph": graph, "rows": rows, "upstream": "shuffled" if shuffled else "sorted"}
             yield bench.runner.compare("cycle", case, jobs)
             shutil.rmtree(root)
