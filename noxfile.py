@@ -57,7 +57,7 @@ def docs(session: nox.Session) -> None:
 def floors(session: nox.Session) -> None:
     """Run the suite with the lower bound of every dependency."""
     extras = PYPROJECT["project"]["optional-dependencies"]
-    bounded = [*PYPROJECT["project"]["dependencies"], *extras["s3"], *extras["gcs"]]
+    bounded = [*PYPROJECT["project"]["dependencies"], *extras["s3"], *extras["gcs"], *extras["obstore"]]
     install(session, "tests", *(bound.replace(">=", "==") for bound in bounded), extras="all,testing")
     run_suite(session)
 

@@ -7,7 +7,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.cached import CachingFileSystem
 
-from metaxy_fs.storage import gcs, s3
+from metaxy_fs.storage import gcs, obstore, s3
 from metaxy_fs.storage.client import CachedClient, Client
 
 # fsspec keeps one instance for all who ask with the same options. Those that share it would share its directory cache,
@@ -37,6 +37,8 @@ def client_of(filesystem: AbstractFileSystem, root: str) -> Client:
     path = root.rstrip("/")
     if isinstance(filesystem, CachingFileSystem):
         return CachedClient(filesystem, path, target=client_of(filesystem.fs, path))
+    if obstore.is_obstore(filesystem):
+        return obstore.ObstoreClient(filesystem, path)
     if s3.speaks_s3(filesystem):
         return s3.S3Client(filesystem, path)
     if gcs.speaks_gcs(filesystem):

@@ -1,9 +1,10 @@
 """What did a client's exception say about the object and the root?
 
-s3fs and gcsfs raise a dozen types for the same few answers, and either may stand behind another filesystem. None of
-them is imported here: their exceptions are known by what they carry.
+s3fs, gcsfs and obstore raise a dozen types for the same few answers, and each may stand behind another filesystem. None
+of them is imported here: their exceptions are known by what they carry.
 """
 
+import re
 from collections.abc import Mapping
 from enum import Enum, auto
 
@@ -75,6 +76,12 @@ _BOTOCORE_CREDENTIAL_ERRORS = {
     "TokenRetrievalError",
     "UnauthorizedSSOTokenError",
 }
+_BY_OBSTORE_TYPE = {
+    "AlreadyExistsError": Failure.TAKEN,
+    "PermissionDeniedError": Failure.REFUSED,
+    "UnauthenticatedError": Failure.REFUSED,
+}
+_STATUS_IN_TEXT = re.compile(r"status code: (\d{3})\b")
 # Classes of botocore, aiohttp, requests, urllib3, google.auth, gcsfs and Python, any of which may be a base.
 _UNREACHABLE = {
     "ClientConnectorError",
@@ -104,7 +111,7 @@ _MOMENTARY = {
 
 def failure_of(error: Exception) -> Failure:
     """Sort an exception of any filesystem."""
-    return _s3_failure(error) or _gcs_failure(error) or _builtin_failure(error)
+    return _s3_failure(error) or _gcs_failure(error) or _obstore_failure(error) or _builtin_failure(error)
 
 
 def _s3_failure(error: Exception) -> Failure | None:
@@ -127,6 +134,15 @@ def _gcs_failure(error: Exception) -> Failure | None:
         return _BY_STATUS.get(int(error.code or 0), Failure.UNKNOWN)
     # gcsfs tells a refusal by the first word of a plain OSError.
     return Failure.REFUSED if type(error) is OSError and str(error).startswith("Forbidden") else None
+
+
+def _obstore_failure(error: Exception) -> Failure | None:
+    if not type(error).__module__.startswith("obstore"):
+        return None
+    # It has a type of its own for what it knows, and one for all else, whose text tells the status.
+    status = _STATUS_IN_TEXT.search(str(error))
+    by_status = _BY_STATUS.get(int(status[1]), Failure.UNKNOWN) if status else Failure.UNKNOWN
+    return _BY_OBSTORE_TYPE.get(type(error).__name__, by_status)
 
 
 def _builtin_failure(error: Exception) -> Failure:

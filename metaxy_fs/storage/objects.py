@@ -30,8 +30,8 @@ from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
 from metaxy_fs.storage.retrying import GaveUpError
 
-# Enough at once to fill the pool of connections, few enough to bound what is asked in vain after a refusal.
-_BATCH = 128
+# Enough at a time that connections are seldom idle, few enough to bound what is asked in vain after a refusal.
+_BATCH = 512
 _LONGEST_REASON = 500
 _OF_ONE_OBJECT = {"read", "delete"}
 """Verbs to which a root may answer that there is no such object."""
@@ -94,13 +94,13 @@ class ObjectStorage(Storage):
                 raise
 
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
-        """Return whole objects of known sizes, 128 requests at once."""
+        """Return whole objects of known sizes, as many requests at once as the client has connections."""
         # One byte more than expected tells an object that is too long, and bounds what a hostile one can cost.
         starts = self._got(ObjectRange(info.path, 0, info.size + 1) for info in objects)
         return [self._sized(data, info.path, info.size) for info, data in zip(objects, starts, strict=True)]
 
     def get_ranges(self, ranges: Sequence[ObjectRange]) -> builtins.list[bytes]:
-        """Return parts of objects, 128 requests at once."""
+        """Return parts of objects, as many requests at once as the client has connections."""
         parts = self._got(ranges)
         return [self._sized(data, part.path, part.end - part.start) for part, data in zip(ranges, parts, strict=True)]
 

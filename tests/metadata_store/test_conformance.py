@@ -4,6 +4,7 @@ import uuid
 
 import fsspec
 import pytest
+from obstore.fsspec import FsspecStore
 
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
 from metaxy_fs.testing import StoreSuite
@@ -38,6 +39,13 @@ class TestS3(StoreSuite):
     @pytest.fixture
     def make_store(self, s3):
         return below(*s3)
+
+
+class TestObstore(StoreSuite):
+    @pytest.fixture
+    def make_store(self):
+        # The client is the same whatever service its store speaks to, and this one answers at once.
+        return below(FsspecStore("memory"), "stores")
 
 
 class TestGCS(StoreSuite):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from obstore.fsspec import FsspecStore
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.serving import make_server
 from werkzeug.test import Client
@@ -97,6 +98,18 @@ class S3Server(ObjectServer):
             return False
         # Without credentials moto tells a stranger no more than whether there is an object.
         return Client(self._moto).head(path, base_url=self.endpoint).status_code != 404
+
+
+def obstore_of(server: ObjectServer) -> FsspecStore:
+    """Return obstore's filesystem for the buckets of a server."""
+    return FsspecStore(
+        "s3",
+        endpoint=server.endpoint,
+        access_key_id="test",
+        secret_access_key="test",
+        region="us-east-1",
+        client_options={"allow_http": True},
+    )
 
 
 class _QuietHandler(MotoRequestHandler):

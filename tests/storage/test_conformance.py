@@ -4,8 +4,9 @@ import uuid
 
 import pytest
 
-from metaxy_fs.storage import LocalStorage, MemoryStorage, open_storage, s3
+from metaxy_fs.storage import LocalStorage, MemoryStorage, obstore, open_storage, s3
 from metaxy_fs.testing import StorageSuite
+from tests.servers.s3 import obstore_of
 
 
 class TestMemoryStorage(StorageSuite):
@@ -46,6 +47,15 @@ class TestS3(StorageSuite):
     def storage(self, s3_server, s3_bucket, monkeypatch):
         monkeypatch.setattr(s3, "PAGE", self.page)
         return open_storage(s3_server.url(s3_bucket, "pre/fix"), storage_options=s3_server.storage_options)
+
+
+class TestObstore(StorageSuite):
+    page = 50
+
+    @pytest.fixture
+    def storage(self, s3_server, s3_bucket, monkeypatch):
+        monkeypatch.setattr(obstore, "PAGE", self.page)
+        return open_storage(f"{s3_bucket}/pre/fix", filesystem=obstore_of(s3_server))
 
 
 # gcsfs hands a small upload to aiohttp in one piece, which aiohttp dislikes above one megabyte.
