@@ -1,5 +1,7 @@
 """What stands in the golden roots? `python -m tests.golden.contents DIRECTORY` writes one with the present version.
 
+After the directory may come the hash algorithm of the root. `tests.golden.compacted` writes one with compactions.
+
 A root that is committed is never written again: a new format gets a directory of its own beside the old ones.
 """
 
@@ -20,6 +22,7 @@ from metaxy_fs import (
     FeatureSpec,
     FilesystemMetadataStore,
 )
+from metaxy_fs.hashing import HashAlgorithm
 
 FRAMES, AUDIO = ContainerKey(["frames"]), ContainerKey(["audio"])
 
@@ -68,13 +71,13 @@ SECOND = pl.DataFrame(
 FACES = pl.DataFrame({"sample_id": ["ü", "a"], "faces": [2, 0]})
 
 
-def write(directory: Path) -> None:
+def write(directory: Path, hash_algorithm: HashAlgorithm = "sha256") -> None:
     """Write a golden root."""
-    store = FilesystemMetadataStore(directory)
+    store = FilesystemMetadataStore(directory, hash_algorithm=hash_algorithm)
     store.write_metadata(Video, FIRST)
     store.write_metadata(Video, SECOND)
     store.write_metadata(Faces, store.calculate_data_versions(Faces, FACES), write_id="job 7")
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write(Path(sys.argv[1]), *sys.argv[2:])

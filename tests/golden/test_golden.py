@@ -8,19 +8,39 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from metaxy_fs import FilesystemMetadataStore
+from metaxy_fs import Feature, FilesystemMetadataStore, compact, repair, vacuum, verify
+from tests.golden import compacted
 from tests.golden.contents import FACES, FIRST, SECOND, Faces, Video
 
 ROOTS = sorted(Path(__file__).parent.glob("format-*"))
+SIMPLE = [root for root in ROOTS if not root.name.endswith("-compacted")]
+COMPACTED = [root for root in ROOTS if root.name.endswith("-compacted")]
 
 
-@pytest.fixture(params=ROOTS, ids=lambda root: root.name)
+@pytest.fixture(params=SIMPLE, ids=lambda root: root.name)
 def root(request: pytest.FixtureRequest) -> Path:
     return Path(request.param)
 
 
-def test_there_is_a_golden_root() -> None:
-    assert [path.name for path in ROOTS] == ["format-1"]
+@pytest.fixture(params=COMPACTED, ids=lambda root: root.name)
+def long_root(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
+
+
+@pytest.fixture
+def copy(request: pytest.FixtureRequest, tmp_path: Path) -> FilesystemMetadataStore:
+    """A store that may be written to."""
+    root = next(request.getfixturevalue(name) for name in ("root", "long_root") if name in request.fixturenames)
+    return FilesystemMetadataStore(shutil.copytree(root, tmp_path / "root"))
+
+
+def test_there_are_golden_roots() -> None:
+    assert [path.name for path in ROOTS] == ["format-1", "format-1-compacted", "format-1-sha3_256"]
+
+
+@pytest.mark.parametrize("path", ROOTS, ids=lambda root: root.name)
+def test_they_are_sound(path: Path) -> None:
+    assert verify(FilesystemMetadataStore(path)).is_sound
 
 
 def test_rows_come_back_as_they_were_written(root: Path) -> None:
@@ -29,11 +49,12 @@ def test_rows_come_back_as_they_were_written(root: Path) -> None:
 
 
 def test_versions_are_those_of_the_formula(root: Path) -> None:
-    rows = FilesystemMetadataStore(root).read_metadata(Faces)
+    store = FilesystemMetadataStore(root)
+    rows = store.read_metadata(Faces)
     assert rows["sample_id"].to_list() == ["a", "ü"]
     assert rows["faces"].to_list() == sorted(FACES["faces"].to_list())
     preimages = [f"default|1|video_raw/frames|{version}" for version in ("f0", "f2")]
-    expected = [hashlib.sha256(preimage.encode()).hexdigest() for preimage in preimages]
+    expected = [hashlib.new(store.hash_algorithm, preimage.encode()).hexdigest() for preimage in preimages]
     assert rows["data_version"].struct.field("default").to_list() == expected
 
 
@@ -42,10 +63,90 @@ def test_an_increment_goes_on_from_them(root: Path) -> None:
     assert (increment.new["sample_id"].to_list(), increment.stale.height, increment.orphaned.height) == (["b"], 0, 0)
 
 
-def test_a_retried_write_finds_itself_and_new_ones_go_beside(root: Path, tmp_path: Path) -> None:
-    shutil.copytree(root, tmp_path / "root")
-    store = FilesystemMetadataStore(tmp_path / "root")
-    store.write_metadata(Faces, store.calculate_data_versions(Faces, FACES), write_id="job 7")
-    assert store.read_metadata(Faces).height == 2
-    store.write_metadata(Video, FIRST.head(1))
-    assert store.read_metadata(Video, latest_only=True)["sample_id"].to_list() == ["ü", "b", "a"]
+def test_a_retried_write_finds_itself_and_new_ones_go_beside(root: Path, copy: FilesystemMetadataStore) -> None:
+    copy.write_metadata(Faces, copy.calculate_data_versions(Faces, FACES), write_id="job 7")
+    assert copy.read_metadata(Faces).height == 2
+    copy.write_metadata(Video, FIRST.head(1))
+    assert copy.read_metadata(Video, latest_only=True)["sample_id"].to_list() == ["ü", "b", "a"]
+
+
+# Roots with compactions.
+
+
+def written(feature: type[Feature]) -> pl.DataFrame:
+    """What was written to a feature, with the columns in the order of their coming."""
+    frames = compacted.AFTER if feature is compacted.Clip else compacted.BEFORE
+    return pl.concat(frames, how="diagonal_relaxed")
+
+
+@pytest.mark.parametrize("feature", [compacted.ClipBefore, compacted.Clip])
+def test_rows_that_were_compacted_come_back_as_they_were_written(long_root: Path, feature: type[Feature]) -> None:
+    assert_frame_equal(FilesystemMetadataStore(long_root).read_metadata(feature), written(feature))
+
+
+def test_every_type_comes_back(long_root: Path) -> None:
+    rows = FilesystemMetadataStore(long_root).read_metadata(compacted.Kinds)
+    first = compacted.KINDS_FIRST.sort("day", "name")
+    assert rows.height == 4
+    for name in set(first.columns) - {"deep", "many", "kind", "group", "nothing", "data_version"}:
+        assert_frame_equal(rows.select(pl.col(name).head(3).cast(first[name].dtype)), first.select(name))
+    assert rows["deep"].to_list() == [
+        {"box": None, "other": None},
+        None,
+        {"box": {"x": 1.5, "y": None}, "other": None},
+        {"box": {"x": None, "y": "new"}, "other": 1},
+    ]
+    assert rows["kind"].to_list() == ["y", None, "x", "z"]
+    assert rows["many"].to_list() == [None, [], [1], [2**40]]
+
+
+def test_snapshots_are_as_they_were(long_root: Path) -> None:
+    store = FilesystemMetadataStore(long_root)
+    names = store.list_snapshots()["name"].to_list()
+    assert names == ["all", "early", "middle", "partial"]
+    early, middle, partial = (
+        store.at(name).read_metadata(feature)
+        for name, feature in (
+            ("early", compacted.ClipBefore),
+            ("middle", compacted.Clip),
+            ("partial", compacted.ClipBefore),
+        )
+    )
+    assert_frame_equal(early, pl.concat(compacted.BEFORE[:6], how="diagonal_relaxed"))
+    assert_frame_equal(middle, pl.concat(compacted.AFTER[:6], how="diagonal_relaxed"))
+    assert_frame_equal(partial, pl.concat(compacted.BEFORE[1:8], how="diagonal_relaxed"))
+    assert_frame_equal(store.at("all").read_metadata(compacted.Clip), written(compacted.Clip))
+
+
+def test_versions_of_all_relations_are_what_they_were(long_root: Path) -> None:
+    store = FilesystemMetadataStore(long_root)
+    for feature in (compacted.Shot, compacted.Scene):
+        assert store.read_metadata(feature).height
+        assert not store.resolve_update(feature)
+
+
+def test_an_expansion_has_the_version_of_the_formula(long_root: Path) -> None:
+    shots = FilesystemMetadataStore(long_root).read_metadata(compacted.Shot)
+    preimages = {101: "default|1|clip_raw/audio|a101-3|clip_raw/frames|f101"}
+    expected = {clip: hashlib.sha256(preimage.encode()).hexdigest() for clip, preimage in preimages.items()}
+    found = {row["clip"]: row["data_version"]["default"] for row in shots.to_dicts() if row["clip"] in expected}
+    assert found == expected
+
+
+def test_a_job_that_is_tried_again_finds_what_was_compacted(long_root: Path, copy: FilesystemMetadataStore) -> None:
+    before = copy.history(compacted.Clip).height
+    with copy.buffered(compacted.Clip, rows=6, seconds=None, write_id="long job") as buffer:
+        for rows in compacted.AFTER[:6]:
+            buffer.write(rows)
+    copy.write_metadata(compacted.ClipBefore, compacted.BEFORE[1], write_id="job 1")
+    assert copy.history(compacted.Clip).height == before
+    assert copy.read_metadata(compacted.ClipBefore).height == written(compacted.ClipBefore).height
+
+
+def test_they_are_compacted_repaired_and_vacuumed_on(long_root: Path, copy: FilesystemMetadataStore) -> None:
+    assert compact(copy, compacted.Clip, full=True)
+    assert not repair(copy, dry_run=True)
+    assert not vacuum(copy, dry_run=True).skipped
+    for feature in (compacted.ClipBefore, compacted.Clip):
+        assert_frame_equal(copy.read_metadata(feature), written(feature))
+    assert verify(copy).is_sound

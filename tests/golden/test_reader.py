@@ -1,0 +1,77 @@
+"""Is `docs/format.md` enough to read a root? A reader that was written from it gives what the library does."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from metaxy_fs import FeatureKey, FilesystemMetadataStore
+from metaxy_fs.log.schema import encode_schema
+from metaxy_fs.metadata_store import MetadataStore, Query
+from tests.golden import reader
+
+ROOTS = sorted(Path(__file__).parent.glob("format-*"))
+
+
+@pytest.fixture(params=ROOTS, ids=lambda root: root.name)
+def root(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
+
+
+def library(store: MetadataStore, feature: str, version: str | None) -> reader.Rows:
+    """What the library reads, in the reader's terms."""
+    scan = store.scan_rows(Query(key=FeatureKey.parse(feature), partition=version, mark_commits=True))
+    assert scan is not None
+    frame = scan.rows.collect()
+    marks = frame.select("_metaxy_time", "_metaxy_commit").rows()
+    rows = frame.drop("_metaxy_time", "_metaxy_commit")
+    return reader.Rows(msgspec.json.decode(encode_schema(rows.schema)), marks, rows.to_arrow().to_pylist())
+
+
+def check(read: reader.Rows, expected: reader.Rows) -> None:
+    assert read.schema == expected.schema
+    assert read.commits == expected.commits
+    assert [plain(row) for row in read.values] == [plain(row) for row in expected.values]
+
+
+def plain(value: Any) -> Any:
+    """A value that is equal to itself, also where it is no number."""
+    match value:
+        case dict():
+            return {name: plain(each) for name, each in value.items()}
+        case list():
+            return [plain(each) for each in value]
+        case float() if math.isnan(value):
+            return "no number"
+    return value
+
+
+def test_both_find_the_same_features(root: Path) -> None:
+    store = FilesystemMetadataStore(root)
+    found = reader.features(root)
+    assert sorted(found) == sorted(key.dotted for key in store.list_features())
+    for feature, versions in found.items():
+        assert versions == store.stored_versions(FeatureKey.parse(feature))
+
+
+def test_both_read_the_same_rows_in_the_same_order(root: Path) -> None:
+    store = FilesystemMetadataStore(root)
+    for feature, versions in reader.features(root).items():
+        for version in versions:
+            check(reader.read(root, feature, [version]), library(store, feature, version))
+        check(reader.read(root, feature, versions), library(store, feature, None))
+
+
+SNAPSHOTS = sorted(path for root in ROOTS for path in root.glob("_snapshots/*.json"))
+
+
+@pytest.mark.parametrize("path", SNAPSHOTS, ids=lambda path: path.stem)
+def test_both_see_the_same_at_a_snapshot(path: Path) -> None:
+    root = path.parents[1]
+    store = FilesystemMetadataStore(root).at(path.stem)
+    assert store.list_features()
+    for key in store.list_features():
+        for version in [*store.stored_versions(key), None]:
+            check(reader.read_at(root, path.stem, key.dotted, version), library(store, key.dotted, version))
