@@ -27,7 +27,7 @@ class Failure(Enum):
     MOMENTARY = auto()
     """A connection broke, or the service was busy, slow or in trouble; the request may have been applied."""
     UNREACHABLE = auto()
-    """No connection could be made, so nothing was applied by this try."""
+    """No connection could be made."""
     UNKNOWN = auto()
     """Anything else. It says nothing about the object."""
 
@@ -156,7 +156,17 @@ def _builtin_failure(error: Exception) -> Failure:
 
 
 def _broken_connection(error: Exception) -> Failure:
-    names = {base.__name__ for base in type(error).__mro__}
+    names = {base.__name__ for base in type(_told_by_aiobotocore(error)).__mro__}
     if names & _UNREACHABLE:
         return Failure.UNREACHABLE
     return Failure.MOMENTARY if names & _MOMENTARY else Failure.UNKNOWN
+
+
+def _told_by_aiobotocore(error: Exception) -> Exception:
+    """Return what is behind an error that aiobotocore raises for connections that were not made and for broken ones."""
+    if type(error).__name__ == "EndpointConnectionError" and isinstance(
+        kept := getattr(error, "kwargs", None), Mapping
+    ):
+        told = kept.get("error")
+        return told if isinstance(told, Exception) else error
+    return error

@@ -1,21 +1,38 @@
 """What does a store make of a network that fails?"""
 
 import contextlib
+import itertools
+import re
+import socketserver
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
+import polars as pl
 import pytest
 
-from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError
+from metaxy_fs import (
+    CommitStateUnknownError,
+    CorruptObjectError,
+    Feature,
+    FeatureGraph,
+    FeatureKey,
+    FeatureSpec,
+    FilesystemMetadataStore,
+)
+from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
+from metaxy_fs.log import commit
 from metaxy_fs.log.commit import put_settled
-from metaxy_fs.storage import ObjectInfo, Storage, open_storage
+from metaxy_fs.storage import ObjectInfo, Storage, open_storage, retrying
 from metaxy_fs.testing.faults import NOTICED, Fault, no_faults
 from tests.servers import ObjectServer
 from tests.servers.proxy import Proxy
 
 Meet = Callable[..., Storage]
+Through = Callable[[Fault], Storage]
 HASTE = 0.3
 DATA = bytes(range(256)) * 40
 HANGS = {Fault.HANG_BEFORE, Fault.HANG_AFTER}
@@ -65,17 +82,28 @@ def hasty(proxy: Proxy, bucket: str) -> Storage:
     return open_storage(proxy.url(bucket, "root"), storage_options={**proxy.storage_options, **limit})
 
 
+@pytest.fixture(scope="module")
+def through(patient: Storage, hasty: Storage) -> Through:
+    """Returns the storage behind the proxy that fits a fault."""
+    return lambda fault: hasty if fault in HANGS else patient
+
+
 @pytest.fixture
-def meeting(proxy: Proxy, patient: Storage, hasty: Storage) -> Iterator[Callable[..., Storage]]:
+def meeting(proxy: Proxy, through: Through) -> Meet:
     """Returns the storage, whose next requests meet a fault."""
 
     def meet(fault: Fault, *, times: int = 1) -> Storage:
         remaining = iter([fault] * times)
         proxy.clear_requests()
         proxy.faults = lambda kind, path: next(remaining, None)
-        return hasty if fault in HANGS else patient
+        return through(fault)
 
-    yield meet
+    return meet
+
+
+@pytest.fixture(autouse=True)
+def calm(proxy: Proxy) -> Iterator[None]:
+    yield
     proxy.faults = no_faults
 
 
@@ -146,3 +174,185 @@ def test_settled_put_tells_another_s_object_in_spite_of_a_fault(
     with pytest.raises(ObjectExistsError):
         put_settled(meeting(fault), path, DATA)
     assert storage.get(path) == b"theirs"
+
+
+@pytest.mark.parametrize("fault", [Fault.SLOW_DOWN, Fault.THROTTLED, Fault.ERROR_AFTER, Fault.RESET_BEFORE])
+def test_service_that_goes_on_failing_is_given_up(
+    meeting: Meet, proxy: Proxy, path: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 1.0)
+
+    with pytest.raises(StorageError, match=r"gave up after \d+ tries") as caught:
+        meeting(fault, times=1_000).get(path)
+    [tries] = map(int, re.findall(r"after (\d+) tries", str(caught.value)))
+    # The clients below send each of them once, but aiohttp repeats once, and at once, what was cut off.
+    assert len(proxy.requests()) == (2 * tries if fault is Fault.RESET_BEFORE else tries)
+    assert 2 <= tries < 50
+
+
+def test_failing_batch_is_given_up_with_the_name_of_an_object(
+    storage: Storage, meeting: Meet, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.5)
+    wanted = [ObjectInfo(f"{path}/{number}", 1) for number in range(3)]
+    for info in wanted:
+        storage.put(info.path, b"1")
+
+    with pytest.raises(StorageError, match=rf"'{path}/\d'.*gave up after \d+ tries"):
+        meeting(Fault.ERROR_BEFORE, times=1_000).get_many(wanted)
+
+
+def test_object_that_is_gone_ends_a_batch_at_once(storage: Storage, patient: Storage, proxy: Proxy, path: str) -> None:
+    storage.put(path, b"1")
+    proxy.clear_requests()
+    proxy.faults = lambda kind, asked: Fault.ERROR_BEFORE if asked.endswith(path) else None
+
+    with pytest.raises(ObjectNotFoundError, match="'gone'"):
+        patient.get_many([ObjectInfo("gone", 1), ObjectInfo(path, 1)])
+    assert proxy.kinds().count("GET") == 2
+
+
+def test_answer_that_trickles_is_cut_short(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "TRY_SECONDS", 0.5)
+    monkeypatch.setattr(retrying, "BYTES_A_SECOND", 1e12)
+    monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.2)
+    with trickling() as endpoint, ThreadPoolExecutor(1) as pool:
+        options = {**server.storage_options, "endpoint_url": endpoint}
+        storage = open_storage(server.url("bucket", "root"), storage_options=options)
+        with pytest.raises(StorageError, match="gave up after"):
+            pool.submit(storage.get, "a").result(timeout=60)
+
+
+@contextlib.contextmanager
+def trickling() -> Iterator[str]:
+    """An endpoint that never stops to answer, a byte at a time."""
+    stopped = threading.Event()
+
+    class Trickle(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(10_000)
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            with contextlib.suppress(OSError):
+                while not stopped.wait(0.05):
+                    self.request.sendall(b"x")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trickle) as listener:
+        listener.daemon_threads = True
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.server_address[1]}"
+        stopped.set()
+        listener.shutdown()
+
+
+def test_refusal_after_a_lost_answer_leaves_the_outcome_unknown(
+    server: ObjectServer, bucket: str, patient: Storage, proxy: Proxy, path: str
+) -> None:
+    met = []
+
+    def lose_then_deny(kind: str, asked: str) -> Fault | None:
+        if met:
+            server.deny(bucket)
+        met.append(kind)
+        return Fault.ERROR_AFTER if len(met) == 1 else None
+
+    proxy.faults = lose_then_deny
+    try:
+        with pytest.raises(StorageError, match="gave up after 2 tries") as caught:
+            patient.put(path, DATA)
+        with pytest.raises(StorageAccessError):
+            patient.put(path, DATA)
+    finally:
+        server.allow()
+    assert not isinstance(caught.value, StorageAccessError)
+    proxy.faults = no_faults
+    assert patient.get(path) == DATA
+
+
+# What a store makes of it.
+
+
+def rows(*ids: int) -> pl.DataFrame:
+    return pl.DataFrame({"sample_id": ids, "data_version": [{"default": f"v{sample}"} for sample in ids]})
+
+
+class At:
+    """Faults that one request meets, counted from the first."""
+
+    def __init__(self, place: int, fault: Fault) -> None:
+        self.remaining = place
+        self.fault = fault
+
+    def __call__(self, kind: str, path: str) -> Fault | None:
+        self.remaining -= 1
+        return self.fault if self.remaining == -1 else None
+
+
+@pytest.fixture
+def faults(soak: bool) -> list[Fault]:  # noqa: FBT001  # a fixture
+    return list(Fault) if soak else [Fault.REPEATED]
+
+
+@pytest.mark.parametrize("write_id", [None, "once"])
+def test_write_that_meets_a_fault_at_any_request_is_read_once(
+    storage: Storage, through: Through, proxy: Proxy, write_id: str | None, faults: list[Fault]
+) -> None:
+    FilesystemMetadataStore(storage).write_metadata(feature_of("any"), rows(0), write_id=write_id)
+    for fault, place in itertools.product(faults, range(8)):
+        written = feature_of(uuid.uuid4().hex)
+        writing = FilesystemMetadataStore(through(fault))
+        proxy.faults = At(place, fault)
+        try:
+            writing.write_metadata(written, rows(1, 2), write_id=write_id)
+        except CorruptObjectError:
+            assert fault in {Fault.SHORT, Fault.WRONG}
+            writing.write_metadata(written, rows(1, 2), write_id=write_id)
+        reading = FilesystemMetadataStore(storage)
+        assert reading.read_metadata(written).equals(rows(1, 2))
+        assert reading.history(written).height == 1
+
+
+def test_read_that_meets_a_fault_at_any_request_has_the_right_rows_or_none(
+    storage: Storage, through: Through, proxy: Proxy, faults: list[Fault]
+) -> None:
+    written, store = feature_of(uuid.uuid4().hex), FilesystemMetadataStore(storage)
+    for number in range(3):
+        store.write_metadata(written, rows(number))
+    for fault, place in itertools.product({*faults, Fault.WRONG}, range(8)):
+        proxy.faults = At(place, fault)
+        reading = FilesystemMetadataStore(through(fault))
+        try:
+            read = reading.read_metadata(written)
+        except CorruptObjectError:
+            assert fault in {Fault.SHORT, Fault.WRONG}
+        else:
+            assert read.equals(rows(0, 1, 2))
+
+
+def feature_of(name: str) -> type[Feature]:
+    with FeatureGraph().use():
+
+        class Video(Feature, spec=FeatureSpec(key=FeatureKey(["video", name]))):
+            pass
+
+    return Video
+
+
+def test_manifest_whose_outcome_cannot_be_learned_is_an_unknown_commit_that_names_it(
+    storage: Storage, patient: Storage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FilesystemMetadataStore(storage).write_metadata(feature_of("any"), rows(0), write_id="any")
+    monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.2)
+    monkeypatch.setattr(commit, "_DEADLINE_SECONDS", 0.0)
+    written, puts = feature_of(uuid.uuid4().hex), []
+
+    def fail_from_the_manifest_on(kind: str, path: str) -> Fault | None:
+        is_before = len(puts) < len(["definition", "data file"])
+        puts.extend([kind] if kind == "PUT" else [])
+        return None if is_before else Fault.ERROR_AFTER
+
+    proxy.faults = fail_from_the_manifest_on
+    with pytest.raises(CommitStateUnknownError) as caught:
+        FilesystemMetadataStore(patient).write_metadata(written, rows(1))
+
+    [found] = FilesystemMetadataStore(storage).history(written)["commit"]
+    assert f"lists commit {found}," in str(caught.value)
