@@ -1,9 +1,10 @@
 """How are the rows of many data files brought into few, sorted by id?
 
-Theory of operation. Files are read in batches of bounded size, and each batch is sorted. One batch is all there is to
-a small merge. Of several, each sorted run is put into a temporary file on the local disk, and the runs are merged by
-ranges of ids that hold about as many rows as a data file: so no more than a batch, or a range, is held at a time, and
-every object is got once. Rows of one sample are never divided between two files.
+Theory of operation. Files are read in batches of bounded size, and each batch is sorted. Where the statistics prove
+that no id of a batch lies among those of another, as with jobs that add samples in the order of their ids, there is
+nothing to merge. Else each sorted run is put into a temporary file on the local disk, and the runs are merged by ranges
+of ids that hold about as many rows as a data file: so no more than a batch, or a range, is held at a time, and every
+object is got once. Rows of one sample are never divided between two files.
 
 Commits follow each other in each sorted run where their ids are equal; a sort that keeps the order of what it cannot
 tell apart is enough for files of single commits, which are read in commit order.
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import polars as pl
 
@@ -20,7 +22,7 @@ from metaxy_fs.log.chunks import rows_a_file
 from metaxy_fs.log.frames import FileFrames
 from metaxy_fs.log.live import COMMIT, ORDINAL, TIME, LiveFile
 from metaxy_fs.log.pieces import fetch_whole
-from metaxy_fs.log.ranges import Span, plan_ranges
+from metaxy_fs.log.ranges import Span, plan_ranges, span_of
 from metaxy_fs.log.schema import column
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
@@ -59,11 +61,14 @@ def merged(
     """
     order = [*id_columns, *((TIME, COMMIT, ORDINAL) if any(live.is_rewritten for live in files) else ())]
     batches = list(_batches(files))
-    runs = ordered_map(lambda batch: _rows(storage, batch).sort(map(column, order), maintain_order=True), batches)
-    if len(batches) == 1:
-        rows = next(runs)
-        read(rows.height)
-        yield from _file_sized(rows, id_columns)
+    apart = _in_id_order(batches, id_columns[0])
+    runs = ordered_map(
+        lambda batch: _rows(storage, batch).sort(map(column, order), maintain_order=True), apart or batches
+    )
+    if apart:
+        for rows in runs:
+            read(rows.height)
+            yield from _file_sized(rows, id_columns)
         return
     with TemporaryDirectory(prefix="metaxy_fs-") as directory:
         spilled = _Spilled(Path(directory), id_columns[0], runs=len(batches))
@@ -111,6 +116,21 @@ def _span(ids: pl.Series, *, every: int) -> Span:
         return Span(0)
     values = ids.to_physical() if ids.dtype.is_temporal() else ids
     return Span(len(ids), values[0], values[-1], tuple(values.gather_every(every, offset=every).to_list()))
+
+
+def _in_id_order(batches: list[list[LiveFile]], id_column: str) -> list[list[LiveFile]]:
+    """Return batches in the order of their ids, none if those of two may lie among each other."""
+    if len(batches) == 1:
+        return batches
+    ends: list[tuple[Any, Any]] = []
+    for batch in batches:
+        spans = [span for live in batch if (span := span_of(live.file, id_column)).rows]
+        if not spans or any(span.low is None or span.high is None for span in spans):
+            return []
+        ends.append((min(span.low for span in spans), max(span.high for span in spans)))
+    places = sorted(range(len(batches)), key=lambda place: ends[place])
+    are_apart = all(ends[before][1] < ends[after][0] for before, after in pairwise(places))
+    return [batches[place] for place in places] if are_apart else []
 
 
 def _file_sized(rows: pl.DataFrame, id_columns: Sequence[str]) -> Iterator[pl.DataFrame]:

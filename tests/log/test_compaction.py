@@ -94,6 +94,18 @@ def test_reads_are_the_same_after_any_compactions(
         assert may_repeat(live_files([view_of(storage)])) or not expected["sample_id"].is_duplicated().any()
 
 
+@pytest.mark.parametrize("step", [3, 4])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_writes_in_the_order_of_ids_are_merged_as_any_are(*, step: int, reverse: bool, small: None) -> None:
+    storage = MemoryStorage()
+    ids = [list(range(number * step, number * step + 4)) for number in range(9)]  # at step 3, neighbours share one
+    writes = enumerate(ids[::-1] if reverse else ids)
+    expected = plain(storage, [append(storage, number, each, 0, number) for number, each in writes])
+    compact(storage, full=True)
+    assert_frame_equal(read(storage), expected)
+    check_files(storage)
+
+
 def plain(storage: Storage, appends: list[Manifest]) -> pl.DataFrame:
     """What the appends alone come to."""
     copy = MemoryStorage()
