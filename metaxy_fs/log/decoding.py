@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
+from metaxy_fs.errors import CorruptObjectError
+from metaxy_fs.log.formats import refuse_other_format
 from metaxy_fs.log.layout import Partition, is_commit, is_data_file_name
 from metaxy_fs.log.manifest import FORMAT_VERSION, DataFile, Manifest
 from metaxy_fs.log.schema import decode_schema
@@ -16,10 +17,6 @@ from metaxy_fs.log.sealing import unsealed
 
 MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
 MAX_COMPACTION_BYTES: Final = 256 * 1024 * 1024
-
-
-class _Version(msgspec.Struct):
-    format_version: int
 
 
 _DECODER = msgspec.json.Decoder(Manifest)
@@ -46,13 +43,10 @@ def decode_manifest(
     try:
         manifest = _DECODER.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        _refuse_newer_format(data, name=name)
+        refuse_other_format(data, name=f"The manifest {name}")
         raise CorruptObjectError(f"The manifest {name} cannot be decoded: {error}.") from error
     if manifest.format_version != FORMAT_VERSION:
-        _refuse_newer_format(data, name=name)
-        raise CorruptObjectError(
-            f"The manifest {name} claims format version {manifest.format_version}, which never existed."
-        )
+        refuse_other_format(data, name=f"The manifest {name}")
     problem = (
         _misplaced(manifest, partition=partition, commit=commit)
         or (_no_compaction(manifest) if is_compaction else _no_append(manifest))
@@ -75,19 +69,6 @@ def is_list_of_commits(covers: str) -> bool:
     if not covers.isascii() or covers.encode().translate(None, _ID_BYTES + b" "):
         return False
     return not (covers.startswith(" ") or covers.endswith(" ") or "  " in covers)
-
-
-def _refuse_newer_format(data: bytes, *, name: str) -> None:
-    """A newer format need not decode, so its version is looked for on its own."""
-    try:
-        version = msgspec.json.decode(data, type=_Version).format_version
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return
-    if version > FORMAT_VERSION:
-        raise UnsupportedFormatError(
-            f"The manifest {name} has format version {version}; this metaxy_fs reads up to {FORMAT_VERSION}. Upgrade "
-            "metaxy_fs."
-        )
 
 
 # Each of these returns what a manifest claims that cannot be, None where it is consistent.

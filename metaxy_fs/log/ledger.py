@@ -14,6 +14,7 @@ from datetime import datetime
 import msgspec
 
 from metaxy_fs.errors import CorruptObjectError
+from metaxy_fs.log.formats import refuse_other_format
 from metaxy_fs.log.manifest import FORMAT_VERSION
 from metaxy_fs.log.tolerant import fetch_each
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -66,6 +67,7 @@ def read_ledger(storage: Storage, listed: Collection[ObjectInfo]) -> Ledger:
 
     Raises:
         CorruptObjectError: One of them cannot be decoded, or has no time; what it says may count.
+        UnsupportedFormatError: A newer metaxy_fs wrote one of them.
         StorageError: One of them cannot be got.
     """
     records = {}
@@ -79,10 +81,8 @@ def read_ledger(storage: Storage, listed: Collection[ObjectInfo]) -> Ledger:
 
 
 def _decoded(data: bytes, *, name: str) -> Record:
+    refuse_other_format(data, name=f"The record {name}")
     try:
-        record = msgspec.json.decode(data, type=Record)
+        return msgspec.json.decode(data, type=Record)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptObjectError(f"The record {name} cannot be decoded: {error}. Remove it.") from error
-    if record.format_version != FORMAT_VERSION:
-        raise CorruptObjectError(f"The record {name} has format version {record.format_version}. Upgrade metaxy_fs.")
-    return record

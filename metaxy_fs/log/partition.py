@@ -8,12 +8,9 @@ from these files alone.
 
 import msgspec
 
-from metaxy_fs.errors import (
-    CorruptObjectError,
-    MetadataSchemaError,
-    UnsupportedFormatError,
-)
+from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError
 from metaxy_fs.log.commit import get_or_put
+from metaxy_fs.log.formats import refuse_other_format
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import FORMAT_VERSION, Definition
 from metaxy_fs.storage.base import Storage
@@ -34,10 +31,6 @@ class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     definition: Definition
     id_columns: tuple[str, ...]
     spec: msgspec.Raw
-
-
-class _Version(msgspec.Struct):
-    format_version: int = 0
 
 
 def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> None:
@@ -71,9 +64,8 @@ def decode_info(data: bytes, *, name: str) -> PartitionInfo:
         UnsupportedFormatError: A newer metaxy_fs made it.
         CorruptObjectError: It is something else.
     """
+    refuse_other_format(data, name=name)
     try:
-        if msgspec.json.decode(data, type=_Version).format_version > FORMAT_VERSION:
-            raise UnsupportedFormatError(f"{name} was written by a newer metaxy_fs. Upgrade metaxy_fs.")
         return msgspec.json.decode(data, type=PartitionInfo)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptObjectError(f"{name} cannot be decoded: {error}.") from error

@@ -14,10 +14,10 @@ from metaxy_fs.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
     StorageError,
-    UnsupportedFormatError,
 )
 from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
 from metaxy_fs.log.commit import get_or_put
+from metaxy_fs.log.formats import refuse_other_format
 from metaxy_fs.log.layout import STORE_FILE
 from metaxy_fs.log.manifest import FORMAT_VERSION
 from metaxy_fs.storage.base import Storage
@@ -90,16 +90,12 @@ def decode_root(data: bytes, *, name: str) -> Root:
         UnsupportedFormatError: A newer metaxy_fs made it.
         CorruptObjectError: It is something else.
     """
+    refuse_other_format(data, name=name)
     try:
-        fields = msgspec.json.decode(data, type=dict)
-        if isinstance(version := fields.get("format_version"), int) and version > FORMAT_VERSION:
-            raise UnsupportedFormatError(
-                f"{name} has format version {version}; this metaxy_fs writes {FORMAT_VERSION}. Upgrade metaxy_fs."
-            )
-        info = msgspec.convert(fields, RootInfo)
+        info = msgspec.json.decode(data, type=RootInfo)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptObjectError(f"{name} cannot be decoded: {error}. Is this the root of a store?") from error
-    if info.hash_algorithm not in ALGORITHMS or info.format_version != FORMAT_VERSION:
+    if info.hash_algorithm not in ALGORITHMS:
         raise CorruptObjectError(
             f"{name} asks for {info!r}, which this metaxy_fs does not know; it knows format version {FORMAT_VERSION} "
             f"and the algorithms {', '.join(ALGORITHMS)}. A newer metaxy_fs may know it."

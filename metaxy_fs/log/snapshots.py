@@ -15,14 +15,15 @@ fetched, and all that it can name is a commit of a partition, which is looked fo
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, UnsupportedFormatError
+from metaxy_fs.errors import CorruptObjectError, ObjectExistsError
 from metaxy_fs.log.commit import put_settled
 from metaxy_fs.log.decoding import is_list_of_commits
+from metaxy_fs.log.formats import refuse_other_format
 from metaxy_fs.log.layout import (
     SNAPSHOTS,
     is_feature_directory,
@@ -104,10 +105,6 @@ class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     time: Time
     writer: str
     stores: tuple[PinnedStore, ...]
-
-
-class _Version(msgspec.Struct):
-    format_version: Annotated[int, msgspec.Meta(ge=1)]
 
 
 _DECODER = msgspec.json.Decoder(Snapshot)
@@ -194,9 +191,8 @@ def decode_snapshot(data: bytes, storage: Storage, path: str) -> Snapshot:
     """
     where = f"The snapshot {storage.location}/{path}"
     data = unsealed(data, name=where)
+    refuse_other_format(data, name=where)
     try:
-        if msgspec.json.decode(data, type=_Version).format_version > FORMAT_VERSION:
-            raise UnsupportedFormatError(f"{where} was made by a newer metaxy_fs. Upgrade metaxy_fs.")
         snapshot = _DECODER.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptObjectError(f"{where} cannot be decoded: {error}.") from error
