@@ -65,23 +65,12 @@ class Client:
 
     def get_ranges(self, wanted: Sequence[ObjectRange]) -> builtins.list[bytes | BaseException]:
         """Return the bytes that there are of each range, or what went wrong with it, in order."""
-        found: list[bytes | BaseException] = [b""] * len(wanted)
-        missing = list(range(len(wanted)))
-
-        def ask() -> None:
-            for place, part in zip(missing, self._try_ranges([wanted[place] for place in missing]), strict=True):
-                found[place] = part
-            errors = {place: error for place in missing if isinstance(error := found[place], BaseException)}
-            missing[:] = [place for place, error in errors.items() if is_momentary(error)]
-            # One that fails for good decides the whole, so the others are not waited for.
-            if missing and len(missing) == len(errors):
-                raise errors[missing[0]]
-
+        batch = _Batch(wanted, self._try_ranges)
         try:
-            self._retries.run(ask, requests=lambda: len(missing))
+            self._retries.run(batch.ask, requests=batch.requests)
         except GaveUpError as error:
-            found[missing[0]] = error
-        return found
+            batch.found[batch.missing[0]] = error
+        return batch.found
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, sorted by path."""
@@ -157,6 +146,37 @@ class Client:
         except FileNotFoundError:
             return []
         return [entry for info in found if (entry := _entry(info, parent=self.full(directory))) is not None]
+
+
+class _Batch:
+    """Ranges that are asked for at once, and those that are missing again."""
+
+    def __init__(
+        self,
+        wanted: Sequence[ObjectRange],
+        ask: Callable[[Sequence[ObjectRange]], builtins.list[bytes | BaseException]],
+    ) -> None:
+        self.found: list[bytes | BaseException] = [b""] * len(wanted)
+        self.missing = list(range(len(wanted)))
+        self._wanted = wanted
+        self._ask = ask
+        self._is_answered = True
+
+    def requests(self) -> int:
+        """Return how many ranges the next try asks for: one alone if none of the last ones was answered."""
+        return len(self.missing) if self._is_answered else 1
+
+    def ask(self) -> None:
+        """Ask for what is missing, and raise if some of it is missing for a moment."""
+        while self.missing:
+            asked = self.missing[: self.requests()]
+            for place, part in zip(asked, self._ask([self._wanted[place] for place in asked]), strict=True):
+                self.found[place] = part
+            errors = [error for place in asked if is_momentary(error := self.found[place])]
+            self.missing = [place for place in self.missing if place not in asked or is_momentary(self.found[place])]
+            self._is_answered = len(errors) < len(asked)
+            if errors:
+                raise errors[0]
 
 
 class CachedClient(Client):

@@ -6,13 +6,13 @@ once do not come back at once. Nothing begins later than a deadline, and every t
 has one.
 
 Retries are what turns a service that is slow into one that is down. So those of a process to a root draw on one budget,
-which requests that succeed fill: where most fail, there are few retries, and where none succeeds, one a second.
+which requests that succeed fill: where most fail, there are few retries, and where none succeeds, ten a second.
 """
 
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import tenacity
 
@@ -32,8 +32,8 @@ BYTES_A_SECOND = 100_000
 BUDGET = 100.0
 """How many retries may follow each other at once."""
 BUDGET_A_SUCCESS = 0.2
-BUDGET_A_SECOND = 1.0
-"""What fills the budget again: a fifth of a retry for each request that succeeds, and one each second."""
+BUDGET_A_SECOND = 10.0
+"""What fills the budget again: a fifth of a retry for each request that succeeds, and ten each second."""
 
 T = TypeVar("T")
 
@@ -123,8 +123,8 @@ class Retries:
         return is_over
 
 
-def is_momentary(error: BaseException) -> bool:
-    """Whether the same request may succeed in a moment."""
+def is_momentary(error: object) -> TypeGuard[Exception]:
+    """Whether something is an error of a request that may succeed in a moment."""
     return isinstance(error, Exception) and failure_of(error) in {Failure.MOMENTARY, Failure.UNREACHABLE}
 
 

@@ -202,14 +202,22 @@ def test_failing_batch_is_given_up_with_the_name_of_an_object(
         meeting(Fault.ERROR_BEFORE, times=1_000).get_many(wanted)
 
 
-def test_object_that_is_gone_ends_a_batch_at_once(storage: Storage, patient: Storage, proxy: Proxy, path: str) -> None:
+def test_object_that_is_gone_is_named_while_others_meet_faults(storage: Storage, meeting: Meet, path: str) -> None:
     storage.put(path, b"1")
-    proxy.clear_requests()
-    proxy.faults = lambda kind, asked: Fault.ERROR_BEFORE if asked.endswith(path) else None
 
     with pytest.raises(ObjectNotFoundError, match="'gone'"):
-        patient.get_many([ObjectInfo("gone", 1), ObjectInfo(path, 1)])
-    assert proxy.kinds().count("GET") == 2
+        meeting(Fault.ERROR_BEFORE, times=2).get_many([ObjectInfo(path, 1), ObjectInfo("gone", 1)])
+
+
+def test_batch_of_which_nothing_is_answered_asks_one_by_one_until_it_is(
+    storage: Storage, meeting: Meet, proxy: Proxy, path: str
+) -> None:
+    wanted = [ObjectInfo(f"{path}/{number}", 1) for number in range(10)]
+    for info in wanted:
+        storage.put(info.path, b"1")
+
+    assert meeting(Fault.SLOW_DOWN, times=10 + 3).get_many(wanted) == [b"1"] * 10
+    assert len(proxy.requests()) == 10 + 3 + 1 + 9
 
 
 def test_answer_that_trickles_is_cut_short(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
