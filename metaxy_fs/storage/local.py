@@ -160,7 +160,11 @@ class LocalStorage(Storage):
             _sync_directory(parent)
             self._settled.add(directory)
             directory = parent
-        self._settled.add(directory)
+        if self._root not in self._settled:
+            # One who only writes below the root may not be allowed to open its parent; whoever made it was.
+            with suppress(OSError):
+                _sync_directory(os.path.dirname(self._root))
+            self._settled.add(self._root)
 
     def _write_and_publish(self, directory: str, data: bytes, *, target: str, path: str) -> None:
         # In the same directory, because a link cannot cross file systems.

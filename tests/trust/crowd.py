@@ -39,6 +39,7 @@ class Task(msgspec.Struct, frozen=True):
         root: Where.
         board: The path of the file that writers note their counts in.
         keep: For how many seconds vacuum keeps what nobody needs.
+        rest: For how many seconds a writer does something else between two writes.
     """
 
     role: str
@@ -47,6 +48,7 @@ class Task(msgspec.Struct, frozen=True):
     root: str
     board: str
     keep: float
+    rest: float
 
 
 class Outcome(msgspec.Struct):
@@ -141,6 +143,7 @@ def _write(worker: Worker) -> Callable[[], None]:
         worker.store.write_metadata(Shot, rows_of_write(worker.number, number))
         worker.board.note(worker.number, number)
         worker.done["writes"] += 1
+        time.sleep(worker.task.rest)
 
     return step
 

@@ -12,16 +12,22 @@ import msgspec
 from metaxy_fs import FilesystemMetadataStore, verify
 from tests.trust.crowd import Board, Outcome, Shot, Task, check_all_seen
 
+_MANY = {"write": 8, "read": 4}, {"write": 8, "read": 4}, 180
+_FEW = {"write": 2, "read": 1}, {"write": 3, "read": 2}, 2
+"""How many processes of each role, how many threads each has, and for how many seconds."""
+
 
 def test_a_crowd_loses_nothing_and_sees_everything(tmp_path, soak):
-    processes, threads, seconds = ({"write": 8, "read": 4}, {"write": 8, "read": 4}, 180) if soak else _FEW
+    processes, threads, seconds = _MANY if soak else _FEW
     root, board = str(tmp_path / "root"), Board(tmp_path / "board")
     tasks = [
-        Task(role, number * threads[role], threads[role], root, str(tmp_path / "board"), keep=30)
+        Task(
+            role, number * threads[role], threads[role], root, str(tmp_path / "board"), keep=30, rest=0.5 if soak else 0
+        )
         for role in processes
         for number in range(processes[role])
     ]
-    tasks.append(Task("keep", 0, 2, root, str(tmp_path / "board"), keep=30))
+    tasks.append(Task("keep", 0, 2, root, str(tmp_path / "board"), keep=30, rest=0))
     running = [start(task) for task in tasks]
     wait(board, seconds)
     outcomes = [outcome_of(process) for process in running]
@@ -33,9 +39,6 @@ def test_a_crowd_loses_nothing_and_sees_everything(tmp_path, soak):
     assert store.history(Shot).height == rows.select("writer", "number").n_unique() == sum(counts)
     assert {finding.severity for finding in verify(store).findings} <= {"note"}
     report(outcomes, seconds)
-
-
-_FEW = {"write": 2, "read": 1}, {"write": 3, "read": 2}, 3
 
 
 def start(task: Task) -> "subprocess.Popen[bytes]":
