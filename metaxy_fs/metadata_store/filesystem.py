@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -12,7 +12,7 @@ from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.hashing import HashAlgorithm, check_algorithm
 from metaxy_fs.ids import shared_clock
 from metaxy_fs.log.commit import CommitRequest
-from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.layout import STORE_FILE, Partition
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Definition
 from metaxy_fs.log.scan import column_names
@@ -23,12 +23,22 @@ from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.cache import DEFAULT_BYTES, CachedStorage, DiskCache
 from metaxy_fs.storage.open import open_storage
 from metaxy_fs.versioning.columns import PARTITION
 from metaxy_fs.versioning.definition import DefinitionVersion
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+
+class _Settings(NamedTuple):
+    """How a store uses its root."""
+
+    hash_algorithm: str | None
+    verify_reads: bool
+    cache: DiskCache | None
+    compact_after: int | None
 
 
 class FilesystemMetadataStore(MetadataStore):
@@ -52,6 +62,10 @@ class FilesystemMetadataStore(MetadataStore):
             process reads it for the first time. By default files of a local root up to 128 KiB are, and others once
             something could not be read; those of another root are where they are fetched whole, and one above 1 MiB is
             not where a read needs a part of it.
+        cache_dir: A directory of this machine to keep what was fetched of a remote root in, for this and other
+            processes; none by default. What there is at all is still asked of the root, each time. A local root needs
+            none.
+        cache_bytes: What the cache may take; what was not used for the longest time gives way. 4 GiB by default.
         compact_after: Compact a partition of this root once more than so many of its writes wait for it, 10 to 10,000;
             None leaves that to `compact`. A few of all writes look, in whatever process, and the one that finds it due
             returns after the compaction. That never fails the write: an error is logged.
@@ -59,7 +73,7 @@ class FilesystemMetadataStore(MetadataStore):
     Raises:
         ImportError: The package for this kind of root is not installed; the message says which extra to install.
         ValueError: There is no kind of root of that name, the options are not for it, there is no such algorithm, or
-            `compact_after` is out of range.
+            `compact_after` or `cache_bytes` is out of range.
     """
 
     def __init__(
@@ -72,6 +86,8 @@ class FilesystemMetadataStore(MetadataStore):
         filesystem: "AbstractFileSystem | None" = None,
         hash_algorithm: HashAlgorithm | None = None,
         verify_reads: bool = False,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int = DEFAULT_BYTES,
         compact_after: int | None = None,
     ) -> None:
         if hash_algorithm is not None:
@@ -79,8 +95,9 @@ class FilesystemMetadataStore(MetadataStore):
         if compact_after is not None:
             check_threshold(compact_after)
         super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode)
+        cache = None if cache_dir is None else DiskCache(cache_dir, max_bytes=cache_bytes)
         storage = open_storage(root, storage_options=storage_options, filesystem=filesystem)
-        self._use(storage, hash_algorithm, compact_after, verify_reads=verify_reads)
+        self._use(storage, _Settings(hash_algorithm, verify_reads, cache, compact_after))
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep where the rows are: another process learns for itself what it has seen of them."""
@@ -88,25 +105,23 @@ class FilesystemMetadataStore(MetadataStore):
             "storage": self._storage,
             "fallback_stores": self.fallback_stores,
             "fallback_mode": self.fallback_mode,
-            "hash_algorithm": self._log.expected_algorithm,
-            "verify_reads": self._verify_reads,
-            "compact_after": self._compact_after,
+            "settings": self._settings._replace(hash_algorithm=self._log.expected_algorithm),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__init__(fallback_stores=state["fallback_stores"], fallback_mode=state["fallback_mode"])
-        settings = (state["hash_algorithm"], state["compact_after"])
-        self._use(state["storage"], *settings, verify_reads=state["verify_reads"])
+        self._use(state["storage"], state["settings"])
 
-    def _use(
-        self, storage: Storage, hash_algorithm: str | None, compact_after: int | None, *, verify_reads: bool
-    ) -> None:
+    def _use(self, storage: Storage, settings: "_Settings") -> None:
         clock = shared_clock(storage.location)
         self._storage = storage
-        self._compact_after = compact_after
-        self._verify_reads = verify_reads
-        self._log = Log(storage, clock=clock, hash_algorithm=hash_algorithm, verify_reads=verify_reads)
-        self._upkeep = None if compact_after is None else Upkeep(storage, clock=clock, more_than=compact_after)
+        self._settings = settings
+        # Reads alone go through the cache: maintenance looks at what the root really holds.
+        is_local = storage.local_path(STORE_FILE) is not None
+        read = storage if settings.cache is None or is_local else CachedStorage(storage, settings.cache)
+        self._log = Log(read, clock=clock, hash_algorithm=settings.hash_algorithm, verify_reads=settings.verify_reads)
+        threshold = settings.compact_after
+        self._upkeep = None if threshold is None else Upkeep(storage, clock=clock, more_than=threshold)
 
     @property
     def location(self) -> str:

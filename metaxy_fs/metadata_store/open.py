@@ -1,13 +1,15 @@
 """How is a chain of roots opened?"""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from metaxy_fs.hashing import HashAlgorithm
 from metaxy_fs.metadata_store.backend import FallbackMode
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
+from metaxy_fs.storage.cache import DEFAULT_BYTES
 
 Root = str | os.PathLike[str]
 
@@ -19,6 +21,8 @@ def open_store(
     fallback_mode: FallbackMode = "feature",
     hash_algorithm: HashAlgorithm | None = None,
     verify_reads: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: int = DEFAULT_BYTES,
     compact_after: int | None = None,
 ) -> FilesystemMetadataStore:
     """Return a store that is written at the first root, and reads the others in order where that lacks a feature.
@@ -34,13 +38,16 @@ def open_store(
             default what each records, sha256 where there is none yet. See `FilesystemMetadataStore`.
         verify_reads: Whether large data files are compared with their checksums, too, in every root that is given as a
             path or URL. See `FilesystemMetadataStore`.
+        cache_dir: A directory of this machine to keep what was fetched of remote roots in, for every root that is given
+            as a URL; none by default. See `FilesystemMetadataStore`.
+        cache_bytes: What the cache may take.
         compact_after: Compact a partition of the first root once more than so many writes to it wait for that; see
             `FilesystemMetadataStore`.
 
     Raises:
         ImportError: The package for some kind of root is not installed; the message says which extra to install.
         ValueError: It is unclear which root the options are for, there is no such algorithm, or
-            `compact_after` is out of range.
+            `compact_after` or `cache_bytes` is out of range.
 
     Examples:
         >>> store = open_store("./dev", "./prod")
@@ -49,34 +56,41 @@ def open_store(
     """
     roots = [root, *(fallback for fallback in fallback_roots if not isinstance(fallback, MetadataStore))]
     _check_options(roots, storage_options)
-    fallbacks = [
-        fallback
-        if isinstance(fallback, MetadataStore)
-        else _open(fallback, storage_options, hash_algorithm, verify_reads=verify_reads)
-        for fallback in fallback_roots
-    ]
-    options = storage_options if _remote_protocol(root) else None
-    return FilesystemMetadataStore(
-        root,
-        fallback_stores=fallbacks,
-        fallback_mode=fallback_mode,
-        storage_options=options,
+    opened = partial(
+        _open,
+        storage_options=storage_options,
         hash_algorithm=hash_algorithm,
         verify_reads=verify_reads,
-        compact_after=compact_after,
+        cache_dir=cache_dir,
+        cache_bytes=cache_bytes,
     )
+    fallbacks = [fallback if isinstance(fallback, MetadataStore) else opened(fallback) for fallback in fallback_roots]
+    return opened(root, fallback_stores=fallbacks, fallback_mode=fallback_mode, compact_after=compact_after)
 
 
 def _open(
     root: Root,
+    *,
     storage_options: Mapping[str, Any] | None,
     hash_algorithm: HashAlgorithm | None,
-    *,
     verify_reads: bool,
+    cache_dir: str | os.PathLike[str] | None,
+    cache_bytes: int,
+    fallback_stores: Sequence[MetadataStore] = (),
+    fallback_mode: FallbackMode = "feature",
+    compact_after: int | None = None,
 ) -> FilesystemMetadataStore:
-    options = storage_options if _remote_protocol(root) else None
+    is_remote = _remote_protocol(root) is not None
     return FilesystemMetadataStore(
-        root, storage_options=options, hash_algorithm=hash_algorithm, verify_reads=verify_reads
+        root,
+        fallback_stores=fallback_stores,
+        fallback_mode=fallback_mode,
+        storage_options=storage_options if is_remote else None,
+        hash_algorithm=hash_algorithm,
+        verify_reads=verify_reads,
+        cache_dir=cache_dir if is_remote else None,
+        cache_bytes=cache_bytes,
+        compact_after=compact_after,
     )
 
 

@@ -45,6 +45,11 @@ class Storage(ABC):
     def location(self) -> str:
         """The root as users write it, without credentials; used in messages and reprs."""
 
+    @property
+    def identity(self) -> str:
+        """What tells the root from all others, also from one of that name elsewhere; holds no credentials."""
+        return self.location
+
     @abstractmethod
     def put(self, path: str, data: bytes) -> None:
         """Write an object if the name is free: all of its bytes become visible at once, durably, or none do.

@@ -76,6 +76,14 @@ class ObjectStorage(Storage):
         """The root without credentials."""
         return self._location
 
+    @property
+    def identity(self) -> str:
+        """The root, and the endpoint if the options name one."""
+        options = self._options if self._filesystem is None else self._filesystem.storage_options
+        named = [options, options.get("client_kwargs") or {}]
+        endpoints = [str(each[name]) for each in named for name in ("endpoint_url", "endpoint") if each.get(name)]
+        return redact(" ".join([self.location, *endpoints]))
+
     def put(self, path: str, data: bytes) -> None:
         """Write an object if the name is free, in one request."""
         check_path(path, location=self.location)

@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from metaxy_fs.storage import LocalStorage, MemoryStorage, obstore, open_storage, s3
+from metaxy_fs.storage.cache import CachedStorage, DiskCache
 from metaxy_fs.testing import StorageSuite
 from tests.servers.s3 import obstore_of
 
@@ -38,6 +39,14 @@ class TestCachedFsspecMemory(StorageSuite):
     def storage(self, tmp_path):
         options = {"simplecache": {"cache_storage": str(tmp_path)}}
         return open_storage(f"simplecache::memory://{uuid.uuid4().hex}/root", storage_options=options)
+
+
+class TestCachedMemory(StorageSuite):
+    pickles = False
+
+    @pytest.fixture
+    def storage(self, tmp_path):
+        return CachedStorage(MemoryStorage(), DiskCache(tmp_path))
 
 
 class TestS3(StorageSuite):

@@ -1,0 +1,247 @@
+"""How are objects of a remote root kept on this machine, so that they are fetched once?
+
+Objects never change, so what was fetched of one stays true for as long as there is one of that name; whether there is,
+only a listing of the root tells, and listings are never kept. So the log asks the cache for nothing but what it has
+found in a listing, or in a manifest that was in one.
+
+An entry is a file of its own: the checksum of some bytes, and the bytes. It is written beside its place and then moved
+there, so that whoever finds it finds all of it, and one that is damaged is fetched again. Processes share a directory
+without a word to each other: two that fetch the same write the same, and one that misses what another has just evicted
+fetches it. Nothing is locked, so nothing stays locked when a process dies.
+"""
+
+import builtins
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from metaxy_fs.errors import StorageError
+from metaxy_fs.ids import random_token, wall_clock
+from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
+
+DEFAULT_BYTES = 4 * 2**30
+
+_DIRECTORY = "metaxy_fs-cache-1"
+"""The number is that of the form of an entry: another form is kept elsewhere."""
+_DIGEST = 32
+_UNFINISHED = ".new"
+_ABANDONED_SECONDS = 3_600
+_SLACK = 20
+"""A process looks at the size of all entries after it has written this part of what they may be."""
+_LARGEST = 4
+
+_T = TypeVar("_T")
+
+
+class DiskCache:
+    """Bytes by their keys, in files of a private directory. Safe to share between threads, and between processes.
+
+    Args:
+        directory: Where to keep them; a directory of the cache's own is made in it.
+        max_bytes: What all entries may take; when it is more, those that were not used for the longest time are
+            removed. It may be exceeded for a moment, by a twentieth for each process that writes; an entry of more than
+            a quarter is not kept.
+
+    Raises:
+        ValueError: The limit is not positive.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, max_bytes: int = DEFAULT_BYTES) -> None:
+        if max_bytes <= 0:
+            raise ValueError(f"cache_bytes is the number of bytes that a cache may take, got {max_bytes!r}")
+        self._path = Path(directory).expanduser().absolute() / _DIRECTORY
+        self._max_bytes = max_bytes
+        self._is_open = False
+        # What was there before this process is unknown, so the first entry that it writes has it look.
+        self._unseen = max_bytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process may be on another machine.
+        return {**self.__dict__, "_is_open": False, "_unseen": self._max_bytes}
+
+    def get(self, key: str) -> bytes | None:
+        """Return the bytes of an entry, None if there is none that is whole."""
+        self._open()
+        place = self._place(key)
+        try:
+            with place.open("rb", buffering=0) as file:
+                digest, data = file.read(_DIGEST), file.read()
+            if hashlib.sha256(data).digest() != digest:
+                place.unlink(missing_ok=True)
+                return None
+            os.utime(place)
+        except OSError:
+            return None
+        return data
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep some bytes, as far as there is room; a disk that takes none is as good as an empty cache."""
+        self._open()
+        if len(data) > self._max_bytes // _LARGEST:
+            return
+        with suppress(OSError):
+            self._write(self._place(key), data)
+            self._unseen += len(data)
+            if self._unseen * _SLACK >= self._max_bytes:
+                self._unseen = 0
+                self._evict()
+
+    def _open(self) -> None:
+        """Make the directory, or look at the one that there is.
+
+        Raises:
+            StorageError: Others could read what is kept there, or write what is then taken for it.
+        """
+        if self._is_open:
+            return
+        try:
+            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = self._path.lstat()
+        except OSError as error:
+            raise StorageError(f"cannot keep a cache in {self._path}: {error.strerror}") from error
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise StorageError(
+                f"{self._path} is no directory of this user alone, as a cache has to be: give another cache_dir, or "
+                "remove it"
+            )
+        self._is_open = True
+
+    def _place(self, key: str) -> Path:
+        name = hashlib.sha256(key.encode()).hexdigest()
+        return self._path / name[:2] / name[2:]
+
+    def _write(self, place: Path, data: bytes) -> None:
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        unfinished = place.with_name(f"{random_token()}{_UNFINISHED}")
+        try:
+            with unfinished.open("xb") as file:
+                file.write(hashlib.sha256(data).digest())
+                file.write(data)
+            unfinished.replace(place)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+    def _evict(self) -> None:
+        entries = sorted(self._entries())
+        excess = sum(entry.size for entry in entries) - self._max_bytes
+        if excess <= 0:
+            return
+        # A little more than has to go, so that the next look finds room.
+        excess += self._max_bytes // _SLACK
+        for entry in entries:
+            if excess <= 0:
+                break
+            entry.path.unlink(missing_ok=True)
+            excess -= entry.size
+
+    def _entries(self) -> Iterator["_Entry"]:
+        """Yield what is kept, and take away what was never finished."""
+        abandoned = wall_clock() / 1_000_000 - _ABANDONED_SECONDS
+        for directory in os.scandir(self._path):
+            for file in os.scandir(directory.path):
+                with suppress(FileNotFoundError):
+                    about = file.stat(follow_symlinks=False)
+                    if not file.name.endswith(_UNFINISHED):
+                        yield _Entry(about.st_mtime, about.st_blocks * 512, Path(file.path))
+                    elif about.st_mtime < abandoned:
+                        Path(file.path).unlink()
+
+
+class CachedStorage(Storage):
+    """A storage of which objects, and parts of them, are kept on this machine once they were fetched.
+
+    That goes for `get_many` and `get_ranges`, which are for what is known to be there. All else asks the storage, and
+    whoever wants to know what the storage really holds, such as `verify`, uses it without the cache.
+
+    Args:
+        storage: The remote one.
+        cache: Where its objects are kept.
+    """
+
+    def __init__(self, storage: Storage, cache: DiskCache) -> None:
+        self._storage = storage
+        self._cache = cache
+
+    @property
+    def location(self) -> str:
+        return self._storage.location
+
+    @property
+    def identity(self) -> str:
+        return self._storage.identity
+
+    @property
+    def keeps_existing(self) -> bool:
+        return self._storage.keeps_existing
+
+    @property
+    def serves_ranges(self) -> bool:
+        return self._storage.serves_ranges
+
+    def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
+        # A listing tells when an object was written: after a root was made anew, one of the same name is another.
+        fetch = self._storage.get_many
+        return self._cached(objects, key=lambda info: (info.path, info.size, info.modified), fetch=fetch)
+
+    def get_ranges(self, ranges: Sequence[ObjectRange]) -> builtins.list[bytes]:
+        return self._cached(ranges, key=lambda part: (part.path, part.start, part.end), fetch=self._storage.get_ranges)
+
+    def put(self, path: str, data: bytes) -> None:
+        self._storage.put(path, data)
+
+    def get(self, path: str) -> bytes:
+        return self._storage.get(path)
+
+    def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
+        return self._storage.list(directory, limit=limit)
+
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        return self._storage.list_directories(directory)
+
+    def delete(self, path: str) -> None:
+        self._storage.delete(path)
+
+    def leftovers(self, directory: str) -> builtins.list[ObjectInfo]:
+        return self._storage.leftovers(directory)
+
+    def now(self, *, probe: str) -> datetime:
+        return self._storage.now(probe=probe)
+
+    def copy_from(self, source: Storage, path: str, *, probe: str) -> bool:
+        return self._storage.copy_from(source, path, probe=probe)
+
+    def local_path(self, path: str) -> str | None:
+        return self._storage.local_path(path)
+
+    def __repr__(self) -> str:
+        return f"CachedStorage({self.location!r})"
+
+    def _cached(
+        self,
+        wanted: Sequence[_T],
+        *,
+        key: Callable[[_T], tuple[object, ...]],
+        fetch: Callable[[Sequence[_T]], builtins.list[bytes]],
+    ) -> builtins.list[bytes]:
+        keys = [repr((self.identity, *key(each))) for each in wanted]
+        kept = {name: data for name in dict.fromkeys(keys) if (data := self._cache.get(name)) is not None}
+        missing = {name: each for name, each in zip(keys, wanted, strict=True) if name not in kept}
+        fetched = dict(zip(missing, fetch(list(missing.values())), strict=True)) if missing else {}
+        for name, data in fetched.items():
+            self._cache.put(name, data)
+        held = kept | fetched
+        return [held[name] for name in keys]
+
+
+class _Entry(NamedTuple):
+    """A file of the cache; the one that was not used for the longest time comes first."""
+
+    used: float
+    size: int
+    path: Path
