@@ -5,14 +5,13 @@ times and durations are their physical integers in the unit of the column. Whate
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import polars as pl
-from polars.datatypes import DataTypeClass
 
-from metaxy_fs.log.schema import Path, column, instance, is_pattern
+from metaxy_fs.log.schema import Path, is_pattern
 
 Bound = int | float | str | bool | None
 
@@ -37,7 +36,7 @@ class ColumnStatistics(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fie
 
 
 def column_statistics(frame: pl.DataFrame) -> tuple[ColumnStatistics, ...]:
-    """Return the statistics of every leaf of a frame, in the order of its columns and their fields, by one query.
+    """Return the statistics of every leaf of a frame, in the order of its columns and their fields.
 
     Floats have no bounds where a NaN or an infinity is among them; categoricals, enums, decimals, binaries and lists
     never have any. A field whose name Polars reads as a pattern (`*`, `^a.*$`) has no statistics.
@@ -46,26 +45,23 @@ def column_statistics(frame: pl.DataFrame) -> tuple[ColumnStatistics, ...]:
         >>> column_statistics(pl.DataFrame({"x": [3, None, 1]}))
         (ColumnStatistics(path=('x',), nulls=1, min=1, max=3),)
     """
-    leaves = list(_leaves(frame.schema))
-    if not leaves:
-        return ()
-    queries = [query for index, (_, leaf, dtype) in enumerate(leaves) for query in _queries(index, leaf, dtype)]
-    found = frame.select(queries).row(0, named=True)
+    leaves = list(_leaves(frame))
+    found = _asked(leaf for _, leaf in leaves)
     return tuple(
-        ColumnStatistics(path, found[f"{index}.nulls"], *_bounds(dtype, [found.get(f"{index}.{key}") for key in _KEYS]))
-        for index, (path, _, dtype) in enumerate(leaves)
+        ColumnStatistics(path, held["nulls"], *_bounds(leaf.dtype, [held.get(key) for key in _KEYS]))
+        for (path, leaf), held in zip(leaves, found, strict=True)
     )
 
 
 def unfounded(frame: pl.DataFrame, statistics: Sequence[ColumnStatistics]) -> list[Path]:
     """Return the leaves of which statistics claim something that does not hold of a frame."""
-    leaves = {path: (leaf, dtype) for path, leaf, dtype in _leaves(frame.schema)}
-    known = [leaves.get(claimed.path) for claimed in statistics]
-    queries = [query for index, leaf in enumerate(known) if leaf for query in _queries(index, *leaf)]
-    found = frame.select(queries).row(0, named=True) if queries else {}
-    values = [{key: found.get(f"{index}.{key}") for key in ("nulls", *_KEYS)} for index in range(len(known))]
-    claims = zip(statistics, known, values, strict=True)
-    return [claimed.path for claimed, leaf, held in claims if not (leaf and _holds(claimed, leaf[1], held))]
+    leaves = dict(_leaves(frame))
+    held = dict(zip(leaves, _asked(leaves.values()), strict=True))
+    return [
+        claimed.path
+        for claimed in statistics
+        if claimed.path not in leaves or not _holds(claimed, leaves[claimed.path].dtype, held[claimed.path])
+    ]
 
 
 def fences(ids: pl.Series, *, every: int) -> tuple[Bound, ...]:
@@ -105,22 +101,33 @@ def exact_integers(statistics: Sequence[ColumnStatistics], *, rows: int) -> Call
 
 
 _KEYS = ("min", "max", "nan")
+_AT_ONCE = 128
 
 
-def _leaves(schema: pl.Schema) -> Iterator[tuple[Path, pl.Expr, pl.DataType]]:
-    for name, dtype in schema.items():
-        yield from _leaves_of((name,), column(name), dtype)
+def _leaves(frame: pl.DataFrame, path: Path = ()) -> Iterator[tuple[Path, pl.Series]]:
+    """Yield the leaves of a frame, each taken out of its structs: queries look through a whole struct for a field."""
+    for leaf in frame.get_columns():
+        if not isinstance(leaf.dtype, pl.Struct):
+            yield (*path, leaf.name), leaf
+        else:
+            fields = leaf.struct.unnest()
+            named = [name for name in fields.columns if not is_pattern(name)]
+            yield from _leaves(fields.select(named), (*path, leaf.name))
 
 
-def _leaves_of(
-    path: Path, value: pl.Expr, dtype: pl.DataType | DataTypeClass
-) -> Iterator[tuple[Path, pl.Expr, pl.DataType]]:
-    if not isinstance(dtype, pl.Struct):
-        yield path, value, instance(dtype)
-        return
-    for field in dtype.fields:
-        if not is_pattern(field.name):
-            yield from _leaves_of((*path, field.name), value.struct.field(field.name), field.dtype)
+def _asked(leaves: Iterable[pl.Series]) -> list[dict[str, Any]]:
+    """Return what the statistics of leaves are made of; not of thousands at once, for which plans take long to make."""
+    held = list(leaves)
+    groups = (held[start : start + _AT_ONCE] for start in range(0, len(held), _AT_ONCE))
+    return [found for group in groups for found in _asked_at_once(group)]
+
+
+def _asked_at_once(leaves: Sequence[pl.Series]) -> Iterator[dict[str, Any]]:
+    held = [leaf.alias(str(index)) for index, leaf in enumerate(leaves)]
+    queries = [query for index, leaf in enumerate(held) for query in _queries(index, pl.col(str(index)), leaf.dtype)]
+    found = pl.DataFrame(held).select(queries).row(0, named=True)
+    for index in range(len(held)):
+        yield {key: found.get(f"{index}.{key}") for key in ("nulls", *_KEYS)}
 
 
 def _queries(index: int, leaf: pl.Expr, dtype: pl.DataType) -> Iterator[pl.Expr]:

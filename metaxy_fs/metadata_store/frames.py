@@ -87,7 +87,8 @@ def check_samples_with_versions(frame: FrameLike, spec: FeatureSpec) -> pl.DataF
     _check_versions(samples, spec)
     if _container_names(samples) == spec.container_names:
         return samples
-    return samples.with_columns(pl.struct(map(_versions_of, spec.container_names)).alias(DATA_VERSION))
+    versions = samples.get_column(DATA_VERSION).struct.unnest().select(spec.container_names)
+    return samples.with_columns(versions.to_struct(DATA_VERSION))
 
 
 def check_write_id(write_id: str) -> None:
@@ -237,10 +238,12 @@ def _check_version_type(rows: pl.DataFrame, spec: FeatureSpec) -> None:
 
 def _check_versions(rows: pl.DataFrame, spec: FeatureSpec) -> None:
     """Versions become parts of a preimage, in which `|` separates one from the next."""
-    counts = rows.select(_is_bad(name).sum().alias(name) for name in spec.container_names).row(0, named=True)
-    for name, count in counts.items():
-        if count:
-            first = rows.filter(_is_bad(name)).select(_versions_of(name)).item(0, 0)
+    # Apart from their struct, which would be looked through anew for each of what may be thousands of containers.
+    versions = rows.get_column(DATA_VERSION).struct.unnest()
+    for name in spec.container_names:
+        is_bad = _is_bad(versions.get_column(name))
+        if count := is_bad.sum():
+            first = versions.filter(is_bad).item(0, name)
             raise MetadataSchemaError(
                 f"{count} of {rows.height} versions of container '{name}' of feature '{spec.key}' are null, empty or "
                 f"hold a '|', the first {first!r}; a version is a text without '|'."
@@ -252,10 +255,5 @@ def _container_names(rows: pl.DataFrame) -> tuple[str, ...]:
     return tuple(field.name for field in dtype.fields) if isinstance(dtype, pl.Struct) else ()
 
 
-def _versions_of(container: str) -> pl.Expr:
-    return pl.col(DATA_VERSION).struct.field(container)
-
-
-def _is_bad(container: str) -> pl.Expr:
-    versions = _versions_of(container)
+def _is_bad(versions: pl.Series) -> pl.Series:
     return versions.is_null() | (versions == "") | versions.str.contains("|", literal=True)

@@ -255,19 +255,19 @@ class LocalStorage(Storage):
 
 def _make_directories(directory: str) -> None:
     """Make a directory and its parents, and sync the parent of each that is new, the topmost first."""
-    if os.path.isdir(directory):
-        return
-    parent = os.path.dirname(directory)
-    if parent != directory:
-        _make_directories(parent)
-    try:
-        os.mkdir(directory)
-    except FileExistsError:
-        # Another writer was faster. Anything else of that name is an error.
-        if not os.path.isdir(directory):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory) from None
-    # A crash before this loses the directory, and with it every object that is put there later.
-    _sync_directory(parent)
+    missing = []
+    while not os.path.isdir(directory) and os.path.dirname(directory) != directory:
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for made in reversed(missing):
+        try:
+            os.mkdir(made)
+        except FileExistsError:
+            # Another writer was faster. Anything else of that name is an error.
+            if not os.path.isdir(made):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), made) from None
+        # A crash before this loses the directory, and with it every object that is put there later.
+        _sync_directory(os.path.dirname(made))
 
 
 def _write_synced(path: str, data: bytes) -> None:

@@ -174,7 +174,7 @@ BAD_ROWS = {
     "unsorted": (rows(2, 1), "not sorted"),
     "of one id": (rows(1, 1), "several rows of one id"),
     "without an id": (pl.concat([rows(1), rows(2).with_columns(sample_id=pl.lit(None, pl.Int64))]), "without an id"),
-    "without the id column": (rows(1).rename({"sample_id": "other"}), "lacks the id columns sample_id"),
+    "without the id column": (rows(1).rename({"sample_id": "other"}), "which are not in each schema"),
     "with a reserved name": (rows(1).with_columns(_metaxy_commit=pl.lit("x")), "reserved names: _metaxy_commit"),
     "without versions": (rows(1).drop("data_version"), "no data_version"),
     "of other containers": (rows(1).with_columns(data_version=pl.struct(audio=pl.lit("a"))), "text for each of frames"),

@@ -6,7 +6,6 @@ that come twice, lack or are strange, texts that are no texts, long lists. Time 
 
 import json
 import random
-import resource
 import sys
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from metaxy_fs import FeatureKey, FilesystemMetadataStore, MetaxyError
 from metaxy_fs.metadata_store import compact
 from tests.trust.damage import run
 from tests.trust.test_broken import Old, Video, rows
+from tests.trust.test_limits import peak
 
 QUICK, SOAK = 300, 10_000
 MEMORY = 4 << 30
@@ -134,11 +134,10 @@ def main(directory: str, count: int, seed: int) -> None:
         found[outcome(root)] += 1
         slowest = max(slowest, time.perf_counter() - begun)
         path.write_bytes(originals[path])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     strange = sorted(
         path for path in opened if not path.startswith(directory) and not path.startswith(("/proc", sys.prefix))
     )
-    print(json.dumps({"found": found, "slowest": round(slowest, 2), "peak": peak, "opened": strange[:5]}))
+    print(json.dumps({"found": found, "slowest": round(slowest, 2), "peak": peak(), "opened": strange[:5]}))
 
 
 def outcome(root: Path) -> str:
