@@ -8,7 +8,9 @@ the job: it may take long, and SIGTERM has to be answered soon.
 """
 
 import logging
+import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -75,8 +77,10 @@ def buffered(
     flushes = PlainFlushes(store, feature) if write_id is None else NamedFlushes(store, feature, write_id)
     pending = PendingRows(feature, flushes)
     with _watched(pending, seconds):
+        buffer = WriteBuffer(store, feature, pending, rows=rows)
+        weakref.finalize(buffer, _close_at_last, pending, feature, os.getpid())
         try:
-            yield WriteBuffer(store, feature, pending, rows=rows)
+            yield buffer
         except BaseException as error:
             _close_after(error, pending, feature)
             raise
@@ -102,6 +106,19 @@ def _close_after(error: BaseException, pending: PendingRows, feature: Declared) 
         pending.close()
     except BaseException as failure:  # noqa: BLE001  # the job's error is the one to raise
         error.add_note(f"{pending.rows} rows of feature '{feature.key}' were not committed: {failure!r}")
+
+
+def _close_at_last(pending: PendingRows, feature: Declared, maker: int) -> None:
+    """Commit what is held once nobody can write any more, or the process ends, if Ctrl-C cut the end of the block.
+
+    One Ctrl-C is enough for that: Polars and Python both raise an exception for it, the second in the end of the block.
+    """
+    if pending.is_over or os.getpid() != maker:
+        return
+    try:
+        pending.close()
+    except BaseException as error:  # noqa: BLE001  # nobody could catch it
+        _LOG.error("%d rows of feature '%s' were not committed after Ctrl-C: %r", pending.rows, feature.key, error)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ class PendingRows:
         self._held = _Batch()
         self._failure: BaseException | None = None
         self._is_closed = False
+        self._is_over = False
         self._commits = 0
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
@@ -105,11 +106,21 @@ class PendingRows:
             commits, self._commits = self._commits, 0
             return commits
 
+    @property
+    def is_over(self) -> bool:
+        """Whether `close` has come to its end, good or bad; Ctrl-C may cut it short."""
+        return self._is_over
+
     def close(self) -> None:
         """Take nothing more, commit what is held, and raise what has not been raised yet."""
         with self._lock:
             self._is_closed = True
-        self.flush()
+        try:
+            self.flush()
+        except Exception:
+            self._is_over = True
+            raise
+        self._is_over = True
         with self._lock:
             self._raise_failure()
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import msgspec
 import polars as pl
+import pytest
 
 from metaxy_fs import FilesystemMetadataStore, verify
 from tests.trust.interrupted import OPERATIONS, Press
 from tests.trust.victims import Clip, Job, Video
 
+REPOSITORY = Path(__file__).parents[2]
 PROMPTLY = 30.0
 """In seconds, on a machine that does much else; the figures of docs/reliability.md say what it is."""
 
@@ -28,6 +30,40 @@ def test_ctrl_c_ends_each_operation_on_s3(tmp_path, soak, s3_server, s3_bucket):
     check(presses, FilesystemMetadataStore(f"{s3_server.url(s3_bucket)}/source", storage_options=options))
 
 
+CUT = """
+import sys
+from metaxy_fs import FilesystemMetadataStore
+from tests.trust.victims import Video, tagged
+
+block = FilesystemMetadataStore(sys.argv[1]).buffered(Video)
+block.__enter__().write(tagged("held", 3))
+"""
+BETWEEN = """
+import os, random, signal, sys, threading, time
+import polars as pl
+from metaxy_fs import FilesystemMetadataStore
+from tests.trust.victims import Video, tagged
+
+def press():
+    time.sleep(random.uniform(0, 0.3))
+    os.kill(os.getpid(), signal.SIGINT)
+
+with FilesystemMetadataStore(sys.argv[1]).buffered(Video) as buffer:
+    buffer.write(tagged("held", 3))
+    threading.Thread(target=press).start()
+    while True:
+        pl.select(pl.int_range(500_000).shuffle(seed=1)).lazy().sort("literal").collect()
+"""
+
+
+@pytest.mark.parametrize("code", [CUT, BETWEEN], ids=["cut", "Ctrl-C in a query"])
+def test_rows_of_a_buffer_are_committed_though_the_end_of_its_block_is_cut(tmp_path, soak, code):
+    for number in range(20 if soak else 1):
+        root = tmp_path / str(number)
+        subprocess.run([sys.executable, "-c", code, root], cwd=REPOSITORY, stderr=subprocess.DEVNULL, check=False)
+        assert FilesystemMetadataStore(root).read_metadata(Video).height == 3
+
+
 def press(root: str, operations: list[str], *, scratch: Path, times: int, options: dict | None = None) -> list[Press]:
     """Press Ctrl-C in some operations of a process of its own."""
     scratch.mkdir(exist_ok=True)
@@ -35,7 +71,7 @@ def press(root: str, operations: list[str], *, scratch: Path, times: int, option
     done = subprocess.run(
         [sys.executable, "-m", "tests.trust.interrupted", *arguments, *operations],
         env=os.environ | {"TMPDIR": str(scratch)},
-        cwd=Path(__file__).parents[2],
+        cwd=REPOSITORY,
         capture_output=True,
         check=False,
     )
