@@ -122,8 +122,13 @@ def get_or_put(storage: Storage, path: str, data: bytes) -> bytes:
         pass
     try:
         storage.put(path, data)
-    except ObjectExistsError:  # another first writer was faster, or this put had landed before its answer was lost
-        return storage.get(path)
+    except StorageAccessError:
+        raise
+    except StorageError as error:  # another first writer was faster, or this put landed and its answer was lost
+        try:
+            return storage.get(path)
+        except ObjectNotFoundError:
+            raise error from None
     return data
 
 
