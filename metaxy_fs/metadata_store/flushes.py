@@ -96,8 +96,9 @@ class NamedFlushes:
                 self._catch_up(conflict)
                 rows = self._without_known(rows)
             else:
-                self._next += 1
-                self._known = pl.concat(_of_one_schema(self._known, rows.select(self._ids)))
+                known = pl.concat(_of_one_schema(self._known, rows.select(self._ids)))
+                # Both or neither, if Ctrl-C comes now: else the rows would be committed again under the next number.
+                self._next, self._known = self._next + 1, known
                 return
 
     def is_repeatable(self, error: BaseException) -> bool:  # noqa: ARG002  # whatever the error, the name tells

@@ -26,7 +26,7 @@ from metaxy_fs import (
     InMemoryMetadataStore,
     StorageError,
 )
-from metaxy_fs.metadata_store import Append
+from metaxy_fs.metadata_store import Append, flushes
 
 SAMPLES, CUT = 60, 5
 PIECES = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=5, unique=True), max_size=6)
@@ -345,3 +345,34 @@ def test_a_full_buffer_makes_its_writers_wait() -> None:
         for future in running:
             future.result()
     assert sorted(ids(store)) == list(range(20))
+
+
+@pytest.mark.parametrize("moment", range(1, 7))
+def test_ctrl_c_at_any_step_of_a_flush_commits_no_sample_of_a_named_job_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    store, steps = FilesystemMetadataStore(tmp_path), iter(range(1, 1_000))
+
+    def interrupted(function: Any) -> Any:
+        def step(*arguments: Any, **options: Any) -> Any:
+            if next(steps) == moment:
+                raise KeyboardInterrupt
+            result = function(*arguments, **options)
+            if next(steps) == moment:
+                raise KeyboardInterrupt
+            return result
+
+        return step
+
+    for name in ("commit", "_of_one_schema"):
+        monkeypatch.setattr(flushes, name, interrupted(getattr(flushes, name)))
+
+    def job() -> None:
+        with store.buffered(Video, write_id="job") as buffer:
+            buffer.write(rows(1, 2))
+            buffer.flush()
+            buffer.write(rows(3))
+
+    with pytest.raises(KeyboardInterrupt):
+        job()
+    assert sorted(ids(store)) == [1, 2]
