@@ -35,7 +35,12 @@ def copy(request: pytest.FixtureRequest, tmp_path: Path) -> FilesystemMetadataSt
 
 
 def test_there_are_golden_roots() -> None:
-    assert [path.name for path in ROOTS] == ["format-1", "format-1-compacted", "format-1-sha3_256"]
+    assert [path.name for path in ROOTS] == [
+        "format-1",
+        "format-1-compacted",
+        "format-1-sealed-compacted",
+        "format-1-sha3_256",
+    ]
 
 
 @pytest.mark.parametrize("path", ROOTS, ids=lambda root: root.name)

@@ -13,7 +13,7 @@ import pytest
 from metaxy_fs import FilesystemMetadataStore, UnsupportedFormatError, compact, copy_metadata, repair, vacuum, verify
 from tests.golden.compacted import AFTER, BEFORE, Clip, ClipBefore, Kinds
 
-GOLDEN = Path(__file__).parent / "format-1-compacted"
+GOLDEN = Path(__file__).parent / "format-1-sealed-compacted"
 OVERLAPPING = "clip.raw/a50b1e5e7b1c3912"
 VACUUMED = "clip.raw/458381671a0109b2"
 
