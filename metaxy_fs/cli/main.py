@@ -7,7 +7,7 @@ interrupted.
 import io
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from metaxy_fs._version import __version__
@@ -18,7 +18,9 @@ from metaxy_fs.cli.repair import add_repair
 from metaxy_fs.cli.vacuum import add_vacuum
 from metaxy_fs.cli.verify import add_verify
 from metaxy_fs.errors import MetaxyError
+from metaxy_fs.ids import pause
 
+INTERRUPTED = 130
 _COMMANDS = (add_demo, add_verify, add_repair, add_compact, add_vacuum, add_copy)
 """Each adds the parser of a command, whose default `run` takes the parsed arguments and returns the exit code."""
 
@@ -41,6 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Names of files may hold what the terminal has no character for.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(arguments: Namespace) -> int:
+    try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except (MetaxyError, ImportError) as error:
@@ -51,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        return 130
+        # Where Polars was at work, it raises one for a Ctrl-C, and Python another at the next call.
+        pause(0)
+        return INTERRUPTED
     return code
 
 

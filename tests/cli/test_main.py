@@ -91,6 +91,16 @@ def test_an_interrupted_run_exits_with_130_and_says_nothing(notes, capsys, monke
     assert capsys.readouterr().err == ""
 
 
+def test_a_ctrl_c_that_is_raised_twice_says_nothing_either(notes, capsys, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "update_files", interrupt)
+    monkeypatch.setattr("metaxy_fs.cli.main.pause", interrupt)
+    assert main(["demo", str(notes)]) == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_nothing_is_declared_for_other_code(notes):
     with FeatureGraph().use() as graph:
         assert main(["demo", str(notes)]) == 0
