@@ -63,6 +63,21 @@ def floors(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def newest(session: nox.Session) -> None:
+    """Run the suite with the newest version of everything, pre-releases included."""
+    eagerly = ("--upgrade", "--upgrade-strategy", "eager", "--pre")
+    session.install(*eagerly, "--editable", ".[all,testing]", *group("tests"))
+    run_suite(session)
+
+
+@nox.session(default=False, python=nox.project.python_versions(PYPROJECT))
+def pythons(session: nox.Session) -> None:
+    """Run the suite with each Python that the classifiers name, and that is there."""
+    install(session, "tests", extras="all,testing")
+    run_suite(session)
+
+
+@nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """Run the tests of trust with the numbers that docs/reliability.md states; takes the better part of an hour."""
     install(session, "tests", extras="all,testing")
