@@ -16,8 +16,10 @@ from typing import Any
 import fsspec
 import pytest
 
+from metaxy_fs.storage import ObjectRange, open_storage
 from tests.servers import ObjectServer
 from tests.servers.gcs import GCSServer
+from tests.servers.quick import QuickServer
 from tests.servers.s3 import S3Server
 
 RACERS = 16
@@ -323,3 +325,21 @@ connection.recv(1)
 """
     top = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", program], cwd=top, check=True, timeout=30)
+
+
+def test_a_quick_server_keeps_the_conditions_that_a_root_needs() -> None:
+    with QuickServer(delay=0.0) as server:
+        options = {"key": "test", "secret": "test", "endpoint_url": server.endpoint}
+        storage = open_storage("s3://bucket/root", storage_options=options)
+        for number in range(3):
+            storage.put(f"a/{number}", bytes(number))
+        with pytest.raises(FileExistsError):
+            storage.put("a/1", b"other")
+        assert [(info.path, info.size) for info in storage.list("")] == [("a/0", 0), ("a/1", 1), ("a/2", 2)]
+        assert storage.list_directories("") == ["a"]
+        assert storage.get_ranges([ObjectRange("a/2", 1, 2)]) == [b"\0"]
+        with pytest.raises(FileNotFoundError):
+            storage.get("a/3")
+        counted = server.counts()
+        assert (counted["PUT"], counted["at_once"]) == (4, 1)
+        assert server.counts() == {"at_once": 0}

@@ -4,15 +4,14 @@ obstore does the work of each request outside Python, so that one process reads 
 as through s3fs. Its fsspec filesystem overwrites where it is told to create, so the store behind it is used instead.
 """
 
-import asyncio
 import builtins
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, TypeVar
 
 from fsspec import AbstractFileSystem
-from fsspec.asyn import sync
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange
@@ -34,7 +33,9 @@ _first_process: list[int] = []
 class ObstoreClient(Client):
     """A root on obstore: one request for each put and get, one for each 1,000 listed objects.
 
-    Requests are repeated as the filesystem was told to, and not once more here.
+    Requests are repeated as the filesystem was told to, and not once more here. Each is made by a thread that waits for
+    it outside Python. obstore's coroutines would need none, but what they leave behind on threads of its own can abort
+    a process that ends just then.
     """
 
     def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
@@ -42,40 +43,33 @@ class ObstoreClient(Client):
         bucket, key = filesystem._split_path(f"{root}/")  # noqa: SLF001  # the filesystem has no other name for it
         self._prefix = f"{key.strip('/')}/" if key.strip("/") else ""
         self._store = filesystem._construct_store(bucket)  # noqa: SLF001  # likewise
-        self._slots = asyncio.Semaphore(_REQUESTS_AT_ONCE)
+        self._threads = ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="obstore")
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object if the name is free: the server decides."""
-        self._run(partial(self._store.put_async, self._key(path), data, mode="create"), moved=len(data))
+        self._run(partial(self._store.put, self._key(path), data, mode="create"), moved=len(data))
 
     def get(self, path: str) -> bytes:
         """Return a whole object of unknown size."""
-
-        async def get() -> bytes:
-            found = await self._store.get_async(self._key(path))
-            return bytes((await found.bytes_async()).to_bytes())
-
-        return self._run(get, moved=UNKNOWN_SIZE)
+        return self._run(lambda: bytes(self._store.get(self._key(path)).bytes()), moved=UNKNOWN_SIZE)
 
     def get_ranges(self, wanted: Sequence[ObjectRange]) -> builtins.list[bytes | BaseException]:
         """Return the bytes that there are of each range, or what went wrong with it, in order; 100 requests at once."""
-
-        async def get(part: ObjectRange) -> bytes:
-            async with self._slots:
-                data = await self._store.get_range_async(self._key(part.path), start=part.start, end=part.end)
-            return bytes(data.to_bytes())
-
-        async def get_all() -> builtins.list[bytes | BaseException]:
-            return await asyncio.gather(*map(get, wanted), return_exceptions=True)
-
-        return self._run(get_all, moved=sum(part.end - part.start for part in wanted))
+        _refuse_in_fork()
+        asked = [self._threads.submit(self._get_range, part) for part in wanted]
+        try:
+            wait(asked, timeout=_longest(moved=sum(part.end - part.start for part in wanted)))
+        finally:
+            for future in asked:
+                future.cancel()
+        return [_outcome(future) for future in asked]
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, sorted by path."""
 
-        async def list_some() -> builtins.list[ObjectInfo]:
+        def list_some() -> builtins.list[ObjectInfo]:
             found: list[ObjectInfo] = []
-            async for page in self._store.list(self._key(directory), chunk_size=PAGE):
+            for page in self._store.list(self._key(directory), chunk_size=PAGE):
                 found += keep_objects(map(self._info, page), directory=directory)
                 if limit is not None and len(found) >= limit:
                     break
@@ -85,21 +79,21 @@ class ObstoreClient(Client):
 
     def list_directories(self, directory: str) -> builtins.list[str]:
         """Return the names of the directories directly below a directory, sorted."""
-        found = self._run(partial(self._store.list_with_delimiter_async, self._key(directory)))
+        found = self._run(partial(self._store.list_with_delimiter, self._key(directory)))
         return sorted(str(prefix).rpartition("/")[2] for prefix in found["common_prefixes"])
 
     def delete(self, path: str) -> None:
         """Remove one object."""
-        self._run(partial(self._store.delete_async, self._key(path)))
+        self._run(partial(self._store.delete, self._key(path)))
 
-    def _run(self, request: Callable[[], Awaitable[_T]], *, moved: int = 0) -> _T:
+    def _get_range(self, part: ObjectRange) -> bytes:
+        found = self._store.get_range(self._key(part.path), start=part.start, end=part.end)
+        return bytes(found)
+
+    def _run(self, request: Callable[[], _T], *, moved: int = 0) -> _T:
         _refuse_in_fork()
-
-        async def answer() -> _T:
-            return await request()
-
-        result: _T = sync(self.filesystem.loop, answer, timeout=_LONGEST_SECONDS + moved / BYTES_A_SECOND)
-        return result
+        # Whoever waits for another thread, rather than for a request, can be interrupted.
+        return self._threads.submit(request).result(timeout=_longest(moved=moved))
 
     def _key(self, path: str) -> str:
         return f"{self._prefix}{path}".rstrip("/")
@@ -122,6 +116,18 @@ def _refuse_in_fork() -> None:
             "obstore cannot be used in a process that was forked from one which has used it. Start processes with "
             '"spawn" or "forkserver", or reach the root by its URL.'
         )
+
+
+def _longest(*, moved: int) -> float:
+    """Return the seconds that requests may take which move so many bytes."""
+    return _LONGEST_SECONDS + moved / BYTES_A_SECOND
+
+
+def _outcome(future: Future[bytes]) -> bytes | BaseException:
+    """Return what a request returned or raised."""
+    if future.cancelled() or not future.done():
+        return TimeoutError("no answer came in time")
+    return future.exception() or future.result()
 
 
 def _path(info: ObjectInfo) -> str:

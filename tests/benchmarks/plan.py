@@ -19,6 +19,8 @@ class Plan:
         remote_peer_writes: Small writes to the table formats in a bucket.
         crowd: How many processes write at once, and how often each.
         many_writes: Writes of ten rows to one root.
+        network: How many seconds away a bucket is, how many small writes are read from it, and how many large files of
+            how many rows.
         covered: How many commits one manifest covers, and how many files it lists.
         repeats: Rounds of everything but imports.
         import_repeats: Rounds of imports.
@@ -41,6 +43,7 @@ class Plan:
     remote_peer_writes: int = 200
     crowd: tuple[int, int] = (32, 20)
     many_writes: tuple[int, ...] = (10, 10_000, 100_000)
+    network: tuple[float, tuple[int, ...], tuple[int, int]] = (0.03, (100, 1_000), (20, 500_000))
     covered: tuple[tuple[int, int], ...] = ((10_000, 1_000), (100_000, 10_000), (1_000_000, 100_000))
     repeats: int = 3
     import_repeats: int = 25
@@ -59,6 +62,7 @@ SMOKE = Plan(
     remote_peer_writes=5,
     crowd=(2, 3),
     many_writes=(10, 30),
+    network=(0.0, (3,), (2, 200)),
     covered=((100, 10),),
     repeats=1,
     import_repeats=1,

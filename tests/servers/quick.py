@@ -11,11 +11,16 @@ authenticated.
 """
 
 import asyncio
+import contextlib
+import http.client
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -24,6 +29,42 @@ from tests.servers import LOOPBACK
 _LARGEST_HEAD = 2**16
 _PAGE = 1_000
 _PIECE = 2**18
+
+
+class QuickServer:
+    """The server, in a process that ends with the context."""
+
+    def __init__(self, *, delay: float) -> None:
+        command = [sys.executable, "-m", "tests.servers.quick", str(delay)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        if self._process.stdout is None:
+            raise RuntimeError("the server has no output to tell its port")
+        self.port = int(self._process.stdout.readline())
+        self.endpoint = f"http://{LOOPBACK}:{self.port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def put(self, path: str, data: bytes) -> None:
+        """Put an object of a bucket."""
+        self._ask("PUT", f"/{path}", data)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many requests of each kind there were since the last call, and the most `at_once`."""
+        found: dict[str, int] = json.loads(self._ask("GET", "/-/counts"))
+        return found
+
+    def _ask(self, method: str, target: str, body: bytes | None = None) -> bytes:
+        connection = http.client.HTTPConnection(LOOPBACK, self.port)
+        with contextlib.closing(connection):
+            connection.request(method, target, body)
+            return connection.getresponse().read()
 
 
 class Request(NamedTuple):

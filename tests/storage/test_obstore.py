@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 
 import fsspec
 import pytest
@@ -86,6 +88,17 @@ def test_a_fork_of_a_process_that_has_used_it_is_told_so(storage: Storage) -> No
     assert receiver.poll(timeout=60)
     assert "spawn" in receiver.recv()
     os.waitpid(pid, 0)
+
+
+def test_a_process_that_ends_after_its_last_request_ends_well() -> None:
+    """obstore's coroutines abort one in five of those."""
+    script = (
+        "from obstore.fsspec import FsspecStore; from metaxy_fs.storage import ObjectInfo, open_storage;"
+        "storage = open_storage('bucket/root', filesystem=FsspecStore('memory'));"
+        "storage.put('a', b'1'); storage.get_many([ObjectInfo('a', 1)] * 50)"
+    )
+    codes = [subprocess.run([sys.executable, "-c", script], check=False).returncode for _ in range(3)]
+    assert codes == [0] * 3
 
 
 def test_behind_a_cache_of_fsspec_it_still_refuses_to_overwrite(s3_server: S3Server, s3_bucket: str) -> None:
