@@ -4,7 +4,7 @@ import builtins
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,13 @@ from metaxy_fs.versioning.definition import definition_version
 from tests.trust.test_broken import Video, rows
 
 VIDEO = FeatureKey(["video"])
+
+
+@pytest.fixture(autouse=True)
+def no_declarations() -> Iterator[None]:
+    """A key is looked for in what the root holds, whatever other tests have declared."""
+    with FeatureGraph().use():
+        yield
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ import polars as pl
 from metaxy_fs import (
     Feature,
     FeatureDep,
+    FeatureGraph,
     FeatureKey,
     FeatureSpec,
     FilesystemMetadataStore,
@@ -49,16 +50,16 @@ AT_ONCE = timedelta(0)
 VIDEO = FeatureKey(["video"])
 
 
-class Video(Feature, spec=FeatureSpec(key=VIDEO)):
-    """What most victims write."""
+with FeatureGraph().use():
 
+    class Video(Feature, spec=FeatureSpec(key=VIDEO)):
+        """What most victims write."""
 
-class Clip(Feature, spec=FeatureSpec(key=FeatureKey(["clip"]), deps=[FeatureDep(key=VIDEO)])):
-    """What is calculated from it."""
+    class Clip(Feature, spec=FeatureSpec(key=FeatureKey(["clip"]), deps=[FeatureDep(key=VIDEO)])):
+        """What is calculated from it."""
 
-
-class Job(Feature, spec=FeatureSpec(key=FeatureKey(["job"]))):
-    """What is written by jobs that are begun again until they end."""
+    class Job(Feature, spec=FeatureSpec(key=FeatureKey(["job"]))):
+        """What is written by jobs that are begun again until they end."""
 
 
 class Order(msgspec.Struct, frozen=True):
