@@ -2,8 +2,8 @@
 
 Of a local root every call is recorded that makes, links, removes or syncs. A file system promises no more than POSIX
 says: the bytes of a file are on disk once it was synced, a name is (or is gone) once its directory was. Whatever was
-not synced may have got there or not, each call for itself and in any order; a file that was not synced may be empty,
-cut, or whole. So a disk after the first n calls is a throw of dice.
+not synced may have got there or not, each call for itself and in any order; a file that was not synced is empty. So a
+disk after the first n calls is a throw of dice.
 """
 
 import os
