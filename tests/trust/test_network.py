@@ -5,6 +5,7 @@ import itertools
 import re
 import socketserver
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -188,6 +189,39 @@ def test_service_that_goes_on_failing_is_given_up(
     # The clients below send each of them once, but aiohttp repeats once, and at once, what was cut off.
     assert len(proxy.requests()) == (2 * tries if fault is Fault.RESET_BEFORE else tries)
     assert 2 <= tries < 50
+
+
+def test_threads_of_a_process_share_few_retries_of_a_service_that_is_down(
+    server: ObjectServer,
+    proxy: Proxy,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    soak: bool,  # noqa: FBT001
+) -> None:
+    threads = 64 if soak else 8
+    if not soak:
+        monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.5)
+        monkeypatch.setattr(retrying, "BUDGET", 4.0)
+    storage = open_storage(server.url(bucket, "root"), storage_options=proxy.storage_options)
+    storage.list("", limit=1)
+    proxy.clear_requests()
+    proxy.faults = lambda kind, path: Fault.SLOW_DOWN
+
+    def get(number: int) -> str:
+        with pytest.raises(StorageError) as caught:
+            storage.get(f"{number}")
+        return str(caught.value)
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(threads) as pool:
+        errors = list(pool.map(get, range(threads)))
+    seconds = time.monotonic() - began
+    assert all("gave up after" in error for error in errors)
+    assert len(proxy.requests()) <= threads + retrying.BUDGET + retrying.BUDGET_A_SECOND * seconds
+    if soak:
+        print(
+            f"\n{server.scheme}: {threads} threads gave up after {seconds:.0f} s and {len(proxy.requests())} requests"
+        )
 
 
 def test_failing_batch_is_given_up_with_the_name_of_an_object(
