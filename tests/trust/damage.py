@@ -18,11 +18,12 @@ Damage = tuple[int, int | None]
 """A position, and the bits to flip in the byte there; None to cut the object off before it."""
 
 
-def all_damages(size: int) -> Iterator[Damage]:
-    """Yield three flips at every position of an object, and the cut before it."""
+def all_damages(size: int, *, seed: int) -> Iterator[Damage]:
+    """Yield a flip of one bit at each position of an object, and the cut before every tenth."""
+    dice = random.Random(seed)  # noqa: S311
     for position in range(size):
-        yield from ((position, bits) for bits in (0x01, 0x80, 0xFF))
-        yield position, None
+        yield position, 1 << dice.randrange(8)
+    yield from ((position, None) for position in range(0, size, 10))
 
 
 def some_damages(size: int, count: int, *, seed: int) -> list[Damage]:

@@ -5,7 +5,7 @@ error of the library that names the object.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
@@ -80,19 +80,20 @@ def everything(root: Path, **options: bool) -> list[pl.DataFrame]:
 def objects(root: Path) -> dict[str, Path]:
     """One object of each kind that readers look at."""
     (partition,) = root.glob("video/*/")
-    found = {f"data {number}": path for number, path in enumerate(sorted(partition.glob("*-[0-9].parquet")))} | {
-        "append": next(partition.glob("_manifests/appends/2*.json")),
-        "named append": next(partition.glob("_manifests/appends/w*.json"), None),
-        "compaction": next(partition.glob("_manifests/compactions/*.json"), None),
-        "snapshot": root / "_snapshots" / "train.json",
-        "commit table": next(partition.glob("*-commits.parquet"), None),
-    }
-    return {kind: path for kind, path in found.items() if path is not None}
+    compactions = sorted(partition.glob("_manifests/compactions/*.json"))
+    if not compactions:
+        manifests = sorted(partition.glob("_manifests/appends/*.json"))
+        found = {"append": manifests[0], "named append": manifests[-1], "data": min(partition.glob("*-0.parquet"))}
+    else:
+        (table,) = partition.glob("*-commits.parquet")
+        (data,) = partition.glob(f"{compactions[0].stem}-[0-9].parquet")
+        found = {"compaction": compactions[0], "rewritten data": data, "commit table": table}
+    return found | {"snapshot": root / "_snapshots" / "train.json"}
 
 
-def damages(path: Path, *, soak: bool) -> Iterator[Damage]:
+def damages(path: Path, *, soak: bool) -> Iterable[Damage]:
     size = path.stat().st_size
-    yield from all_damages(size) if soak else some_damages(size, QUICK, seed=size)
+    return all_damages(size, seed=size) if soak else some_damages(size, QUICK, seed=size)
 
 
 def test_a_damaged_object_is_refused_by_name_or_as_good_as_whole(root: Path, *, soak: bool) -> None:
