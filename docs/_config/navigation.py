@@ -17,6 +17,7 @@ ORDER = (
     "architecture",
     "format",
     "reliability",
+    "threat-model",
     "benchmarks",
     "errors",
     "glossary",

@@ -23,7 +23,9 @@ from metaxy_fs import (
     FilesystemMetadataStore,
 )
 from metaxy_fs.metadata_store import compact
-from tests.trust.damage import Damage, all_damages, outcomes, some_damages
+from metaxy_fs.storage.memory import MemoryStorage
+from tests.log.roots import replace
+from tests.trust.damage import Damage, all_damages, damaged, outcome, outcomes, some_damages
 
 QUICK = 40
 """Damages of each kind of object in a quick run."""
@@ -172,3 +174,15 @@ def test_an_error_of_the_filter_is_not_taken_for_damage(tmp_path: Path) -> None:
     store.write_metadata(Video, rows(0))
     with pytest.raises(pl.exceptions.PolarsError):
         store.read_metadata(Video, filters=pl.col("path").cast(pl.Int64, strict=True) > 1)
+
+
+def test_a_damaged_file_of_a_remote_root_is_refused() -> None:
+    storage = MemoryStorage()
+    FilesystemMetadataStore(storage).write_metadata(Video, rows(0))
+    (path,) = [info.path for info in storage.list("") if info.path.endswith(".parquet")]
+    whole = storage.get(path)
+    found = Counter[str]()
+    for damage in some_damages(len(whole), QUICK, seed=2):
+        replace(storage, path, damaged(whole, damage))
+        found[outcome(lambda: [FilesystemMetadataStore(storage).read_metadata(Video)], [rows(0)], name=path)] += 1
+    assert set(found) == {"refused"}
