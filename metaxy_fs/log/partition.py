@@ -42,7 +42,7 @@ def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> Non
         CorruptObjectError: `_definition.json` is something else.
     """
     held = get_or_put(storage, partition.definition_file, msgspec.json.encode(info))
-    _check(decode_info(held, name=f"{storage.location}/{partition.definition_file}"), info)
+    _check(held, info, name=f"{storage.location}/{partition.definition_file}")
 
 
 def copy_description(source: Storage, target: Storage, partition: Partition) -> None:
@@ -50,7 +50,7 @@ def copy_description(source: Storage, target: Storage, partition: Partition) -> 
     data = source.get(partition.definition_file)
     info = decode_info(data, name=f"{source.location}/{partition.definition_file}")
     held = get_or_put(target, partition.definition_file, data)
-    _check(decode_info(held, name=f"{target.location}/{partition.definition_file}"), info)
+    _check(held, info, name=f"{target.location}/{partition.definition_file}")
 
 
 def decode_info(data: bytes, *, name: str) -> PartitionInfo:
@@ -71,14 +71,16 @@ def decode_info(data: bytes, *, name: str) -> PartitionInfo:
         raise CorruptObjectError(f"{name} cannot be decoded: {error}.") from error
 
 
-def _check(held: PartitionInfo, info: PartitionInfo) -> None:
+def _check(data: bytes, info: PartitionInfo, *, name: str) -> None:
+    held = decode_info(data, name=name)
     if held.feature != info.feature:
         raise MetadataSchemaError(
             f"The rows of feature {list(info.feature)!r} would be kept with those of {list(held.feature)!r}, because "
-            "this root does not tell the two names apart. Give one of the features another key."
+            f"this root does not tell the two names apart, as {name} shows. Give one of the features another key."
         )
     if sorted(held.id_columns) != sorted(info.id_columns):
         raise MetadataSchemaError(
             f"Feature {'_'.join(info.feature)!r} names its samples by {list(info.id_columns)}, but rows that are "
-            f"stored under the same data version name them by {list(held.id_columns)}. Give the feature another key."
+            f"stored under the same data version name them by {list(held.id_columns)}, as {name} says. Give the "
+            "feature another key."
         )

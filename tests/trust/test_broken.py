@@ -107,6 +107,21 @@ def test_a_damaged_object_is_refused_by_name_or_as_good_as_whole(root: Path, *, 
         assert set(counted) <= {"right", "refused"}, kind
 
 
+def test_a_damaged_description_is_refused_by_writers_or_as_good_as_whole(tmp_path: Path, *, soak: bool) -> None:
+    def written_again() -> list[pl.DataFrame]:
+        store = FilesystemMetadataStore(tmp_path)
+        store.write_metadata(Video, rows(0), write_id="job 7")
+        assert store.hash_algorithm == "sha256"
+        return [store.read_metadata(Video)]
+
+    expected = written_again()
+    for path in (tmp_path / "_store.json", *tmp_path.glob("video/*/_definition.json")):
+        counted = Counter(what for _, what in outcomes(path, damages(path, soak=soak), written_again, expected))
+        print(f"{path.name:16} {path.stat().st_size:6} bytes: {dict(counted)}")
+        assert set(counted) <= {"right", "refused"}, path.name
+        assert counted["refused"]
+
+
 def large_file(root: Path) -> tuple[Path, pl.DataFrame]:
     """Write rows that take a file which is not checked by default, and return it and them."""
     length = pl.int_range(40_000, eager=True).hash(1).alias("length")
