@@ -22,7 +22,7 @@ from tests.trust.damage import run
 from tests.trust.test_broken import Old, Video, rows
 from tests.trust.test_limits import peak
 
-QUICK, SOAK = 300, 10_000
+QUICK, SOAK = 120, 10_000
 MEMORY = 4 << 30
 """What the reader may map. Polars and Python alone map one and a half."""
 
