@@ -20,7 +20,7 @@ WAITS = """
         for _ in range({presses}):
             time.sleep(0.1)
             os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+        time.sleep(0.3)
         os._exit(3)
 
     threading.Thread(target=press, daemon=True).start()
@@ -39,7 +39,7 @@ def test_a_process_that_has_opened_a_store_ends_its_waits():
 
 def test_polars_alone_waits_on():
     # If this fails, Polars has been mended, and `metaxy_fs.interrupts` may go.
-    assert run("", presses=5) == 3
+    assert run("", presses=3) == 3
 
 
 def test_handlers_that_are_not_from_python_are_left_alone(monkeypatch):

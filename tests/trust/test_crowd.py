@@ -13,7 +13,7 @@ from metaxy_fs import FilesystemMetadataStore, verify
 from tests.trust.crowd import Board, Outcome, Shot, Task, check_all_seen
 
 _MANY = {"write": 8, "read": 4}, {"write": 8, "read": 4}, 180
-_FEW = {"write": 2, "read": 1}, {"write": 3, "read": 2}, 2
+_FEW = {"write": 2, "read": 1}, {"write": 3, "read": 2}, 1
 """How many processes of each role, how many threads each has, and for how many seconds."""
 
 

@@ -18,7 +18,7 @@ def test_what_was_acknowledged_survives_a_loss_of_power(tmp_path, soak):
     with recorder.recording():
         work(recorder, str(tmp_path / "disk" / "source"), str(tmp_path / "disk" / "target"))
     dice = random.Random(1)  # noqa: S311  # no secret
-    moments = [*range(len(recorder.calls) + 1)] * 8 if soak else dice.sample(range(len(recorder.calls) + 1), 25)
+    moments = [*range(len(recorder.calls) + 1)] * 8 if soak else dice.sample(range(len(recorder.calls) + 1), 12)
     for moment in moments:
         check(recorder.calls[:moment], tmp_path / "after", dice)
     print(f"\n{len(moments)} disks after {len(recorder.calls)} calls")
