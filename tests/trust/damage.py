@@ -65,11 +65,11 @@ def outcomes(
         path.write_bytes(whole)
 
 
-def run(*arguments: str, seconds: float = 600, memory: int | None = None) -> "subprocess.CompletedProcess[str]":
-    """Run Python in a process that may crash or take too much memory, which is then seen."""
-    limit = [] if memory is None else ["prlimit", f"--as={memory}"]
+def run(*arguments: str, seconds: float = 600) -> "subprocess.CompletedProcess[str]":
+    """Run Python in a process of its own, in which a crash is seen."""
     return subprocess.run(
-        [*limit, sys.executable, *arguments],
+        [sys.executable, *arguments],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=seconds,

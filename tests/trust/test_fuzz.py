@@ -6,6 +6,7 @@ that come twice, lack or are strange, texts that are no texts, long lists. Time 
 
 import json
 import random
+import resource
 import sys
 import time
 from collections import Counter
@@ -121,6 +122,7 @@ def _changed(text: str, dice: random.Random, change: Callable[[Any, Any], object
 
 def main(directory: str, count: int, seed: int) -> None:
     """Read a root as often, each time with a manifest that was changed, and print what came of it."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     root, opened = Path(directory, "root"), set[str]()
     targets = [*root.glob("video/*/_manifests/appends/*.json"), *root.glob("*/*/_manifests/compactions/*.json")]
     originals = {path: path.read_bytes() for path in targets}
@@ -176,7 +178,7 @@ def test_any_manifest_gives_rows_or_an_error_that_names_it(directory: Path, *, s
     rounds = SOAK // 1_000 if soak else 1
     for seed in range(rounds):
         count = SOAK // rounds if soak else QUICK
-        done = run("-m", "tests.trust.test_fuzz", str(directory), str(count), str(seed), memory=MEMORY)
+        done = run("-m", "tests.trust.test_fuzz", str(directory), str(count), str(seed))
         assert done.returncode == 0, done.stderr[-2_000:]
         told = json.loads(done.stdout)
         print(seed, told)

@@ -1,6 +1,8 @@
 """What can somebody who may write to a root do to those who read it? Nothing but lie about the rows there."""
 
 import builtins
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -25,6 +27,7 @@ from metaxy_fs import (
     SpecError,
 )
 from metaxy_fs.cli.main import main
+from metaxy_fs.log import thrift
 from metaxy_fs.metadata_store import copy_metadata, vacuum, verify
 from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.storage.memory import MemoryStorage
@@ -72,7 +75,7 @@ def manifest(root: Path) -> Path:
 def forge(root: Path, change: Callable[[Any], object]) -> None:
     """Change the manifest as somebody would who knows the format."""
     fields = json.loads(manifest(root).read_bytes())
-    del fields["sha256"]
+    fields.pop("sha256", None)
     change(fields)
     manifest(root).write_text(json.dumps(fields))
 
@@ -228,6 +231,40 @@ def test_nothing_of_a_forged_commit_is_promoted(root: Path, tmp_path: Path, chan
         copy_metadata(VIDEO, source=FilesystemMetadataStore(root), target=target)
     assert target.list_features() == []
     assert not list((tmp_path / "mine").rglob("_manifests/*/*.json"))
+
+
+def bomb(promised: int) -> bytes:
+    """A Parquet file of one column, whose first page promises to unfold to so many bytes."""
+    buffer = io.BytesIO()
+    rows(0).select("sample_id").write_parquet(buffer, compression="zstd")
+    data = buffer.getvalue()
+    begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    page, footer = thrift.decode_struct(data[4:]), thrift.decode_struct(data[begin:-8])
+    head = len(thrift.encode_struct(page))
+    body = thrift.encode_struct(page | {2: thrift.Field(thrift.I32, promised)}) + data[4 + head : begin]
+    column = footer[4].value.values[0][1].value.values[0][3].value
+    for field, more in ((7, len(body) - (begin - 4)), (9, len(body) - (begin - 4))):  # sizes, and where rows begin
+        if field == 7 or column[9].value > 4:
+            column[field] = thrift.Field(thrift.I64, column[field].value + more)
+    end = thrift.encode_struct(footer)
+    return b"".join((b"PAR1", body, end, len(end).to_bytes(4, "little"), b"PAR1"))
+
+
+def plant(root: Path, data: bytes) -> None:
+    """Put other bytes in the place of the data file, and have the manifest vouch for them."""
+    data_file(root).write_bytes(data)
+    entry = {"rows": 4, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "statistics": []}
+    forge(root, lambda fields: (fields["files"][0].update(entry), fields.update(schema=[["sample_id", "int64"]])))
+
+
+def test_a_page_that_promises_gigabytes_is_refused(root: Path) -> None:
+    whole = rows(0).height * 8
+    plant(root, bomb(whole))
+    assert read(root)["sample_id"].to_list() == [0, 1, 2, 3]
+    plant(root, bomb(2**31 - 1))
+    with pytest.raises(CorruptObjectError, match="no Parquet file that can be read") as caught:
+        read(root)
+    assert str(data_file(root)) in str(caught.value)
 
 
 def test_a_file_that_claims_a_huge_size_is_not_made_room_for(root: Path) -> None:
