@@ -16,6 +16,8 @@ from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError
 
 MAX_DEPTH = 64
 MAX_ARRAY_ITEMS = 2**20
+MAX_SCHEMA_BYTES = 4 * 1024 * 1024
+"""Some hundred thousand columns, which take seconds to make."""
 
 Path = tuple[str, ...]
 
@@ -24,12 +26,18 @@ def encode_schema(schema: pl.Schema) -> bytes:
     """Write a schema as canonical JSON: equal schemas give equal bytes.
 
     Raises:
-        MetadataSchemaError: A column has a type that a data file cannot hold.
+        MetadataSchemaError: A column has a type that a data file cannot hold, or there are too many of them.
     """
     for name, dtype in schema.items():
         if reason := unstorable(dtype):
             raise MetadataSchemaError(f"Column {name!r} cannot be stored: {reason}")
-    return msgspec.json.encode([(name, _write(dtype)) for name, dtype in schema.items()])
+    data = msgspec.json.encode([(name, _write(dtype)) for name, dtype in schema.items()])
+    if len(data) > MAX_SCHEMA_BYTES:
+        raise MetadataSchemaError(
+            f"The names and types of {len(schema)} columns take {len(data)} bytes, more than the {MAX_SCHEMA_BYTES} "
+            "that can be stored; shorten the names, or store fewer columns."
+        )
+    return data
 
 
 @lru_cache(maxsize=1024)
@@ -39,6 +47,8 @@ def decode_schema(data: bytes) -> pl.Schema:
     Raises:
         CorruptObjectError: The bytes are not a schema, nest too deeply, or hold a name twice or a type Polars refuses.
     """
+    if len(data) > MAX_SCHEMA_BYTES:
+        raise CorruptObjectError(f"A schema has at most {MAX_SCHEMA_BYTES} bytes, this has {len(data)}")
     try:
         columns = _DECODER.decode(data)
         return pl.Schema(_read_fields(columns, depth=0))
@@ -180,6 +190,7 @@ def _build(written: _Written, depth: int) -> pl.DataType:
     return dtype
 
 
+@lru_cache(maxsize=1024)
 def _refusal(dtype: pl.DataType) -> str | None:
     """Ask Polars itself whether a type exists: zones and decimals are checked only when a series is made."""
     try:

@@ -23,6 +23,7 @@ from metaxy_fs import (
     FeatureKey,
     FeatureSpec,
     FilesystemMetadataStore,
+    MetadataSchemaError,
     MetaxyError,
     SpecError,
 )
@@ -231,6 +232,22 @@ def test_nothing_of_a_forged_commit_is_promoted(root: Path, tmp_path: Path, chan
         copy_metadata(VIDEO, source=FilesystemMetadataStore(root), target=target)
     assert target.list_features() == []
     assert not list((tmp_path / "mine").rglob("_manifests/*/*.json"))
+
+
+def test_a_schema_of_a_million_columns_is_refused_before_it_is_made(root: Path) -> None:
+    forge(root, lambda fields: fields.update(schema=[[f"{number:x}", "int8"] for number in range(1_000_000)]))
+    with pytest.raises(CorruptObjectError, match="A schema has at most 4194304 bytes") as caught:
+        read(root)
+    assert str(manifest(root)) in str(caught.value)
+
+
+def test_columns_of_which_no_reader_would_take_the_schema_are_not_written(root: Path) -> None:
+    names = [letter * 2_000_000 for letter in "abc"]
+    with pytest.raises(MetadataSchemaError, match="shorten the names"):
+        FilesystemMetadataStore(root).write_metadata(
+            Video, rows(1).with_columns(pl.lit(1).alias(name) for name in names)
+        )
+    assert read(root).height == 4
 
 
 def bomb(promised: int) -> bytes:
