@@ -19,7 +19,7 @@ from metaxy_fs.log.unreadable import READ_ERRORS, is_of_reader, refuse_unreadabl
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
 
-_BATCHES_AHEAD = 3
+_BATCHES_AHEAD = 4
 """How many batches are held at once, fetched or on their way."""
 
 

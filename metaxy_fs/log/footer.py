@@ -59,6 +59,10 @@ class RowGroup(NamedTuple):
     chunks: list[Chunk]
     fields: Struct
 
+    def size_of(self, columns: Collection[str]) -> int:
+        """Return how many bytes some columns take."""
+        return sum(chunk.end - chunk.start for chunk in self.chunks if chunk.path[0] in columns)
+
 
 class Excerpt(NamedTuple):
     """Some row groups and columns of a file.

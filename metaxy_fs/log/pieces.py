@@ -5,6 +5,7 @@ gives. Of a large one first the end is fetched, which tells where its columns ar
 of those row groups that may hold wanted rows. Its size is that which its manifest gives; the checksum is not asked.
 """
 
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -27,8 +28,9 @@ _LONGEST_FOOTER = 2**20
 _TAILS_AT_ONCE = 256
 
 BATCH_FILES = 256
-BATCH_BYTES = 2**24
-"""What is fetched at once: enough to keep the connections of a root busy, little enough to hold some in memory."""
+BATCH_BYTES = 2**23
+"""What is fetched at once: enough to keep the connections of a root busy, little enough to hold some in memory. Of a
+file of which more is wanted, several excerpts are made."""
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -57,7 +59,11 @@ class Need(msgspec.Struct, frozen=True):
 
     def predicate_on(self, live: LiveFile) -> pl.Expr | None:
         """Return what the rows of a file are needed for; None where all are."""
-        return None if self.of_commits and not live.is_rewritten else self.predicate
+        return None if self.counts_rows(live) else self.predicate
+
+    def counts_rows(self, live: LiveFile) -> bool:
+        """Whether the place of a row in a file tells something."""
+        return self.of_commits and not live.is_rewritten
 
 
 class Piece(NamedTuple):
@@ -87,9 +93,8 @@ def planned(storage: Storage, files: Iterable[LiveFile], need: Need, *, only_who
         divided = [live for live in some if is_divisible and _is_worthwhile(live, need)]
         excerpts = dict(zip([live.path for live in divided], _excerpts(storage, divided, need), strict=True))
         for live in some:
-            excerpt = excerpts.get(live.path)
-            if excerpt is None or excerpt.ranges:
-                yield Piece(live, excerpt)
+            found = excerpts.get(live.path)
+            yield from [Piece(live)] if found is None else [Piece(live, excerpt) for excerpt in found]
 
 
 def fetch(storage: Storage, pieces: Sequence[Piece]) -> list[bytes]:
@@ -135,22 +140,38 @@ def _parts(piece: Piece) -> list[ObjectRange]:
     return [ObjectRange(piece.live.path, start, end) for start, end in piece.excerpt.ranges] if piece.excerpt else []
 
 
-def _excerpts(storage: Storage, files: Sequence[LiveFile], need: Need) -> list[Excerpt | None]:
+def _excerpts(storage: Storage, files: Sequence[LiveFile], need: Need) -> list[list[Excerpt] | None]:
     """Return what to fetch of large files, None for those that are not understood."""
     footers = _footers(storage, files)
     return [
-        None if footer is None else footer.excerpt(set(need.of(live)), groups=_groups(footer, live, need))
+        None if footer is None else _excerpts_of(footer, live, need)
         for live, footer in zip(files, footers, strict=True)
     ]
 
 
-def _groups(footer: Footer, live: LiveFile, need: Need) -> set[int]:
-    """Return the row groups that may hold a needed row."""
+def _excerpts_of(footer: Footer, live: LiveFile, need: Need) -> list[Excerpt]:
+    columns = set(need.of(live))
+    wanted = _groups(footer, live, need)
+    # The place of a row is that in its excerpt.
+    limit = sys.maxsize if need.counts_rows(live) else BATCH_BYTES
+    parts: list[list[int]] = []
+    size = 0
+    for place in wanted:
+        size += footer.groups[place].size_of(columns)
+        if not parts or size > limit:
+            parts.append([])
+            size = footer.groups[place].size_of(columns)
+        parts[-1].append(place)
+    return [footer.excerpt(columns, groups=part) for part in parts]
+
+
+def _groups(footer: Footer, live: LiveFile, need: Need) -> list[int]:
+    """Return the places of the row groups that may hold a needed row."""
     if (predicate := need.predicate_on(live)) is None:
-        return set(range(len(footer.groups)))
+        return list(range(len(footer.groups)))
     statistics = footer.statistics(live.schema, columns=need.columns or live.schema.names())
     kept = may_match(predicate, schema=need.schema, files=statistics)
-    return {place for place, keep in enumerate(kept) if keep}
+    return [place for place, keep in enumerate(kept) if keep]
 
 
 def _footers(storage: Storage, files: Sequence[LiveFile]) -> list[Footer | None]:
