@@ -11,6 +11,7 @@ from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.root import open_for_writing, refuse_overwriting_storage
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import not_found
+from metaxy_fs.metadata_store.damage import names_damage
 from metaxy_fs.metadata_store.features import FeatureLike, find_declaration
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 from metaxy_fs.metadata_store.reading import latest
@@ -123,6 +124,7 @@ def _chosen(seen: Backend, key: FeatureKey, current: str | None, *, only_latest:
     return {version: frozenset(ids) for version, ids in grouped.iter_rows()}
 
 
+@names_damage
 def _latest_commits(seen: Backend, key: FeatureKey, current: str | None) -> pl.Series | None:
     """Return the commits that hold the latest row of some sample; None if all do, or there are no rows."""
     scan = seen.scan_rows(Query(key=key, partition=current, mark_commits=True))

@@ -5,7 +5,7 @@ error of the library that names the object.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import polars as pl
@@ -22,7 +22,7 @@ from metaxy_fs import (
     FeatureSpec,
     FilesystemMetadataStore,
 )
-from metaxy_fs.metadata_store import compact
+from metaxy_fs.metadata_store import compact, copy_metadata
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.roots import replace
 from tests.trust.damage import Damage, all_damages, damaged, outcome, outcomes, some_damages
@@ -36,6 +36,9 @@ with FeatureGraph().use():
         Feature, spec=FeatureSpec(key=FeatureKey(["video"]), containers=[ContainerSpec(key=ContainerKey(["frames"]))])
     ):
         """Some writes, of which each rewrites a sample."""
+
+    class Faces(Feature, spec=FeatureSpec(key=FeatureKey(["faces"]), deps=[FeatureDep(key=FeatureKey(["video"]))])):
+        """What is made from it."""
 
     class Old(
         Feature, spec=FeatureSpec(key=FeatureKey(["old"]), containers=[ContainerSpec(key=ContainerKey(["frames"]))])
@@ -171,6 +174,37 @@ def test_a_large_damaged_file_is_named_where_a_predicate_is_looked_at(tmp_path: 
     for ask in ("resolve_update", "read_upstream_metadata"):
         with pytest.raises(CorruptObjectError, match=path.name):
             getattr(FilesystemMetadataStore(tmp_path), ask)(Long)
+
+
+OPERATIONS: dict[str, Callable[[FilesystemMetadataStore, pl.DataFrame], object]] = {
+    "read": lambda store, _ids: store.read_metadata(Video),
+    "read the latest": lambda store, _ids: store.read_metadata(Video, latest_only=True),
+    "read a chain": lambda store, _ids: FilesystemMetadataStore(MemoryStorage(), fallback_stores=[store]).read_metadata(
+        Video
+    ),
+    "read upstream": lambda store, _ids: store.read_upstream_metadata(Faces),
+    "calculate": lambda store, ids: store.calculate_data_versions(Faces, ids),
+    "calculate lazily": lambda store, ids: store.calculate_data_versions(Faces, ids.lazy()),
+    "calculate and write": lambda store, ids: store.calculate_and_write_data_versions(Faces, ids),
+    "resolve": lambda store, _ids: store.resolve_update(Faces),
+    "resolve lazily": lambda store, _ids: store.resolve_update(Faces, lazy=True),
+    "explain": lambda store, _ids: store.explain(Faces, 7),
+    "compact": lambda store, _ids: compact(store, Video, full=True),
+    "copy the latest": lambda store, _ids: copy_metadata(
+        Video, source=store, target=FilesystemMetadataStore(MemoryStorage()), which="latest"
+    ),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_operation_names_the_file_that_polars_cannot_read(tmp_path: Path, operation: str) -> None:
+    path, frame = large_file(tmp_path)
+    FilesystemMetadataStore(tmp_path).write_metadata(Video, frame.head(3))
+    footer = path.stat().st_size - 300
+    path.write_bytes(damaged(path.read_bytes(), (footer, 0xFF)))
+    with pytest.raises(CorruptObjectError) as caught:
+        OPERATIONS[operation](FilesystemMetadataStore(tmp_path), frame.select("sample_id"))
+    assert path.name in str(caught.value)
 
 
 def test_a_file_that_was_found_right_is_looked_at_again_once_it_has_changed(tmp_path: Path) -> None:
