@@ -124,15 +124,16 @@ class _Fetch:
                 rows = self._frames.unsorted(files, sources, is_mixed=stretch.is_mixed, columns=need.of)
                 kept = reduced(rows).collect()
             except READ_ERRORS as error:
-                if is_of_reader(error):
-                    self._refuse_unreadable(files)
+                self._refuse_damaged(files, error)
                 raise
             yield kept
 
-    def _refuse_unreadable(self, files: Sequence[LiveFile]) -> None:
+    def _refuse_damaged(self, files: Sequence[LiveFile], error: BaseException) -> None:
+        """Fetch whole what was perhaps fetched in pieces, which compares it with its checksum."""
         for live in files:
             [data] = fetch_whole(self._storage, [live])
-            refuse_unreadable(data, live, name=f"{self._storage.location}/{live.path}")
+            if is_of_reader(error):
+                refuse_unreadable(data, live, name=f"{self._storage.location}/{live.path}")
 
     def _empty(self, columns: Iterable[str]) -> pl.DataFrame:
         schema = {**self._frames.schema, **COMMIT_COLUMNS}

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.log.frames import Source
 from metaxy_fs.log.live import LiveFile
-from metaxy_fs.log.parquet import check_digest
+from metaxy_fs.log.parquet import check_digest, footer_bytes, footer_digest
 from metaxy_fs.log.unreadable import is_of_reader, refuse_unreadable
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
@@ -33,6 +33,7 @@ _HELD_BYTES = 2**26
 
 _WORTH_THREADS = 2**24
 _REMEMBERED = 2**16
+_LONGEST_FOOTER = 2**26
 
 _T = TypeVar("_T")
 
@@ -50,6 +51,7 @@ class LocalFiles:
     def __init__(self, *, checked_bytes: int = SMALL_BYTES) -> None:
         self._checked_bytes = checked_bytes
         self._right: dict[str, _Identity] = {}
+        self._right_footers: dict[str, _Identity] = {}
         self._given: dict[str, LiveFile] = {}
         self._lock = threading.Lock()
 
@@ -74,6 +76,10 @@ class LocalFiles:
         if suspects and max(sizes) <= min(SMALL_BYTES, self._checked_bytes) and sum(sizes) <= _HELD_BYTES:
             return self._bytes(paths, found, suspects)
         self._check({path: at for path, at in suspects.items() if at[0] <= self._checked_bytes}, found)
+        for path, identity in suspects.items():
+            if self._right.get(path) != identity and self._right_footers.get(path) != identity:
+                _check_footer(path, found[path])
+                self._right_footers[path] = identity
         return paths
 
     def refuse_damaged(self, error: BaseException) -> None:
@@ -124,6 +130,24 @@ def _identity(path: str, live: LiveFile) -> _Identity:
     if found.st_size != live.file.bytes:
         raise CorruptObjectError(f"The data file {path} has {found.st_size} bytes, {live.file.bytes} were committed.")
     return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _check_footer(path: str, live: LiveFile) -> None:
+    """Compare the end of a large file, by which Polars finds and skips what else there is."""
+    if not live.file.footer:
+        return
+    end = _tried(_end, path)
+    if footer_digest(end) != live.file.footer:
+        raise CorruptObjectError(f"The data file {path} does not have the footer that its manifest gives.")
+
+
+def _end(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        length = min(size, _LONGEST_FOOTER, footer_bytes(file.read(8)))
+        file.seek(size - length)
+        return file.read(length)
 
 
 def _content(path: str) -> bytes:

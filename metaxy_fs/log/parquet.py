@@ -58,6 +58,7 @@ def describe_file(data: bytes, rows: pl.DataFrame, *, header: CommitHeader, name
         rows=rows.height,
         bytes=len(data),
         sha256=whole,
+        footer=footer_digest(_footer(data)),
         statistics=column_statistics(rows.drop(COMMIT_COLUMNS, strict=False) if COMMIT in rows.columns else rows),
         fences=fences(rows.get_column(header.id_columns[0]), every=ROW_GROUP_ROWS),
     )
@@ -70,6 +71,16 @@ def checksums(data: bytes) -> tuple[bytes, str]:
     pages = checksum.digest()
     checksum.update(_footer(data))
     return pages, checksum.hexdigest()
+
+
+def footer_digest(footer: bytes | memoryview) -> str:
+    """Return what a manifest says of a footer: 16 hex digits, enough against what happens to bytes."""
+    return hashlib.sha256(footer).hexdigest()[:16]
+
+
+def footer_bytes(data: bytes) -> int:
+    """Return the size of a footer, whose length stands before the four bytes that close the file."""
+    return int.from_bytes(data[-8:-4], "little") + 8
 
 
 def content_digest(schema: bytes, pages: Iterable[bytes]) -> str:
@@ -104,13 +115,8 @@ def check_digest(digest: str, *, entry: DataFile, name: str) -> None:
 
 def _pages(data: bytes) -> memoryview:
     """Return a Parquet file without its footer."""
-    return memoryview(data)[: -_footer_bytes(data)]
+    return memoryview(data)[: -footer_bytes(data)]
 
 
 def _footer(data: bytes) -> memoryview:
-    return memoryview(data)[-_footer_bytes(data) :]
-
-
-def _footer_bytes(data: bytes) -> int:
-    """Return the size of a footer, whose length stands before the four bytes that close the file."""
-    return int.from_bytes(data[-8:-4], "little") + 8
+    return memoryview(data)[-footer_bytes(data) :]

@@ -15,7 +15,7 @@ import polars as pl
 
 from metaxy_fs.log.footer import ENDING, MAGIC, Excerpt, Footer
 from metaxy_fs.log.live import COMMIT_COLUMNS, LiveFile
-from metaxy_fs.log.parquet import check_bytes
+from metaxy_fs.log.parquet import check_bytes, footer_digest
 from metaxy_fs.log.pruning import may_match
 from metaxy_fs.log.thrift import MalformedError
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
@@ -190,6 +190,8 @@ def _end(live: LiveFile, size: int) -> ObjectRange:
 
 def _footer(tail: bytes, length: int, live: LiveFile) -> Footer | None:
     if length > len(tail) or tail[-len(MAGIC) :] != MAGIC:
+        return None
+    if live.file.footer not in ("", footer_digest(tail[-length:])):
         return None
     try:
         footer = Footer(tail[-length:-ENDING], begin=live.file.bytes - length)

@@ -21,7 +21,8 @@ _OF_FILES = (
 
 def is_of_reader(error: BaseException) -> bool:
     """Whether an error of Polars may come from the reading of a file, rather than from what was asked of its rows."""
-    return isinstance(error, _OF_FILES) or "parquet" in str(error).lower()
+    text = str(error).lower()
+    return isinstance(error, _OF_FILES) or any(word in text for word in ("parquet", "arrow", "out-of-spec"))
 
 
 def refuse_unreadable(source: str | bytes, live: LiveFile, *, name: str) -> None:

@@ -6,6 +6,7 @@ error of the library that names the object.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -125,12 +126,17 @@ def test_a_damaged_description_is_refused_by_writers_or_as_good_as_whole(tmp_pat
         assert counted["refused"]
 
 
+def many_rows(count: int) -> pl.DataFrame:
+    """Rows that hardly shrink."""
+    ids = pl.int_range(count, eager=True).alias("sample_id")
+    return pl.DataFrame({"sample_id": ids, "length": ids.hash(1), "width": ids.hash(2)}).with_columns(
+        pl.struct(pl.format("{}-0", "sample_id").alias("frames")).alias("data_version")
+    )
+
+
 def large_file(root: Path) -> tuple[Path, pl.DataFrame]:
     """Write rows that take a file which is not checked by default, and return it and them."""
-    length = pl.int_range(40_000, eager=True).hash(1).alias("length")
-    frame = pl.DataFrame({"sample_id": pl.int_range(40_000, eager=True)}).with_columns(
-        length, pl.struct(pl.format("{}-0", "sample_id").alias("frames")).alias("data_version")
-    )
+    frame = many_rows(30_000)
     FilesystemMetadataStore(root).write_metadata(Video, frame)
     (path,) = root.glob("video/*/*.parquet")
     return path, frame
@@ -235,3 +241,22 @@ def test_a_damaged_file_of_a_remote_root_is_refused() -> None:
         replace(storage, path, damaged(whole, damage))
         found[outcome(lambda: [FilesystemMetadataStore(storage).read_metadata(Video)], [rows(0)], name=path)] += 1
     assert set(found) == {"refused"}
+
+
+@pytest.mark.parametrize("verify_reads", [False, True])
+def test_a_damaged_footer_of_a_file_that_is_fetched_in_pieces_is_named(*, verify_reads: bool, soak: bool) -> None:
+    storage, frame = MemoryStorage(), many_rows(140_000)
+    FilesystemMetadataStore(storage).write_metadata(Video, frame)
+    (path,) = [info.path for info in storage.list("") if info.path.endswith(".parquet")]
+    whole, chosen = storage.get(path), pl.col("sample_id").is_between(1_000, 2_000)
+    expected = [frame.filter(chosen).select("sample_id", "length")]
+    footer = int.from_bytes(whole[-8:-4], "little") + 8
+    found = Counter[str]()
+    for position, bits in some_damages(footer, 2_000 if soak else QUICK, seed=3):
+        replace(storage, path, damaged(whole, (len(whole) - footer + position, bits or 0x10)))
+        store = FilesystemMetadataStore(storage, verify_reads=verify_reads)
+        read = partial(store.read_metadata, Video, filters=chosen, columns=["sample_id", "length"])
+        found[outcome(lambda read=read: [read()], expected, name=path)] += 1
+    print(f"footer of {footer} bytes: {dict(found)}")
+    assert set(found) <= ({"refused"} if verify_reads else {"refused", "right"})
+    assert found["refused"] > 5
