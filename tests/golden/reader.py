@@ -199,6 +199,8 @@ def _checked(partition: Path, entry: Json) -> bytes:
     data = (partition / entry["name"]).read_bytes()
     assert len(data) == entry["bytes"]
     assert hashlib.sha256(data).hexdigest() == entry["sha256"]
+    footer = data[-8 - int.from_bytes(data[-8:-4], "little") :]
+    assert entry.get("footer") in (None, hashlib.sha256(footer).hexdigest()[:16])
     return data
 
 

@@ -38,6 +38,7 @@ def test_there_are_golden_roots() -> None:
     assert [path.name for path in ROOTS] == [
         "format-1",
         "format-1-compacted",
+        "format-1-footers-compacted",
         "format-1-sealed-compacted",
         "format-1-sha3_256",
     ]
