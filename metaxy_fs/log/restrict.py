@@ -63,12 +63,23 @@ def _kept(
         yield from rewritten
         return
     excluded = rewritten[0].excluded | left_out
-    elsewhere = excluded.union(live.first[1] for live in files if not live.is_rewritten)
-    wanted = table_of(manifest).filter(~pl.col("commit").is_in(sorted(elsewhere)))
+    table = table_of(manifest)
+    elsewhere = excluded | _listed_again(manifest, table)
+    wanted = table.filter(~pl.col("commit").is_in(sorted(elsewhere)))
     for (schema,), commits in wanted.partition_by("schema", as_dict=True).items():
         of_schema = [live for live in rewritten if live.file.schema == schema]
         if of_schema:
             yield from _narrowed(of_schema, commits.select("time", "commit").rows(), excluded)
+
+
+def _listed_again(manifest: Manifest, table: pl.DataFrame) -> frozenset[str]:
+    """Return the commits that have all of their rows in files of their own; of a large one the end may be merged."""
+    rows: dict[str, int] = {}
+    for file in manifest.files:
+        if file.commit is not None:
+            rows[file.commit] = rows.get(file.commit, 0) + file.rows
+    held = table.filter(pl.col("commit").is_in(sorted(rows))).select("commit", "rows").iter_rows()
+    return frozenset(commit for commit, count in held if count == rows[commit])
 
 
 def _narrowed(files: Sequence[LiveFile], commits: Sequence[CommitKey], excluded: frozenset[str]) -> list[LiveFile]:

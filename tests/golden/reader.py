@@ -26,6 +26,10 @@ DATA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.parquet")
 MARKS = ["_metaxy_commit", "_metaxy_time", "_metaxy_ordinal"]
 
 
+class NoTypeError(Exception):
+    """A column has no type that holds the values of all files (5)."""
+
+
 class Rows(NamedTuple):
     """What is read: the schema as the format writes it, and for each row its commit and its values."""
 
@@ -58,6 +62,11 @@ def features(root: Path) -> dict[str, list[str]]:
 def read(root: Path, feature: str, versions: Iterable[str]) -> Rows:
     """Return the rows of some data versions of a feature."""
     return _as_one([file for version in versions for file in _files(root / feature / version, wanted=None)])
+
+
+def read_commits(root: Path, feature: str, version: str, commits: set[str]) -> Rows:
+    """Return the rows of some commits of one data version, as if there were no others."""
+    return _as_one(list(_files(root / feature / version, wanted=commits)))
 
 
 def read_at(root: Path, snapshot: str, feature: str, version: str | None) -> Rows:
@@ -243,7 +252,7 @@ def _join(types: Sequence[tuple[Any, _File]], path: tuple[str, ...]) -> Any:
     if kinds <= {"string", "categorical", "enum"}:
         return "string"
     if len(kinds) > 1 or isinstance(distinct[0], str):
-        raise ValueError(f"{path} has no type that holds {distinct}")
+        raise NoTypeError(f"{path} has no type that holds {distinct}")
     return _join_alike(typed, distinct, path)
 
 
@@ -270,7 +279,7 @@ def _join_alike(typed: Sequence[tuple[Any, _File]], distinct: Sequence[Json], pa
                 for name in names
             ]
             return {**one, "fields": fields}
-    raise ValueError(f"{path} has no type that holds {distinct}")
+    raise NoTypeError(f"{path} has no type that holds {distinct}")
 
 
 def _fields(typed: Sequence[tuple[Any, _File]]) -> Iterator[tuple[Json, _File]]:
@@ -294,7 +303,8 @@ def _join_numbers(typed: Sequence[tuple[str, _File]], path: tuple[str, ...]) -> 
     for kind, size, file in bits:
         held = size - 1 if kind == "int" else size
         if kind != "float" and held > 53:
-            assert _is_within(file, path), f"{path} holds integers of which some may be no floats"
+            if not _is_within(file, path):
+                raise NoTypeError(f"{path} holds integers of which some may be no floats")
         needed += [] if kind == "float" else [min(held, 53)]
     return next(f"float{size}" for size, held in digits.items() if held >= max(needed))
 

@@ -13,10 +13,13 @@ from polars.testing import assert_frame_equal
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.commit import commit
+from metaxy_fs.log.compaction import Options, compact_partition
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Manifest
+from metaxy_fs.log.view import ViewLoader
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
+from tests.golden.compacted import small_files
 from tests.log.commits import PARTITION, request, rows
 from tests.log.compactions import delete_covered, put_compaction
 from tests.log.faulty import FaultyStorage
@@ -219,3 +222,19 @@ def test_a_table_of_other_bytes_is_refused() -> None:
     )
     with pytest.raises(CorruptObjectError, match="checksum"):
         read(storage, until=2)
+
+
+def test_the_end_of_a_large_write_that_was_merged_with_others_is_among_its_rows() -> None:
+    """Its large files are listed again as they are, and the rest lies with rows of other commits."""
+    storage, clock = MemoryStorage(), LamportClock()
+    with small_files():
+        large = commit(storage, request(rows(*range(12))), clock=clock)
+        expected = read(storage)
+        commit(storage, request(rows(3, 20)), clock=clock)
+        options = Options(writer="a test", full=True)
+        loader = ViewLoader(storage, clock=clock)
+        assert list(compact_partition(storage, loader, PARTITION, clock=clock, options=options))
+    found = read(storage, commits={large.commit})
+    assert found is not None
+    assert found["sample_id"].to_list() == list(range(12))
+    assert_frame_equal(found, expected)
