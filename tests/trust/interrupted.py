@@ -27,7 +27,7 @@ SERVING = {"fsspecIO"}
 """Threads that serve the whole process once it has needed them."""
 
 PRESSES = 6
-PATIENCE = 10.0
+PATIENCE = 20.0
 """A press that has ended nothing for so many seconds was lost; the next one follows."""
 
 

@@ -287,11 +287,11 @@ def _kill(order: Order) -> Death:
             os._exit(1)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        pipe.readline()  # it has begun
+        first = pipe.readline()  # it has begun, or failed to
         step.wait_for_last(order.delay)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        told = [json.loads(line) for line in pipe]
+        told = [json.loads(line) for line in (first, *pipe)]
     error = "".join(name for kind, name in told if kind == "error")
     return Death([(kind, name) for kind, name in told], step.get(), error)
 
