@@ -302,9 +302,8 @@ def _join_numbers(typed: Sequence[tuple[str, _File]], path: tuple[str, ...]) -> 
     needed = [digits[size] for size in floats]
     for kind, size, file in bits:
         held = size - 1 if kind == "int" else size
-        if kind != "float" and held > 53:
-            if not _is_within(file, path):
-                raise NoTypeError(f"{path} holds integers of which some may be no floats")
+        if kind != "float" and held > 53 and not _is_within(file, path):
+            raise NoTypeError(f"{path} holds integers of which some may be no floats")
         needed += [] if kind == "float" else [min(held, 53)]
     return next(f"float{size}" for size, held in digits.items() if held >= max(needed))
 
