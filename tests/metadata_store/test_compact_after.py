@@ -155,7 +155,7 @@ def test_a_compaction_that_fails_is_logged_and_the_write_stands(dice, root, capl
         store.write_metadata(VIDEO, videos([20]))
     [record] = caplog.records
     assert record.name == "metaxy_fs"
-    assert "is committed, but compacting it afterwards failed: no connection for list" in record.getMessage()
+    assert "is committed, but compacting it afterwards failed: cannot list" in record.getMessage()
     assert FilesystemMetadataStore(root.inner).read_metadata(VIDEO).height == 21
 
 

@@ -258,7 +258,7 @@ def test_answer_that_trickles_is_cut_short(server: ObjectServer, monkeypatch: py
     monkeypatch.setattr(retrying, "TRY_SECONDS", 0.5)
     monkeypatch.setattr(retrying, "BYTES_A_SECOND", 1e12)
     monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.2)
-    with trickling() as endpoint, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, trickling() as endpoint:
         options = {**server.storage_options, "endpoint_url": endpoint}
         storage = open_storage(server.url("bucket", "root"), storage_options=options)
         with pytest.raises(StorageError, match="gave up after"):
