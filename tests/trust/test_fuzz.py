@@ -93,9 +93,9 @@ def with_swapped(text: str, dice: random.Random) -> str:
     """Put another value of the manifest in the place of one."""
     try:
         fields = json.loads(text)
+        found = places(fields)[1:]  # from Python 3.12 on, what nests too deeply for this is parsed all the same
     except (ValueError, RecursionError):
         return text
-    found = places(fields)[1:]
     value = fields
     for key in dice.choice(found) if found else ():
         value = value[key]
@@ -105,9 +105,9 @@ def with_swapped(text: str, dice: random.Random) -> str:
 def _changed(text: str, dice: random.Random, change: Callable[[Any, Any], object]) -> str:
     try:
         fields = json.loads(text)
+        found = places(fields)[1:]
     except (ValueError, RecursionError):
         return text[: dice.randrange(len(text) + 1)]
-    found = places(fields)[1:]
     if found:
         *above, key = dice.choice(found)
         parent = fields

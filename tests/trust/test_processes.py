@@ -212,8 +212,8 @@ def recordings(*names: str) -> pl.DataFrame:
 def run(root: Path, code: str, *arguments: str) -> str:
     """Run code in a process of its own, which has a minute, and return what it prints."""
     source = textwrap.dedent(PRELUDE) + textwrap.dedent(code)
-    done = subprocess.run(
-        [sys.executable, "-c", source, str(root), *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+    # From 3.12 on, Python warns of forks in processes that have threads, which is what some of these do.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", source, str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
