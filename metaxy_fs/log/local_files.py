@@ -11,8 +11,8 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, islice
 from typing import Final, TypeVar
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
@@ -32,6 +32,8 @@ _HELD_BYTES = 2**26
 """Small files are handed to Polars as bytes only if they are no more than this together."""
 
 _WORTH_THREADS = 2**24
+_GROUP_BYTES = 2**22
+"""What a thread is given at once: to hand a file over takes about as long as to hash a small one."""
 _REMEMBERED = 2**16
 _LONGEST_FOOTER = 2**26
 
@@ -110,7 +112,8 @@ class LocalFiles:
     def _check(self, suspects: Mapping[str, _Identity], files: Mapping[str, LiveFile]) -> None:
         unknown = [path for path, identity in suspects.items() if self._right.get(path) != identity]
         is_much = sum(suspects[path][0] for path in unknown) > _WORTH_THREADS
-        digests = ordered_map(_digest, unknown) if is_much else map(_digest, unknown)
+        groups = _grouped((path, suspects[path][0]) for path in unknown)
+        digests = chain.from_iterable(ordered_map(_digests, groups) if is_much else map(_digests, groups))
         for path, digest in zip(unknown, digests, strict=True):
             check_digest(digest, entry=files[path].file, name=path)
             self._right[path] = suspects[path]
@@ -154,8 +157,21 @@ def _content(path: str) -> bytes:
     return _tried(_read, path)
 
 
-def _digest(path: str) -> str:
-    return _tried(_hash, path)
+def _grouped(sizes: Iterable[tuple[str, int]]) -> list[list[str]]:
+    """Divide paths, given with the sizes of their files, into groups that are worth a thread's while."""
+    groups: list[list[str]] = []
+    room = 0
+    for path, size in sizes:
+        if size > room:
+            groups.append([])
+            room = _GROUP_BYTES
+        groups[-1].append(path)
+        room -= size
+    return groups
+
+
+def _digests(paths: Sequence[str]) -> list[str]:
+    return [_tried(_hash, path) for path in paths]
 
 
 def _read(path: str) -> bytes:
