@@ -11,7 +11,7 @@ from metaxy_fs.log.compacted import commits_in, is_rewritten, rewritten_problems
 from metaxy_fs.log.findings import FOREIGN, RESTORE, Finding
 from metaxy_fs.log.live import COMMIT_COLUMNS
 from metaxy_fs.log.manifest import CommitHeader, DataFile, FileHeader, Manifest
-from metaxy_fs.log.parquet import FOOTER_KEY, checksums, content_digest, footer_bytes, footer_digest
+from metaxy_fs.log.parquet import FOOTER_KEY, checksums, content_digest, describe_columns, footer_bytes, footer_digest
 from metaxy_fs.log.schema import column, decode_schema
 from metaxy_fs.log.statistics import unfounded
 
@@ -50,6 +50,8 @@ def check_contents(data: bytes, *, manifest: Manifest, file: DataFile, path: str
     findings = [Finding(path, "error", problem, FOREIGN) for problem in _problems(rows, manifest=manifest, file=file)]
     if file.footer not in ("", footer_digest(data[-footer_bytes(data) :])):
         findings.append(Finding(path, "error", "has another footer than its manifest gives", FOREIGN))
+    if file.columns not in (b"", describe_columns(data, rows.columns)):
+        findings.append(Finding(path, "error", "has other columns than the checksums in its manifest", FOREIGN))
     findings += _footer_findings(footer, manifest, file, path=path)
     is_right = all(finding.severity != "error" for finding in findings)
     commits = commits_in(rows, file) if manifest.covers and is_right else None

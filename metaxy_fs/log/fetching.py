@@ -10,10 +10,11 @@ from functools import partial
 import msgspec
 import polars as pl
 
+from metaxy_fs.log.divided import Need
 from metaxy_fs.log.frames import FileFrames
 from metaxy_fs.log.live import COMMIT, COMMIT_COLUMNS, LiveFile
 from metaxy_fs.log.order import Stretch, in_commit_order, stretches
-from metaxy_fs.log.pieces import Need, Piece, fetch, fetch_whole, in_batches, planned
+from metaxy_fs.log.pieces import Piece, fetch, fetch_whole, in_batches, planned
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.unreadable import READ_ERRORS, is_of_reader, refuse_unreadable
 from metaxy_fs.parallel import ordered_map
@@ -38,7 +39,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def fetched_rows(
-    storage: Storage, files: Sequence[LiveFile], *, frames: FileFrames, wanted: Wanted, only_whole: bool = False
+    storage: Storage, files: Sequence[LiveFile], *, frames: FileFrames, wanted: Wanted
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of files, ordered by their first commits, batch by batch and in commit order.
 
@@ -47,9 +48,8 @@ def fetched_rows(
         files: The files.
         frames: Makes frames of them.
         wanted: What is asked of their rows.
-        only_whole: Whether to fetch whole files, and so compare each with its checksum.
     """
-    fetch = _Fetch(storage, frames, wanted, only_whole=only_whole)
+    fetch = _Fetch(storage, frames, wanted)
     if wanted.rows is None:
         for stretch in stretches(files):
             yield from fetch.all_rows(stretch)
@@ -60,9 +60,8 @@ def fetched_rows(
 class _Fetch:
     """How one scan of a remote root is answered."""
 
-    def __init__(self, storage: Storage, frames: FileFrames, wanted: Wanted, *, only_whole: bool) -> None:
+    def __init__(self, storage: Storage, frames: FileFrames, wanted: Wanted) -> None:
         self._storage = storage
-        self._only_whole = only_whole
         self._frames = frames
         self._wanted = wanted
         # A frame without columns would have no rows either: where none is wanted, one carries their number.
@@ -114,7 +113,7 @@ class _Fetch:
         Threads of their own fetch, and do nothing else: Polars may wait for this one, and must not wait for them.
         Where few rows are wanted, a batch is fetched when those before it were not enough.
         """
-        batches = in_batches(planned(self._storage, stretch.files, need, only_whole=self._only_whole))
+        batches = in_batches(planned(self._storage, stretch.files, need))
         fetched = partial(_fetched, self._storage)
         is_lazy = self._wanted.rows is not None
         held = map(fetched, batches) if is_lazy else ordered_map(fetched, batches, workers=_BATCHES_AHEAD)

@@ -8,11 +8,12 @@ columns that are not wanted are missing. Whatever a footer says that is not unde
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 import polars as pl
 
+from metaxy_fs.log.columns import Section
 from metaxy_fs.log.pruning import FileStatistics
 from metaxy_fs.log.schema import Path, instance
 from metaxy_fs.log.statistics import ColumnStatistics
@@ -34,14 +35,6 @@ MAGIC = b"PAR1"
 ENDING = 8
 """The bytes at the end of a file that tell the length of its footer."""
 
-GAP = 2**18
-"""Bytes that are not wanted and yet fetched, where they lie between two that are: less than a request is worth."""
-LONGEST = 2**23
-"""Bytes that one request fetches of columns which lie side by side; more are fetched sooner by several."""
-
-Range = tuple[int, int]
-"""The first byte, and the one behind the last."""
-
 
 class Chunk(NamedTuple):
     """A leaf of one row group: its path, where its bytes are, and what the footer says of it."""
@@ -59,29 +52,25 @@ class RowGroup(NamedTuple):
     chunks: list[Chunk]
     fields: Struct
 
-    def size_of(self, columns: Collection[str]) -> int:
-        """Return how many bytes some columns take."""
-        return sum(chunk.end - chunk.start for chunk in self.chunks if chunk.path[0] in columns)
-
 
 class Excerpt(NamedTuple):
     """Some row groups and columns of a file.
 
     Attributes:
-        ranges: The bytes that it needs, in order.
+        sections: The bytes that it needs, in order.
         footer: What stands at its end.
     """
 
-    ranges: list[Range]
+    sections: Sequence[Section]
     footer: bytes
 
     @property
     def size(self) -> int:
         """How many bytes it needs."""
-        return sum(end - start for start, end in self.ranges)
+        return sum(section.end - section.start for section in self.sections)
 
     def file(self, parts: Sequence[bytes]) -> bytes:
-        """Return it as a Parquet file, given the bytes of each range."""
+        """Return it as a Parquet file, given the bytes of each section."""
         return b"".join((MAGIC, *parts, self.footer, len(self.footer).to_bytes(4, "little"), MAGIC))
 
 
@@ -114,17 +103,42 @@ class Footer:
         """
         return [FileStatistics(group.rows, schema, tuple(_known(group, schema, columns))) for group in self.groups]
 
-    def excerpt(self, columns: Collection[str], *, groups: Collection[int]) -> Excerpt:
-        """Return some columns of the row groups at some places."""
-        kept = [group for place, group in enumerate(self.groups) if place in groups]
-        wanted = [(chunk.start, chunk.end) for group in kept for chunk in group.chunks if chunk.path[0] in columns]
-        moves = _Moves(_merged(wanted))
+    def columns(self) -> list[list[tuple[str, int]]]:
+        """Return the columns of each row group, with the first byte of each; a struct or a list is one column.
+
+        Raises:
+            MalformedError: They do not stand in the file one after the other.
+        """
+        end = len(MAGIC)
+        found = []
+        for group in self.groups:
+            columns: list[tuple[str, int]] = []
+            for name, leaves in groupby(group.chunks, key=lambda chunk: chunk.path[0]):
+                for place, leaf in enumerate(leaves):
+                    if leaf.start < end:
+                        raise MalformedError("columns do not stand one after the other")
+                    end = leaf.end
+                    if place == 0:
+                        columns.append((name, leaf.start))
+            found.append(columns)
+        return found
+
+    def excerpt(self, columns: Collection[str], *, groups: Sequence[int], sections: Sequence[Section]) -> Excerpt:
+        """Return some columns of some row groups.
+
+        Args:
+            columns: The names of the columns.
+            groups: The places of the row groups, ascending.
+            sections: Where their bytes are, each column of a row group in one.
+        """
+        kept = [self.groups[place] for place in groups]
+        moves = _Moves(sections)
         fields = {
             **self._fields,
             3: Field(I64, sum(group.rows for group in kept)),
             4: Field(LIST, Items(STRUCT, [_moved(group, columns, moves) for group in kept])),
         }
-        return Excerpt(moves.ranges, encode_struct(fields))
+        return Excerpt(sections, encode_struct(fields))
 
     def _group(self, fields: Struct) -> RowGroup:
         rows = _get(fields, 3, I64)
@@ -146,29 +160,16 @@ class Footer:
 
 
 class _Moves:
-    """Where the bytes of some ranges of a file are in an excerpt."""
+    """Where the bytes of some sections of a file are in an excerpt."""
 
-    def __init__(self, ranges: list[Range]) -> None:
-        self.ranges = ranges
-        self._starts = [start for start, _ in ranges]
-        before = accumulate((end - start for start, end in ranges), initial=len(MAGIC))
+    def __init__(self, sections: Sequence[Section]) -> None:
+        self._starts = [section.start for section in sections]
+        before = accumulate((section.end - section.start for section in sections), initial=len(MAGIC))
         self._shifts = [at - start for start, at in zip(self._starts, before, strict=False)]
 
     def shift(self, chunk: Chunk) -> int:
-        """Return by how much a chunk moves, which lies in one of the ranges."""
+        """Return by how much a chunk moves, which lies in one of the sections."""
         return self._shifts[bisect_right(self._starts, chunk.start) - 1]
-
-
-def _merged(wanted: list[Range]) -> list[Range]:
-    merged: list[Range] = []
-    for start, end in sorted(set(wanted)):
-        overlaps = bool(merged) and start < merged[-1][1]
-        is_near = bool(merged) and start <= merged[-1][1] + GAP and end - merged[-1][0] <= LONGEST
-        if overlaps or is_near:
-            merged[-1] = merged[-1][0], max(end, merged[-1][1])
-        else:
-            merged.append((start, end))
-    return merged
 
 
 def _moved(group: RowGroup, columns: Collection[str], moves: _Moves) -> Struct:

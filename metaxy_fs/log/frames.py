@@ -31,9 +31,16 @@ class FileFrames:
         self.schema = pl.Schema({**self._with_partition(schema), **(MARKS if with_commits else {})})
         self._sortable = pl.Schema({**self.schema, **COMMIT_COLUMNS})
 
-    def rows(self, files: Sequence[LiveFile], sources: Sequence[Source], *, is_mixed: bool) -> pl.LazyFrame:
-        """Return the rows of a stretch of files in commit order (see `metaxy_fs.log.order`)."""
-        rows = self.unsorted(files, sources, is_mixed=is_mixed)
+    def rows(
+        self,
+        files: Sequence[LiveFile],
+        sources: Sequence[Source],
+        *,
+        is_mixed: bool,
+        columns: Callable[[LiveFile], Sequence[str]],
+    ) -> pl.LazyFrame:
+        """Return the rows of a stretch of files in commit order (see `metaxy_fs.log.order`); else as `unsorted`."""
+        rows = self.unsorted(files, sources, is_mixed=is_mixed, columns=columns)
         return in_commit_order(rows).select(map(column, self.schema)) if is_mixed else rows
 
     def unsorted(
@@ -42,7 +49,7 @@ class FileFrames:
         sources: Sequence[Source],
         *,
         is_mixed: bool,
-        columns: Callable[[LiveFile], Sequence[str]] | None = None,
+        columns: Callable[[LiveFile], Sequence[str]],
     ) -> pl.LazyFrame:
         """Return the rows of files one after the other; where they are mixed, with all columns of commits.
 
@@ -52,10 +59,10 @@ class FileFrames:
             files: The files.
             sources: Where the bytes of each are.
             is_mixed: Whether their rows have to be sorted.
-            columns: Tells which of its columns are in the source of a file; the others become null. All, by default.
+            columns: Tells which of its columns are in the source of a file; the others become null.
         """
         target = self._sortable if is_mixed else self.schema
-        runs = groupby(zip(files, sources, strict=True), key=lambda pair: _kind(pair[0]))
+        runs = groupby(zip(files, sources, strict=True), key=lambda pair: _kind(*pair))
         frames = [self._run(list(run), target, columns) for _, run in runs]
         return frames[0] if len(frames) == 1 else pl.concat(frames)
 
@@ -63,7 +70,7 @@ class FileFrames:
         self,
         run: Sequence[tuple[LiveFile, Source]],
         target: pl.Schema,
-        columns: Callable[[LiveFile], Sequence[str]] | None,
+        columns: Callable[[LiveFile], Sequence[str]],
     ) -> pl.LazyFrame:
         first, held = run[0][0], run[0][0].stored_schema
         is_marked = not first.is_rewritten and COMMIT in target
@@ -76,9 +83,8 @@ class FileFrames:
             hive_partitioning=False,
             row_index_name=ROW_INDEX if is_marked else None,
         )
-        if columns is not None:
-            held = pl.Schema({name: held[name] for name in columns(first)})
-            rows = rows.select(column(name) for name in (*held, *([ROW_INDEX] if is_marked else [])))
+        held = pl.Schema({name: held[name] for name in columns(first)})
+        rows = rows.select(column(name) for name in (*held, *([ROW_INDEX] if is_marked else [])))
         if first.excluded:
             rows = without(rows, first.excluded)
         if self._partition_column is not None:
@@ -93,6 +99,6 @@ class FileFrames:
         return pl.Schema({**schema, **added})
 
 
-def _kind(live: LiveFile) -> tuple[Any, ...]:
+def _kind(live: LiveFile, source: Source) -> tuple[Any, ...]:
     """Return what files that are scanned as one have in common."""
-    return live.partition, live.manifest.schema_of(live.file), live.is_rewritten, live.excluded
+    return type(source), live.partition, live.manifest.schema_of(live.file), live.is_rewritten, live.excluded

@@ -19,7 +19,7 @@ from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.history import commits_of
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.live import LiveFile
-from metaxy_fs.log.local_files import ALL_BYTES, SMALL_BYTES, LocalFiles
+from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.partition import PartitionInfo, describe
 from metaxy_fs.log.restrict import restrict
@@ -42,7 +42,6 @@ class Log:
         storage: Where the root is.
         clock: Orders the commits that are made here.
         hash_algorithm: What the root has to record; None if it may record any, and a new one is to record the default.
-        verify_reads: Whether large files of a local root are compared with their checksums, too, before they are read.
     """
 
     def __init__(
@@ -51,13 +50,12 @@ class Log:
         *,
         clock: LamportClock,
         hash_algorithm: str | None = None,
-        verify_reads: bool = False,
     ) -> None:
         self._storage = storage
         self._clock = clock
         self._views = ViewLoader(storage, clock=clock)
         self._tables = CommitTables(storage)
-        self._local_files = LocalFiles(checked_bytes=ALL_BYTES if verify_reads else SMALL_BYTES)
+        self._local_files = LocalFiles()
         self._lock = threading.Lock()
         self._root: Root | None = None
         self._expected_algorithm = hash_algorithm

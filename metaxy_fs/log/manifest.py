@@ -17,6 +17,7 @@ FORMAT_VERSION: Final = 1
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 FooterDigest = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{16})?$")]
+ColumnSums = bytes
 Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME)]
 CommitKey = tuple[Time, str]
 """What orders commits: the time of one, and its id."""
@@ -77,6 +78,7 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         bytes: Its size.
         sha256: The checksum of all its bytes.
         footer: The beginning of the checksum of its footer, which decides what else is read of a large file.
+        columns: Of a large file the size and the CRC-32 of each column of each row group; see `metaxy_fs.log.columns`.
         statistics: What is known of the values of its columns; may leave columns out.
         fences: Values of the first id column that cut the rows in parts of about the same size, ascending.
         schema: Which of the manifest's schemas it has: 0 is `schema`, n the nth of `schemas`.
@@ -94,6 +96,7 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     bytes: Count
     sha256: Digest
     footer: FooterDigest = ""
+    columns: ColumnSums = b""
     statistics: tuple[ColumnStatistics, ...] = ()
     fences: tuple[Bound, ...] = ()
     schema: Count = 0

@@ -150,7 +150,8 @@ def _file_sized(rows: pl.DataFrame, id_columns: Sequence[str]) -> Iterator[pl.Da
 
 def _rows(storage: Storage, batch: Sequence[LiveFile]) -> pl.DataFrame:
     frames = FileFrames(batch[0].schema, partition_column=None, with_commits=False)
-    return frames.unsorted(batch, fetch_whole(storage, batch), is_mixed=True).collect()
+    sources = fetch_whole(storage, batch)
+    return frames.unsorted(batch, sources, is_mixed=True, columns=lambda live: live.stored_schema.names()).collect()
 
 
 def _batches(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:

@@ -7,22 +7,28 @@ recognised by.
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
+from metaxy_fs.log.columns import described
+from metaxy_fs.log.footer import ENDING, Footer
 from metaxy_fs.log.live import COMMIT, COMMIT_COLUMNS
 from metaxy_fs.log.manifest import CommitHeader, DataFile
 from metaxy_fs.log.statistics import column_statistics, fences
+from metaxy_fs.log.thrift import MalformedError
 
 FOOTER_KEY = "metaxy_fs"
 """The key of the commit's header among the Parquet footer's key-value metadata."""
 
 ROW_GROUP_ROWS = 2**16
 """Rows that are encoded together, the least that a reader of a local file decodes: of ids in order, a narrow range."""
+
+LARGE_BYTES = 2**20
+"""From this size on a file is worth reading in part, so its manifest describes its columns."""
 
 _COMPRESSION_LEVEL = 1
 """Hex digests do not shrink further at higher levels of zstd, they only take longer."""
@@ -59,10 +65,29 @@ def describe_file(data: bytes, rows: pl.DataFrame, *, header: CommitHeader, name
         bytes=len(data),
         sha256=whole,
         footer=footer_digest(_footer(data)),
+        columns=describe_columns(data, rows.columns) if len(data) >= LARGE_BYTES else b"",
         statistics=column_statistics(rows.drop(COMMIT_COLUMNS, strict=False) if COMMIT in rows.columns else rows),
         fences=fences(rows.get_column(header.id_columns[0]), every=ROW_GROUP_ROWS),
     )
     return EncodedFile(data, entry, pages)
+
+
+def describe_columns(data: bytes, names: Sequence[str]) -> bytes:
+    """Return what a manifest says of the columns of a file; nothing if they do not stand in it one after the other.
+
+    Args:
+        data: All of the file.
+        names: The columns.
+    """
+    begin = len(data) - footer_bytes(data)
+    try:
+        found = Footer(data[begin:-ENDING], begin=begin).columns()
+    except MalformedError:
+        return b""
+    starts = [start for group in found for _, start in group]
+    if any([name for name, _ in group] != list(names) for group in found):
+        return b""
+    return described(memoryview(data), starts, end=begin)
 
 
 def checksums(data: bytes) -> tuple[bytes, str]:

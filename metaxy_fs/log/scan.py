@@ -14,11 +14,12 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
+from metaxy_fs.log.divided import Need
 from metaxy_fs.log.fetching import Wanted, fetched_rows
-from metaxy_fs.log.frames import FileFrames
-from metaxy_fs.log.live import LiveFile
+from metaxy_fs.log.frames import FileFrames, Source
+from metaxy_fs.log.live import COMMIT, LiveFile
 from metaxy_fs.log.local_files import LocalFiles
-from metaxy_fs.log.order import stretches
+from metaxy_fs.log.order import Stretch, stretches
 from metaxy_fs.log.pruning import FileStatistics, may_match
 from metaxy_fs.log.statistics import exact_integers
 from metaxy_fs.log.view import ATTEMPTS
@@ -60,6 +61,7 @@ def scan_files(
     with_commits: bool = False,
     replan: Replan | None = None,
     local_files: LocalFiles | None = None,
+    is_part: bool = False,
 ) -> pl.LazyFrame:
     """Return the rows of the files, in commit order.
 
@@ -71,16 +73,15 @@ def scan_files(
         partition_column: Add a column of this name that gives the version of the partition of each row.
         with_commits: Add the columns of `metaxy_fs.log.marks.MARKS`, which give the commit of each row.
         replan: Called where a file is gone, a bounded number of times.
-        local_files: Looks at files of a local root before they are read; by default one that has seen none. Where it
-            checks files of every size, those of another root are fetched whole and checked, too.
+        local_files: Looks at files of a local root before they are read; None if they were looked at.
+        is_part: Whether what the predicate leaves out of a file is going to be read, too.
     """
     frames = FileFrames(schema, partition_column=partition_column, with_commits=with_commits)
-    looks = local_files or LocalFiles()
-    plan = _Plan(files, frames=frames, predicate=predicate, replan=replan, only_whole=looks.checks_all)
+    plan = _Plan(files, frames=frames, predicate=predicate, replan=replan)
     if not plan.files:
         return pl.LazyFrame(schema=frames.schema)
     if storage.local_path(plan.files[0].path) is not None:
-        return _local_rows(storage, plan, looks)
+        return _local_rows(storage, plan, local_files, None if is_part else predicate)
     return register_io_source(partial(_fetch_on_demand, storage, plan), schema=frames.schema, is_pure=True)
 
 
@@ -115,10 +116,8 @@ class _Plan:
         frames: FileFrames,
         predicate: pl.Expr | None,
         replan: Replan | None,
-        only_whole: bool,
     ) -> None:
         self.frames = frames
-        self.only_whole = only_whole
         self._predicate = predicate
         self._replan = replan
         self.files = self.prune(files, predicate)
@@ -147,17 +146,34 @@ def _file_schema(live: LiveFile, *, location: str) -> FileSchema:
     return f"{location}/{live.path}", live.schema, is_exact
 
 
-def _local_rows(storage: Storage, plan: _Plan, local_files: LocalFiles) -> pl.LazyFrame:
+def _local_rows(
+    storage: Storage, plan: _Plan, local_files: LocalFiles | None, predicate: pl.Expr | None
+) -> pl.LazyFrame:
     for attempt in range(ATTEMPTS):
         try:
             found = [
-                plan.frames.rows(files, local_files.sources(storage, files), is_mixed=is_mixed)
-                for files, is_mixed in stretches(plan.files)
+                _local_stretch(storage, stretch, plan.frames, local_files, predicate)
+                for stretch in stretches(plan.files)
             ]
             return found[0] if len(found) == 1 else pl.concat(found)
         except ObjectNotFoundError as error:
             plan.renew(error, attempt=attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _local_stretch(
+    storage: Storage,
+    stretch: Stretch,
+    frames: FileFrames,
+    local_files: LocalFiles | None,
+    predicate: pl.Expr | None,
+) -> pl.LazyFrame:
+    need = Need(frames.schema.names(), predicate, frames.stored, stretch.is_mixed or COMMIT in frames.schema)
+    if local_files is None:
+        sources: Sequence[Source] = [str(storage.local_path(live.path)) for live in stretch.files]
+    else:
+        sources = local_files.sources(storage, stretch.files, need)
+    return frames.rows(stretch.files, sources, is_mixed=stretch.is_mixed, columns=need.of)
 
 
 def _fetch_on_demand(  # Polars passes the last four by position
@@ -177,7 +193,7 @@ def _fetch_on_demand(  # Polars passes the last four by position
     for attempt in range(ATTEMPTS):
         files = plan.files if n_rows is not None else plan.prune(plan.files, predicate)
         try:
-            fetched = fetched_rows(storage, files, frames=plan.frames, wanted=wanted, only_whole=plan.only_whole)
+            fetched = fetched_rows(storage, files, frames=plan.frames, wanted=wanted)
             for rows in _beyond(given, fetched):
                 given += rows.height
                 yield rows

@@ -123,7 +123,8 @@ class Selection:
             with_commits=self.with_commits,
             replan=replan,
             # What is staged was checked when it was fetched.
-            local_files=LocalFiles(checked_bytes=0) if self.storage is self.staged else self.local_files,
+            local_files=None if self.storage is self.staged else self.local_files,
+            is_part=self.within_range is not None,
         )
         rows = rows if self.within_range is None else rows.filter(self.within_range)
         return rows if self.change is None else self.change(rows)

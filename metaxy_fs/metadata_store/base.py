@@ -149,8 +149,8 @@ class MetadataStore(Backend):
     ) -> pl.LazyFrame:
         """Return what `read_metadata` does, as a LazyFrame.
 
-        Which commits it holds is settled by this call; their rows are read when the frame is collected. Where a large
-        data file of a local root is damaged, that raises the errors of Polars, or gives other rows; see `verify_reads`.
+        Which commits it holds is settled by this call; their rows are read when the frame is collected. On a local root
+        this call also compares what can be read of their files with the checksums, so name the columns and the filters.
         """
         read = Read.checked(
             filters=filters, columns=columns, latest_only=latest_only, versions=versions, with_commits=with_commits

@@ -36,7 +36,6 @@ class _Settings(NamedTuple):
     """How a store uses its root."""
 
     hash_algorithm: str | None
-    verify_reads: bool
     cache: DiskCache | None
     compact_after: int | None
 
@@ -58,10 +57,6 @@ class FilesystemMetadataStore(MetadataStore):
         hash_algorithm: What the versions of rows are hashed with, from the first write to the root on. By default that
             is what the root records, sha256 for a new one. A root that records another than is asked for is refused
             where rows are written or versions calculated, with a HashAlgorithmError.
-        verify_reads: Whether every data file is compared with its checksum before it is read; of a local root before a
-            process reads it for the first time. By default files of a local root up to 128 KiB are, and others once
-            something could not be read; those of another root are where they are fetched whole, and one above 1 MiB is
-            not where a read needs a part of it.
         cache_dir: A directory of this machine to keep what was fetched of a remote root in, for this and other
             processes; none by default. What there is at all is still asked of the root, each time. A local root needs
             none.
@@ -85,7 +80,6 @@ class FilesystemMetadataStore(MetadataStore):
         storage_options: Mapping[str, Any] | None = None,
         filesystem: "AbstractFileSystem | None" = None,
         hash_algorithm: HashAlgorithm | None = None,
-        verify_reads: bool = False,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int = DEFAULT_BYTES,
         compact_after: int | None = None,
@@ -97,7 +91,7 @@ class FilesystemMetadataStore(MetadataStore):
         super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode)
         cache = None if cache_dir is None else DiskCache(cache_dir, max_bytes=cache_bytes)
         storage = open_storage(root, storage_options=storage_options, filesystem=filesystem)
-        self._use(storage, _Settings(hash_algorithm, verify_reads, cache, compact_after))
+        self._use(storage, _Settings(hash_algorithm, cache, compact_after))
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep where the rows are: another process learns for itself what it has seen of them."""
@@ -119,7 +113,7 @@ class FilesystemMetadataStore(MetadataStore):
         # Reads alone go through the cache: maintenance looks at what the root really holds.
         is_local = storage.local_path(STORE_FILE) is not None
         read = storage if settings.cache is None or is_local else CachedStorage(storage, settings.cache)
-        self._log = Log(read, clock=clock, hash_algorithm=settings.hash_algorithm, verify_reads=settings.verify_reads)
+        self._log = Log(read, clock=clock, hash_algorithm=settings.hash_algorithm)
         threshold = settings.compact_after
         self._upkeep = None if threshold is None else Upkeep(storage, clock=clock, more_than=threshold)
 

@@ -20,7 +20,6 @@ def open_store(
     storage_options: Mapping[str, Any] | None = None,
     fallback_mode: FallbackMode = "feature",
     hash_algorithm: HashAlgorithm | None = None,
-    verify_reads: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     cache_bytes: int = DEFAULT_BYTES,
     compact_after: int | None = None,
@@ -36,8 +35,6 @@ def open_store(
         fallback_mode: Whether the others are read by feature or by sample; see `MetadataStore`.
         hash_algorithm: What the versions of rows are hashed with in every root that is given as a path or URL; by
             default what each records, sha256 where there is none yet. See `FilesystemMetadataStore`.
-        verify_reads: Whether large data files are compared with their checksums, too, in every root that is given as a
-            path or URL. See `FilesystemMetadataStore`.
         cache_dir: A directory of this machine to keep what was fetched of remote roots in, for every root that is given
             as a URL; none by default. See `FilesystemMetadataStore`.
         cache_bytes: What the cache may take.
@@ -60,7 +57,6 @@ def open_store(
         _open,
         storage_options=storage_options,
         hash_algorithm=hash_algorithm,
-        verify_reads=verify_reads,
         cache_dir=cache_dir,
         cache_bytes=cache_bytes,
     )
@@ -73,7 +69,6 @@ def _open(
     *,
     storage_options: Mapping[str, Any] | None,
     hash_algorithm: HashAlgorithm | None,
-    verify_reads: bool,
     cache_dir: str | os.PathLike[str] | None,
     cache_bytes: int,
     fallback_stores: Sequence[MetadataStore] = (),
@@ -87,7 +82,6 @@ def _open(
         fallback_mode=fallback_mode,
         storage_options=storage_options if is_remote else None,
         hash_algorithm=hash_algorithm,
-        verify_reads=verify_reads,
         cache_dir=cache_dir if is_remote else None,
         cache_bytes=cache_bytes,
         compact_after=compact_after,

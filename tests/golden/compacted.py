@@ -222,7 +222,12 @@ def _write_related(store: FilesystemMetadataStore) -> None:
 @contextmanager
 def small_files() -> Iterator[None]:
     """Let few rows be many."""
-    small = {"chunks.MAX_FILE_ROWS": 8, "parquet.ROW_GROUP_ROWS": 3, "relisting.LARGE_ROWS": 5}
+    small = {
+        "chunks.MAX_FILE_ROWS": 8,
+        "parquet.ROW_GROUP_ROWS": 3,
+        "relisting.LARGE_ROWS": 5,
+        "parquet.LARGE_BYTES": 1,
+    }
     with ExitStack() as patches:
         for name, value in small.items():
             patches.enter_context(patch(f"metaxy_fs.log.{name}", value))

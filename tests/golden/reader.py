@@ -4,10 +4,14 @@ This is a reader of the format, written from that page with pyarrow and the stan
 whole and sorts every row in Python. The numbers in comments are the sections that say so.
 """
 
+import base64
 import hashlib
 import io
+import itertools
 import json
 import re
+import struct
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -210,7 +214,21 @@ def _checked(partition: Path, entry: Json) -> bytes:
     assert hashlib.sha256(data).hexdigest() == entry["sha256"]
     footer = data[-8 - int.from_bytes(data[-8:-4], "little") :]
     assert entry.get("footer") in (None, hashlib.sha256(footer).hexdigest()[:16])
+    if "columns" in entry:
+        _check_columns(data, base64.b64decode(entry["columns"], validate=True), end=len(data) - len(footer))
     return data
+
+
+def _check_columns(data: bytes, described: bytes, *, end: int) -> None:
+    """Compare the columns of each row group with their checksums (3.3)."""
+    found = pq.read_metadata(io.BytesIO(data))
+    names = [found.schema.column(place).path.split(".")[0] for place in range(found.num_columns)]
+    firsts = [place for place, name in enumerate(names) if place == 0 or names[place - 1] != name]
+    leaves = [found.row_group(group).column(place) for group in range(found.num_row_groups) for place in firsts]
+    starts = [leaf.dictionary_page_offset or leaf.data_page_offset for leaf in leaves]
+    spans = [data[start:stop] for start, stop in itertools.pairwise([*starts, end])]
+    assert starts[:1] in ([], [4])
+    assert described == b"".join(struct.pack(">II", len(span), zlib.crc32(span)) for span in spans)
 
 
 # One frame of all (5, 7).

@@ -37,6 +37,7 @@ def copy(request: pytest.FixtureRequest, tmp_path: Path) -> FilesystemMetadataSt
 def test_there_are_golden_roots() -> None:
     assert [path.name for path in ROOTS] == [
         "format-1",
+        "format-1-columns-compacted",
         "format-1-compacted",
         "format-1-footers-compacted",
         "format-1-sealed-compacted",

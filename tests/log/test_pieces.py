@@ -10,7 +10,6 @@ from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import parquet, pieces
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.live import LiveFile
-from metaxy_fs.log.local_files import ALL_BYTES, LocalFiles
 from metaxy_fs.log.scan import reading_schema, scan_files
 from metaxy_fs.log.view import ViewLoader, live_files
 from metaxy_fs.storage import MemoryStorage, ObjectInfo, ObjectRange
@@ -39,7 +38,7 @@ FRAME = rows(*range(100)).with_columns(pl.lit("text").repeat_by(100).list.join("
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> CountingStorage:
-    monkeypatch.setattr(pieces, "LARGE", 1)
+    monkeypatch.setattr(parquet, "LARGE_BYTES", 1)
     monkeypatch.setattr(pieces, "TAIL", 2_000)
     monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 10)
     made = CountingStorage()
@@ -72,7 +71,7 @@ def test_a_file_of_which_everything_is_wanted_is_fetched_whole(storage: Counting
 
 
 def test_columns_that_are_not_wanted_are_not_fetched(storage: CountingStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaxy_fs.log.footer.GAP", 0)
+    monkeypatch.setattr("metaxy_fs.log.columns.GAP", 0)
     assert scan(storage).select("sample_id").collect().equals(FRAME.select("sample_id"))
     assert storage.whole == []
     tail, *_, last = storage.parts
@@ -141,12 +140,14 @@ def test_a_file_of_other_rows_is_refused(storage: CountingStorage) -> None:
         scan(storage).select("sample_id").collect()
 
 
-def test_whoever_wants_checksums_gets_whole_files(storage: CountingStorage) -> None:
-    files = [file_of(storage)]
-    schema = reading_schema(files, location="", columns=None)
-    rows = scan_files(storage, files, schema=schema, local_files=LocalFiles(checked_bytes=ALL_BYTES))
-    assert rows.filter(pl.col("sample_id") == 42).collect().height == 1
-    assert (len(storage.whole), storage.parts) == (1, [])
+def test_a_file_of_whose_columns_no_checksums_are_known_is_fetched_whole(
+    storage: CountingStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "LARGE_BYTES", 10**9)
+    other = CountingStorage()
+    commit(other, request(FRAME), clock=LamportClock())
+    assert scan(other).filter(pl.col("sample_id") == 42).collect().height == 1
+    assert (len(other.whole), other.parts) == (1, [])
 
 
 def test_damage_within_a_part_is_named(storage: CountingStorage) -> None:

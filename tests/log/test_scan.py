@@ -9,6 +9,7 @@ from metaxy_fs.errors import CorruptObjectError, MetaxyError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import pieces as pieces_module
 from metaxy_fs.log.live import LiveFile
+from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.scan import reading_schema, scan_files
 from metaxy_fs.log.view import ViewLoader, live_files
 from metaxy_fs.storage.base import Storage
@@ -27,7 +28,7 @@ def files_of(storage: Storage) -> list[LiveFile]:
 def read(storage: Storage) -> pl.DataFrame:
     files = files_of(storage)
     schema = reading_schema(files, location=storage.location, columns=None)
-    return scan_files(storage, files, schema=schema, replan=lambda: files).collect()
+    return scan_files(storage, files, schema=schema, replan=lambda: files, local_files=LocalFiles()).collect()
 
 
 def alter(storage: MemoryStorage, path: str, data: bytes) -> MemoryStorage:

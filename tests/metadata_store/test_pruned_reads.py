@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, MetadataStore
-from metaxy_fs.log import parquet, pieces
+from metaxy_fs.log import local_files, parquet
 from metaxy_fs.testing.strategies import frames, predicates, schemas
 
 with FeatureGraph().use():
@@ -23,14 +23,15 @@ with FeatureGraph().use():
 Opener = Callable[[], MetadataStore]
 
 
-@pytest.fixture(params=["local", "fetched", "fetched in part"], scope="module")
+@pytest.fixture(params=["local", "local, in part", "fetched", "fetched in part"], scope="module")
 def open_store_at(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
     """Opens an empty store each time: of files that Polars scans by itself, or of objects that are fetched for it."""
     directory: Path = tmp_path_factory.mktemp("roots")
-    prefix = str(directory) if request.param == "local" else "memory://pruned-reads"
+    prefix = str(directory) if request.param.startswith("local") else "memory://pruned-reads"
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "fetched in part":
-            patch.setattr(pieces, "LARGE", 1)
+        if request.param.endswith("in part"):
+            patch.setattr(local_files, "SMALL_BYTES", 0)
+            patch.setattr(parquet, "LARGE_BYTES", 1)
             patch.setattr(parquet, "ROW_GROUP_ROWS", 2)
         yield lambda: FilesystemMetadataStore(f"{prefix}/{uuid.uuid4().hex}")
 

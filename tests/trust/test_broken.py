@@ -24,7 +24,7 @@ from metaxy_fs import (
     FilesystemMetadataStore,
 )
 from metaxy_fs.metadata_store import compact, copy_metadata
-from metaxy_fs.storage.memory import MemoryStorage
+from metaxy_fs.storage import LocalStorage, MemoryStorage
 from tests.log.roots import replace
 from tests.trust.damage import Damage, all_damages, damaged, outcome, outcomes, some_damages
 
@@ -70,9 +70,9 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def everything(root: Path, **options: bool) -> list[pl.DataFrame]:
+def everything(root: Path) -> list[pl.DataFrame]:
     """All that can be read of a root."""
-    store = FilesystemMetadataStore(root, **options)
+    store = FilesystemMetadataStore(root)
     return [
         store.read_metadata(Video, with_commits=True),
         store.read_metadata(Video, latest_only=True),
@@ -135,22 +135,56 @@ def many_rows(count: int) -> pl.DataFrame:
 
 
 def large_file(root: Path) -> tuple[Path, pl.DataFrame]:
-    """Write rows that take a file which is not checked by default, and return it and them."""
+    """Write rows that take a file which is not read whole and at once, and return it and them."""
     frame = many_rows(30_000)
     FilesystemMetadataStore(root).write_metadata(Video, frame)
     (path,) = root.glob("video/*/*.parquet")
     return path, frame
 
 
-def test_a_large_damaged_file_is_refused_where_reads_are_verified(tmp_path: Path) -> None:
+def test_a_file_that_is_read_by_polars_is_refused_once_it_is_damaged(tmp_path: Path) -> None:
     path, frame = large_file(tmp_path)
     found = outcomes(
         path,
         some_damages(path.stat().st_size, QUICK, seed=1),
-        lambda: [FilesystemMetadataStore(tmp_path, verify_reads=True).read_metadata(Video)],
+        lambda: [FilesystemMetadataStore(tmp_path).read_metadata(Video)],
         [frame],
     )
     assert {what for _, what in found} == {"refused"}
+
+
+READS: dict[str, Callable[[FilesystemMetadataStore], pl.DataFrame]] = {
+    "all": lambda store: store.read_metadata(Video),
+    "a column": lambda store: store.read_metadata(Video, columns=["length"]),
+    "a field": lambda store: store.read_metadata(Video, filters=pl.col("data_version").struct.field("frames") == "7-0"),
+    "a range": lambda store: store.read_metadata(Video, filters=pl.col("sample_id").is_between(65_000, 66_000)),
+    "the latest of a range": lambda store: store.read_metadata(
+        Video, filters=pl.col("sample_id") < 9, columns=["width"], latest_only=True
+    ),
+    "marked": lambda store: store.read_metadata(
+        Video, filters=pl.col("sample_id") == 70_000, columns=["width"], with_commits=True
+    ),
+    "lazily": lambda store: store.scan_metadata(Video).filter(pl.col("sample_id") > 139_000).select("width").collect(),
+    "lazily, of all definitions": lambda store: store.scan_metadata(Video, versions="all").select("length").collect(),
+}
+
+
+@pytest.mark.parametrize("is_local", [True, False], ids=["local", "remote"])
+@pytest.mark.parametrize("read", READS)
+def test_no_read_of_a_part_takes_a_damaged_value(tmp_path: Path, read: str, *, is_local: bool, soak: bool) -> None:
+    storage, frame = LocalStorage(tmp_path) if is_local else MemoryStorage(), many_rows(140_000)
+    FilesystemMetadataStore(storage).write_metadata(Video, frame)
+    (path,) = [info.path for info in storage.list("") if info.path.endswith(".parquet")]
+    whole = storage.get(path)
+    expected = [READS[read](FilesystemMetadataStore(storage))]
+    found = Counter[str]()
+    for position, bits in some_damages(len(whole), 1_000 if soak else 100, seed=4):
+        replace(storage, path, damaged(whole, (position, bits or 0x10)))
+        store = FilesystemMetadataStore(storage)
+        found[outcome(lambda store=store: [READS[read](store)], expected, name=path)] += 1
+    print(f"{len(whole)} bytes: {dict(found)}")
+    assert found["refused"]
+    assert set(found) <= {"right", "refused"}
 
 
 def test_a_damaged_footer_of_a_large_local_file_is_named(tmp_path: Path, *, soak: bool) -> None:
@@ -264,8 +298,7 @@ def test_a_damaged_file_of_a_remote_root_is_refused() -> None:
     assert set(found) == {"refused"}
 
 
-@pytest.mark.parametrize("verify_reads", [False, True])
-def test_a_damaged_footer_of_a_file_that_is_fetched_in_pieces_is_named(*, verify_reads: bool, soak: bool) -> None:
+def test_a_damaged_footer_of_a_file_that_is_fetched_in_pieces_is_named(*, soak: bool) -> None:
     storage, frame = MemoryStorage(), many_rows(140_000)
     FilesystemMetadataStore(storage).write_metadata(Video, frame)
     (path,) = [info.path for info in storage.list("") if info.path.endswith(".parquet")]
@@ -275,7 +308,7 @@ def test_a_damaged_footer_of_a_file_that_is_fetched_in_pieces_is_named(*, verify
     found = Counter[str]()
     for position, bits in some_damages(footer, 2_000 if soak else QUICK, seed=3):
         replace(storage, path, damaged(whole, (len(whole) - footer + position, bits or 0x10)))
-        store = FilesystemMetadataStore(storage, verify_reads=verify_reads)
+        store = FilesystemMetadataStore(storage)
         read = partial(store.read_metadata, Video, filters=chosen, columns=["sample_id", "length"])
         found[outcome(lambda read=read: [read()], expected, name=path)] += 1
     print(f"footer of {footer} bytes: {dict(found)}")

@@ -25,7 +25,7 @@ from metaxy_fs import (
     verify,
 )
 from metaxy_fs.errors import FeatureNotFoundError
-from metaxy_fs.log import parquet, pieces
+from metaxy_fs.log import parquet
 from metaxy_fs.storage.cache import DiskCache
 from tests.servers.s3 import S3Server, obstore_of
 
@@ -80,7 +80,7 @@ def test_a_second_read_costs_the_listing(s3_server: S3Server, opened: Opener) ->
 def test_a_second_read_of_parts_costs_the_listing(
     s3_server: S3Server, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "LARGE", 1)
+    monkeypatch.setattr(parquet, "LARGE_BYTES", 1)
     monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 10)
     opened().write_metadata(Video, frame(*range(100)))
     wanted = {"columns": ["sample_id"], "filters": pl.col("sample_id") > 70}
