@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -36,3 +37,22 @@ def ordered_map(
         finally:
             for future in running:
                 future.cancel()
+
+
+@contextmanager
+def beside(work: Callable[[], object] | None, *, at_once: bool) -> Iterator[None]:
+    """Have some work done while the body runs, or before it; its error is raised at the end of the body at the latest.
+
+    Args:
+        work: What to do; None for nothing.
+        at_once: Whether to do it in a thread, while the body runs.
+    """
+    if work is None or not at_once:
+        if work is not None:
+            work()
+        yield
+        return
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        yield
+        working.result()

@@ -138,10 +138,9 @@ def _check_compaction(manifest: Manifest, looks: Sequence[_Look], *, path: str) 
 
 def _is_gone(storage: Storage, path: str) -> bool:
     try:
-        storage.get(path)
-    except ObjectNotFoundError:
-        return True
-    return False
+        return storage.find([path], limit=0) == [None]
+    except CorruptObjectError:  # it is there, and larger
+        return False
 
 
 def _missing(path: str, error: MetaxyError) -> Finding:

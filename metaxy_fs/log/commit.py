@@ -16,13 +16,14 @@ differs in its time. Once a compaction stands for the commit, vacuum deletes the
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import polars as pl
 
 from metaxy_fs.errors import (
     CommitStateUnknownError,
+    CorruptObjectError,
     ObjectExistsError,
     ObjectNotFoundError,
     StorageAccessError,
@@ -31,13 +32,13 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.ids import LamportClock, elapsed, pause, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.chunks import Chunks, file_sized, have_equal_rows
-from metaxy_fs.log.decoding import decode_manifest
+from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import CommitHeader, Definition, FileHeader, Manifest, encode_manifest
+from metaxy_fs.log.manifest import CommitHeader, DataFile, Definition, FileHeader, Manifest, encode_manifest
 from metaxy_fs.log.parquet import EncodedFile, content_digest, decode_rows, encode_rows
 from metaxy_fs.log.schema import encode_schema
-from metaxy_fs.parallel import ordered_map
-from metaxy_fs.storage.base import Storage
+from metaxy_fs.parallel import beside, ordered_map
+from metaxy_fs.storage.base import ObjectInfo, Storage
 
 MAX_AGE_SECONDS = 24 * 60 * 60
 """How old a data file may get before its manifest is put; vacuum spares orphans for longer than that."""
@@ -62,10 +63,18 @@ class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
     write_id: str | None = None
 
 
-def commit(storage: Storage, request: CommitRequest, *, clock: LamportClock) -> Manifest:
+def commit(
+    storage: Storage, request: CommitRequest, *, clock: LamportClock, proof: Callable[[], object] | None = None
+) -> Manifest:
     """Append rows to a partition and return the manifest of their commit.
 
     With a `write_id`, that may be the commit of an earlier attempt.
+
+    Args:
+        storage: The root.
+        request: The rows, and where they belong.
+        clock: Gives the commit its time.
+        proof: Called while the data files are put, and before the manifest is; what it raises ends the write.
 
     Raises:
         WriteConflictError: The `write_id` was used for other rows.
@@ -74,7 +83,8 @@ def commit(storage: Storage, request: CommitRequest, *, clock: LamportClock) -> 
     """
     started = wall_clock()
     header = _header(request, time=clock.tick())
-    manifest = _put_files(storage, request, header)
+    with beside(proof, at_once=storage.is_distant):
+        manifest = _put_files(storage, request, header)
     if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
         raise StorageError(
             f"Writing the data files of commit {header.commit} to {storage.location}/{request.partition} took longer "
@@ -114,35 +124,26 @@ def put_settled(storage: Storage, path: str, data: bytes) -> None:
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def get_or_put(storage: Storage, path: str, data: bytes) -> bytes:
-    """Return the object that all writers share under a name: what is there, or these bytes if nothing was."""
-    try:
-        return storage.get(path)
-    except ObjectNotFoundError:
-        pass
-    try:
-        storage.put(path, data)
-    except StorageAccessError:
-        raise
-    except StorageError as error:  # another first writer was faster, or this put landed and its answer was lost
-        try:
-            return storage.get(path)
-        except ObjectNotFoundError:
-            raise error from None
-    return data
-
-
 def _has_landed(storage: Storage, path: str, data: bytes, *, error: StorageError) -> bool:
     """Whether an object has these bytes, whose put failed; one with others takes the name for good."""
     try:
-        # Bytes that are others the first time may have been damaged on their way here, so they are read again.
-        if storage.get(path) == data or storage.get(path) == data:
-            return True
-    except ObjectNotFoundError:
-        return False
+        found = _found(storage, path, data)
+        if found is False:  # bytes may have been damaged on their way here
+            found = _found(storage, path, data)
     except StorageError as question:
         raise StorageError(f"{error}; nor could it be asked whether it is there all the same: {question}") from question
-    raise ObjectExistsError(f"{storage.location}/{path} already exists with other content.")
+    if found is False:
+        raise ObjectExistsError(f"{storage.location}/{path} already exists with other content.")
+    return found is True
+
+
+def _found(storage: Storage, path: str, data: bytes) -> bool | None:
+    """Return whether an object has these bytes, None if there is none."""
+    try:
+        [held] = storage.find([path], limit=len(data))
+    except CorruptObjectError:  # it is larger
+        return False
+    return None if held is None else held == data
 
 
 def _put_files(storage: Storage, request: CommitRequest, header: CommitHeader) -> Manifest:
@@ -199,15 +200,14 @@ def _put_named(storage: Storage, request: CommitRequest, attempt: Manifest) -> M
         places = [kept, path, kept]  # vacuum may move it from one to the other meanwhile
     for place in places:
         try:
-            data = storage.get(place)
-        except ObjectNotFoundError:
-            continue
+            [data] = storage.find([place], limit=MAX_MANIFEST_BYTES)
         except StorageError as error:
             raise CommitStateUnknownError(
                 f"The rows were written, but whether an earlier attempt of write_id {request.write_id!r} had been is "
                 f"unknown: {error} Write them again with the same write_id."
             ) from error
-        return _earlier_attempt(storage, request, attempt, data=data, path=place)
+        if data is not None:
+            return _earlier_attempt(storage, request, attempt, data=data, path=place)
     return attempt
 
 
@@ -230,13 +230,17 @@ def _same_rows(storage: Storage, request: CommitRequest, held: Manifest, attempt
     """Compare rows themselves: equal rows have other digests where another version of the encoder wrote them."""
     if bytes(held.schema) != bytes(attempt.schema) or held.rows != attempt.rows:
         return False
-    paths = [(file, request.partition.data_file(file.name)) for file in held.files]
-    frames = (decode_rows(storage.get(path), entry=file, name=f"{storage.location}/{path}") for file, path in paths)
+    frames = (_stored_rows(storage, request.partition.data_file(file.name), file) for file in held.files)
     stored = Chunks(request.rows.schema, lambda: frames)
     try:
         return have_equal_rows(stored, request.rows)
     except ObjectNotFoundError:  # rewritten by a compaction and vacuumed long ago: nothing proves that they are equal
         return False
+
+
+def _stored_rows(storage: Storage, path: str, entry: DataFile) -> pl.DataFrame:
+    [data] = storage.get_many([ObjectInfo(path, entry.bytes)])
+    return decode_rows(data, entry=entry, name=f"{storage.location}/{path}")
 
 
 def _header(request: CommitRequest, *, time: int) -> CommitHeader:

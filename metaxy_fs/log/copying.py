@@ -22,6 +22,7 @@ there is relied on while it is younger than a day, which no vacuum notes, and re
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -36,8 +37,8 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.ids import random_token, shared_clock, wall_clock
-from metaxy_fs.log.commit import MAX_AGE_SECONDS, NAMED_WRITE, get_or_put, put_settled
-from metaxy_fs.log.decoding import decode_manifest
+from metaxy_fs.log.commit import MAX_AGE_SECONDS, NAMED_WRITE, put_settled
+from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.history import digests_of
 from metaxy_fs.log.layout import STORE_FILE, Partition, clock_probe
 from metaxy_fs.log.manifest import CommitTable, DataFile, Manifest
@@ -202,21 +203,22 @@ class _Run:
 
     def _keep_write(self, commit: str) -> None:
         """Take along what tells a retry of a named write that it was done, now that a compaction stands for it."""
-        places = [self._partition.append_manifest(commit), self._partition.kept_write(commit)]
-        for place in places:
-            try:
-                data = self._source.get(place)
-            except ObjectNotFoundError:
-                continue
-            get_or_put(self._target, self._partition.kept_write(commit), data)
-            return
+        for place in (self._partition.append_manifest(commit), self._partition.kept_write(commit)):
+            [data] = self._source.find([place], limit=MAX_MANIFEST_BYTES)
+            if data is not None:
+                with suppress(ObjectExistsError):  # that of an attempt which the target has seen
+                    put_settled(self._target, self._partition.kept_write(commit), data)
+                return
 
     def _copy_manifest(self, item: _Item) -> None:
         is_compaction = bool(item.manifest.covers)
         commit = item.manifest.commit
         partition = self._partition
         path = partition.compaction_manifest(commit) if is_compaction else partition.append_manifest(commit)
-        data, name = self._source.get(path), f"{self._source.location}/{path}"
+        name = f"{self._source.location}/{path}"
+        [data] = self._source.find([path], limit=MAX_COMPACTION_BYTES if is_compaction else MAX_MANIFEST_BYTES)
+        if data is None:
+            raise ObjectNotFoundError(f"{name} is gone since it was listed.")
         decode_manifest(data, partition=partition, commit=commit, name=name, is_compaction=is_compaction)
         put_settled(self._target, path, data)
         self._clock.observe(item.manifest.time)

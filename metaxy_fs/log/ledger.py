@@ -10,6 +10,8 @@ record: a file that is named again, as by a compaction that was planned before, 
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from itertools import islice
+from typing import Final
 
 import msgspec
 
@@ -19,8 +21,12 @@ from metaxy_fs.log.manifest import FORMAT_VERSION
 from metaxy_fs.log.tolerant import fetch_each
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
+MAX_RECORD_BYTES: Final = 64 * 1024 * 1024
+_NAMES_A_RECORD: Final = 100_000
+"""A third of what may be in it, at the longest that names may be."""
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one vacuum has found.
 
     Attributes:
@@ -57,20 +63,30 @@ class Ledger:
         yield from sorted(self._records - {self._source[name] for name in names if name in self._source})
 
 
-def encode_record(*, unnamed: Collection[str], named: Collection[str]) -> bytes:
-    """Return the bytes of a record."""
-    return msgspec.json.encode(Record(format_version=FORMAT_VERSION, unnamed=sorted(unnamed), named=sorted(named)))
+def encode_records(*, unnamed: Collection[str], named: Collection[str]) -> Iterator[bytes]:
+    """Yield the bytes of the records that say of data files whether they are named; one but for very many files."""
+    statements = [(name, True) for name in sorted(unnamed)] + [(name, False) for name in sorted(named)]
+    remaining = iter(statements)
+    while some := list(islice(remaining, _NAMES_A_RECORD)):
+        lists = ([name for name, is_unnamed in some if is_unnamed is wanted] for wanted in (True, False))
+        yield msgspec.json.encode(Record(FORMAT_VERSION, *lists))
 
 
 def read_ledger(storage: Storage, listed: Collection[ObjectInfo]) -> Ledger:
     """Return what the records of a partition say together.
 
     Raises:
-        CorruptObjectError: One of them cannot be decoded, or has no time; what it says may count.
+        CorruptObjectError: One of them is too large, cannot be decoded, or has no time; what it says may count.
         UnsupportedFormatError: A newer metaxy_fs wrote one of them.
         StorageError: One of them cannot be got.
     """
     records = {}
+    for info in listed:
+        if info.size > MAX_RECORD_BYTES:
+            raise CorruptObjectError(
+                f"The record {storage.location}/{info.path} has {info.size} bytes, more than the {MAX_RECORD_BYTES} "
+                "that one may have. Remove it."
+            )
     for written, info, data in fetch_each(storage, ((info.modified, info) for info in listed)):
         if isinstance(data, Exception):
             raise data

@@ -15,15 +15,16 @@ import polars as pl
 from metaxy_fs.errors import CorruptObjectError, HashAlgorithmError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.ids import LamportClock
+from metaxy_fs.log.agreements import Agreement, agree
 from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.history import commits_of
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.live import LiveFile
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import Manifest
-from metaxy_fs.log.partition import PartitionInfo, describe
+from metaxy_fs.log.partition import PartitionInfo, agreement_on_partition
 from metaxy_fs.log.restrict import restrict
-from metaxy_fs.log.root import Root, find_root, open_for_writing, refuse_overwriting_storage
+from metaxy_fs.log.root import Root, agreement_on_root, decode_root, find_root, refuse_overwriting_storage
 from metaxy_fs.log.scan import reading_schema
 from metaxy_fs.log.selection import Selection
 from metaxy_fs.log.staging import StagedStorage
@@ -69,8 +70,10 @@ class Log:
             request: The rows, and where they belong.
             spec: The feature's declaration, as JSON; kept in the description of a partition that has none yet.
         """
-        self._prepare(request, spec)
-        return commit(self._storage, request, clock=self._clock)
+        root = self._agree(request, spec)
+        is_proven = request.write_id is None or self._keeps_existing
+        proof = None if is_proven else partial(self._refuse_overwriting, root)
+        return commit(self._storage, request, clock=self._clock, proof=proof)
 
     @property
     def expected_algorithm(self) -> str | None:
@@ -207,18 +210,29 @@ class Log:
             wanted = wanted & frozenset(found.get_column("commit"))
         return restrict(view, wanted, table_of=partial(self._tables.of, partition)) if wanted else None
 
-    def _prepare(self, request: CommitRequest, spec: bytes) -> None:
-        """Do what only the first write of this process to a root, or to a partition, has to do."""
+    def _agree(self, request: CommitRequest, spec: bytes) -> Root:
+        """Make sure of what the first write of this process to a root, or to a partition, has to know; return the root.
+
+        Nothing is put into a root, or a partition, that is there and does not fit.
+        """
         with self._lock:
-            if self._root is None:
-                algorithm = self._expected_algorithm or DEFAULT_ALGORITHM
-                self._root = self._expected(open_for_writing(self._storage, hash_algorithm=algorithm))
-            if request.write_id is not None and not self._keeps_existing:
-                refuse_overwriting_storage(self._storage, self._root, hence=_TWICE)
-                self._keeps_existing = True
-            if request.partition not in self._described:
-                describe(self._storage, request.partition, _description(request, spec))
-                self._described.add(request.partition)
+            root, is_described = self._root, request.partition in self._described
+            wanted = [] if root else [self._agreement_on_root()]
+            if not is_described:
+                wanted.append(agreement_on_partition(self._storage, request.partition, _description(request, spec)))
+            held = agree(self._storage, wanted) if wanted else []
+            if root is None:
+                root = self._root = self._expected(decode_root(held[0], name=self._storage.location))
+            self._described.add(request.partition)
+            return root
+
+    def _agreement_on_root(self) -> Agreement:
+        algorithm = self._expected_algorithm or DEFAULT_ALGORITHM
+        return agreement_on_root(self._storage, hash_algorithm=algorithm, check=self._expected)
+
+    def _refuse_overwriting(self, root: Root) -> None:
+        refuse_overwriting_storage(self._storage, root, hence=_TWICE)
+        self._keeps_existing = True
 
     def _expected(self, root: Root) -> Root:
         if self._expected_algorithm not in (None, root.hash_algorithm):

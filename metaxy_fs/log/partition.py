@@ -8,8 +8,8 @@ from these files alone.
 
 import msgspec
 
-from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError
-from metaxy_fs.log.commit import get_or_put
+from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError, ObjectNotFoundError
+from metaxy_fs.log.agreements import MAX_AGREEMENT_BYTES, Agreement, agree
 from metaxy_fs.log.formats import refuse_other_format
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import FORMAT_VERSION, Definition
@@ -36,21 +36,48 @@ class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> None:
     """Make sure that a partition is described, and that it is the one that a writer means.
 
-    Raises:
-        MetadataSchemaError: Its rows name their samples by other columns, or belong to another feature.
+    Raises what `agree` and the check of `agreement_on_partition` do.
+    """
+    agree(storage, [agreement_on_partition(storage, partition, info)])
+
+
+def agreement_on_partition(storage: Storage, partition: Partition, info: PartitionInfo) -> Agreement:
+    """Return what writers to a partition have to agree on.
+
+    Its check raises:
+        MetadataSchemaError: The rows there name their samples by other columns, or belong to another feature.
         UnsupportedFormatError: A newer metaxy_fs made it.
         CorruptObjectError: `_definition.json` is something else.
+
+    Raises:
+        MetadataSchemaError: The declaration is too large to be kept.
     """
-    held = get_or_put(storage, partition.definition_file, msgspec.json.encode(info))
-    _check(held, info, name=f"{storage.location}/{partition.definition_file}")
+    data = msgspec.json.encode(info)
+    if len(data) > MAX_AGREEMENT_BYTES:
+        raise MetadataSchemaError(
+            f"The declaration of feature {'_'.join(info.feature)!r} takes {len(data)} bytes as JSON, more than the "
+            f"{MAX_AGREEMENT_BYTES} that may be kept with its rows. Declare fewer containers or dependencies."
+        )
+    return _agreement(storage, partition, info, data)
+
+
+def find_info(storage: Storage, partition: Partition) -> PartitionInfo | None:
+    """Return what a partition is described as, None if it is not; raises what `decode_info` does."""
+    [data] = storage.find([partition.definition_file], limit=MAX_AGREEMENT_BYTES)
+    return None if data is None else decode_info(data, name=f"{storage.location}/{partition.definition_file}")
 
 
 def copy_description(source: Storage, target: Storage, partition: Partition) -> None:
-    """Describe a partition of one root as it is described in another; raises what `describe` does."""
-    data = source.get(partition.definition_file)
-    info = decode_info(data, name=f"{source.location}/{partition.definition_file}")
-    held = get_or_put(target, partition.definition_file, data)
-    _check(held, info, name=f"{target.location}/{partition.definition_file}")
+    """Describe a partition of one root as it is described in another; raises what `describe` does.
+
+    Raises:
+        ObjectNotFoundError: The other root does not describe it.
+    """
+    name = f"{source.location}/{partition.definition_file}"
+    [data] = source.find([partition.definition_file], limit=MAX_AGREEMENT_BYTES)
+    if data is None:
+        raise ObjectNotFoundError(f"{name} is missing. The next write to the partition puts it there again.")
+    agree(target, [_agreement(target, partition, decode_info(data, name=name), data)])
 
 
 def decode_info(data: bytes, *, name: str) -> PartitionInfo:
@@ -69,6 +96,11 @@ def decode_info(data: bytes, *, name: str) -> PartitionInfo:
         return msgspec.json.decode(data, type=PartitionInfo)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptObjectError(f"{name} cannot be decoded: {error}.") from error
+
+
+def _agreement(storage: Storage, partition: Partition, info: PartitionInfo, data: bytes) -> Agreement:
+    name = f"{storage.location}/{partition.definition_file}"
+    return Agreement(partition.definition_file, data, lambda held: _check(held, info, name=name))
 
 
 def _check(data: bytes, info: PartitionInfo, *, name: str) -> None:

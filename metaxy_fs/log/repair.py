@@ -25,14 +25,15 @@ from typing import Literal
 
 import msgspec
 
-from metaxy_fs.errors import ObjectNotFoundError
+from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.ids import random_token, timestamp_id, wall_clock
 from metaxy_fs.log.checking import check_manifests, path_of
 from metaxy_fs.log.commit import put_settled
+from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.evidence import Evidence, Group, gather
 from metaxy_fs.log.inventory import all_partitions, take_inventory
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.ledger import encode_record
+from metaxy_fs.log.ledger import encode_records
 from metaxy_fs.log.manifest import Manifest, encode_manifest
 from metaxy_fs.log.pins import read_pins
 from metaxy_fs.storage.base import Storage
@@ -188,14 +189,16 @@ def _restore(storage: Storage, partition: Partition, manifest: Manifest) -> None
         _keep_damaged(storage, partition, manifest.commit)
     storage.delete(path)
     # A vacuum may have noted long ago that nothing names the data files.
-    record = encode_record(unnamed=(), named=[file.name for file in manifest.named_files])
-    put_settled(storage, partition.vacuum_record(timestamp_id(wall_clock(), random_token())), record)
+    for record in encode_records(unnamed=(), named=[file.name for file in manifest.named_files]):
+        put_settled(storage, partition.vacuum_record(timestamp_id(wall_clock(), random_token())), record)
     put_settled(storage, path, encode_manifest(manifest))
 
 
 def _keep_damaged(storage: Storage, partition: Partition, commit: str) -> None:
+    path = partition.append_manifest(commit)
     try:
-        damaged = storage.get(partition.append_manifest(commit))
-    except ObjectNotFoundError:
-        return
-    put_settled(storage, partition.damaged_manifest(commit, sha256(damaged).hexdigest()[:16]), damaged)
+        [damaged] = storage.find([path], limit=MAX_MANIFEST_BYTES)
+    except CorruptObjectError as error:  # it is larger; that there was something is what has to be kept
+        damaged = str(error).encode()
+    if damaged is not None:
+        put_settled(storage, partition.damaged_manifest(commit, sha256(damaged).hexdigest()[:16]), damaged)

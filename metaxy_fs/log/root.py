@@ -5,6 +5,7 @@ Readers need not read it: every manifest states its format, and a later format k
 so that an older reader meets one that it refuses.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -12,11 +13,10 @@ import msgspec
 from metaxy_fs.errors import (
     CorruptObjectError,
     ObjectExistsError,
-    ObjectNotFoundError,
     StorageError,
 )
 from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
-from metaxy_fs.log.commit import get_or_put
+from metaxy_fs.log.agreements import MAX_AGREEMENT_BYTES, Agreement, agree
 from metaxy_fs.log.formats import refuse_other_format
 from metaxy_fs.log.layout import STORE_FILE
 from metaxy_fs.log.manifest import FORMAT_VERSION
@@ -44,18 +44,29 @@ def open_for_writing(storage: Storage, *, hash_algorithm: str = DEFAULT_ALGORITH
         UnsupportedFormatError: A newer metaxy_fs made the root.
         CorruptObjectError: `_store.json` is something else.
     """
-    wanted = RootInfo(hash_algorithm=hash_algorithm)
-    data = get_or_put(storage, STORE_FILE, msgspec.json.encode(wanted))
+    [data] = agree(storage, [agreement_on_root(storage, hash_algorithm=hash_algorithm)])
     return decode_root(data, name=f"{storage.location}/{STORE_FILE}")
+
+
+def agreement_on_root(
+    storage: Storage, *, hash_algorithm: str, check: Callable[[Root], object] = lambda _root: None
+) -> Agreement:
+    """Return what writers to a root have to agree on.
+
+    Args:
+        storage: Where the root is.
+        hash_algorithm: What to make it with, if there is none.
+        check: Called with the root that there is; raises if it must not be written to.
+    """
+    name = f"{storage.location}/{STORE_FILE}"
+    wanted = msgspec.json.encode(RootInfo(hash_algorithm=hash_algorithm))
+    return Agreement(STORE_FILE, wanted, lambda data: check(decode_root(data, name=name)))
 
 
 def find_root(storage: Storage) -> Root | None:
     """Return a root, None if nobody has written to it; raises what `open_for_writing` does."""
-    try:
-        data = storage.get(STORE_FILE)
-    except ObjectNotFoundError:
-        return None
-    return decode_root(data, name=f"{storage.location}/{STORE_FILE}")
+    [data] = storage.find([STORE_FILE], limit=MAX_AGREEMENT_BYTES)
+    return None if data is None else decode_root(data, name=f"{storage.location}/{STORE_FILE}")
 
 
 def refuse_overwriting_storage(storage: Storage, root: Root, *, hence: str) -> None:

@@ -57,6 +57,9 @@ class StagedStorage(Storage):
     def get(self, path: str) -> bytes:
         return self._storage.get(path)
 
+    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
+        return self._storage.find(paths, limit=limit)
+
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         return self._storage.get_many(objects)
 

@@ -30,10 +30,11 @@ import msgspec
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError
 from metaxy_fs.ids import random_token, timestamp_id
 from metaxy_fs.log.commit import NAMED_WRITE, put_settled
+from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.findings import Finding
 from metaxy_fs.log.inventory import all_partitions
 from metaxy_fs.log.layout import CLOCK, Partition, clock_probe, commit_of_append
-from metaxy_fs.log.ledger import Ledger, encode_record, read_ledger
+from metaxy_fs.log.ledger import Ledger, encode_records, read_ledger
 from metaxy_fs.log.removal import Removal, delete_all
 from metaxy_fs.log.retention import Policy
 from metaxy_fs.log.superseded import appends_with_heirs, compactions_with_heirs, missing_files
@@ -149,11 +150,11 @@ def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
     compactions = list(_compactions(run, held))
     leaving = {removal.path for removal in compactions if removal.state == "deletable"}
     notes = _notes(run, held, ledger, leaving=leaving)
-    if (notes.unnamed or notes.named) and not run.dry_run:
-        name = timestamp_id(int(run.now.timestamp() * 1_000_000), random_token())
-        record = encode_record(unnamed=notes.unnamed, named=notes.named)
+    if not run.dry_run:
         # Before anything is deleted, since afterwards nothing tells when a file ceased to be named.
-        put_settled(run.storage, partition.vacuum_record(name), record)
+        for record in encode_records(unnamed=notes.unnamed, named=notes.named):
+            name = timestamp_id(int(run.now.timestamp() * 1_000_000), random_token())
+            put_settled(run.storage, partition.vacuum_record(name), record)
     yield from run.perform(_data_files(run, held, ledger, notes))
     yield from run.perform(_appends(run, held), before=partial(_keep_write, run.storage, partition))
     yield from run.perform(compactions)
@@ -193,8 +194,10 @@ def _keep_write(storage: Storage, partition: Partition, path: str) -> None:
     """Keep what a retry of a named write has to be compared with, since its manifest is going to be deleted."""
     commit = commit_of_append(path, partition)
     if commit is not None and commit.startswith(NAMED_WRITE):
-        with suppress(ObjectExistsError):  # that is the attempt which was committed; this one came too late
-            put_settled(storage, partition.kept_write(commit), storage.get(path))
+        [data] = storage.find([path], limit=MAX_MANIFEST_BYTES)
+        if data is not None:  # else another vacuum has kept and deleted it
+            with suppress(ObjectExistsError):  # that is the attempt which was committed; this one came too late
+                put_settled(storage, partition.kept_write(commit), data)
 
 
 def _compactions(run: _Run, held: Survey) -> Iterator[Removal]:

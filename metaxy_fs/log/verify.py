@@ -11,16 +11,16 @@ from itertools import chain
 
 import msgspec
 
-from metaxy_fs.errors import MetaxyError, ObjectNotFoundError
+from metaxy_fs.errors import MetaxyError
 from metaxy_fs.log.checking import Checked, check_manifests, read_manifests, unusable
 from metaxy_fs.log.findings import GONE, ORPHAN, RESTORE, SUPERSEDED, Finding
 from metaxy_fs.log.inventory import Inventory, all_partitions, take_inventory
 from metaxy_fs.log.layout import STORE_FILE, Partition, owners_of_data_file, snapshot_file
 from metaxy_fs.log.manifest import Manifest
-from metaxy_fs.log.partition import decode_info
+from metaxy_fs.log.partition import find_info
 from metaxy_fs.log.pins import Pins, read_pins
 from metaxy_fs.log.resolve import Covers, resolve
-from metaxy_fs.log.root import decode_root
+from metaxy_fs.log.root import find_root
 from metaxy_fs.log.view import ATTEMPTS
 from metaxy_fs.storage.base import Storage
 
@@ -95,12 +95,12 @@ class _Tally:
 
 def _check_root(storage: Storage, *, expected: bool) -> Iterator[Finding]:
     try:
-        decode_root(storage.get(STORE_FILE), name=STORE_FILE)
-    except ObjectNotFoundError:
-        if expected:
-            yield Finding(STORE_FILE, "warning", "is missing", "The next write puts it there again.")
+        is_there = find_root(storage) is not None
     except MetaxyError as error:
         yield unusable(STORE_FILE, error, remedy=f"Writers refuse the root. {RESTORE}")
+        return
+    if expected and not is_there:
+        yield Finding(STORE_FILE, "warning", "is missing", "The next write puts it there again.")
 
 
 def _check_partition(storage: Storage, partition: Partition, pins: Pins, tally: _Tally) -> Iterator[Finding]:
@@ -159,14 +159,14 @@ def _appends(
 
 def _check_definition(storage: Storage, inventory: Inventory) -> Iterator[Finding]:
     path = inventory.partition.definition_file
-    if inventory.definition is None:
-        if inventory.appends or inventory.compactions:
-            yield Finding(path, "warning", "is missing", "The next write to the partition puts it there again.")
-        return
     try:
-        info = decode_info(storage.get(path), name=path)
+        info = find_info(storage, inventory.partition)
     except MetaxyError as error:
         yield unusable(path, error, remedy=f"Writers refuse the partition. {RESTORE}")
+        return
+    if info is None:
+        if inventory.appends or inventory.compactions:
+            yield Finding(path, "warning", "is missing", "The next write to the partition puts it there again.")
         return
     if Partition(".".join(info.feature), info.definition.version[:16]) != inventory.partition:
         problem = f"describes the feature {list(info.feature)!r} under data version {info.definition.version!r}"

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import msgspec
 
-from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, StorageError
+from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +68,25 @@ class Storage(ABC):
             ObjectNotFoundError: The root answered that there is none.
         """
 
+    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
+        """Return objects of unknown sizes, in the order given, None for each that is not there; many at once.
+
+        Args:
+            paths: The objects.
+            limit: The most bytes that one may have. An object that is larger, or a root that is hostile, does not get
+                more than these into memory, where the storage `serves_ranges`.
+
+        Raises:
+            CorruptObjectError: One of them is larger; the message names it.
+        """
+        found: builtins.list[bytes | None] = []
+        for path in paths:
+            try:
+                found.append(self.get(path))
+            except ObjectNotFoundError:
+                found.append(None)
+        return [self._bounded(path, data, limit=limit) for path, data in zip(paths, found, strict=True)]
+
     @abstractmethod
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         """Return whole objects of known sizes, in the order given, one request each and many at once.
@@ -91,6 +110,11 @@ class Storage(ABC):
                     f"{part.path!r} in {self.location} holds {size} bytes, expected {part.end} at least"
                 )
         return [whole[part.path][part.start : part.end] for part in ranges]
+
+    @property
+    def is_distant(self) -> bool:
+        """Whether an answer takes so long that requests which do not wait for each other are worth a thread each."""
+        return False
 
     @property
     def serves_ranges(self) -> bool:
@@ -182,3 +206,8 @@ class Storage(ABC):
     def keeps_existing(self) -> bool:
         """Whether `put` on a taken name is sure to fail, by construction; False means that only a probe can tell."""
         return False
+
+    def _bounded(self, path: str, data: bytes | None, *, limit: int) -> bytes | None:
+        if data is not None and len(data) > limit:
+            raise CorruptObjectError(f"{path!r} in {self.location} holds more than the {limit} bytes that it may have")
+        return data

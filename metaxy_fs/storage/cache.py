@@ -181,8 +181,15 @@ class CachedStorage(Storage):
         return self._storage.keeps_existing
 
     @property
+    def is_distant(self) -> bool:
+        return self._storage.is_distant
+
+    @property
     def serves_ranges(self) -> bool:
         return self._storage.serves_ranges
+
+    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
+        return self._storage.find(paths, limit=limit)
 
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         # A listing tells when an object was written: after a root was made anew, one of the same name is another.

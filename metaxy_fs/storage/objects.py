@@ -89,17 +89,33 @@ class ObjectStorage(Storage):
         check_path(path, location=self.location)
         with self._explained("write", path):
             self._client().put(path, data)
+        self._is_seen = True
 
     def get(self, path: str) -> bytes:
         """Return the whole object, in one request."""
         check_path(path, location=self.location)
         with self._explained("read", path):
             try:
-                return self._client().get(path)
+                data = self._client().get(path)
             except Exception as error:
-                if failure_of(error) is Failure.EMPTY_RANGE:
-                    return b""
-                raise
+                if failure_of(error) is not Failure.EMPTY_RANGE:
+                    raise
+                data = b""
+        self._is_seen = True
+        return data
+
+    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
+        """Return objects of unknown sizes, as many requests at once as the client has connections."""
+        parts = [ObjectRange(path, 0, limit + 1) for path in paths]
+        for path in paths:
+            check_path(path, location=self.location)
+        if not parts:
+            return []
+        with self._explained("read", paths[0]):
+            found = self._client().get_ranges(parts)
+        self._is_seen |= any(isinstance(data, bytes) for data in found)
+        held = [self._if_there(part, data) for part, data in zip(parts, found, strict=True)]
+        return [self._bounded(path, data, limit=limit) for path, data in zip(paths, held, strict=True)]
 
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         """Return whole objects of known sizes, as many requests at once as the client has connections."""
@@ -111,6 +127,11 @@ class ObjectStorage(Storage):
         """Return parts of objects, as many requests at once as the client has connections."""
         parts = self._got(ranges)
         return [self._sized(data, part.path, part.end - part.start) for part, data in zip(ranges, parts, strict=True)]
+
+    @property
+    def is_distant(self) -> bool:
+        """True: a request to a service crosses a network."""
+        return True
 
     @property
     def serves_ranges(self) -> bool:
@@ -169,6 +190,8 @@ class ObjectStorage(Storage):
         self._location = redact(url.rstrip("/"))
         self._secrets = secrets_of(url, options)
         self._made_by = getattr(self._filesystem, "_pid", os.getpid())
+        # Whether the bucket is known to exist; with one that is gone since, all of its objects are.
+        self._is_seen = False
         self._connections: list[_Connection] = []
         self._lock = (os.getpid(), threading.Lock())
 
@@ -214,6 +237,12 @@ class ObjectStorage(Storage):
                 raise data
         return bytes(data)
 
+    def _if_there(self, part: ObjectRange, data: bytes | BaseException) -> bytes | None:
+        try:
+            return self._checked(part, data)
+        except ObjectNotFoundError:
+            return None
+
     def _sized(self, data: bytes, path: str, size: int) -> bytes:
         if len(data) != size:
             held = f"more than {size}" if len(data) > size else len(data)
@@ -255,9 +284,11 @@ class ObjectStorage(Storage):
         if failure is Failure.NOTHING and verb in _OF_ONE_OBJECT:
             # The object or the bucket is missing. Only the former is an answer, and a listing of the latter tells.
             try:
-                self._client().list("", limit=1)
+                if not self._is_seen:
+                    self._client().list("", limit=1)
             except Exception as missing:  # noqa: BLE001  # sorted like the first
                 return failure_of(missing), missing
+            self._is_seen = True
             return Failure.NO_OBJECT, error
         return failure, error
 

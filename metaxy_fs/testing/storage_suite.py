@@ -128,6 +128,22 @@ class StorageSuite(ABC):
         with pytest.raises(ObjectNotFoundError):
             storage.get("a")
 
+    def test_find_returns_what_is_there_and_none_for_what_is_not(self, storage: Storage) -> None:
+        for path, data in {"a/b": b"1", "a/empty": b"", "a/full": b"1234"}.items():
+            storage.put(path, data)
+
+        asked = ["a/full", "a", "nothing/here", "a/empty", "a/b", "a/b"]
+        assert storage.find(asked, limit=4) == [b"1234", None, None, b"", b"1", b"1"]
+        assert storage.find(["not/there"], limit=0) == [None]
+        assert storage.find([], limit=4) == []
+
+    def test_find_refuses_a_larger_object_by_name(self, storage: Storage) -> None:
+        storage.put("a/small", b"1234")
+        storage.put("a/large", b"12345")
+
+        with pytest.raises(CorruptObjectError, match=r"'a/large'.* 4 bytes"):
+            storage.find(["a/small", "a/large"], limit=4)
+
     def test_get_many_returns_objects_in_the_order_asked(self, storage: Storage) -> None:
         infos = [ObjectInfo(f"many/{number}", len(str(number))) for number in range(300)]
         with ThreadPoolExecutor(RACERS) as pool:
@@ -338,6 +354,7 @@ class StorageSuite(ABC):
         for verb in (
             lambda: storage.put(path, b""),
             lambda: storage.get(path),
+            lambda: storage.find([path], limit=1),
             lambda: storage.get_many([ObjectInfo(path, 0)]),
             lambda: storage.get_ranges([ObjectRange(path, 0, 1)]),
             lambda: storage.delete(path),

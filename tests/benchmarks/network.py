@@ -50,11 +50,14 @@ def seed_large(*, root: str, files: int, rows: int) -> dict[str, Any]:
     return {}
 
 
-def write(*, endpoint: str, client: str, is_warm: bool) -> dict[str, Any]:
-    """Write a small batch: the first to a root and of a process, or another one."""
-    store = _store(endpoint, client, root=f"bench/{uuid.uuid4().hex}")
-    if is_warm:
+def write(*, endpoint: str, client: str, after: str) -> dict[str, Any]:
+    """Write a small batch, after nothing, after a write of another process or after one of this process."""
+    root = f"bench/{uuid.uuid4().hex}"
+    store = _store(endpoint, client, root=root)
+    if after != "nothing":
         store.write_metadata(declare_small(), batch(0))
+    if after == "another":
+        store = _store(endpoint, client, root=root)
     start = time.perf_counter()
     store.write_metadata(declare_small(), batch(1))
     return {"seconds": time.perf_counter() - start}

@@ -32,9 +32,9 @@ def _writes(bench: Bench, delay: float) -> Iterator[Result]:
     with QuickServer(delay=delay) as server:
         for client in _CLIENTS:
             about = {"endpoint": server.endpoint, "client": client}
-            for is_warm in (False, True):
-                jobs = {OURS: Job("network:write", {**about, "is_warm": is_warm})}
-                case = {"work": "warm write" if is_warm else "cold write", "client": client}
+            for after in ("nothing", "another", "its own"):
+                jobs = {OURS: Job("network:write", {**about, "after": after})}
+                case = {"work": "write", "after": after, "client": client}
                 yield bench.runner.compare("network", case, jobs)
             case = {"work": "chain of three", "client": client}
             yield bench.runner.compare("network", case, {OURS: Job("network:ask_chain", about)})

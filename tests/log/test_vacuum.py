@@ -1,5 +1,6 @@
 """Does vacuum delete what nobody needs any more, all of it in time, and never anything else?"""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -7,7 +8,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from metaxy_fs.errors import CommitStateUnknownError, StorageError, WriteConflictError
-from metaxy_fs.log.ledger import encode_record
+from metaxy_fs.log import ledger
+from metaxy_fs.log.ledger import encode_records
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.repair import repair
 from metaxy_fs.log.retention import Policy
@@ -433,16 +435,16 @@ def test_a_storage_without_times_is_not_vacuumed() -> None:
 def test_a_statement_that_was_taken_back_counts_no_more(storage: MemoryStorage, clock: Clock) -> None:
     appends(storage, 1)
     storage.put(PARTITION.data_file("lost-0.parquet"), b"orphan")
-    storage.put(PARTITION.vacuum_record("b"), encode_record(unnamed=["lost-0.parquet"], named=[]))
+    storage.put(PARTITION.vacuum_record("b"), next(encode_records(unnamed=["lost-0.parquet"], named=[])))
     clock.pass_by(9 * DAY)
-    storage.put(PARTITION.vacuum_record("a"), encode_record(unnamed=[], named=["lost-0.parquet"]))
+    storage.put(PARTITION.vacuum_record("a"), next(encode_records(unnamed=[], named=["lost-0.parquet"])))
     clock.pass_by(HOUR)
     assert states(run(storage))["lost-0.parquet"] == "waiting"
 
 
 def test_a_file_that_was_noted_long_ago_and_is_named_again_is_kept(storage: MemoryStorage, clock: Clock) -> None:
     covered = appends(storage, 2)
-    storage.put(PARTITION.vacuum_record("a"), encode_record(unnamed=sorted(files_of(covered)), named=[]))
+    storage.put(PARTITION.vacuum_record("a"), next(encode_records(unnamed=sorted(files_of(covered)), named=[])))
     clock.pass_by(30 * DAY)
     put_compaction(storage, covered, listed_again=[covered[0].commit])
     run(storage)
@@ -577,3 +579,30 @@ def test_a_month_of_compactions_and_vacuums_leaves_all_rows_and_no_more_files_th
     assert data_files(storage) > files_of([held[0], *held[-2:]])
     assert len(data_files(storage)) == 3 + 2 * 2
     assert_frame_equal(read(storage), expected)
+
+
+def test_a_record_that_is_too_large_is_left_where_it_is_with_all_of_its_partition(
+    storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appends(storage, 1)
+    storage.put(PARTITION.data_file("lost-0.parquet"), b"orphan")
+    storage.put(PARTITION.vacuum_record("a"), next(encode_records(unnamed=["lost-0.parquet"], named=[])))
+    monkeypatch.setattr(ledger, "MAX_RECORD_BYTES", 10)
+    [finding] = vacuum(storage, policy=Policy(), dry_run=False).skipped
+    assert re.search(r"_vacuum/a\.json has \d+ bytes, more than the 10 that one may have", finding.problem)
+
+
+def test_what_a_vacuum_notes_of_very_many_files_is_in_several_records(
+    storage: MemoryStorage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_NAMES_A_RECORD", 2)
+    appends(storage, 1)
+    lost = {f"lost-{number}.parquet" for number in range(5)}
+    for name in lost:
+        storage.put(PARTITION.data_file(name), b"orphan")
+    clock.pass_by(2 * DAY)
+    run(storage)
+    assert len(storage.list(f"{PARTITION}/_vacuum")) == 3
+    clock.pass_by(8 * DAY)
+    run(storage)
+    assert not lost & data_files(storage)

@@ -15,8 +15,15 @@ import pytest
 import s3fs
 from fsspec.implementations.memory import MemoryFileSystem
 
-from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
-from metaxy_fs.storage import ObjectInfo, open_storage, s3
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageAccessError,
+    StorageError,
+)
+from metaxy_fs.storage import ObjectInfo, ObjectRange, open_storage, s3
+from metaxy_fs.storage.client import Client
 from metaxy_fs.storage.objects import ObjectStorage
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYzEXAMPLEKEY"
@@ -85,6 +92,35 @@ def test_get_many_is_one_request_an_object(server, storage):
 
     storage.get_many(infos)
     assert server.kinds() == ["GET"] * 20
+
+
+def test_find_is_one_request_an_object_and_one_that_tells_whether_there_is_a_bucket(server, storage):
+    wanted = ["a", "b", "c"]
+    assert storage.find(wanted, limit=10) == [None] * 3
+    # GCS answers 404 for a missing object and for a missing bucket.
+    assert server.kinds() == ["GET"] * 3 + ["LIST"] * (server.scheme == "gs")
+    server.clear_requests()
+
+    assert storage.find(wanted, limit=10) == [None] * 3
+    assert server.kinds() == ["GET"] * 3
+
+
+def test_find_in_a_missing_bucket_is_an_error(server):
+    storage = open_storage(server.url(f"missing-{uuid.uuid4().hex[:12]}"), storage_options=server.storage_options)
+
+    with pytest.raises(StorageError, match="bucket does not exist"):
+        storage.find(["a"], limit=10)
+
+
+def test_find_fetches_no_more_than_one_byte_above_its_limit(storage, monkeypatch):
+    asked = []
+    get_ranges = Client.get_ranges
+    monkeypatch.setattr(Client, "get_ranges", lambda self, parts: asked.extend(parts) or get_ranges(self, parts))
+    storage.put("a", b"1" * 1000)
+
+    with pytest.raises(CorruptObjectError, match=r"'a'.*more than the 10 bytes"):
+        storage.find(["a"], limit=10)
+    assert asked == [ObjectRange("a", 0, 11)]
 
 
 def test_delete_is_one_request(server, storage):

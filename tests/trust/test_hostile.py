@@ -316,6 +316,15 @@ def test_a_directory_that_looks_like_a_feature_is_none(root: Path, name: str) ->
     assert FilesystemMetadataStore(root).list_features() == [VIDEO]
 
 
+@pytest.mark.parametrize("name", ["_store.json", "_definition.json"])
+def test_an_object_that_writers_share_is_not_read_to_its_end_if_it_is_larger_than_any(root: Path, name: str) -> None:
+    [found] = root.rglob(name)
+    with found.open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(CorruptObjectError, match=name):
+        FilesystemMetadataStore(root).write_metadata(Video, rows(1))
+
+
 class FoldingStorage(MemoryStorage):
     """A file system that keeps the case of names, and does not tell upper from lower case when it looks for one."""
 
