@@ -222,7 +222,8 @@ def _side_by_side(function: Callable[[_T], _R], items: Iterable[_T], *, size: in
 
 def _read_section(path: str, *, section: Section) -> bytes:
     with open(path, "rb", buffering=0) as file:
-        return os.pread(file.fileno(), section.end - section.start, section.start)
+        file.seek(section.start)
+        return file.read(section.end - section.start)
 
 
 def _end(path: str) -> bytes:
