@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from metaxy_fs.errors import CorruptObjectError
-from metaxy_fs.log.manifest import DataFile
+from metaxy_fs.log.manifest import MAX_COLUMN_BYTES, DataFile
 
 FIRST_BYTE: Final = 4
 """Where the columns begin, behind the mark that every Parquet file begins with."""
@@ -52,7 +52,9 @@ class Section(NamedTuple):
 
 
 def described(data: memoryview, starts: Sequence[int], *, end: int) -> bytes:
-    """Return what a manifest says of columns, each of which ends where the next begins; nothing if one is too long.
+    """Return what a manifest says of columns, each of which ends where the next begins.
+
+    That is nothing if there are too many, or one is too long.
 
     Args:
         data: All of the file.
@@ -60,7 +62,8 @@ def described(data: memoryview, starts: Sequence[int], *, end: int) -> bytes:
         end: The byte behind the last column.
     """
     spans = list(pairwise([*starts, end]))
-    if starts[:1] not in ([], [FIRST_BYTE]) or any(end - start > _LONGEST_COLUMN for start, end in spans):
+    is_possible = starts[:1] in ([], [FIRST_BYTE]) and len(starts) * _ENTRY.size <= MAX_COLUMN_BYTES
+    if not is_possible or any(end - start > _LONGEST_COLUMN for start, end in spans):
         return b""
     return b"".join(_ENTRY.pack(end - start, zlib.crc32(data[start:end])) for start, end in spans)
 

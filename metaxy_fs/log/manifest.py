@@ -17,7 +17,9 @@ FORMAT_VERSION: Final = 1
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 FooterDigest = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{16})?$")]
-ColumnSums = bytes
+MAX_COLUMN_BYTES: Final = 2**21
+"""How long the description of the columns of one file is at most: a quarter of a million columns of row groups."""
+ColumnSums = Annotated[bytes, msgspec.Meta(max_length=MAX_COLUMN_BYTES)]
 Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME)]
 CommitKey = tuple[Time, str]
 """What orders commits: the time of one, and its id."""

@@ -2,25 +2,30 @@
 
 import io
 import zlib
+from pathlib import Path
 
+import msgspec
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import columns as columns_module
-from metaxy_fs.log import parquet
+from metaxy_fs.log import local_files, parquet
 from metaxy_fs.log.columns import check_section, row_groups, sections
 from metaxy_fs.log.commit import commit
+from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import DataFile
 from metaxy_fs.log.parquet import describe_columns, footer_bytes
-from metaxy_fs.log.view import ViewLoader
-from metaxy_fs.storage.memory import MemoryStorage
+from metaxy_fs.log.scan import reading_schema, scan_files
+from metaxy_fs.log.view import ViewLoader, live_files
+from metaxy_fs.storage import LocalStorage, MemoryStorage, Storage
 from metaxy_fs.testing.strategies import frames, schemas
-from tests.log.commits import PARTITION, request, rows
+from tests.log.commits import PARTITION, rows
+from tests.log.commits import request as request_of
 
 GROUP = 3
 
@@ -131,8 +136,53 @@ def test_other_names_or_bytes_between_columns_are_not_described() -> None:
 def test_large_files_alone_are_described(monkeypatch: pytest.MonkeyPatch, *, is_large: bool) -> None:
     monkeypatch.setattr(parquet, "LARGE_BYTES", 1 if is_large else 10**6)
     storage = MemoryStorage()
-    commit(storage, request(rows(1, 2, 3)), clock=LamportClock())
+    commit(storage, request_of(rows(1, 2, 3)), clock=LamportClock())
     view = ViewLoader(storage, clock=LamportClock()).load(PARTITION)
     assert view is not None
     [manifest] = view.manifests
     assert len(manifest.files[0].columns) == (8 * len(rows(1).columns) if is_large else 0)
+
+
+def test_more_columns_than_a_manifest_may_describe_are_not_described() -> None:
+    frame = pl.DataFrame({str(place): [place] for place in range(10)})
+    data = encoded(frame)
+    assert describe_columns(data, frame.columns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns_module, "MAX_COLUMN_BYTES", 79)
+        assert describe_columns(data, frame.columns) == b""
+
+
+@pytest.fixture(params=["local", "fetched"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """A root of one file that is read in parts."""
+    monkeypatch.setattr(parquet, "LARGE_BYTES", 1)
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", GROUP)
+    monkeypatch.setattr(local_files, "SMALL_BYTES", 0)
+    made = LocalStorage(tmp_path) if request.param == "local" else MemoryStorage()
+    commit(made, request_of(rows(*range(9))), clock=LamportClock())
+    return made
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_manifest_says_of_columns_rows_are_right_or_refused(storage: Storage, data: st.DataObject) -> None:
+    view = ViewLoader(storage, clock=LamportClock()).load(PARTITION)
+    assert view is not None
+    [live] = live_files([view])
+    entries = [live.file.columns[at : at + 8] for at in range(0, len(live.file.columns), 8)]
+    forged = data.draw(
+        st.one_of(
+            st.permutations(entries).map(b"".join),
+            st.binary(max_size=200),
+            st.lists(st.sampled_from([*entries, bytes(8), b"\xff" * 8]), max_size=30).map(b"".join),
+        )
+    )
+    file = msgspec.structs.replace(live, file=msgspec.structs.replace(live.file, columns=forged))
+    wanted = pl.col("sample_id") > 6
+    schema = reading_schema([file], location="", columns=["sample_id"])
+    try:
+        scanned = scan_files(storage, [file], schema=schema, predicate=wanted, local_files=LocalFiles())
+        found = scanned.filter(wanted).collect()
+    except CorruptObjectError:
+        return
+    assert found["sample_id"].to_list() == [7, 8]
