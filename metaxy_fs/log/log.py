@@ -15,21 +15,21 @@ import polars as pl
 from metaxy_fs.errors import CorruptObjectError, HashAlgorithmError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log.agreements import Agreement, agree
-from metaxy_fs.log.commit import CommitRequest, commit
-from metaxy_fs.log.history import commits_of
-from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
-from metaxy_fs.log.live import LiveFile
-from metaxy_fs.log.local_files import LocalFiles
-from metaxy_fs.log.manifest import Manifest
-from metaxy_fs.log.partition import PartitionInfo, agreement_on_partition
-from metaxy_fs.log.restrict import restrict
-from metaxy_fs.log.root import Root, agreement_on_root, decode_root, find_root, refuse_overwriting_storage
-from metaxy_fs.log.scan import reading_schema
-from metaxy_fs.log.selection import Selection
-from metaxy_fs.log.staging import StagedStorage
-from metaxy_fs.log.tables import CommitTables
-from metaxy_fs.log.view import View, ViewLoader, live_files, settled
+from metaxy_fs.log.history.commits import commits_of
+from metaxy_fs.log.history.restrict import restrict
+from metaxy_fs.log.objects.layout import Partition, is_feature_directory, is_partition_directory
+from metaxy_fs.log.objects.manifest import Manifest
+from metaxy_fs.log.reading.local_files import LocalFiles
+from metaxy_fs.log.reading.scan import reading_schema
+from metaxy_fs.log.reading.selection import Selection
+from metaxy_fs.log.reading.staging import StagedStorage
+from metaxy_fs.log.views.live import LiveFile
+from metaxy_fs.log.views.tables import CommitTables
+from metaxy_fs.log.views.view import View, ViewLoader, live_files, settled
+from metaxy_fs.log.writing.agreements import Agreement, agree
+from metaxy_fs.log.writing.commit import CommitRequest, commit
+from metaxy_fs.log.writing.partition import PartitionInfo, agreement_on_partition
+from metaxy_fs.log.writing.root import Root, agreement_on_root, decode_root, find_root, refuse_overwriting_storage
 from metaxy_fs.storage.base import Storage
 
 _LISTINGS_AT_ONCE = 16
@@ -153,7 +153,7 @@ class Log:
         with_commits: bool = False,
         schema: pl.Schema | None = None,
     ) -> Selection:
-        """Return the data files of the views, to be read as `metaxy_fs.log.scan` says.
+        """Return the data files of the views, to be read as `metaxy_fs.log.reading.scan` says.
 
         Rows are brought to a schema, if one is given that is known to fit them all.
 

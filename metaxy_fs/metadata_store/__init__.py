@@ -18,13 +18,13 @@ from metaxy_fs.errors import (
     UnsupportedFormatError,
     WriteConflictError,
 )
-from metaxy_fs.log.compaction import Compaction
-from metaxy_fs.log.copying import Copied
-from metaxy_fs.log.findings import Finding
-from metaxy_fs.log.removal import Removal
-from metaxy_fs.log.repair import Restoration
-from metaxy_fs.log.vacuum import Vacuumed
-from metaxy_fs.log.verify import Verification
+from metaxy_fs.log.checking.repair import Restoration
+from metaxy_fs.log.checking.verify import Verification
+from metaxy_fs.log.compacting.compaction import Compaction
+from metaxy_fs.log.history.copying import Copied
+from metaxy_fs.log.objects.findings import Finding
+from metaxy_fs.log.vacuuming.removal import Removal
+from metaxy_fs.log.vacuuming.vacuum import Vacuumed
 from metaxy_fs.metadata_store.backend import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.buffering import WriteBuffer

@@ -16,8 +16,8 @@ import polars as pl
 from metaxy_fs.errors import StorageError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.interrupts import let_ctrl_c_end_waits
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.history import HISTORY
+from metaxy_fs.log.history.commits import HISTORY
+from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.seen import SeenSchemas
 from metaxy_fs.spec import FeatureKey, FeatureSpec

@@ -4,7 +4,7 @@ import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.forks import refuse_lost_threads
-from metaxy_fs.log.schema import column
+from metaxy_fs.log.objects.schema import column
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import not_found
 from metaxy_fs.metadata_store.scan import Scan

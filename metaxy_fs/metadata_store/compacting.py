@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from metaxy_fs._version import WRITER
 from metaxy_fs.ids import shared_clock
-from metaxy_fs.log.compaction import Compaction, Options, compact_partition
+from metaxy_fs.log.compacting.compaction import Compaction, Options, compact_partition
+from metaxy_fs.log.compacting.tiers import FAN
 from metaxy_fs.log.log import Log
-from metaxy_fs.log.tiers import FAN
-from metaxy_fs.log.view import ViewLoader
+from metaxy_fs.log.views.view import ViewLoader
 from metaxy_fs.metadata_store.features import FeatureLike, key_of
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 

@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.log.unreadable import READ_ERRORS
+from metaxy_fs.log.reading.unreadable import READ_ERRORS
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain
 

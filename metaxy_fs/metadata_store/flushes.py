@@ -22,8 +22,8 @@ from typing import Protocol
 import polars as pl
 
 from metaxy_fs.errors import CommitStateUnknownError, WriteConflictError
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.widening import conform, unify
+from metaxy_fs.log.reading.widening import conform, unify
+from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import show_samples

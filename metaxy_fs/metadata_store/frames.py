@@ -10,7 +10,7 @@ import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.forks import refuse_lost_threads
-from metaxy_fs.log.schema import unstorable
+from metaxy_fs.log.objects.schema import unstorable
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.spec.checks import is_encodable
 from metaxy_fs.versioning.columns import (

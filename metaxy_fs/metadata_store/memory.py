@@ -12,8 +12,8 @@ from metaxy_fs._version import WRITER
 from metaxy_fs.errors import MetadataSchemaError, WriteConflictError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM, HashAlgorithm, check_algorithm
 from metaxy_fs.ids import LamportClock, random_token, timestamp_id
-from metaxy_fs.log.statistics import column_statistics, exact_integers
-from metaxy_fs.log.widening import FileSchema, conform, unify
+from metaxy_fs.log.objects.statistics import column_statistics, exact_integers
+from metaxy_fs.log.reading.widening import FileSchema, conform, unify
 from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.scan import Scan

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import polars as pl
 
 from metaxy_fs.ids import elapsed
-from metaxy_fs.log.widening import conform, unify
+from metaxy_fs.log.reading.widening import conform, unify
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.flushes import Flushes
 from metaxy_fs.metadata_store.seen import SeenSchemas

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import polars as pl
 
-from metaxy_fs.log.parquet import ROW_GROUP_ROWS
-from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
+from metaxy_fs.log.files.parquet import ROW_GROUP_ROWS
+from metaxy_fs.log.reading.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
 
 PIECE_ROWS = 2**18
 """How many rows of each input a piece has, about: enough to keep all processors busy."""

@@ -6,9 +6,9 @@ from typing import Literal
 import polars as pl
 
 from metaxy_fs.errors import HashAlgorithmError
-from metaxy_fs.log.copying import Copied, copy_partition
-from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.root import open_for_writing, refuse_overwriting_storage
+from metaxy_fs.log.history.copying import Copied, copy_partition
+from metaxy_fs.log.objects.layout import Partition
+from metaxy_fs.log.writing.root import open_for_writing, refuse_overwriting_storage
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import not_found
 from metaxy_fs.metadata_store.damage import names_damage

@@ -10,9 +10,9 @@ import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.forks import refuse_lost_threads
-from metaxy_fs.log.predicates import conjuncts_on
-from metaxy_fs.log.ranges import EVERYTHING, IdRange
-from metaxy_fs.log.schema import column
+from metaxy_fs.log.objects.schema import column
+from metaxy_fs.log.pruning.predicates import conjuncts_on
+from metaxy_fs.log.reading.ranges import EVERYTHING, IdRange
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, not_found
 from metaxy_fs.metadata_store.commits import COMMIT_COLUMNS, show_commits

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from metaxy_fs.log.repair import Restoration
-from metaxy_fs.log.repair import repair as repair_root
+from metaxy_fs.log.checking.repair import Restoration
+from metaxy_fs.log.checking.repair import repair as repair_root
 from metaxy_fs.metadata_store.features import FeatureLike, key_of
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.parquet import ROW_GROUP_ROWS
-from metaxy_fs.log.ranges import IdRange, Span, plan_ranges
-from metaxy_fs.log.statistics import column_statistics, fences
+from metaxy_fs.log.files.parquet import ROW_GROUP_ROWS
+from metaxy_fs.log.objects.statistics import column_statistics, fences
+from metaxy_fs.log.reading.ranges import IdRange, Span, plan_ranges
+from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.frames import FrameLike, is_sorted, refuse_repeated, to_frame
 from metaxy_fs.metadata_store.spool import Spool
 from metaxy_fs.spec import FeatureSpec

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import polars as pl
 
-from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span
+from metaxy_fs.log.reading.ranges import EVERYTHING, IdRange, Span
 from metaxy_fs.versioning.definition import DefinitionVersion
 
 Layer = tuple[pl.LazyFrame, bool]

@@ -9,7 +9,7 @@ import threading
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.log.widening import widen
+from metaxy_fs.log.reading.widening import widen
 from metaxy_fs.spec import FeatureKey
 
 

@@ -11,10 +11,8 @@ from metaxy_fs._version import WRITER
 from metaxy_fs.errors import MetadataSchemaError, SnapshotError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.ids import wall_clock
-from metaxy_fs.log import snapshots as objects
-from metaxy_fs.log.layout import is_snapshot_name
-from metaxy_fs.log.schema import encode_schema
-from metaxy_fs.log.snapshots import (
+from metaxy_fs.log.history import snapshots as objects
+from metaxy_fs.log.history.snapshots import (
     UNKNOWN_SCHEMA,
     PinnedFeature,
     PinnedPartition,
@@ -22,6 +20,8 @@ from metaxy_fs.log.snapshots import (
     Snapshot,
     known_schema,
 )
+from metaxy_fs.log.objects.layout import is_snapshot_name
+from metaxy_fs.log.objects.schema import encode_schema
 from metaxy_fs.metadata_store.backend import Backend, Moment, Query
 from metaxy_fs.metadata_store.chain import chain, not_found
 from metaxy_fs.metadata_store.moments import BackendAt, Pin, Pins

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from metaxy_fs.log.parquet import ROW_GROUP_ROWS
-from metaxy_fs.log.schema import column
-from metaxy_fs.log.scratch import ScratchDirectory
+from metaxy_fs.log.files.parquet import ROW_GROUP_ROWS
+from metaxy_fs.log.objects.schema import column
+from metaxy_fs.scratch import ScratchDirectory
 
 
 class Spool:

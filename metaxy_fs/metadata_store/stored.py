@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from metaxy_fs.log.ranges import IdRange, Span
+from metaxy_fs.log.reading.ranges import IdRange, Span
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.layered import fitting

@@ -11,8 +11,8 @@ from functools import partial
 import polars as pl
 
 from metaxy_fs.errors import DependencyError
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.ranges import IdRange
+from metaxy_fs.log.reading.ranges import IdRange
+from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.damage import names_damage
 from metaxy_fs.metadata_store.expected import Expected, Outcome, complete, same_id_types

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
-from metaxy_fs.log.ranges import IdRange, Span
+from metaxy_fs.log.reading.ranges import IdRange, Span
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.damage import names_damage
 from metaxy_fs.metadata_store.features import Declared

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-from metaxy_fs.log.retention import Policy
-from metaxy_fs.log.vacuum import Vacuumed
-from metaxy_fs.log.vacuum import vacuum as vacuum_root
+from metaxy_fs.log.vacuuming.retention import Policy
+from metaxy_fs.log.vacuuming.vacuum import Vacuumed
+from metaxy_fs.log.vacuuming.vacuum import vacuum as vacuum_root
 from metaxy_fs.metadata_store.features import FeatureLike, key_of
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 

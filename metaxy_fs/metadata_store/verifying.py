@@ -1,8 +1,8 @@
 """Is everything that a store keeps as it should be?"""
 
 from metaxy_fs.errors import FeatureNotFoundError
-from metaxy_fs.log.verify import Progress, Verification
-from metaxy_fs.log.verify import verify as verify_root
+from metaxy_fs.log.checking.verify import Progress, Verification
+from metaxy_fs.log.checking.verify import verify as verify_root
 from metaxy_fs.metadata_store.features import FeatureLike, key_of
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from metaxy_fs.log.chunks import Chunks
+from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.backend import Append, Backend
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_write

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from metaxy_fs import FeatureKey, FilesystemMetadataStore
-from metaxy_fs.log.schema import encode_schema
+from metaxy_fs.log.objects.schema import encode_schema
 from metaxy_fs.metadata_store import MetadataStore, Query
 from tests.golden import reader
 

@@ -20,8 +20,8 @@ from metaxy_fs import (
     verify,
 )
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.view import ViewLoader
+from metaxy_fs.log.objects.layout import Partition
+from metaxy_fs.log.views.view import ViewLoader
 from tests.log.compactions import put_compaction
 
 Opener = Callable[[], FilesystemMetadataStore]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, MetadataStore
-from metaxy_fs.log import local_files, parquet
+from metaxy_fs.log.files import parquet
+from metaxy_fs.log.reading import local_files
 from metaxy_fs.testing.strategies import frames, predicates, schemas
 
 with FeatureGraph().use():

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from metaxy_fs.errors import WriteConflictError
-from metaxy_fs.log.widening import conform, unify
+from metaxy_fs.log.reading.widening import conform, unify
 from metaxy_fs.metadata_store import COMMITS, MetadataStore, Scan
 from metaxy_fs.storage import MemoryStorage
 from metaxy_fs.testing import StoreSuite

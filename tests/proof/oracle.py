@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from metaxy_fs.log.findings import Finding
+from metaxy_fs.log.objects.findings import Finding
 
 APPENDS = "/_manifests/appends/"
 

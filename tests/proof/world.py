@@ -26,8 +26,8 @@ from metaxy_fs import (
     vacuum,
     verify,
 )
-from metaxy_fs.log.findings import Finding
-from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.objects.findings import Finding
+from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.metadata_store import Vacuumed
 from metaxy_fs.testing import Ending, Host, KilledError, Process, Request, Simulation
 from metaxy_fs.versioning.definition import definition_version

@@ -25,8 +25,8 @@ from metaxy_fs import (
     FilesystemMetadataStore,
 )
 from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
-from metaxy_fs.log import commit
-from metaxy_fs.log.commit import put_settled
+from metaxy_fs.log.writing import commit
+from metaxy_fs.log.writing.commit import put_settled
 from metaxy_fs.storage import ObjectInfo, Storage, open_storage, retrying
 from metaxy_fs.testing.faults import NOTICED, Fault, no_faults
 from tests.servers import ObjectServer

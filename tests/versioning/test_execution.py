@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaxy_fs.errors import MetaxyError
-from metaxy_fs.log import chunks, parquet
+from metaxy_fs.log.files import parquet
+from metaxy_fs.log.writing import chunks
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore, pieces, samples
 from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.storage.memory import MemoryStorage

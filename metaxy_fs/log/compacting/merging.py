@@ -1,0 +1,168 @@
+"""How are the rows of many data files brought into few, sorted by id?
+
+Theory of operation. Files are read in batches of bounded size, and each batch is sorted. Where the statistics prove
+that no id of a batch lies among those of another, as with jobs that add samples in the order of their ids, there is
+nothing to merge. Else each sorted run is put into a temporary file on the local disk, and the runs are merged by ranges
+of ids that hold about as many rows as a data file: so no more than a batch, or a range, is held at a time, and every
+object is got once. Rows of one sample are never divided between two files.
+
+Commits follow each other in each sorted run where their ids are equal; a sort that keeps the order of what it cannot
+tell apart is enough for files of single commits, which are read in commit order.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+
+from metaxy_fs.log.files.commit_columns import COMMIT, ORDINAL, TIME
+from metaxy_fs.log.objects.schema import column
+from metaxy_fs.log.pruning.pieces import fetch_whole
+from metaxy_fs.log.reading.frames import FileFrames
+from metaxy_fs.log.reading.ranges import Span, plan_ranges, span_of
+from metaxy_fs.log.views.live import LiveFile
+from metaxy_fs.log.writing.chunks import rows_a_file
+from metaxy_fs.parallel import ordered_map
+from metaxy_fs.storage.base import Storage
+
+BATCH_BYTES = 64 * 1024 * 1024
+BATCH_ROWS = 2**20
+BATCH_FILES = 4096
+"""What is read and sorted at once: enough to need few runs, little enough to hold twice."""
+
+_ROW_GROUP_ROWS = 2**14
+_PARTS = 32
+_LEAST_PART = 256
+"""Runs have fences so close together that all parts of them that a range may hold too much are small to a file."""
+
+Read = Callable[[int], object]
+"""Called with how many rows were read."""
+
+
+def merged(
+    storage: Storage, files: Sequence[LiveFile], *, id_columns: Sequence[str], read: Read
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of files, each frame to be a data file, sorted by id and then in commit order.
+
+    Args:
+        storage: Where the files are.
+        files: Of equal schemas, ordered by their first commits.
+        id_columns: What names a sample.
+        read: Called as the files are read.
+
+    Yields:
+        Frames with the columns of the schema and those of commits. A sample is in one of them.
+
+    Raises:
+        ObjectNotFoundError: A file is gone.
+        CorruptObjectError: A file is not what its manifest says.
+    """
+    order = [*id_columns, *((TIME, COMMIT, ORDINAL) if any(live.is_rewritten for live in files) else ())]
+    batches = list(_batches(files))
+    apart = _in_id_order(batches, id_columns[0])
+    runs = ordered_map(
+        lambda batch: _rows(storage, batch).sort(map(column, order), maintain_order=True), apart or batches
+    )
+    if apart:
+        for rows in runs:
+            read(rows.height)
+            yield from _file_sized(rows, id_columns)
+        return
+    with TemporaryDirectory(prefix="metaxy_fs-") as directory:
+        spilled = _Spilled(Path(directory), id_columns[0], runs=len(batches))
+        for rows in runs:
+            spilled.add(rows)
+            read(rows.height)
+        for part in spilled.ranges():
+            rows = part.sort(map(column, order), maintain_order=True).collect()
+            yield from _file_sized(rows, id_columns)
+
+
+class _Spilled:
+    """Sorted runs on the local disk."""
+
+    def __init__(self, directory: Path, id_column: str, *, runs: int) -> None:
+        self._directory = directory
+        self._id_column = id_column
+        self._every = max(_LEAST_PART, BATCH_ROWS // (_PARTS * runs))
+        self._paths: list[Path] = []
+        self._spans: list[Span] = []
+        self._dtype: pl.DataType = pl.Null()
+        self._file_rows = BATCH_ROWS
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Keep a run."""
+        path = self._directory / f"{len(self._paths)}.parquet"
+        rows.write_parquet(path, compression="lz4", row_group_size=_ROW_GROUP_ROWS)
+        ids = rows.get_column(self._id_column)
+        self._dtype = ids.dtype
+        self._paths.append(path)
+        self._spans.append(_span(ids, every=self._every))
+        self._file_rows = min(self._file_rows, rows_a_file(rows))
+
+    def ranges(self) -> Iterator[pl.LazyFrame]:
+        """Yield the rows of all runs, range by range of ids, each about as many as a data file is to have."""
+        everything = pl.scan_parquet(self._paths, glob=False)
+        # Short of a whole file, because what a range holds is known but about.
+        for part in plan_ranges(self._spans, rows=self._file_rows * 7 // 8):
+            within = part.predicate(self._id_column, self._dtype)
+            yield everything if within is None else everything.filter(within)
+
+
+def _span(ids: pl.Series, *, every: int) -> Span:
+    if not len(ids):
+        return Span(0)
+    values = ids.to_physical() if ids.dtype.is_temporal() else ids
+    return Span(len(ids), values[0], values[-1], tuple(values.gather_every(every, offset=every).to_list()))
+
+
+def _in_id_order(batches: list[list[LiveFile]], id_column: str) -> list[list[LiveFile]]:
+    """Return batches in the order of their ids, none if those of two may lie among each other."""
+    if len(batches) == 1:
+        return batches
+    ends: list[tuple[Any, Any]] = []
+    for batch in batches:
+        spans = [span for live in batch if (span := span_of(live.file, id_column)).rows]
+        if not spans or any(span.low is None or span.high is None for span in spans):
+            return []
+        ends.append((min(span.low for span in spans), max(span.high for span in spans)))
+    places = sorted(range(len(batches)), key=lambda place: ends[place])
+    are_apart = all(ends[before][1] < ends[after][0] for before, after in pairwise(places))
+    return [batches[place] for place in places] if are_apart else []
+
+
+def _file_sized(rows: pl.DataFrame, id_columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """Divide sorted rows evenly into frames that each fill a data file at most, unless one sample alone is more."""
+    parts = -(-rows.height // rows_a_file(rows))
+    if parts < 2:
+        yield rows
+        return
+    ids = rows.select(map(column, id_columns))
+    is_start = ids.select(pl.any_horizontal(pl.all().ne_missing(pl.all().shift(1)))).to_series()
+    starts = is_start.arg_true()
+    wanted = [starts.search_sorted(rows.height * part // parts) for part in range(1, parts)]
+    cuts = [0, *sorted({starts[at] for at in wanted if 0 < at < len(starts)}), rows.height]
+    for begin, end in pairwise(cuts):
+        yield rows.slice(begin, end - begin)
+
+
+def _rows(storage: Storage, batch: Sequence[LiveFile]) -> pl.DataFrame:
+    frames = FileFrames(batch[0].schema, partition_column=None, with_commits=False)
+    sources = fetch_whole(storage, batch)
+    return frames.unsorted(batch, sources, is_mixed=True, columns=lambda live: live.stored_schema.names()).collect()
+
+
+def _batches(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
+    batch: list[LiveFile] = []
+    rows = size = 0
+    for live in files:
+        rows, size = rows + live.file.rows, size + live.file.bytes
+        if batch and (len(batch) == BATCH_FILES or rows > BATCH_ROWS or size > BATCH_BYTES):
+            yield batch
+            batch, rows, size = [], live.file.rows, live.file.bytes
+        batch.append(live)
+    if batch:
+        yield batch

@@ -1,0 +1,1 @@
+"""What lies below a root, and what does each object say?"""

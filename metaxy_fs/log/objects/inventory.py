@@ -1,0 +1,109 @@
+"""Which objects does a partition hold, sorted by what they are?
+
+Readers look at manifests alone. Who verifies, repairs or vacuums a partition looks at everything that is there.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from metaxy_fs.log.objects.layout import (
+    Partition,
+    commit_of_append,
+    commit_of_compaction,
+    commit_of_damaged,
+    is_data_file_name,
+    is_feature_directory,
+    is_kept_write,
+    is_partition_directory,
+    is_vacuum_record,
+)
+from metaxy_fs.storage.base import ObjectInfo, Storage
+
+
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+    """The objects of one partition as one listing shows them.
+
+    Attributes:
+        partition: Whose objects these are.
+        definition: Its description.
+        appends: The manifests of single writes, by commit.
+        compactions: Those that stand for many, by commit.
+        data: The data files, by name.
+        records: What vacuums have noted.
+        damaged: What repair found in the place of manifests and keeps as evidence, by commit.
+        misplaced: What is below `_manifests` and is no manifest; readers refuse the partition because of it.
+        strange: What is none of the objects of a partition; readers do not look at it.
+    """
+
+    partition: Partition
+    definition: ObjectInfo | None
+    appends: dict[str, ObjectInfo]
+    compactions: dict[str, ObjectInfo]
+    data: dict[str, ObjectInfo]
+    records: tuple[ObjectInfo, ...]
+    damaged: dict[str, ObjectInfo]
+    misplaced: tuple[ObjectInfo, ...]
+    strange: tuple[ObjectInfo, ...]
+
+
+def take_inventory(storage: Storage, partition: Partition) -> Inventory:
+    """Return what a partition holds; appends are listed before compactions (see `metaxy_fs.log.objects.layout`)."""
+    return _sorted(partition, storage.list(str(partition)))
+
+
+def all_partitions(storage: Storage, *, feature: str | None = None) -> list[Partition]:
+    """Return every partition that there is, sorted, also those that hold no commit.
+
+    Args:
+        storage: The root.
+        feature: The parts of a feature's key joined by `.`; all features by default.
+    """
+    features = storage.list_directories("") if feature is None else [feature]
+    return [
+        Partition(name, version)
+        for name in features
+        if is_feature_directory(name)
+        for version in storage.list_directories(name)
+        if is_partition_directory(version)
+    ]
+
+
+def _sorted(partition: Partition, objects: Iterable[ObjectInfo]) -> Inventory:
+    definition: ObjectInfo | None = None
+    appends: dict[str, ObjectInfo] = {}
+    compactions: dict[str, ObjectInfo] = {}
+    data: dict[str, ObjectInfo] = {}
+    records: list[ObjectInfo] = []
+    damaged: dict[str, ObjectInfo] = {}
+    misplaced: list[ObjectInfo] = []
+    strange: list[ObjectInfo] = []
+    for info in objects:
+        name = info.path.removeprefix(f"{partition}/")
+        if info.path == partition.definition_file:
+            definition = info
+        elif (commit := commit_of_append(info.path, partition)) is not None:
+            appends[commit] = info
+        elif (commit := commit_of_compaction(info.path, partition)) is not None:
+            compactions[commit] = info
+        elif is_vacuum_record(info.path, partition):
+            records.append(info)
+        elif info.path.startswith(f"{partition.manifests}/"):
+            misplaced.append(info)
+        elif is_data_file_name(name):
+            data[name] = info
+        elif (commit := commit_of_damaged(info.path, partition)) is not None:
+            damaged[commit] = info
+        elif not is_kept_write(info.path, partition):
+            strange.append(info)
+    return Inventory(
+        partition=partition,
+        definition=definition,
+        appends=appends,
+        compactions=compactions,
+        data=data,
+        records=tuple(records),
+        damaged=damaged,
+        misplaced=tuple(misplaced),
+        strange=tuple(strange),
+    )

@@ -1,0 +1,164 @@
+"""What does a commit say of itself?
+
+A manifest is one JSON object. Its existence is the commit: of one write, or of a compaction, which stands for many
+writes. `metaxy_fs.log.objects.decoding` reads it back.
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+
+from metaxy_fs.ids import MAX_TIME
+from metaxy_fs.log.objects.sealing import sealed
+from metaxy_fs.log.objects.statistics import Bound, ColumnStatistics
+
+FORMAT_VERSION: Final = 1
+
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+FooterDigest = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{16})?$")]
+MAX_COLUMN_BYTES: Final = 2**21
+"""How long the description of the columns of one file is at most: a quarter of a million columns of row groups."""
+ColumnSums = Annotated[bytes, msgspec.Meta(max_length=MAX_COLUMN_BYTES)]
+Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME)]
+CommitKey = tuple[Time, str]
+"""What orders commits: the time of one, and its id."""
+
+
+class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The data version of a feature's definition, and those of its containers by name; each 64 hex digits."""
+
+    version: Digest
+    containers: dict[str, Digest]
+
+
+class CommitHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is known of a commit before its files are written.
+
+    Attributes:
+        commit: The commit's id, which is also the manifest's file name.
+        time: Microseconds since 1970 (UTC). Commits are ordered by `(time, commit)`.
+        feature: The full key of the feature, part by part.
+        id_columns: The columns that name a sample; rows of a data file are sorted by them.
+        schema: The names and types of the columns, as `metaxy_fs.log.objects.schema` writes them.
+        writer: The library and version that wrote the commit.
+        write_id: What the caller named the write, if anything.
+    """
+
+    format_version: int = FORMAT_VERSION
+    commit: str
+    time: Time
+    feature: tuple[str, ...]
+    definition: Definition
+    id_columns: tuple[str, ...]
+    schema: msgspec.Raw
+    writer: str
+    write_id: str | None = None
+
+
+class FileHeader(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the footer of a data file says: the header of its commit, and which of the commit's files it is.
+
+    Attributes:
+        part: The place of the file among those of the commit, counted from 0.
+        parts: How many files the commit has; null in all but the last, since rows come as they are made.
+    """
+
+    part: Count
+    parts: Count | None
+
+
+class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True, gc=False):
+    """One immutable Parquet file.
+
+    The file of an append, and one that a compaction lists again as it is, holds rows of one commit in their order. One
+    that a compaction has written holds rows of many, and says in three more columns which row is whose.
+
+    Attributes:
+        name: Its name within the partition's directory.
+        rows: How many rows it has.
+        bytes: Its size.
+        sha256: The checksum of all its bytes.
+        footer: The beginning of the checksum of its footer, which decides what else is read of a large file.
+        columns: Of a large file the size and the CRC-32 of each column of each row group; see
+            `metaxy_fs.log.files.columns`.
+        statistics: What is known of the values of its columns; may leave columns out.
+        fences: Values of the first id column that cut the rows in parts of about the same size, ascending.
+        schema: Which of the manifest's schemas it has: 0 is `schema`, n the nth of `schemas`.
+        commit: Where a compaction lists the file of an append again: the commit of all its rows.
+        time: The time of that commit.
+        offset: How many rows of that commit come before the first of this file.
+        first: Of a file that a compaction has written: the first commit that went into it.
+        last: The last one.
+        repeats: Whether a sample may stand in more than one row of such a file.
+        ordered: Whether the rows of such a file stand in commit order.
+    """
+
+    name: str
+    rows: Count
+    bytes: Count
+    sha256: Digest
+    footer: FooterDigest = ""
+    columns: ColumnSums = b""
+    statistics: tuple[ColumnStatistics, ...] = ()
+    fences: tuple[Bound, ...] = ()
+    schema: Count = 0
+    commit: str | None = None
+    time: Time | None = None
+    offset: Count = 0
+    first: CommitKey | None = None
+    last: CommitKey | None = None
+    repeats: bool = False
+    ordered: bool = False
+
+
+class CommitTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The Parquet file that says of each commit which a compaction stands for what its manifest had said.
+
+    Attributes:
+        name: Its name within the partition's directory.
+        rows: How many commits there are.
+        bytes: Its size.
+        sha256: The checksum of all its bytes.
+    """
+
+    name: str
+    rows: Count
+    bytes: Count
+    sha256: Digest
+
+
+class Manifest(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """A commit: the header, and the files that hold its rows in order.
+
+    Attributes:
+        rows: How many rows there are in all.
+        digest: A digest of the rows that does not depend on the commit's id or time (see
+            `metaxy_fs.log.files.parquet`); of a compaction the sha256 over the sorted digests of what it stands for.
+        schemas: Further schemas that files of a compaction have.
+        covers: The ids of the commits that a compaction stands for, in commit order with a space between; one text,
+            because a list of so many takes fifty times as long to decode. Empty in the manifest of one write.
+        commits: The table of these commits.
+    """
+
+    format_version: int
+    rows: Count
+    digest: Digest
+    files: tuple[DataFile, ...]
+    schemas: tuple[msgspec.Raw, ...] = ()
+    covers: str = ""
+    commits: CommitTable | None = None
+
+    @property
+    def named_files(self) -> "tuple[DataFile | CommitTable, ...]":
+        """Every file in the partition that the manifest names."""
+        return self.files if self.commits is None else (*self.files, self.commits)
+
+    def schema_of(self, file: DataFile) -> bytes:
+        """Return the schema of one of the files, encoded."""
+        return bytes(self.schemas[file.schema - 1] if file.schema else self.schema)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the bytes of a manifest, which end with their checksum."""
+    return sealed(msgspec.json.encode(manifest))

@@ -1,0 +1,1 @@
+"""Which bytes of the data files need not be fetched?"""

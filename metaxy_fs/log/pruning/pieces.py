@@ -1,0 +1,145 @@
+"""What is fetched of the data files of a remote root?
+
+A small file, and one of which everything is wanted, is fetched whole. Of a large one first the end is fetched, which
+tells where its columns are, and then the columns that are wanted of those row groups that may hold wanted rows. All
+that is fetched has to have the checksums that the manifest gives.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from metaxy_fs.log.files.columns import check_section
+from metaxy_fs.log.files.footer import Excerpt
+from metaxy_fs.log.files.parquet import check_bytes, footer_bytes
+from metaxy_fs.log.pruning.divided import DividedFile, Need, divided
+from metaxy_fs.log.views.live import LiveFile
+from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
+
+TAIL = 2**15
+"""Bytes of the first look at a footer; few are longer."""
+_LONGEST_FOOTER = 2**20
+_TAILS_AT_ONCE = 256
+
+BATCH_FILES = 256
+BATCH_BYTES = 2**23
+"""What is fetched at once: enough to keep the connections of a root busy, little enough to hold some in memory. Of a
+file of which more is wanted, several excerpts are made."""
+
+
+class Piece(NamedTuple):
+    """A data file, or an excerpt of it."""
+
+    live: LiveFile
+    excerpt: Excerpt | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes are fetched."""
+        return self.live.file.bytes if self.excerpt is None else self.excerpt.size
+
+
+def planned(storage: Storage, files: Iterable[LiveFile], need: Need) -> Iterator[Piece]:
+    """Yield what to fetch of files, in their order; the ends of large ones are fetched to know.
+
+    Args:
+        storage: Where they are.
+        files: The files.
+        need: What is needed of them.
+    """
+    remaining = iter(files)
+    while some := list(islice(remaining, _TAILS_AT_ONCE)):
+        large = [live for live in some if storage.serves_ranges and _is_worthwhile(live, need)]
+        excerpts = dict(zip([live.path for live in large], _excerpts(storage, large, need), strict=True))
+        for live in some:
+            found = excerpts.get(live.path)
+            yield from [Piece(live)] if found is None else [Piece(live, excerpt) for excerpt in found]
+
+
+def fetch(storage: Storage, pieces: Sequence[Piece]) -> list[bytes]:
+    """Return each piece as a Parquet file, with those bytes that its manifest vouches for."""
+    whole = [piece.live for piece in pieces if piece.excerpt is None]
+    files = iter(fetch_whole(storage, whole))
+    wanted = [part for piece in pieces for part in _parts(piece)]
+    parts = iter(storage.get_ranges(wanted) if wanted else ())
+    return [
+        next(files) if excerpt is None else _checked(storage, live, excerpt, [next(parts) for _ in excerpt.sections])
+        for live, excerpt in pieces
+    ]
+
+
+def fetch_whole(storage: Storage, files: Sequence[LiveFile]) -> list[bytes]:
+    """Return the bytes of data files, which are those that their manifests vouch for."""
+    fetched = storage.get_many([ObjectInfo(live.path, live.file.bytes) for live in files]) if files else []
+    for live, data in zip(files, fetched, strict=True):
+        check_bytes(data, entry=live.file, name=f"{storage.location}/{live.path}")
+    return fetched
+
+
+def in_batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Yield the pieces in groups that are fetched at once."""
+    batch: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        if batch and (len(batch) == BATCH_FILES or size + piece.size > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(piece)
+        size += piece.size
+    if batch:
+        yield batch
+
+
+def _checked(storage: Storage, live: LiveFile, excerpt: Excerpt, parts: Sequence[bytes]) -> bytes:
+    for part, section in zip(parts, excerpt.sections, strict=True):
+        check_section(part, section, name=f"{storage.location}/{live.path}")
+    return excerpt.file(parts)
+
+
+def _is_worthwhile(live: LiveFile, need: Need) -> bool:
+    if not live.file.columns:
+        return False
+    return need.predicate_on(live) is not None or len(need.of(live)) < len(live.stored_schema)
+
+
+def _parts(piece: Piece) -> list[ObjectRange]:
+    wanted = piece.excerpt.sections if piece.excerpt else ()
+    return [ObjectRange(piece.live.path, section.start, section.end) for section in wanted]
+
+
+def _excerpts(storage: Storage, files: Sequence[LiveFile], need: Need) -> list[list[Excerpt] | None]:
+    """Return what to fetch of large files, None for those that are not understood."""
+    ends = _ends(storage, files)
+    found = [None if end is None else divided(live, end) for live, end in zip(files, ends, strict=True)]
+    return [None if file is None else _excerpts_of(file, need) for file in found]
+
+
+def _excerpts_of(file: DividedFile, need: Need) -> list[Excerpt]:
+    columns = set(need.of(file.live))
+    # The place of a row is that in its excerpt.
+    limit = sys.maxsize if need.counts_rows(file.live) else BATCH_BYTES
+    parts: list[list[int]] = []
+    size = 0
+    for place in file.wanted(need):
+        size += file.size_of(columns, place)
+        if not parts or size > limit:
+            parts.append([])
+            size = file.size_of(columns, place)
+        parts[-1].append(place)
+    return [file.excerpt(columns, part) for part in parts]
+
+
+def _ends(storage: Storage, files: Sequence[LiveFile]) -> list[bytes | None]:
+    """Return the footer of each file, with what comes after it; None where that is longer than it can be."""
+    tails = storage.get_ranges([_end(live, TAIL) for live in files]) if files else []
+    lengths = [footer_bytes(tail) for tail in tails]
+    longer = [at for at, length in enumerate(lengths) if TAIL < length <= min(_LONGEST_FOOTER, files[at].file.bytes)]
+    fetched = storage.get_ranges([_end(files[at], lengths[at]) for at in longer]) if longer else []
+    for at, tail in zip(longer, fetched, strict=True):
+        tails[at] = tail
+    return [tail[-length:] if length <= len(tail) else None for tail, length in zip(tails, lengths, strict=True)]
+
+
+def _end(live: LiveFile, size: int) -> ObjectRange:
+    return ObjectRange(live.path, max(0, live.file.bytes - size), live.file.bytes)

@@ -1,0 +1,1 @@
+"""How do the data files of a view become rows in order?"""

@@ -1,0 +1,105 @@
+"""How do data files of different schemas become one frame, in commit order?"""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+import polars as pl
+
+from metaxy_fs.log.files.commit_columns import COMMIT, COMMIT_COLUMNS
+from metaxy_fs.log.objects.schema import column
+from metaxy_fs.log.reading.marks import MARKS, ROW_INDEX, mark_commits
+from metaxy_fs.log.reading.order import in_commit_order, without
+from metaxy_fs.log.reading.widening import conform
+from metaxy_fs.log.views.live import LiveFile
+
+Source = str | bytes
+"""A data file as Polars takes it: its path, or its bytes."""
+
+
+class FileFrames:
+    """Makes frames of the files of one scan, wherever their bytes come from.
+
+    Args:
+        schema: What the rows of all files are brought to.
+        partition_column: Adds a column of this name that gives the version of the partition of each row.
+        with_commits: Whether to add the columns of `metaxy_fs.log.reading.marks.MARKS`.
+    """
+
+    def __init__(self, schema: pl.Schema, *, partition_column: str | None, with_commits: bool) -> None:
+        self._partition_column = partition_column
+        self.stored = schema
+        self.schema = pl.Schema({**self._with_partition(schema), **(MARKS if with_commits else {})})
+        self._sortable = pl.Schema({**self.schema, **COMMIT_COLUMNS})
+
+    def rows(
+        self,
+        files: Sequence[LiveFile],
+        sources: Sequence[Source],
+        *,
+        is_mixed: bool,
+        columns: Callable[[LiveFile], Sequence[str]],
+    ) -> pl.LazyFrame:
+        """Return the rows of files as `unsorted` does, but in commit order (see `metaxy_fs.log.reading.order`)."""
+        rows = self.unsorted(files, sources, is_mixed=is_mixed, columns=columns)
+        return in_commit_order(rows).select(map(column, self.schema)) if is_mixed else rows
+
+    def unsorted(
+        self,
+        files: Sequence[LiveFile],
+        sources: Sequence[Source],
+        *,
+        is_mixed: bool,
+        columns: Callable[[LiveFile], Sequence[str]],
+    ) -> pl.LazyFrame:
+        """Return the rows of files one after the other; where they are mixed, with all columns of commits.
+
+        Files are taken in runs that Polars can scan as one.
+
+        Args:
+            files: The files.
+            sources: Where the bytes of each are.
+            is_mixed: Whether their rows have to be sorted.
+            columns: Tells which of its columns are in the source of a file; the others become null.
+        """
+        target = self._sortable if is_mixed else self.schema
+        runs = groupby(zip(files, sources, strict=True), key=lambda pair: _kind(*pair))
+        frames = [self._run(list(run), target, columns) for _, run in runs]
+        return frames[0] if len(frames) == 1 else pl.concat(frames)
+
+    def _run(
+        self,
+        run: Sequence[tuple[LiveFile, Source]],
+        target: pl.Schema,
+        columns: Callable[[LiveFile], Sequence[str]],
+    ) -> pl.LazyFrame:
+        first, held = run[0][0], run[0][0].stored_schema
+        is_marked = not first.is_rewritten and COMMIT in target
+        sources: list[Any] = [source for _, source in run]
+        # Directories of a root may look like `key=value`, and may hold characters that mean something in a glob.
+        rows = pl.scan_parquet(
+            sources,
+            schema=held,
+            glob=False,
+            hive_partitioning=False,
+            row_index_name=ROW_INDEX if is_marked else None,
+        )
+        held = pl.Schema({name: held[name] for name in columns(first)})
+        rows = rows.select(column(name) for name in (*held, *([ROW_INDEX] if is_marked else [])))
+        if first.excluded:
+            rows = without(rows, first.excluded)
+        if self._partition_column is not None:
+            rows = rows.with_columns(pl.lit(first.partition.version).alias(self._partition_column))
+        if is_marked:
+            rows = mark_commits(rows, [live for live, _ in run])
+        source = pl.Schema({**self._with_partition(held), **(COMMIT_COLUMNS if is_marked else {})})
+        return conform(rows, source=source, target=target)
+
+    def _with_partition(self, schema: pl.Schema) -> pl.Schema:
+        added = {} if self._partition_column is None else {self._partition_column: pl.String()}
+        return pl.Schema({**schema, **added})
+
+
+def _kind(live: LiveFile, source: Source) -> tuple[Any, ...]:
+    """Return what files that are scanned as one have in common."""
+    return type(source), live.partition, live.manifest.schema_of(live.file), live.is_rewritten, live.excluded

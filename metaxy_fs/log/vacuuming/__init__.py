@@ -1,0 +1,1 @@
+"""What may be deleted, since nobody needs it any more?"""

@@ -1,0 +1,256 @@
+"""What may be deleted from a root, since no reader needs it any more?
+
+Theory of operation. Vacuum is the only thing that deletes. In a partition it removes
+
+- manifests that others stand for (see `metaxy_fs.log.vacuuming.superseded`), past the grace;
+- data files that no manifest names, once that has been so for the retention. It writes that down when it first sees it,
+  and a later vacuum deletes (see `metaxy_fs.log.vacuuming.ledger`). Files of writes that died and files that a
+  compaction has rewritten are treated alike;
+- what else lies about: records that say nothing any more, puts that were cut short.
+
+The retention has to outlast everything that goes by an old view of the partition: readers, who fail without harm, and
+above all writers and compactors, who put a manifest at most a day after they began. A file that was written less than a
+day ago is not even noted, because its manifest may be on its way.
+
+A file is named if an append that counts names it, or any compaction that is listed, dead or not. A manifest that names
+a file again, put late by a stalled compactor, is still listed when the next vacuum comes, or was deleted by one that
+noted first when the file ceased to be named.
+
+Where anything in a partition is not understood, or a live compaction is not whole, nothing of it is deleted.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError
+from metaxy_fs.ids import random_token, timestamp_id
+from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES
+from metaxy_fs.log.objects.findings import Finding
+from metaxy_fs.log.objects.inventory import all_partitions
+from metaxy_fs.log.objects.layout import CLOCK, Partition, clock_probe, commit_of_append
+from metaxy_fs.log.vacuuming.ledger import Ledger, encode_records, read_ledger
+from metaxy_fs.log.vacuuming.removal import Removal, delete_all
+from metaxy_fs.log.vacuuming.retention import Policy
+from metaxy_fs.log.vacuuming.superseded import appends_with_heirs, compactions_with_heirs, missing_files
+from metaxy_fs.log.vacuuming.survey import Survey, survey
+from metaxy_fs.log.views.view import ATTEMPTS
+from metaxy_fs.log.writing.commit import NAMED_WRITE, put_settled
+from metaxy_fs.storage.base import ObjectInfo, Storage
+
+AT_ONCE = 16
+"""How many objects are deleted side by side."""
+
+_LOOK = "Look for the damage with `metaxy-fs verify`; vacuum goes on once it is mended."
+
+
+class Vacuumed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a vacuum has deleted, or would.
+
+    Attributes:
+        removals: Every object that is not needed any more, sorted.
+        skipped: The partitions of which nothing was deleted, because something in them was not understood.
+    """
+
+    removals: tuple[Removal, ...]
+    skipped: tuple[Finding, ...]
+
+
+def vacuum(
+    storage: Storage,
+    *,
+    policy: Policy,
+    dry_run: bool,
+    feature: str | None = None,
+    at_once: int = AT_ONCE,
+    advance: Callable[[int], object] = lambda _count: None,
+) -> Vacuumed:
+    """Delete what nobody needs any more from a root, or from one feature of it.
+
+    Args:
+        storage: The root.
+        policy: For how long things are kept.
+        dry_run: Only say what would be done; the one object that is put, and deleted, asks the storage for its time.
+        feature: The parts of the feature's key joined by `.`.
+        at_once: How many objects are deleted side by side.
+        advance: Called with the number of objects that were looked at since the last call.
+
+    Raises:
+        StorageError: The storage tells no times, or the root could not be listed.
+    """
+    now = storage.now(probe=clock_probe(random_token()))
+    run = _Run(storage, policy, now, dry_run, at_once, advance)
+    removals = list(run.perform(_litter(run, feature or "")))
+    skipped = []
+    for partition in all_partitions(storage, feature=feature):
+        try:
+            removals += _vacuum_partition(run, partition)
+        except (CorruptObjectError, StorageError) as error:
+            skipped.append(Finding(str(partition), "error", f"was left as it is: {error}", _LOOK))
+    return Vacuumed(removals=tuple(sorted(removals)), skipped=tuple(skipped))
+
+
+class _Run(NamedTuple):
+    """One vacuum: where, by which rules, and when by the clock of the storage."""
+
+    storage: Storage
+    policy: Policy
+    now: datetime
+    dry_run: bool
+    at_once: int
+    advance: Callable[[int], object]
+
+    def perform(
+        self, removals: Iterable[Removal], *, before: Callable[[str], object] = lambda _path: None
+    ) -> Iterator[Removal]:
+        """Delete what is deletable, unless this is a dry run, and yield what became of each object.
+
+        Args:
+            removals: Objects that are not needed any more.
+            before: Called with the path of each object that is going to be deleted.
+        """
+
+        def delete(path: str) -> None:
+            before(path)
+            self.storage.delete(path)
+
+        done = removals if self.dry_run else delete_all(removals, delete=delete, at_once=self.at_once)
+        for removal in done:
+            self.advance(1)
+            yield removal
+
+    def due(self, info: ObjectInfo, reason: str, *, since: datetime, wait: timedelta) -> Removal:
+        """Return what is to become of an object that has not been needed since some time."""
+        age = self.now - since
+        return Removal(info.path, "deletable" if age >= wait else "waiting", reason, age, info.size)
+
+    def is_settled(self, info: ObjectInfo) -> bool:
+        """Whether an object is so old that its writer has no more to do with it."""
+        return info.modified is not None and self.now - info.modified >= self.policy.settled
+
+
+class _Notes(NamedTuple):
+    """What the next vacuum has to know.
+
+    Attributes:
+        unnamed: Data files that no manifest names from now on.
+        named: Data files that are named again.
+    """
+
+    unnamed: set[str]
+    named: set[str]
+
+
+def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
+    held, ledger = _understood(run.storage, partition)
+    compactions = list(_compactions(run, held))
+    leaving = {removal.path for removal in compactions if removal.state == "deletable"}
+    notes = _notes(run, held, ledger, leaving=leaving)
+    if not run.dry_run:
+        # Before anything is deleted, since afterwards nothing tells when a file ceased to be named.
+        for record in encode_records(unnamed=notes.unnamed, named=notes.named):
+            name = timestamp_id(int(run.now.timestamp() * 1_000_000), random_token())
+            put_settled(run.storage, partition.vacuum_record(name), record)
+    yield from run.perform(_data_files(run, held, ledger, notes))
+    yield from run.perform(_appends(run, held), before=partial(_keep_write, run.storage, partition))
+    yield from run.perform(compactions)
+    yield from run.perform([*_records(run, held, ledger, notes), *_damaged(run, held)])
+
+
+def _understood(storage: Storage, partition: Partition) -> tuple[Survey, Ledger]:
+    """Return what a partition holds, if no live compaction lacks a file, and what earlier vacuums have noted.
+
+    A compaction may come while the partition is listed: its files are put behind the place that the listing has reached
+    and its manifest before it. Another vacuum may delete a record that was listed. The next listing shows all or none.
+    """
+    for _ in range(ATTEMPTS - 1):
+        held = survey(storage, partition)
+        if next(_lacking(storage, held), None) is None:
+            with suppress(ObjectNotFoundError):
+                return held, read_ledger(storage, held.inventory.records)
+    held = survey(storage, partition)
+    for path in _lacking(storage, held):
+        raise CorruptObjectError(f"{path} is not there as committed.")
+    return held, read_ledger(storage, held.inventory.records)
+
+
+def _lacking(storage: Storage, held: Survey) -> Iterator[str]:
+    """Yield the data files that a live compaction names and that are not there in full."""
+    for commit in held.living:
+        for name in missing_files(held.compactions[commit], held.inventory):
+            yield f"{storage.location}/{held.inventory.partition.data_file(name)}"
+
+
+def _appends(run: _Run, held: Survey) -> Iterator[Removal]:
+    for commit, since in appends_with_heirs(held.covers, held.inventory).items():
+        yield run.due(held.inventory.appends[commit], "a compaction stands for it", since=since, wait=run.policy.grace)
+
+
+def _keep_write(storage: Storage, partition: Partition, path: str) -> None:
+    """Keep what a retry of a named write has to be compared with, since its manifest is going to be deleted."""
+    commit = commit_of_append(path, partition)
+    if commit is not None and commit.startswith(NAMED_WRITE):
+        [data] = storage.find([path], limit=MAX_MANIFEST_BYTES)
+        if data is not None:  # else another vacuum has kept and deleted it
+            with suppress(ObjectExistsError):  # that is the attempt which was committed; this one came too late
+                put_settled(storage, partition.kept_write(commit), data)
+
+
+def _compactions(run: _Run, held: Survey) -> Iterator[Removal]:
+    for commit, since in compactions_with_heirs(held.covers, held.inventory).items():
+        yield run.due(
+            held.inventory.compactions[commit], "another compaction stands for it", since=since, wait=run.policy.grace
+        )
+
+
+def _notes(run: _Run, held: Survey, ledger: Ledger, *, leaving: set[str]) -> _Notes:
+    """Return what has changed since the last vacuum, and what is going to change because of this one."""
+    now = held.named()
+    soon = held.named(commit for commit in held.compactions if held.inventory.compactions[commit].path not in leaving)
+    notes = _Notes(set(), set())
+    for name, info in held.inventory.data.items():
+        is_noted = ledger.unnamed_since(name) is not None
+        if name in soon:
+            notes.named.update([name] if is_noted else [])
+        elif name in now or (not is_noted and run.is_settled(info)):
+            notes.unnamed.add(name)
+    return notes
+
+
+def _data_files(run: _Run, held: Survey, ledger: Ledger, notes: _Notes) -> Iterator[Removal]:
+    named = held.named()
+    for name, info in held.inventory.data.items():
+        since = run.now if name in notes.unnamed else ledger.unnamed_since(name)
+        if since is not None and name not in named:
+            yield run.due(info, "no manifest names it", since=since, wait=run.policy.retention)
+
+
+def _records(run: _Run, held: Survey, ledger: Ledger, notes: _Notes) -> Iterator[Removal]:
+    superfluous = set(ledger.superfluous(held.inventory.data.keys() - notes.unnamed - notes.named))
+    for info in held.inventory.records:
+        if info.path in superfluous and info.modified is not None:
+            yield run.due(info, "nothing that it says counts any more", since=info.modified, wait=timedelta(0))
+
+
+def _damaged(run: _Run, held: Survey) -> Iterator[Removal]:
+    """Yield what repair has kept of manifests that are there again."""
+    for commit, info in held.inventory.damaged.items():
+        is_there = commit in held.inventory.appends or any(
+            covers.intersection({commit}) for covers in held.covers.values()
+        )
+        if is_there and info.modified is not None:
+            yield run.due(info, "repair has replaced it", since=info.modified, wait=run.policy.retention)
+
+
+def _litter(run: _Run, directory: str) -> Iterator[Removal]:
+    """Yield what is no part of the format and was left by processes that died."""
+    for info in run.storage.leftovers(directory):
+        if info.modified is not None:
+            yield run.due(info, "a put was cut short", since=info.modified, wait=run.policy.settled)
+    for info in run.storage.list(CLOCK):
+        if info.modified is not None:
+            yield run.due(info, "it asked for the time", since=info.modified, wait=run.policy.settled)

@@ -1,0 +1,1 @@
+"""Which commits does a partition hold, and which files have their rows?"""

@@ -1,0 +1,172 @@
+"""What did the manifests say of the commits that a compaction stands for?
+
+A compaction's manifest names them and no more, since every reader gets it. The rest is in a table beside it, which
+those get who ask for single commits, and who compact again. The table is put after all data files and before the
+manifest, and its footer has the whole manifest, so that one that was lost can be made again.
+"""
+
+import hashlib
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.errors import CorruptObjectError
+from metaxy_fs.ids import MAX_TIME
+from metaxy_fs.log.files.parquet import FOOTER_KEY
+from metaxy_fs.log.objects.layout import Partition
+from metaxy_fs.log.objects.manifest import CommitTable, Manifest
+from metaxy_fs.storage.base import ObjectInfo, Storage
+
+TABLE: Final = pl.Schema(
+    {
+        "commit": pl.String(),
+        "time": pl.Int64(),
+        "rows": pl.Int64(),
+        "bytes": pl.Int64(),
+        "digest": pl.String(),
+        "write_id": pl.String(),
+        "writer": pl.String(),
+        "schema": pl.Int64(),
+    }
+)
+"""The columns of a commit table; one row a commit, in commit order."""
+
+_KEPT_ROWS = 2_000_000
+"""How many rows of tables are kept: those of the compactions that a process reads again and again."""
+
+
+class CommitTables:
+    """The commit tables of one root; the last ones are kept, since they never change. Safe to share between threads."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._kept: OrderedDict[str, pl.DataFrame] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, partition: Partition, manifest: Manifest) -> pl.DataFrame:
+        """Return the table of a compaction.
+
+        Raises:
+            ObjectNotFoundError: It is gone, since a larger compaction has replaced this one.
+            CorruptObjectError: It is not what its manifest vouches for.
+        """
+        if manifest.commits is None:
+            raise CorruptObjectError(f"The compaction {manifest.commit} of {partition} names no table of its commits.")
+        path = partition.data_file(manifest.commits.name)
+        with self._lock:
+            if path in self._kept:
+                self._kept.move_to_end(path)
+                return self._kept[path]
+        [data] = self._storage.get_many([ObjectInfo(path, manifest.commits.bytes)])
+        table = decode_table(data, manifest=manifest, entry=manifest.commits, name=f"{self._storage.location}/{path}")
+        self._keep(path, table)
+        return table
+
+    def _keep(self, path: str, table: pl.DataFrame) -> None:
+        with self._lock:
+            self._kept[path] = table
+            while len(self._kept) > 1 and sum(kept.height for kept in self._kept.values()) > _KEPT_ROWS:
+                self._kept.popitem(last=False)
+
+
+def read_tables(storage: Storage, partition: Partition, manifests: Iterable[Manifest]) -> list[pl.DataFrame]:
+    """Return the tables of some compactions, got at once.
+
+    Raises:
+        ObjectNotFoundError: One is gone, since a larger compaction has replaced its own.
+        CorruptObjectError: One is not what its manifest vouches for.
+    """
+    named = [(manifest, manifest.commits) for manifest in manifests if manifest.commits is not None]
+    infos = [ObjectInfo(partition.data_file(entry.name), entry.bytes) for _, entry in named]
+    return [
+        decode_table(data, manifest=manifest, entry=entry, name=f"{storage.location}/{info.path}")
+        for data, (manifest, entry), info in zip(storage.get_many(infos), named, infos, strict=True)
+    ]
+
+
+def rows_of(appends: Sequence[Manifest], schemas: Sequence[int]) -> pl.DataFrame:
+    """Return the rows of a table for some appends, each with the number of its schema."""
+    rows = [
+        (
+            manifest.commit,
+            manifest.time,
+            manifest.rows,
+            sum(file.bytes for file in manifest.files),
+            manifest.digest,
+            manifest.write_id,
+            manifest.writer,
+            schema,
+        )
+        for manifest, schema in zip(appends, schemas, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=TABLE, orient="row")
+
+
+def encode_table(table: pl.DataFrame, *, manifest: Manifest, name: str) -> tuple[bytes, CommitTable]:
+    """Return the bytes of a table, and what the manifest is to say of it.
+
+    Args:
+        table: The rows, in commit order.
+        manifest: The manifest, but for `covers` and `commits`.
+        name: The name that the table gets.
+    """
+    buffer = io.BytesIO()
+    footer = {FOOTER_KEY: msgspec.json.encode(manifest).decode()}
+    table.write_parquet(buffer, compression="zstd", metadata=footer)
+    data = buffer.getvalue()
+    return data, CommitTable(name=name, rows=table.height, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def covers_of(table: pl.DataFrame) -> str:
+    """Return the ids of a table as a manifest lists them."""
+    return " ".join(table.get_column("commit"))
+
+
+def digest_of(table: pl.DataFrame) -> str:
+    """Return the digest of all that a compaction stands for; any two that cover the same have the same."""
+    return hashlib.sha256("".join(sorted(table.get_column("digest"))).encode()).hexdigest()
+
+
+def decode_table(data: bytes, *, manifest: Manifest, entry: CommitTable, name: str) -> pl.DataFrame:
+    """Return the commit table that an object holds.
+
+    Raises:
+        CorruptObjectError: It is another object than its manifest vouches for, or contradicts it.
+    """
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise CorruptObjectError(f"The commit table {name} does not have the checksum that its manifest gives.")
+    try:
+        table = pl.read_parquet(io.BytesIO(data))
+    # A panic is no Exception, and whatever Polars makes of a hostile file must not end the process.
+    except (Exception, pl.exceptions.PanicException) as error:
+        raise CorruptObjectError(f"The commit table {name} is no Parquet file that can be read.") from error
+    if problem := _problem(table, manifest):
+        raise CorruptObjectError(f"The commit table {name} {problem}.")
+    return table
+
+
+def _problem(table: pl.DataFrame, manifest: Manifest) -> str | None:
+    if list(table.schema.items()) != list(TABLE.items()):
+        return f"has the columns {dict(table.schema)}, not {dict(TABLE)}"
+    if any(table.drop("write_id").null_count().row(0)):
+        return "has nulls"
+    if covers_of(table) != manifest.covers:
+        return "has other commits than its manifest covers"
+    if not table.filter(~_is_plausible(manifest)).is_empty():
+        return "has times, counts or schemas that cannot be"
+    keys = table.select("time", "commit")
+    return None if keys.equals(keys.sort("time", "commit")) else "is not in commit order"
+
+
+def _is_plausible(manifest: Manifest) -> pl.Expr:
+    counts = pl.all_horizontal(pl.col("rows", "bytes").is_between(0, 2**53 - 1))
+    return (
+        counts
+        & pl.col("time").is_between(0, min(manifest.time, MAX_TIME))
+        & pl.col("schema").is_between(0, len(manifest.schemas))
+    )

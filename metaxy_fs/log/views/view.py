@@ -1,0 +1,230 @@
+"""Which commits does a partition hold, and where are their rows?
+
+Theory of operation. A view is made from one listing of a partition's manifests and a get of those that count. The
+listing is ordered so that appends are seen before the compactions that stand for them (see
+`metaxy_fs.log.objects.layout`): an append that is deleted once a compaction covers it is seen, or that compaction is.
+Appends that a listed compaction covers are not fetched. The view is a function of the set of manifests, whatever the
+order in which they arrived (see `metaxy_fs.log.views.resolve`).
+
+A manifest that is gone when it is fetched was superseded after the listing of it, so the listing is made again.
+Manifests are immutable, so those of the last view of a partition are kept, and the next view gets only the new ones.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
+from metaxy_fs.ids import LamportClock
+from metaxy_fs.log.objects.decoding import decode_manifest, refuse_oversized
+from metaxy_fs.log.objects.layout import Partition, commit_of_append, commit_of_compaction
+from metaxy_fs.log.objects.manifest import CommitKey, Manifest
+from metaxy_fs.log.views.live import LiveFile, files_of, place
+from metaxy_fs.log.views.resolve import Covers, resolve, uncovered
+from metaxy_fs.storage.base import ObjectInfo, Storage
+
+_T = TypeVar("_T")
+
+ATTEMPTS = 5
+"""How often a listing is made, or a plan of files, before one that is gone is an error."""
+
+
+class View(msgspec.Struct, frozen=True):
+    """The commits of one partition at one moment.
+
+    Attributes:
+        partition: Whose commits these are.
+        manifests: Those that count, ordered by `(time, commit)`; at least one, since a partition without a commit does
+            not exist.
+        files: What they have read, ordered by the first commit of each file.
+        only: The ids of the commits, if they are not all that the manifests stand for.
+    """
+
+    partition: Partition
+    manifests: tuple[Manifest, ...]
+    files: tuple[LiveFile, ...]
+    only: frozenset[str] | None = None
+
+    @property
+    def last_commit(self) -> tuple[CommitKey, Manifest]:
+        """The latest commit, and the manifest that answers for it."""
+        ends = [(live.last, live.manifest) for live in self.files]
+        ends += [((manifest.time, manifest.commit), manifest) for manifest in self.manifests if not manifest.covers]
+        last = self.manifests[-1]
+        return max(ends, key=lambda end: end[0], default=((last.time, last.commit), last))
+
+    @property
+    def commits(self) -> frozenset[str]:
+        """The ids of all commits."""
+        if self.only is not None:
+            return self.only
+        appends = {manifest.commit for manifest in self.manifests if not manifest.covers}
+        return frozenset(
+            appends.union(*(Covers(manifest.covers).ids for manifest in self.manifests if manifest.covers))
+        )
+
+
+class ViewLoader:
+    """Loads views of the partitions of one root. Safe to share between threads.
+
+    Args:
+        storage: The root.
+        clock: Shown the time of every commit that is seen.
+    """
+
+    def __init__(self, storage: Storage, *, clock: LamportClock) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._kept: dict[Partition, _Held] = {}
+        self._lock = threading.Lock()
+
+    def load(self, partition: Partition) -> View | None:
+        """Return a view of what is committed now, None if nothing is.
+
+        Raises:
+            CorruptObjectError: A manifest is not to be trusted; no row is left out in silence.
+        """
+        return settled(partial(self._load, partition))
+
+    def has_commit(self, partition: Partition) -> bool:
+        """Whether a partition holds any commit; costs one listing of one name."""
+        return bool(self._storage.list(partition.manifests, limit=1))
+
+    def has_uncovered(self, partition: Partition, *, more_than: int, exactly: bool) -> bool:
+        """Whether a partition holds more appends than so many that no compaction covers.
+
+        Costs one listing.
+
+        Args:
+            partition: Where to look.
+            more_than: So many may be uncovered.
+            exactly: Get the compactions too, if it takes that to know. Without them only appends that were written
+                after the last compaction count, which are uncovered for sure.
+        """
+        return settled(partial(self._has_uncovered, partition, more_than, exactly=exactly))
+
+    def _has_uncovered(self, partition: Partition, more_than: int, *, exactly: bool) -> bool:
+        appends, compactions = self._list(partition)
+        if len(appends) <= more_than:
+            return False
+        if not exactly:
+            return _written_after(appends, compactions) > more_than
+        kept = self._held(partition)
+        held = self._compactions(partition, compactions, kept)
+        with self._lock:
+            self._kept[partition] = _Held(kept.appends, held.compactions, held.covers)
+        return len(uncovered(appends, held.covers.values())) > more_than
+
+    def _held(self, partition: Partition) -> "_Held":
+        with self._lock:
+            return self._kept.get(partition, _Held({}, {}, {}))
+
+    def _load(self, partition: Partition) -> View | None:
+        appends, compactions = self._list(partition)
+        kept = self._held(partition)
+        held = self._compactions(partition, compactions, kept)
+        counting = uncovered(appends, held.covers.values())
+        wanted = {commit: info for commit, info in appends.items() if commit in counting}
+        known = {commit: kept.appends[commit] for commit in wanted if commit in kept.appends}
+        held = _Held(known | self._fetch(partition, wanted, known), held.compactions, held.covers)
+        with self._lock:
+            self._kept[partition] = held
+        return _view(partition, held)
+
+    def _compactions(self, partition: Partition, listed: dict[str, ObjectInfo], kept: "_Held") -> "_Held":
+        known = {commit: kept.compactions[commit] for commit in listed if commit in kept.compactions}
+        manifests = known | self._fetch(partition, listed, known, is_compaction=True)
+        covers = {commit: kept.covers.get(commit) or Covers(manifest.covers) for commit, manifest in manifests.items()}
+        return _Held({}, manifests, covers)
+
+    def _list(self, partition: Partition) -> tuple[dict[str, ObjectInfo], dict[str, ObjectInfo]]:
+        """Return the manifests of single writes, and those of compactions, by commit."""
+        appends, compactions = {}, {}
+        for info in self._storage.list(partition.manifests):
+            name = f"{self._storage.location}/{info.path}"
+            if (commit := commit_of_append(info.path, partition)) is not None:
+                refuse_oversized(info.size, name=name)
+                appends[commit] = info
+            elif (commit := commit_of_compaction(info.path, partition)) is not None:
+                refuse_oversized(info.size, name=name, is_compaction=True)
+                compactions[commit] = info
+            else:
+                raise CorruptObjectError(
+                    f"{name} is no manifest, and nothing else belongs there. Remove it if you know it."
+                )
+        return appends, compactions
+
+    def _fetch(
+        self,
+        partition: Partition,
+        listed: Mapping[str, ObjectInfo],
+        known: Mapping[str, Manifest],
+        *,
+        is_compaction: bool = False,
+    ) -> dict[str, Manifest]:
+        wanted = {commit: info for commit, info in listed.items() if commit not in known}
+        fetched = self._storage.get_many(list(wanted.values())) if wanted else []
+        manifests = {}
+        for (commit, info), data in zip(wanted.items(), fetched, strict=True):
+            name = f"{self._storage.location}/{info.path}"
+            manifests[commit] = decode_manifest(
+                data, partition=partition, commit=commit, name=name, is_compaction=is_compaction
+            )
+            self._clock.observe(manifests[commit].time)
+        return manifests
+
+
+def settled(look: Callable[[], _T]) -> _T:
+    """Return what looking into a root gives, and look anew where something is gone that was listed.
+
+    Raises:
+        ObjectNotFoundError: That was done often enough.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return look()
+        except ObjectNotFoundError:
+            continue
+    return look()
+
+
+def live_files(views: Iterable[View]) -> list[LiveFile]:
+    """Return the data files of all views, ordered by the first commit of each."""
+    return sorted((live for view in views for live in view.files), key=place)
+
+
+def _written_after(appends: Mapping[str, ObjectInfo], compactions: Mapping[str, ObjectInfo]) -> int:
+    """Return how many appends were surely written after all compactions, by the times of the storage."""
+    if not compactions:
+        return len(appends)
+    times = [info.modified for info in compactions.values() if info.modified is not None]
+    if len(times) < len(compactions):
+        return 0
+    last = max(times)
+    return sum(info.modified is not None and info.modified > last for info in appends.values())
+
+
+class _Held(msgspec.Struct, frozen=True):
+    """What is kept of a partition: the manifests that counted, and the commits that compactions stand for."""
+
+    appends: dict[str, Manifest]
+    compactions: dict[str, Manifest]
+    covers: dict[str, Covers]
+
+
+def _view(partition: Partition, held: _Held) -> View | None:
+    """Return what the manifests come to; the appends are those that no compaction covers."""
+    if not held.appends and not held.compactions:
+        return None
+    counting = resolve(held.appends, held.covers)
+    files = [live for commit in counting.appends for live in files_of(partition, held.appends[commit])]
+    for commit, excluded in counting.compactions.items():
+        if not excluded or len(excluded) < len(held.covers[commit].ids):
+            files += files_of(partition, held.compactions[commit], excluded=excluded)
+    manifests = [held.appends[commit] for commit in counting.appends]
+    manifests += [held.compactions[commit] for commit in counting.compactions]
+    manifests.sort(key=lambda manifest: (manifest.time, manifest.commit))
+    return View(partition, tuple(manifests), tuple(sorted(files, key=place)))

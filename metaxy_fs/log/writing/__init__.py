@@ -1,0 +1,1 @@
+"""How does a write become visible, all of it or nothing?"""

@@ -1,0 +1,261 @@
+"""How does one write become visible, all of it or nothing?
+
+Theory of operation. A writer puts the data files, then the manifest; both are put-if-absent under names that no other
+writer uses. The manifest's appearance is the commit. Writers never look at each other's files, so they never wait and
+never conflict.
+
+A put that fails has an unknown outcome: the request may have been applied and its answer lost. The writer then gets
+the object back. The same bytes mean success, absence means that the same bytes are put again under the same name, and
+anything else means that somebody else holds the name. Nothing is deleted on failure: a data file without a manifest
+is invisible, and is left to vacuum.
+
+A `write_id` names the commit, so that every attempt of a retried job aims at the same manifest: the first attempt to
+land wins, and the others find it. Data files are named at random even then, because the footer of each attempt
+differs in its time. Once a compaction stands for the commit, vacuum deletes the manifest, and first keeps a copy in
+`_writes`: an attempt that comes later, whose manifest nobody would read, finds that.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.errors import (
+    CommitStateUnknownError,
+    CorruptObjectError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageAccessError,
+    StorageError,
+    WriteConflictError,
+)
+from metaxy_fs.ids import LamportClock, elapsed, pause, random_token, timestamp_id, wall_clock
+from metaxy_fs.log.files.parquet import EncodedFile, content_digest, decode_rows, encode_rows
+from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES, decode_manifest
+from metaxy_fs.log.objects.layout import Partition
+from metaxy_fs.log.objects.manifest import CommitHeader, DataFile, Definition, FileHeader, Manifest, encode_manifest
+from metaxy_fs.log.objects.schema import encode_schema
+from metaxy_fs.log.writing.chunks import Chunks, file_sized, have_equal_rows
+from metaxy_fs.parallel import beside, ordered_map
+from metaxy_fs.storage.base import ObjectInfo, Storage
+
+MAX_AGE_SECONDS = 24 * 60 * 60
+"""How old a data file may get before its manifest is put; vacuum spares orphans for longer than that."""
+
+NAMED_WRITE = "write-"
+"""What the ids of commits with a `write_id` begin with."""
+
+_ATTEMPTS = 3
+_FIRST_PAUSE_SECONDS = 0.1
+_DEADLINE_SECONDS = 30.0
+
+
+class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One write: rows in their final order, sorted by id, and what their manifest says of them."""
+
+    partition: Partition
+    feature: tuple[str, ...]
+    definition: Definition
+    id_columns: tuple[str, ...]
+    rows: Chunks
+    writer: str
+    write_id: str | None = None
+
+
+def commit(
+    storage: Storage, request: CommitRequest, *, clock: LamportClock, proof: Callable[[], object] | None = None
+) -> Manifest:
+    """Append rows to a partition and return the manifest of their commit.
+
+    With a `write_id`, that may be the commit of an earlier attempt.
+
+    Args:
+        storage: The root.
+        request: The rows, and where they belong.
+        clock: Gives the commit its time.
+        proof: Called while the data files are put, and before the manifest is; what it raises ends the write.
+
+    Raises:
+        WriteConflictError: The `write_id` was used for other rows.
+        CommitStateUnknownError: The manifest's put failed, and so did the question whether it had landed.
+        StorageError: The rows are not committed.
+    """
+    started = wall_clock()
+    header = _header(request, time=clock.tick())
+    with beside(proof, at_once=storage.is_distant):
+        manifest = _put_files(storage, request, header)
+    if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
+        raise StorageError(
+            f"Writing the data files of commit {header.commit} to {storage.location}/{request.partition} took longer "
+            f"than {MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; write again."
+        )
+    if request.write_id is None:
+        _put_manifest(storage, request.partition.append_manifest(header.commit), manifest)
+    else:
+        manifest = _put_named(storage, request, manifest)
+        clock.observe(manifest.time)
+    return manifest
+
+
+def put_settled(storage: Storage, path: str, data: bytes) -> None:
+    """Put an object until its outcome is known.
+
+    Raises:
+        ObjectExistsError: Another object holds the name.
+        StorageAccessError: The root refused; nothing was written.
+        StorageError: It may be written or not, and a request that is still on its way may do it yet.
+    """
+    started = elapsed()
+    for attempt in range(_ATTEMPTS):
+        try:
+            return storage.put(path, data)
+        except StorageError as error:
+            if isinstance(error, StorageAccessError) and attempt == 0:
+                raise
+            if _has_landed(storage, path, data, error=error):
+                return None
+            if isinstance(error, ObjectExistsError):
+                raise
+            # A storage that repeats requests by itself has spent its time, and so has what went on for long.
+            if attempt == _ATTEMPTS - 1 or elapsed() - started > _DEADLINE_SECONDS:
+                raise StorageError(f"{error}; it is not there so far") from error
+            pause(_FIRST_PAUSE_SECONDS * 2**attempt)
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _has_landed(storage: Storage, path: str, data: bytes, *, error: StorageError) -> bool:
+    """Whether an object has these bytes, whose put failed; one with others takes the name for good."""
+    try:
+        found = _found(storage, path, data)
+        if found is False:  # bytes may have been damaged on their way here
+            found = _found(storage, path, data)
+    except StorageError as question:
+        raise StorageError(f"{error}; nor could it be asked whether it is there all the same: {question}") from question
+    if found is False:
+        raise ObjectExistsError(f"{storage.location}/{path} already exists with other content.")
+    return found is True
+
+
+def _found(storage: Storage, path: str, data: bytes) -> bool | None:
+    """Return whether an object has these bytes, None if there is none."""
+    try:
+        [held] = storage.find([path], limit=len(data))
+    except CorruptObjectError:  # it is larger
+        return False
+    return None if held is None else held == data
+
+
+def _put_files(storage: Storage, request: CommitRequest, header: CommitHeader) -> Manifest:
+    """Put the data files and return the manifest that would commit them; few are encoded and held at a time."""
+    stem = header.commit if request.write_id is None else f"{header.commit}-{random_token()}"
+
+    def put(item: tuple[int, pl.DataFrame, int | None]) -> EncodedFile:
+        part, rows, parts = item
+        described = FileHeader(**msgspec.structs.asdict(header), part=part, parts=parts)
+        file = encode_rows(rows, header=described, name=f"{stem}-{part}.parquet")
+        put_settled(storage, request.partition.data_file(file.entry.name), file.data)
+        return file._replace(data=b"")
+
+    files = list(ordered_map(put, _counted(file_sized(request.rows))))
+    return Manifest(
+        **msgspec.structs.asdict(header),
+        rows=sum(file.entry.rows for file in files),
+        digest=content_digest(bytes(header.schema), [file.pages for file in files]),
+        files=tuple(file.entry for file in files),
+    )
+
+
+def _counted(frames: Iterator[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame, int | None]]:
+    """Yield each frame with its place and, the last one alone, how many there are: until then nobody knows."""
+    held = next(frames)
+    part = 0
+    for part, following in enumerate(frames, start=1):
+        yield part - 1, held, None
+        held = following
+    yield part, held, part + 1
+
+
+def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
+    """Put a manifest; here an outcome that stays unknown is what the caller has to know."""
+    try:
+        put_settled(storage, path, encode_manifest(manifest))
+    except (ObjectExistsError, StorageAccessError):
+        raise
+    except StorageError as error:
+        raise CommitStateUnknownError(
+            f"The rows were written, but whether they are committed is unknown: {error}. Before writing them again, "
+            f"look whether the feature's history lists commit {manifest.commit}, which is so if "
+            f"{storage.location}/{path} exists; or write with a write_id, which makes a repetition safe."
+        ) from error
+
+
+def _put_named(storage: Storage, request: CommitRequest, attempt: Manifest) -> Manifest:
+    """Put the manifest of a named write; return it, or that of the earlier attempt that is the commit."""
+    path, kept = request.partition.append_manifest(attempt.commit), request.partition.kept_write(attempt.commit)
+    try:
+        _put_manifest(storage, path, attempt)
+        places = [kept]
+    except ObjectExistsError:
+        places = [kept, path, kept]  # vacuum may move it from one to the other meanwhile
+    for place in places:
+        try:
+            [data] = storage.find([place], limit=MAX_MANIFEST_BYTES)
+        except StorageError as error:
+            raise CommitStateUnknownError(
+                f"The rows were written, but whether an earlier attempt of write_id {request.write_id!r} had been is "
+                f"unknown: {error} Write them again with the same write_id."
+            ) from error
+        if data is not None:
+            return _earlier_attempt(storage, request, attempt, data=data, path=place)
+    return attempt
+
+
+def _earlier_attempt(
+    storage: Storage, request: CommitRequest, attempt: Manifest, *, data: bytes, path: str
+) -> Manifest:
+    """Return the commit that holds the name of this one, if it holds the same rows."""
+    name = f"{storage.location}/{path}"
+    held = decode_manifest(data, partition=request.partition, commit=attempt.commit, name=name)
+    if held.digest != attempt.digest and not _same_rows(storage, request, held, attempt):
+        raise WriteConflictError(
+            f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
+            f"{held.rows} rows at {name}; the {attempt.rows} rows given now are not the same. Use another write_id for "
+            "other rows."
+        )
+    return held
+
+
+def _same_rows(storage: Storage, request: CommitRequest, held: Manifest, attempt: Manifest) -> bool:
+    """Compare rows themselves: equal rows have other digests where another version of the encoder wrote them."""
+    if bytes(held.schema) != bytes(attempt.schema) or held.rows != attempt.rows:
+        return False
+    frames = (_stored_rows(storage, request.partition.data_file(file.name), file) for file in held.files)
+    stored = Chunks(request.rows.schema, lambda: frames)
+    try:
+        return have_equal_rows(stored, request.rows)
+    except ObjectNotFoundError:  # rewritten by a compaction and vacuumed long ago: nothing proves that they are equal
+        return False
+
+
+def _stored_rows(storage: Storage, path: str, entry: DataFile) -> pl.DataFrame:
+    [data] = storage.get_many([ObjectInfo(path, entry.bytes)])
+    return decode_rows(data, entry=entry, name=f"{storage.location}/{path}")
+
+
+def _header(request: CommitRequest, *, time: int) -> CommitHeader:
+    return CommitHeader(
+        commit=timestamp_id(time, random_token()) if request.write_id is None else _named(request.write_id),
+        time=time,
+        feature=request.feature,
+        definition=request.definition,
+        id_columns=request.id_columns,
+        schema=msgspec.Raw(encode_schema(request.rows.schema)),
+        writer=request.writer,
+        write_id=request.write_id,
+    )
+
+
+def _named(write_id: str) -> str:
+    """Return the commit id that every attempt of a write has; a digest, since callers name writes as they like."""
+    return f"{NAMED_WRITE}{hashlib.sha256(write_id.encode()).hexdigest()[:32]}"

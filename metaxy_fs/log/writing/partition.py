@@ -1,0 +1,118 @@
+"""What do all writes to one partition agree on?
+
+`_definition.json` is written by the first writer of a partition and read once by each later one, which refuses to mix
+its rows with those of a feature that is not its own: rows whose samples are named by other columns, or a key that
+differs only in its case on a file system that does not tell cases apart. The graph of a root's features can be drawn
+from these files alone.
+"""
+
+import msgspec
+
+from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError, ObjectNotFoundError
+from metaxy_fs.log.objects.formats import refuse_other_format
+from metaxy_fs.log.objects.layout import Partition
+from metaxy_fs.log.objects.manifest import FORMAT_VERSION, Definition
+from metaxy_fs.log.writing.agreements import MAX_AGREEMENT_BYTES, Agreement, agree
+from metaxy_fs.storage.base import Storage
+
+
+class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The content of `_definition.json`.
+
+    Attributes:
+        feature: The full key of the feature, part by part.
+        definition: The data versions of its declaration.
+        id_columns: The columns that name a sample.
+        spec: The whole declaration, as its first writer made it; for people and tools, never read back by the log.
+    """
+
+    format_version: int = FORMAT_VERSION
+    feature: tuple[str, ...]
+    definition: Definition
+    id_columns: tuple[str, ...]
+    spec: msgspec.Raw
+
+
+def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> None:
+    """Make sure that a partition is described, and that it is the one that a writer means.
+
+    Raises what `agree` and the check of `agreement_on_partition` do.
+    """
+    agree(storage, [agreement_on_partition(storage, partition, info)])
+
+
+def agreement_on_partition(storage: Storage, partition: Partition, info: PartitionInfo) -> Agreement:
+    """Return what writers to a partition have to agree on.
+
+    Its check raises:
+        MetadataSchemaError: The rows there name their samples by other columns, or belong to another feature.
+        UnsupportedFormatError: A newer metaxy_fs made it.
+        CorruptObjectError: `_definition.json` is something else.
+
+    Raises:
+        MetadataSchemaError: The declaration is too large to be kept.
+    """
+    data = msgspec.json.encode(info)
+    if len(data) > MAX_AGREEMENT_BYTES:
+        raise MetadataSchemaError(
+            f"The declaration of feature {'_'.join(info.feature)!r} takes {len(data)} bytes as JSON, more than the "
+            f"{MAX_AGREEMENT_BYTES} that may be kept with its rows. Declare fewer containers or dependencies."
+        )
+    return _agreement(storage, partition, info, data)
+
+
+def find_info(storage: Storage, partition: Partition) -> PartitionInfo | None:
+    """Return what a partition is described as, None if it is not; raises what `decode_info` does."""
+    [data] = storage.find([partition.definition_file], limit=MAX_AGREEMENT_BYTES)
+    return None if data is None else decode_info(data, name=f"{storage.location}/{partition.definition_file}")
+
+
+def copy_description(source: Storage, target: Storage, partition: Partition) -> None:
+    """Describe a partition of one root as it is described in another; raises what `describe` does.
+
+    Raises:
+        ObjectNotFoundError: The other root does not describe it.
+    """
+    name = f"{source.location}/{partition.definition_file}"
+    [data] = source.find([partition.definition_file], limit=MAX_AGREEMENT_BYTES)
+    if data is None:
+        raise ObjectNotFoundError(f"{name} is missing. The next write to the partition puts it there again.")
+    agree(target, [_agreement(target, partition, decode_info(data, name=name), data)])
+
+
+def decode_info(data: bytes, *, name: str) -> PartitionInfo:
+    """Return the content of a `_definition.json`.
+
+    Args:
+        data: The object's bytes.
+        name: The object as users would look it up, for messages.
+
+    Raises:
+        UnsupportedFormatError: A newer metaxy_fs made it.
+        CorruptObjectError: It is something else.
+    """
+    refuse_other_format(data, name=name)
+    try:
+        return msgspec.json.decode(data, type=PartitionInfo)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise CorruptObjectError(f"{name} cannot be decoded: {error}.") from error
+
+
+def _agreement(storage: Storage, partition: Partition, info: PartitionInfo, data: bytes) -> Agreement:
+    name = f"{storage.location}/{partition.definition_file}"
+    return Agreement(partition.definition_file, data, lambda held: _check(held, info, name=name))
+
+
+def _check(data: bytes, info: PartitionInfo, *, name: str) -> None:
+    held = decode_info(data, name=name)
+    if held.feature != info.feature:
+        raise MetadataSchemaError(
+            f"The rows of feature {list(info.feature)!r} would be kept with those of {list(held.feature)!r}, because "
+            f"this root does not tell the two names apart, as {name} shows. Give one of the features another key."
+        )
+    if sorted(held.id_columns) != sorted(info.id_columns):
+        raise MetadataSchemaError(
+            f"Feature {'_'.join(info.feature)!r} names its samples by {list(info.id_columns)}, but rows that are "
+            f"stored under the same data version name them by {list(held.id_columns)}, as {name} says. Give the "
+            "feature another key."
+        )

@@ -1,0 +1,64 @@
+"""Do rows get the commit that they belong to, at the price of a scan without?"""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metaxy_fs.ids import LamportClock
+from metaxy_fs.log.pruning import pieces as pieces_module
+from metaxy_fs.log.reading.scan import reading_schema, scan_files
+from metaxy_fs.log.views.view import ViewLoader, live_files
+from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.local import LocalStorage
+from metaxy_fs.storage.memory import MemoryStorage
+from tests.log.commits import PARTITION, write
+
+
+def scan(storage: Storage) -> pl.LazyFrame:
+    view = ViewLoader(storage, clock=LamportClock()).load(PARTITION)
+    assert view is not None
+    files = live_files([view])
+    schema = reading_schema(files, location=storage.location, columns=None)
+    return scan_files(storage, files, schema=schema, with_commits=True)
+
+
+def written(storage: Storage, sizes: list[int]) -> list[tuple[int, str, int]]:
+    """Commit rows, and return what has to come back: each id with its commit and its time."""
+    expected, first = [], 0
+    for size in sizes:
+        manifest = write(storage, *range(first, first + size))
+        expected += [(sample, manifest.commit, manifest.time) for sample in range(first, first + size)]
+        first += size
+    return expected
+
+
+@given(sizes=st.lists(st.integers(0, 4), min_size=1, max_size=12), batch=st.integers(1, 4), cut=st.integers(0, 30))
+def test_rows_are_marked_with_their_commit(sizes: list[int], batch: int, cut: int) -> None:
+    storage = MemoryStorage()
+    expected = written(storage, sizes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces_module, "BATCH_FILES", batch)
+        rows = scan(storage)
+        assert rows.drop("data_version").collect().rows() == expected
+        assert rows.drop("data_version").head(cut).collect().rows() == expected[:cut]
+        late = rows.filter(pl.col("sample_id") >= cut).drop("data_version").collect().rows()
+        assert late == [row for row in expected if row[0] >= cut]
+        commits = {commit for _, commit, _ in expected[::2]}
+        chosen = rows.filter(pl.col("_metaxy_commit").is_in(sorted(commits))).drop("data_version").collect().rows()
+        assert chosen == [row for row in expected if row[1] in commits]
+
+
+def test_a_predicate_reaches_the_files_below_the_marks(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    written(storage, [3, 3])
+    plan = scan(storage).filter(pl.col("sample_id") == 4).explain()
+    assert 'SELECTION: [(col("sample_id")) == (4)]' in plan or 'SELECTION: col("sample_id") == 4' in plan
+
+
+def test_many_files_are_one_scan(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    written(storage, [1] * 5)
+    assert scan(storage).explain().count("Parquet SCAN") == 1
