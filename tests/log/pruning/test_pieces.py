@@ -158,3 +158,23 @@ def test_damage_within_a_part_is_named(storage: CountingStorage) -> None:
     replace(storage, file.path, bytes(data))
     with pytest.raises(CorruptObjectError, match=file.path):
         scan(storage).select("sample_id").collect()
+
+
+@pytest.mark.parametrize("sample", [5, 42, 99, 105, 142, 199])
+def test_a_row_of_a_part_is_marked_with_its_commit(storage: CountingStorage, sample: int) -> None:
+    """The place of a row among those of all files tells its commit, so no row before it may be left out."""
+    clock = LamportClock()
+    first = file_of(storage).manifest
+    clock.observe(first.time)
+    second = commit(storage, request(FRAME.with_columns(pl.col("sample_id") + 100)), clock=clock)
+    view = ViewLoader(storage, clock=clock).load(PARTITION)
+    assert view is not None
+    files = live_files([view])
+    schema = reading_schema(files, location="", columns=None)
+    marked = scan_files(storage, files, schema=schema, with_commits=True)
+    # A test that the statistics of the files cannot answer keeps both; those of the row groups can.
+    wanted = (pl.col("sample_id") == sample) | (pl.col("sample_id") == 50) | (pl.col("sample_id") == 150)
+    found = marked.filter(wanted).select("sample_id", "_metaxy_commit").collect()
+    expected = {number: (first if number < 100 else second).commit for number in sorted({50, 150, sample})}
+    assert dict(found.rows()) == expected
+    assert storage.parts != []
