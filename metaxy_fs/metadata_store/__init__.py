@@ -25,18 +25,18 @@ from metaxy_fs.log.history.copying import Copied
 from metaxy_fs.log.objects.findings import Finding
 from metaxy_fs.log.vacuuming.removal import Removal
 from metaxy_fs.log.vacuuming.vacuum import Vacuumed
-from metaxy_fs.metadata_store.backend import COMMITS, Append, Moment, Query
+from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, Moment, Query
+from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.base import MetadataStore
-from metaxy_fs.metadata_store.buffering import WriteBuffer
-from metaxy_fs.metadata_store.compacting import compact
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
 from metaxy_fs.metadata_store.open import open_store
-from metaxy_fs.metadata_store.promotion import copy_metadata
-from metaxy_fs.metadata_store.repairing import repair
-from metaxy_fs.metadata_store.scan import Scan
-from metaxy_fs.metadata_store.vacuuming import vacuum
-from metaxy_fs.metadata_store.verifying import verify
+from metaxy_fs.metadata_store.upkeep.compacting import compact
+from metaxy_fs.metadata_store.upkeep.promotion import copy_metadata
+from metaxy_fs.metadata_store.upkeep.repairing import repair
+from metaxy_fs.metadata_store.upkeep.vacuuming import vacuum
+from metaxy_fs.metadata_store.upkeep.verifying import verify
+from metaxy_fs.metadata_store.writing.buffering import WriteBuffer
 from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment, LazyIncrement
 

@@ -7,20 +7,20 @@ from typing import Literal, overload
 
 import polars as pl
 
-from metaxy_fs.metadata_store.backend import Backend
-from metaxy_fs.metadata_store.buffering import WriteBuffer, buffered
-from metaxy_fs.metadata_store.chain import chain
-from metaxy_fs.metadata_store.commits import history
-from metaxy_fs.metadata_store.explaining import explain
-from metaxy_fs.metadata_store.features import FeatureLike, find_declaration, key_of, require_declaration
-from metaxy_fs.metadata_store.frames import ArrowStream, FrameLike
-from metaxy_fs.metadata_store.impact import impact
-from metaxy_fs.metadata_store.moments import BackendAt
-from metaxy_fs.metadata_store.reading import Read, has_commit, read_chain, scan_chain
-from metaxy_fs.metadata_store.snapshots import at, create_snapshot, drop_snapshot, list_snapshots
-from metaxy_fs.metadata_store.updates import calculate, calculate_and_write, increment, lazy_increment
-from metaxy_fs.metadata_store.upstream import read_upstream
-from metaxy_fs.metadata_store.writing import write
+from metaxy_fs.metadata_store.arguments.features import FeatureLike, find_declaration, key_of, require_declaration
+from metaxy_fs.metadata_store.arguments.frames import ArrowStream, FrameLike
+from metaxy_fs.metadata_store.backends.backend import Backend
+from metaxy_fs.metadata_store.backends.chain import chain
+from metaxy_fs.metadata_store.explaining.impact import impact
+from metaxy_fs.metadata_store.explaining.reasons import explain
+from metaxy_fs.metadata_store.increments.updates import calculate, calculate_and_write, increment, lazy_increment
+from metaxy_fs.metadata_store.increments.upstream import read_upstream
+from metaxy_fs.metadata_store.reading.commits import history
+from metaxy_fs.metadata_store.reading.moments import BackendAt
+from metaxy_fs.metadata_store.reading.queries import Read, has_commit, read_chain, scan_chain
+from metaxy_fs.metadata_store.reading.snapshots import at, create_snapshot, drop_snapshot, list_snapshots
+from metaxy_fs.metadata_store.writing.appending import write
+from metaxy_fs.metadata_store.writing.buffering import WriteBuffer, buffered
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment, LazyIncrement

@@ -18,9 +18,9 @@ from metaxy_fs.log.objects.manifest import Definition
 from metaxy_fs.log.reading.scan import column_names
 from metaxy_fs.log.views.view import View
 from metaxy_fs.log.writing.commit import CommitRequest
-from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Moment, Query
+from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, FallbackMode, Moment, Query
+from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.base import MetadataStore
-from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.cache import DEFAULT_BYTES, CachedStorage, DiskCache

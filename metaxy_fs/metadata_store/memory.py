@@ -14,9 +14,9 @@ from metaxy_fs.hashing import DEFAULT_ALGORITHM, HashAlgorithm, check_algorithm
 from metaxy_fs.ids import LamportClock, random_token, timestamp_id
 from metaxy_fs.log.objects.statistics import column_statistics, exact_integers
 from metaxy_fs.log.reading.widening import FileSchema, conform, unify
-from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Query
+from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, FallbackMode, Query
+from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.base import MetadataStore
-from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from metaxy_fs.hashing import HashAlgorithm
-from metaxy_fs.metadata_store.backend import FallbackMode
+from metaxy_fs.metadata_store.backends.backend import FallbackMode
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.storage.cache import DEFAULT_BYTES

@@ -1,0 +1,1 @@
+"""What does a caller mean by a feature, by a frame and by samples?"""

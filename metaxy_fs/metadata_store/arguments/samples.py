@@ -1,0 +1,170 @@
+"""How are the samples that a caller hands in taken range by range?
+
+What fits into memory is there already: it is sorted by id once, and every range is a slice. A LazyFrame may be larger:
+its rows are sorted in runs, and kept in files until they are wanted.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import polars as pl
+
+from metaxy_fs.log.files.parquet import ROW_GROUP_ROWS
+from metaxy_fs.log.objects.statistics import column_statistics, fences
+from metaxy_fs.log.reading.ranges import IdRange, Span, plan_ranges
+from metaxy_fs.log.writing.chunks import Chunks
+from metaxy_fs.metadata_store.arguments.frames import FrameLike, is_sorted, refuse_repeated, to_frame
+from metaxy_fs.metadata_store.arguments.spool import Spool
+from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.versioning.columns import DATA_VERSION
+
+PLACE: Final = "_metaxy_place"
+"""Where a sample stood among those that were handed in."""
+
+RUN_ROWS = 2**19
+"""How many rows of a LazyFrame are sorted at once."""
+
+
+def given_samples(
+    frame: FrameLike, spec: FeatureSpec, *, check: Callable[[pl.DataFrame], pl.DataFrame]
+) -> "HeldSamples | SpooledSamples":
+    """Return the samples of a frame.
+
+    Args:
+        frame: One row a sample.
+        spec: The feature that they are samples of.
+        check: Returns the rows of a frame as they are wanted, or raises; of a LazyFrame it is given some at a time.
+    """
+    if isinstance(frame, pl.LazyFrame):
+        return SpooledSamples(frame, spec, check=check)
+    return HeldSamples(check(to_frame(frame)), spec)
+
+
+class HeldSamples:
+    """Samples that are held in memory.
+
+    Attributes:
+        frame: As they were handed in.
+    """
+
+    def __init__(self, frame: pl.DataFrame, spec: FeatureSpec) -> None:
+        """Sort the samples, if they are not: what is needed of each, and where it stands if there is more."""
+        self.frame = frame
+        self._spec = spec
+        needed = [*spec.id_columns, *([DATA_VERSION] if spec.is_root else [])]
+        narrow = frame.select(needed)
+        self._is_sorted = is_sorted(narrow, spec.id_columns)
+        if not self._is_sorted:
+            narrow = narrow.with_row_index(PLACE).sort(spec.id_columns)
+        elif len(needed) < len(frame.columns):
+            narrow = narrow.with_row_index(PLACE)
+        self._narrow = narrow
+        self._ids = _physical(narrow.get_column(spec.id_columns[0]))
+
+    @property
+    def schema(self) -> pl.Schema:
+        """The columns with which the samples were handed in."""
+        return self.frame.schema
+
+    def spans(self, column: str) -> list[Span]:
+        """Return how the samples lie along the first id column; along others they do not."""
+        is_first = column == self._spec.id_columns[0]
+        return [_span(self._narrow.get_column(column)) if is_first else Span(self.frame.height)]
+
+    def dtype(self, column: str) -> pl.DataType:
+        """Return the type of an id column."""
+        return self.frame.schema[column]
+
+    def within(self, id_range: IdRange) -> pl.LazyFrame:
+        """Return the samples of a range, sorted by id: what is needed of each, and perhaps its place."""
+        start = 0 if id_range.low is None else self._first_at(id_range.low)
+        end = self._narrow.height if id_range.high is None else self._first_at(id_range.high)
+        return self._narrow.slice(start, end - start).lazy()
+
+    def filled(self, made: pl.DataFrame) -> pl.DataFrame:
+        """Return rows that were made of samples with all columns of these, as they were handed in."""
+        if PLACE in made.columns:
+            samples = self.frame[made.get_column(PLACE)]
+        else:
+            samples = made.select(pl.col(name).cast(dtype) for name, dtype in self.frame.schema.items())
+        added = [name for name in made.columns if name != PLACE and name not in self.frame.columns]
+        return samples.hstack(made.select(added))
+
+    def restored(self, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        """Return what was made of all ranges as `filled`, in the order in which the samples were handed in."""
+        made = pl.concat(frames)
+        return self.filled(made if self._is_sorted else made.sort(PLACE))
+
+    def _first_at(self, value: Any) -> int:
+        return bisect_left(range(self._ids.len()), value, key=self._ids.__getitem__)
+
+
+class SpooledSamples:
+    """Samples of a LazyFrame, in sorted runs that are kept in files.
+
+    Attributes:
+        schema: Their columns.
+    """
+
+    def __init__(
+        self, frame: pl.LazyFrame, spec: FeatureSpec, *, check: Callable[[pl.DataFrame], pl.DataFrame]
+    ) -> None:
+        """Take the rows of the frame, run by run; see `given_samples`."""
+        self.schema = check(frame.collect_schema().to_frame()).schema
+        self._id_columns = list(spec.id_columns)
+        self._spool = Spool(self.schema)
+        self._runs: list[tuple[Span, str]] = []
+        for run in frame.collect_batches(chunk_size=RUN_ROWS):
+            self._add(check(run))
+        for id_range in self._ranges():
+            refuse_repeated(self.within(id_range).select(self._id_columns).collect(), spec)
+
+    def spans(self, column: str) -> list[Span]:
+        """Return how the runs lie along the first id column; along others they do not."""
+        is_first = column == self._id_columns[0]
+        return [span if is_first else Span(span.rows) for span, _ in self._runs]
+
+    def dtype(self, column: str) -> pl.DataType:
+        """Return the type of an id column."""
+        return self.schema[column]
+
+    def within(self, id_range: IdRange) -> pl.LazyFrame:
+        """Return the samples of a range, sorted by id."""
+        paths = [path for span, path in self._runs if id_range.touches(span)]
+        rows = self._spool.rows_of(paths)
+        name = self._id_columns[0]
+        predicate = id_range.predicate(name, self.schema[name])
+        rows = rows if predicate is None else rows.filter(predicate)
+        return rows if len(paths) == 1 else rows.sort(self._id_columns)
+
+    def chunks(self) -> Chunks:
+        """Return all samples in the order of their ids."""
+        return Chunks(self.schema, lambda: (self.within(id_range).collect() for id_range in self._ranges()))
+
+    def filled(self, made: pl.DataFrame) -> pl.DataFrame:
+        """Return rows that were made of samples with the columns of these, as they were handed in."""
+        casts = [pl.col(name).cast(self.schema[name]) for name in self._id_columns]
+        return made.with_columns(casts)
+
+    def restored(self, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        """Return what was made of all ranges as `filled`, sorted by id."""
+        return self.filled(pl.concat(frames))
+
+    def _ranges(self) -> list[IdRange]:
+        return plan_ranges([span for span, _ in self._runs], rows=RUN_ROWS)
+
+    def _add(self, run: pl.DataFrame) -> None:
+        ordered = run.sort(self._id_columns)
+        self._runs.append((_span(ordered.get_column(self._id_columns[0])), self._spool.add(ordered)))
+
+
+def _span(ids: pl.Series) -> Span:
+    """Return how a sorted column lies."""
+    (leaf,) = column_statistics(ids.to_frame())
+    return Span(len(ids), leaf.min, leaf.max, fences(ids, every=ROW_GROUP_ROWS))
+
+
+def _physical(ids: pl.Series) -> pl.Series:
+    """Return ids as the bounds of ranges have them."""
+    return ids.to_physical() if ids.dtype.is_temporal() else ids

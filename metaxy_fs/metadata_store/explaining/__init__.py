@@ -1,0 +1,1 @@
+"""Why has a sample its version, and what would change it?"""

@@ -1,0 +1,194 @@
+"""Which data versions do samples get, and which of them have to be computed?
+
+Both are answered piece by piece (see `metaxy_fs.metadata_store.increments.pieces`): of a range of ids the upstream
+rows, the stored rows and the samples are read, joined, hashed and compared, a few ranges side by side. So memory holds
+a few pieces and the answer; where the answer is asked for as lazy frames, it is kept in files.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+
+import polars as pl
+
+from metaxy_fs.errors import DependencyError
+from metaxy_fs.log.reading.ranges import IdRange
+from metaxy_fs.log.writing.chunks import Chunks
+from metaxy_fs.metadata_store.arguments.features import Declared
+from metaxy_fs.metadata_store.arguments.frames import FrameLike, check_columns, samples_to_compare, samples_to_version
+from metaxy_fs.metadata_store.arguments.samples import HeldSamples, SpooledSamples, given_samples
+from metaxy_fs.metadata_store.arguments.spool import Spool
+from metaxy_fs.metadata_store.backends.backend import Backend
+from metaxy_fs.metadata_store.backends.damage import names_damage
+from metaxy_fs.metadata_store.backends.hashing import chain_algorithm
+from metaxy_fs.metadata_store.increments.expected import Expected, Outcome, complete, same_id_types
+from metaxy_fs.metadata_store.increments.pieces import divide
+from metaxy_fs.metadata_store.increments.stored import StoredRows, find_stored
+from metaxy_fs.metadata_store.increments.upstream import find_upstream
+from metaxy_fs.metadata_store.writing.appending import append
+from metaxy_fs.parallel import ordered_map
+from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.versioning.columns import DATA_VERSION, version_type
+from metaxy_fs.versioning.comparison import Layer
+from metaxy_fs.versioning.increment import Counts, Increment, LazyIncrement
+from metaxy_fs.versioning.layers import compare_layers
+
+
+@names_damage
+def calculate(
+    store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
+) -> pl.DataFrame | pl.LazyFrame:
+    """Return samples with the data versions that follow from their upstream rows; lazily, if they came so."""
+    samples, versioned = _to_version(store, feature, sample_df, fallback=fallback)
+    if isinstance(samples, HeldSamples):
+        return samples.restored(list(versioned))
+    return _spooled(map(samples.filled, versioned)).scan()
+
+
+@names_damage
+def calculate_and_write(
+    store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
+) -> pl.DataFrame | pl.LazyFrame:
+    """Do what `calculate` does and commit the result.
+
+    Of samples in memory the first are encoded before the last are hashed; of others nothing is, until all are known to
+    have their upstream rows.
+    """
+    samples, versioned = _to_version(store, feature, sample_df, fallback=fallback)
+    check_columns(samples.schema, feature.spec)
+    schema = pl.Schema({**samples.schema, DATA_VERSION: version_type(feature.spec)})
+    if isinstance(samples, SpooledSamples):
+        spool = _spooled(map(samples.filled, versioned))
+        append(store, feature, Chunks(schema, lambda: spool))
+        return spool.scan()
+    made: list[pl.DataFrame] = []
+
+    def chunks() -> Iterator[pl.DataFrame]:
+        yield from map(samples.filled, made)
+        for frame in versioned:
+            made.append(frame)
+            yield samples.filled(frame)
+
+    append(store, feature, Chunks(schema, chunks))
+    return samples.restored(made)
+
+
+@names_damage
+def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None) -> Increment:
+    """Return what separates the samples of a feature from what the chain holds of them."""
+    given, found = _to_compare(store, feature, samples, stale_if=stale_if)
+    parts = list(found)
+    return Increment(
+        new=_restored(given, [part.new for part in parts]),
+        stale=_restored(given, [part.stale for part in parts]),
+        orphaned=pl.concat(part.orphaned for part in parts),
+    )
+
+
+@names_damage
+def lazy_increment(
+    store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None
+) -> LazyIncrement:
+    """Return what `increment` does, sorted by id and kept in files."""
+    given, found = _to_compare(store, feature, samples, stale_if=stale_if)
+    spools: list[Spool] = []
+    for part in found:
+        filled = (part.new, part.stale) if given is None else (given.filled(part.new), given.filled(part.stale))
+        frames = [*filled, part.orphaned]
+        spools = spools or [Spool(frame.schema) for frame in frames]
+        for spool, frame in zip(spools, frames, strict=True):
+            spool.add(frame)
+    new, stale, orphaned = spools
+    counts = Counts(new=new.height, stale=stale.height, orphaned=orphaned.height)
+    return LazyIncrement(new=new.scan(), stale=stale.scan(), orphaned=orphaned.scan(), counts=counts)
+
+
+def _to_version(
+    store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
+) -> tuple[HeldSamples | SpooledSamples, Iterator[pl.DataFrame]]:
+    """Return samples, and an iterator that gives them with their versions, range by range."""
+    spec = feature.spec
+    _require_upstream(spec)
+    samples = given_samples(sample_df, spec, check=partial(samples_to_version, spec=spec))
+    expected = Expected(
+        feature, find_upstream(store, feature, fallback=fallback), samples, chain_algorithm(store, fallback=fallback)
+    )
+
+    def version(id_range: IdRange) -> Outcome[pl.DataFrame]:
+        piece = expected.piece(expected.collected(expected.scans(id_range)))
+        return Outcome(piece.samples.height, piece.missing, piece.samples)
+
+    ranges = divide(expected.inputs, expected.id_columns[0])
+    return samples, complete(ordered_map(version, ranges), spec)
+
+
+def _to_compare(
+    store: Backend, feature: Declared, given: FrameLike | None, *, stale_if: pl.Expr | None
+) -> tuple[HeldSamples | SpooledSamples | None, Iterator[Increment]]:
+    """Return the samples that were given, and an iterator that gives the increment, range by range."""
+    expected = _expected(store, feature, given)
+    stored = find_stored(store, feature, stale_if=stale_if)
+    column = expected.id_columns[0]
+
+    def compare(id_range: IdRange) -> Outcome[Increment]:
+        scans = [*expected.scans(id_range), *(rows.within(column, id_range) for rows in stored)]
+        frames = expected.collected(scans)
+        first = len(frames) - len(stored)
+        piece = expected.piece(frames[:first])
+        result = None if piece.missing else _increment_of(expected, piece.samples, stored, frames[first:])
+        return Outcome(piece.samples.height, piece.missing, result)
+
+    ranges = divide([*expected.inputs, *stored], column)
+    return expected.samples, complete(ordered_map(compare, ranges), feature.spec)
+
+
+def _expected(store: Backend, feature: Declared, given: FrameLike | None) -> Expected:
+    """Return the samples that there should be: those that were given, or else those that upstream features name."""
+    spec = feature.spec
+    if spec.is_root and given is None:
+        raise DependencyError(
+            f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their "
+            f"versions: resolve_update(feature, samples=...) with {list(spec.id_columns)} and '{DATA_VERSION}'."
+        )
+    samples = None if given is None else given_samples(given, spec, check=partial(samples_to_compare, spec=spec))
+    return Expected(
+        feature, find_upstream(store, feature, fallback=True), samples, chain_algorithm(store, fallback=True)
+    )
+
+
+def _increment_of(
+    expected: Expected, samples: pl.DataFrame, stored: Sequence[StoredRows], frames: Sequence[pl.DataFrame]
+) -> Increment:
+    """Return the increment of one piece."""
+    spec = expected.feature.spec
+    aligned, *held = same_id_types([samples, *frames], spec)
+    layers = [Layer(frame, rows.definitions) for rows, frame in zip(stored, held, strict=True)]
+    return compare_layers(
+        aligned,
+        layers,
+        id_columns=spec.id_columns,
+        parent_columns=expected.id_columns,
+        current=expected.feature.definition,
+    )
+
+
+def _restored(samples: HeldSamples | SpooledSamples | None, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(frames) if samples is None else samples.restored(frames)
+
+
+def _spooled(frames: Iterable[pl.DataFrame]) -> Spool:
+    """Keep frames in files; there is at least one."""
+    waiting = iter(frames)
+    first = next(waiting)
+    spool = Spool(first.schema)
+    spool.add(first)
+    for frame in waiting:
+        spool.add(frame)
+    return spool
+
+
+def _require_upstream(spec: FeatureSpec) -> None:
+    if spec.is_root:
+        raise DependencyError(
+            f"Feature '{spec.key}' has no upstream features to calculate data versions from. Give its rows their "
+            "versions, such as a checksum of what each sample is made from, and write them with write_metadata."
+        )

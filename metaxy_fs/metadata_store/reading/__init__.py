@@ -1,0 +1,1 @@
+"""Which rows are asked for, and as of which moment?"""

@@ -1,0 +1,253 @@
+"""How do the arguments of a read become a query, and its answer the rows that were asked for?"""
+
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import and_
+from typing import Any, Literal, Self
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.forks import refuse_lost_threads
+from metaxy_fs.log.objects.schema import column
+from metaxy_fs.log.pruning.predicates import conjuncts_on
+from metaxy_fs.log.reading.ranges import EVERYTHING, IdRange
+from metaxy_fs.metadata_store.arguments.features import Declared
+from metaxy_fs.metadata_store.backends.backend import Backend, Query
+from metaxy_fs.metadata_store.backends.chain import chain, not_found
+from metaxy_fs.metadata_store.backends.damage import names_damage
+from metaxy_fs.metadata_store.backends.layered import layered
+from metaxy_fs.metadata_store.backends.scan import Scan
+from metaxy_fs.metadata_store.reading.commits import COMMIT_COLUMNS, show_commits
+from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.versioning.latest import latest_rows
+
+
+class Read(msgspec.Struct, frozen=True):
+    """The options of a read, checked."""
+
+    filters: pl.Expr | None = None
+    columns: tuple[str, ...] | None = None
+    latest_only: bool = False
+    all_versions: bool = False
+    with_commits: bool = False
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        filters: pl.Expr | Iterable[pl.Expr] | None,
+        columns: Sequence[str] | None,
+        latest_only: bool,
+        versions: Literal["current", "all"],
+        with_commits: bool = False,
+    ) -> Self:
+        """Return the options, or say which of them has no meaning."""
+        if versions not in ("current", "all"):
+            raise ValueError(f'versions is "current" or "all", got {versions!r}.')
+        selected = _column_names(columns)
+        if selected is not None and with_commits:
+            selected = tuple(dict.fromkeys((*selected, *COMMIT_COLUMNS)))
+        return cls(_one_predicate(filters), selected, latest_only, versions == "all", with_commits)
+
+
+@names_damage
+def read_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> pl.DataFrame:
+    """Return what `scan_chain` does, collected.
+
+    Raises:
+        CorruptObjectError: An object cannot be read; the message names it.
+    """
+    return scan_chain(store, feature, read, fallback=fallback).collect()
+
+
+def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> pl.LazyFrame:
+    """Return the rows that the first store of a chain which holds the feature has of it.
+
+    Raises:
+        FeatureNotFoundError: None does.
+        MetadataSchemaError: A column that the read names does not exist.
+    """
+    scan = find_scan(store, feature, read, fallback=fallback)
+    declared = feature.spec.id_columns if isinstance(feature, Declared) else None
+    rows = scan.rows
+    if read.latest_only:
+        rows = latest(scan, id_columns=declared or scan.id_columns, where=_prune(read, declared))
+    rows = rows if read.filters is None else rows.filter(read.filters)
+    return rows if read.columns is None else rows.select(map(column, read.columns))
+
+
+def find_scan(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> Scan:
+    """Return what the first store of a chain which holds the feature has of it, enough to answer a read.
+
+    Raises:
+        FeatureNotFoundError: None does.
+        MetadataSchemaError: A column that the read names does not exist.
+    """
+    refuse_lost_threads()
+    key, partition = _subject(feature, all_versions=read.all_versions)
+    id_columns = feature.spec.id_columns if isinstance(feature, Declared) else None
+    named = _named_columns(read, id_columns)
+    query = Query(
+        key=key,
+        partition=partition,
+        columns=_enough(read, named, id_columns),
+        prune=_prune(read, id_columns),
+        mark_commits=read.with_commits,
+    )
+    scan = first_scan(store, query, fallback=fallback)
+    if scan is None:
+        raise not_found(key, partition=partition, store=store, fallback=fallback)
+    scan = show_commits(scan, key) if read.with_commits else scan
+    refuse_unknown(named, scan, key)
+    return scan
+
+
+def latest(
+    scan: Scan,
+    *,
+    id_columns: Sequence[str],
+    column: str = "",
+    within: IdRange = EVERYTHING,
+    where: pl.Expr | None = None,
+) -> pl.LazyFrame:
+    """Return the latest row of each sample.
+
+    Args:
+        scan: All rows.
+        id_columns: What names a sample.
+        column: One of the id columns.
+        within: Leave out samples whose value in that column is not in a range.
+        where: Leave out samples whose ids do not satisfy this; a test of ids alone commutes with the choice of the
+            latest row, and Polars can push it down to row groups.
+    """
+    layers = scan.layers(column=column, within=within)
+    if where is not None:
+        layers = [(rows.filter(where), is_distinct) for rows, is_distinct in layers]
+    return latest_rows(layers, id_columns=id_columns)
+
+
+def first_scan(store: Backend, query: Query, *, fallback: bool) -> Scan | None:
+    """Return what a chain holds of a query, None if no store of it holds the feature.
+
+    That is what the first store which holds the feature has of it; in a chain that falls back by sample, what all have.
+    """
+    found = []
+    for candidate in chain(store, fallback=fallback):
+        scan = candidate.scan_rows(query)
+        if scan is not None:
+            _remember(candidate, query, scan)
+            found.append((candidate.location, scan))
+            if store.fallback_mode == "feature":
+                break
+    return layered(found) if found else None
+
+
+def compared_scans(store: Backend, feature: Declared, query: Query) -> list[tuple[str, Scan]]:
+    """Return what an increment compares with, by location, the nearest first; none if no store holds the feature.
+
+    In a chain that falls back by feature, it is the store that reads of the current data version come from: a nearer
+    one that holds other versions alone does not hide it. Where no store holds the current data version, it is the first
+    that holds any. In a chain that falls back by sample, it is every store that holds any.
+    """
+    stores = list(chain(store, fallback=True))
+    if store.fallback_mode == "feature":
+        current = feature.definition.partition
+        holder = next((candidate for candidate in stores if candidate.has_version(feature.key, current)), None)
+        stores = stores if holder is None else [holder]
+    found = []
+    for candidate in stores:
+        scan = candidate.scan_rows(query)
+        if scan is not None:
+            found.append((candidate.location, scan))
+            if store.fallback_mode == "feature":
+                break
+    return found
+
+
+def require_id_columns(scan: Scan, spec: FeatureSpec) -> None:
+    """Refuse stored rows that were written when other columns named the samples."""
+    for name in spec.id_columns:
+        if name not in scan.columns:
+            raise MetadataSchemaError(
+                f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but no stored row has a column "
+                f"'{name}'; they are named by {list(scan.id_columns)}. Give a feature with other id columns another "
+                "key."
+            )
+
+
+def has_commit(store: Backend, feature: Declared | FeatureKey, *, fallback: bool) -> bool:
+    """Whether any store of a chain holds a commit of a feature."""
+    key, partition = _subject(feature, all_versions=False)
+    stores = chain(store, fallback=fallback)
+    if partition is None:
+        return any(candidate.stored_versions(key) for candidate in stores)
+    return any(candidate.has_version(key, partition) for candidate in stores)
+
+
+def refuse_unknown(named: set[str], scan: Scan, key: FeatureKey) -> None:
+    """Refuse a read that names a column which the feature does not have."""
+    unknown = sorted(named.difference(scan.rows.collect_schema()))
+    if unknown:
+        raise MetadataSchemaError(
+            f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {list(scan.columns)}."
+        )
+
+
+def _subject(feature: Declared | FeatureKey, *, all_versions: bool) -> tuple[FeatureKey, str | None]:
+    """Return whose rows are meant, and in which partition: in all where the declaration is unknown."""
+    if isinstance(feature, FeatureKey):
+        return feature, None
+    return feature.key, None if all_versions else feature.definition.partition
+
+
+def _named_columns(read: Read, id_columns: Sequence[str] | None) -> set[str]:
+    """Return the columns that a read cannot do without."""
+    filtered = [] if read.filters is None or _selects(read.filters) else read.filters.meta.root_names()
+    return {*(read.columns or ()), *filtered, *(id_columns or () if read.latest_only else ())}
+
+
+def _selects(filters: pl.Expr) -> bool:
+    """Whether a predicate picks its columns from those that there are."""
+    return filters.meta.has_multiple_outputs()
+
+
+def _enough(read: Read, named: set[str], id_columns: Sequence[str] | None) -> frozenset[str] | None:
+    """Return the columns that the answer is made from, None where it may be any."""
+    is_open = read.columns is None or (read.latest_only and id_columns is None)
+    return None if is_open or (read.filters is not None and _selects(read.filters)) else frozenset(named)
+
+
+def _prune(read: Read, id_columns: Sequence[str] | None) -> pl.Expr | None:
+    """Return by what rows may be left out: of a rewritten sample, a test of its id alone holds for all rows or none."""
+    if read.filters is None or not read.latest_only:
+        return read.filters
+    return conjuncts_on(read.filters, columns=set(id_columns or ()))
+
+
+def _remember(store: Backend, query: Query, scan: Scan) -> None:
+    """Let the store know the types that it holds, so that it can refuse a write that does not fit them."""
+    if query.partition is not None and not query.mark_partition and not query.mark_commits:
+        store.seen.add(query.key, query.partition, scan.rows.collect_schema())
+
+
+def _one_predicate(filters: pl.Expr | Iterable[pl.Expr] | None) -> pl.Expr | None:
+    if filters is None:
+        return None
+    several = isinstance(filters, Iterable) and not isinstance(filters, pl.Expr | str)
+    predicates: list[Any] = list(filters) if several else [filters]  # type: ignore[arg-type]  # an expression is one
+    for predicate in predicates:
+        if not isinstance(predicate, pl.Expr):
+            raise TypeError(f"filters takes Polars expressions such as pl.col('sample_id') > 1, got {predicate!r}.")
+    return reduce(and_, predicates) if predicates else None
+
+
+def _column_names(columns: Sequence[str] | None) -> tuple[str, ...] | None:
+    if columns is None:
+        return None
+    if isinstance(columns, str) or not all(isinstance(column, str) for column in columns):
+        raise TypeError(f"columns takes a list of column names, got {columns!r}.")
+    if len(set(columns)) < len(columns):
+        raise MetadataSchemaError(f"columns names a column more than once: {list(columns)!r}.")
+    return tuple(columns)

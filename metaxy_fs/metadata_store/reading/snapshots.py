@@ -1,0 +1,202 @@
+"""How are the features of a chain seen as they were at some moment?"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+
+import msgspec
+import polars as pl
+
+from metaxy_fs._version import WRITER
+from metaxy_fs.errors import MetadataSchemaError, SnapshotError
+from metaxy_fs.forks import refuse_lost_threads
+from metaxy_fs.ids import wall_clock
+from metaxy_fs.log.history import snapshots as objects
+from metaxy_fs.log.history.snapshots import (
+    UNKNOWN_SCHEMA,
+    PinnedFeature,
+    PinnedPartition,
+    PinnedStore,
+    Snapshot,
+    known_schema,
+)
+from metaxy_fs.log.objects.layout import is_snapshot_name
+from metaxy_fs.log.objects.schema import encode_schema
+from metaxy_fs.metadata_store.backends.backend import Backend, Moment, Query
+from metaxy_fs.metadata_store.backends.chain import chain, not_found
+from metaxy_fs.metadata_store.reading.moments import BackendAt, Pin, Pins
+from metaxy_fs.parallel import ordered_map
+from metaxy_fs.spec import FeatureKey
+
+SNAPSHOTS: Final = pl.Schema(
+    {
+        "name": pl.String(),
+        "time": pl.Datetime("us", "UTC"),
+        "features": pl.List(pl.String()),
+        "commits": pl.Int64(),
+        "stores": pl.List(pl.String()),
+        "writer": pl.String(),
+    }
+)
+"""The columns of a list of snapshots."""
+
+_QUESTIONS_AT_ONCE = 8
+_StoreAt = TypeVar("_StoreAt", bound=BackendAt)
+
+
+def create_snapshot(store: Backend, name: str, features: Sequence[FeatureKey] | None) -> None:
+    """Keep which commits of some features a chain holds now, by default of all.
+
+    Raises:
+        FeatureNotFoundError: No store of the chain holds one of them.
+    """
+    refuse_lost_threads()
+    check_name(name)
+    stores = list(chain(store, fallback=True))
+    keys = sorted({key for each in stores for key in each.stored_features()} if features is None else set(features))
+    questions = [(each, key) for each in stores for key in keys]
+    answers = ordered_map(lambda question: _pinned(*question), questions, workers=_QUESTIONS_AT_ONCE)
+    pinned = dict(zip(questions, answers, strict=True))
+    for key in keys:
+        if not any(pinned[each, key].partitions for each in stores):
+            raise not_found(key, partition=None, store=store, fallback=True)
+    snapshot = Snapshot(
+        name=name,
+        time=wall_clock(),
+        writer=WRITER,
+        stores=tuple(_store(store, each, [pinned[each, key] for key in keys]) for each in stores),
+    )
+    objects.put_snapshot(store.snapshot_storage, snapshot, hash_algorithm=store.hash_algorithm)
+
+
+def list_snapshots(store: Backend) -> pl.DataFrame:
+    """Return the snapshots that a store keeps, as a frame of `SNAPSHOTS`."""
+    refuse_lost_threads()
+    found = objects.snapshots_of(store.snapshot_storage)
+    return pl.DataFrame([_described(store, snapshot) for snapshot in found], schema=SNAPSHOTS, orient="row")
+
+
+def drop_snapshot(store: Backend, name: str) -> None:
+    """Remove a snapshot.
+
+    Raises:
+        SnapshotError: There is none of that name.
+    """
+    check_name(name)
+    if not objects.drop_snapshot(store.snapshot_storage, name):
+        raise _unknown(store, name)
+
+
+def at(store: Backend, moment: str | datetime, *, kind: type[_StoreAt]) -> _StoreAt:
+    """Return a chain as it was at a snapshot, or at a time, as stores of this kind.
+
+    Raises:
+        SnapshotError: There is no such snapshot, or it saw a store that is not in the chain.
+    """
+    if isinstance(moment, datetime):
+        pins = Pins(f"{moment.isoformat()}", until=_microseconds(moment))
+        return _chained([(each, pins) for each in chain(store, fallback=True)], kind)
+    check_name(moment)
+    snapshot = objects.find_snapshot(store.snapshot_storage, moment)
+    if snapshot is None:
+        raise _unknown(store, moment)
+    return _chained(list(_seen(store, snapshot)), kind)
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a snapshot.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if not isinstance(name, str) or not is_snapshot_name(name):
+        raise ValueError(
+            f"The name of a snapshot has 1 to 100 letters, digits, '.', '_' and '-', and begins with a letter or a "
+            f"digit; got {name!r}."
+        )
+
+
+def _pinned(store: Backend, key: FeatureKey) -> PinnedFeature:
+    """Return what a store holds of a feature now."""
+    found = store.stored_commits(key).group_by("partition").agg(pl.col("commit").str.join(" ")).sort("partition")
+    commits = dict(found.iter_rows())
+    seen = Moment(commits={version: frozenset(ids.split(" ")) for version, ids in commits.items()})
+    partitions = [
+        PinnedPartition(version=version, commits=ids, schema=_schema(store, key, version, seen))
+        for version, ids in commits.items()
+    ]
+    schema = partitions[0].schema if len(partitions) == 1 else _schema(store, key, None, seen)
+    return PinnedFeature(feature=tuple(key.parts), partitions=tuple(partitions), schema=schema)
+
+
+def _schema(store: Backend, key: FeatureKey, partition: str | None, seen: Moment) -> msgspec.Raw:
+    """Return what the rows are read as; not known where some column has no type that holds them all."""
+    try:
+        scan = store.scan_rows(Query(key=key, partition=partition, at=seen))
+    except MetadataSchemaError:
+        scan = None
+    return UNKNOWN_SCHEMA if scan is None else msgspec.Raw(encode_schema(scan.rows.collect_schema()))
+
+
+def _store(first: Backend, store: Backend, pinned: Sequence[PinnedFeature]) -> PinnedStore:
+    held = tuple(feature for feature in pinned if feature.partitions)
+    return PinnedStore(location=None if store is first else store.location, features=held)
+
+
+def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, Pins]]:
+    """Yield the stores that a snapshot saw, each with what it saw there; the first one is the one that keeps it."""
+    waiting = list(chain(store, fallback=True))
+    for pinned in snapshot.stores:
+        found = [each for each in waiting if (each is store) == (pinned.location is None)]
+        holder = next((each for each in found if pinned.location in (None, each.location)), None)
+        if holder is not None:
+            waiting.remove(holder)
+            yield holder, _pins(snapshot, pinned)
+        elif pinned.features:
+            raise SnapshotError(
+                f"The snapshot {snapshot.name!r} in {store.location} saw rows in {pinned.location}, which is not among "
+                f"the stores of this chain: {', '.join(each.location for each in chain(store, fallback=True))}. Open "
+                "the chain that it was made through, with the same fallback stores."
+            )
+
+
+def _pins(snapshot: Snapshot, pinned: PinnedStore) -> Pins:
+    features = {FeatureKey(list(feature.feature)): _pin(feature) for feature in pinned.features}
+    return Pins(f"snapshot {snapshot.name!r}", features=features)
+
+
+def _pin(feature: PinnedFeature) -> Pin:
+    kept: list[tuple[str | None, msgspec.Raw]] = [(None, feature.schema)]
+    kept += [(partition.version, partition.schema) for partition in feature.partitions]
+    schemas = {version: schema for version, raw in kept if (schema := known_schema(raw)) is not None}
+    return Pin({partition.version: partition.ids for partition in feature.partitions}, schemas)
+
+
+def _chained(seen: Sequence[tuple[Backend, Pins]], kind: type[_StoreAt]) -> _StoreAt:
+    (first, pins), *others = seen
+    return kind(first, pins, fallback_stores=[kind(store, theirs) for store, theirs in others])
+
+
+def _described(store: Backend, snapshot: Snapshot) -> tuple[object, ...]:
+    pinned = [feature for each in snapshot.stores for feature in each.features]
+    return (
+        snapshot.name,
+        snapshot.time,
+        sorted({str(FeatureKey(list(feature.feature))) for feature in pinned}),
+        sum(partition.commits.count(" ") + 1 for feature in pinned for partition in feature.partitions),
+        [store.location if each.location is None else each.location for each in snapshot.stores if each.features],
+        snapshot.writer,
+    )
+
+
+def _unknown(store: Backend, name: str) -> SnapshotError:
+    return SnapshotError(
+        f"{store.location} keeps no snapshot {name!r}; list_snapshots tells which ones there are. A snapshot is kept "
+        "by the first store of the chain that it was made through."
+    )
+
+
+def _microseconds(moment: datetime) -> int:
+    if moment.tzinfo is None:
+        raise ValueError(f"A moment needs a time zone, such as datetime(2026, 11, 1, tzinfo=UTC); {moment!r} has none.")
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

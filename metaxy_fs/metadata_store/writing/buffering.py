@@ -1,0 +1,168 @@
+"""How does a long job write rows as they come, and lose none of them when it ends before its time?
+
+Theory of operation. Rows are checked when they are given and held until there are enough of them, or the oldest has
+waited long enough, or the job ends. One flush runs at a time; a thread that meets a full buffer waits for it, which
+bounds what is held. A thread of the buffer's own watches the clock and SIGTERM, and what it cannot commit is raised
+where somebody can act on it. What a store does after commits (see `Backend.after_commits`) is left to the threads of
+the job: it may take long, and SIGTERM has to be answered soon.
+"""
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+from queue import Empty, SimpleQueue
+
+from metaxy_fs.metadata_store.arguments.features import Declared
+from metaxy_fs.metadata_store.arguments.frames import FrameLike, check_write_id, rows_to_write
+from metaxy_fs.metadata_store.backends.backend import Backend
+from metaxy_fs.metadata_store.writing.flushes import NamedFlushes, PlainFlushes
+from metaxy_fs.metadata_store.writing.pending import PendingRows
+from metaxy_fs.metadata_store.writing.termination import before_termination
+
+_LOG = logging.getLogger("metaxy_fs")
+
+
+class WriteBuffer:
+    """Rows of one feature that are collected and committed together; made by `MetadataStore.buffered`.
+
+    Safe to share between threads, not between processes.
+    """
+
+    def __init__(self, store: Backend, feature: Declared, pending: PendingRows, *, rows: int) -> None:
+        self._store = store
+        self._feature = feature
+        self._pending = pending
+        self._enough = rows
+
+    def write(self, df: FrameLike) -> None:
+        """Give rows to the buffer; if it is full then, commit what it holds and wait for that.
+
+        A frame without rows changes nothing.
+
+        Args:
+            df: One row a sample, as `write_metadata` takes it.
+
+        Raises:
+            MetadataSchemaError: The frame does not fit the feature, or what was written before; it was not taken.
+            StorageError: What is held could not be committed. It stays, and the next flush tries it again. If that
+                flush ran in the background, the frame was not taken.
+            CommitStateUnknownError: Rows may or may not have been committed. Without a `write_id` they are not tried
+                again, because that might commit them twice.
+            WriteConflictError: Under the `write_id` of the buffer, some sample has another row already.
+        """
+        rows = rows_to_write(df, self._feature.spec)
+        self._store.seen.check(self._feature.key, self._feature.definition.partition, rows.schema)
+        if self._pending.hold(rows) >= self._enough:
+            self._pending.flush(at_least=self._enough)
+        _after_commits(self._store, self._feature, self._pending)
+
+    def flush(self) -> None:
+        """Commit what is held now, and wait for that. Raises what `write` does."""
+        self._pending.flush()
+        _after_commits(self._store, self._feature, self._pending)
+
+
+@contextmanager
+def buffered(
+    store: Backend, feature: Declared, *, rows: int, seconds: float | None, write_id: str | None
+) -> Iterator[WriteBuffer]:
+    """Yield a buffer of rows, and commit what it holds at the end, however that comes."""
+    _check_limits(rows, seconds)
+    if write_id is not None:
+        check_write_id(write_id)
+    flushes = PlainFlushes(store, feature) if write_id is None else NamedFlushes(store, feature, write_id)
+    pending = PendingRows(feature, flushes)
+    with _watched(pending, seconds):
+        buffer = WriteBuffer(store, feature, pending, rows=rows)
+        weakref.finalize(buffer, _close_at_last, pending, feature, os.getpid())
+        try:
+            yield buffer
+        except BaseException as error:
+            _close_after(error, pending, feature)
+            raise
+        pending.close()
+        _after_commits(store, feature, pending)
+
+
+class _Request(Enum):
+    """What the watching thread is asked for."""
+
+    STOP = auto()
+    FLUSH_BEFORE_TERMINATION = auto()
+
+
+def _after_commits(store: Backend, feature: Declared, pending: PendingRows) -> None:
+    if commits := pending.take_commits():
+        store.after_commits(feature.key, feature.definition.partition, commits=commits)
+
+
+def _close_after(error: BaseException, pending: PendingRows, feature: Declared) -> None:
+    """Commit what is held although the job has failed; if that fails too, the job's error says so."""
+    try:
+        pending.close()
+    except BaseException as failure:  # noqa: BLE001  # the job's error is the one to raise
+        error.add_note(f"{pending.rows} rows of feature '{feature.key}' were not committed: {failure!r}")
+
+
+def _close_at_last(pending: PendingRows, feature: Declared, maker: int) -> None:
+    """Commit what is held once nobody can write any more, or the process ends, if Ctrl-C cut the end of the block.
+
+    One Ctrl-C is enough for that: Polars and Python both raise an exception for it, the second in the end of the block.
+    """
+    if pending.is_over or os.getpid() != maker:
+        return
+    try:
+        pending.close()
+    except BaseException as error:  # noqa: BLE001  # nobody could catch it
+        _LOG.error("%d rows of feature '%s' were not committed after Ctrl-C: %r", pending.rows, feature.key, error)
+
+
+@contextmanager
+def _watched(pending: PendingRows, seconds: float | None) -> Iterator[None]:
+    """Have rows committed when they are old, and before the process ends by SIGTERM."""
+    # Its `put` may interrupt itself, so a signal handler may call it.
+    requests: SimpleQueue[_Request] = SimpleQueue()
+    with before_termination(lambda: requests.put(_Request.FLUSH_BEFORE_TERMINATION)) as work_is_done:
+
+        def watch() -> None:
+            wait = seconds
+            while (request := _next(requests, wait)) is not _Request.STOP:
+                if request is _Request.FLUSH_BEFORE_TERMINATION:
+                    _flush_at_last(pending)
+                    work_is_done()
+                elif seconds is not None:
+                    wait = pending.flush_old(seconds=seconds)
+
+        thread = threading.Thread(target=watch, name="metaxy_fs buffer", daemon=True)
+        try:
+            thread.start()
+            yield
+        finally:
+            requests.put(_Request.STOP)
+            if thread.ident is not None:
+                thread.join()
+
+
+def _next(requests: "SimpleQueue[_Request]", wait: float | None) -> _Request | None:
+    try:
+        return requests.get(timeout=wait)
+    except Empty:
+        return None
+
+
+def _flush_at_last(pending: PendingRows) -> None:
+    """Commit what is held before the process ends; nobody may be left to catch an error, so it is logged."""
+    error = pending.flush_quietly()
+    if error is not None:
+        _LOG.error("%d rows were not committed before SIGTERM: %r", pending.rows, error)
+
+
+def _check_limits(rows: int, seconds: float | None) -> None:
+    if not isinstance(rows, int) or rows < 1:
+        raise ValueError(f"rows is how many rows are committed at once, at least 1; got {rows!r}.")
+    if seconds is not None and not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise ValueError(f"seconds is how long a row waits at most, more than 0, or None for ever; got {seconds!r}.")

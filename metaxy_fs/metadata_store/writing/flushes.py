@@ -1,0 +1,192 @@
+"""How is a job that writes piece by piece retried without committing a row twice?
+
+Theory of operation. A retried job does not cut its rows where the first attempt did: threads deliver them in another
+order, a time limit fires elsewhere, and the piece that an exception or a signal cut short is longer the second time. So
+no name that is derived from a piece alone will do. The pieces of a job are numbered instead, and each is a write whose
+`write_id` is the job's with the number. A write id names one commit for good, so the pieces of a job are a log of its
+own, in which every number is taken once, whichever attempt takes it.
+
+An attempt takes number n only when it knows what numbers 0 to n-1 hold, because it has committed them or has read them,
+and it leaves out the samples that they hold. It starts at 0, as if it were the first; when a number turns out to be
+taken it reads all that are, leaves those samples out, and goes on behind them. So no two pieces of a job share a
+sample, wherever they were cut, and also when two attempts run at once. The first attempt asks nothing beyond its puts.
+
+What is left out has to be what was committed: another row of such a sample is an error, as it is for a single write.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import and_
+from typing import Protocol
+
+import polars as pl
+
+from metaxy_fs.errors import CommitStateUnknownError, WriteConflictError
+from metaxy_fs.log.reading.widening import conform, unify
+from metaxy_fs.log.writing.chunks import Chunks
+from metaxy_fs.metadata_store.arguments.features import Declared
+from metaxy_fs.metadata_store.arguments.frames import show_samples
+from metaxy_fs.metadata_store.backends.backend import Backend, Query
+from metaxy_fs.metadata_store.writing.appending import commit
+from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME
+from metaxy_fs.versioning.latest import latest_rows
+
+_MARK = "/flush-"
+
+
+class Flushes(Protocol):
+    """What commits the pieces of one job, one after the other."""
+
+    def commit(self, rows: pl.DataFrame) -> None:
+        """Commit the rows of one piece, in the order in which they were given; a sample may come more than once.
+
+        If this fails, and `is_repeatable` says so of the error, the rows may be given again, with more or without.
+        """
+
+    def is_repeatable(self, error: BaseException) -> bool:
+        """Whether rows whose commit has failed may be given again without a risk that they are committed twice."""
+
+
+class PlainFlushes:
+    """The pieces of a job without a name: of each piece the last row of a sample counts, as it does in a store."""
+
+    def __init__(self, store: Backend, feature: Declared) -> None:
+        self._store = store
+        self._feature = feature
+
+    def commit(self, rows: pl.DataFrame) -> None:
+        """Commit the last row of each sample."""
+        ids = self._feature.spec.id_columns
+        latest = latest_rows([(rows.lazy(), False)], id_columns=ids).sort(ids).collect()
+        commit(self._store, self._feature, Chunks.of(latest))
+
+    def is_repeatable(self, error: BaseException) -> bool:
+        """Whether the rows are known not to be committed."""
+        return not isinstance(error, CommitStateUnknownError)
+
+
+class NamedFlushes:
+    """The pieces of a job that may be tried again under its `write_id`: each sample is committed once.
+
+    Args:
+        store: Where they are committed.
+        feature: Whose rows they hold.
+        write_id: The name of the job.
+    """
+
+    def __init__(self, store: Backend, feature: Declared, write_id: str) -> None:
+        self._store = store
+        self._feature = feature
+        self._write_id = write_id
+        self._ids = feature.spec.id_columns
+        self._next = 0
+        self._known = pl.DataFrame(schema=dict.fromkeys(self._ids, pl.Null()))
+
+    def commit(self, rows: pl.DataFrame) -> None:
+        """Commit the rows of all samples that no attempt has committed.
+
+        Raises:
+            WriteConflictError: Another row was given before, or was committed by another attempt, for some sample.
+        """
+        rows = self._without_known(self._without_repeated(rows))
+        while rows.height:
+            try:
+                commit(self._store, self._feature, Chunks.of(rows), write_id=f"{self._write_id}{_MARK}{self._next}")
+            except WriteConflictError as conflict:
+                self._catch_up(conflict)
+                rows = self._without_known(rows)
+            else:
+                known = pl.concat(_of_one_schema(self._known, rows.select(self._ids)))
+                # Both or neither, if Ctrl-C comes now: else the rows would be committed again under the next number.
+                self._next, self._known = self._next + 1, known
+                return
+
+    def is_repeatable(self, error: BaseException) -> bool:  # noqa: ARG002  # whatever the error, the name tells
+        """Return True: rows that were committed after all are found under the name."""
+        return True
+
+    def _without_repeated(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows by id, one a sample; those that come again have to be the same."""
+        first = rows.unique(self._ids, keep="first", maintain_order=True)
+        if first.height < rows.height:
+            self._refuse_others(rows, first)
+        return first.sort(self._ids)
+
+    def _without_known(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of samples that no attempt has committed; those of the others have to be as they are."""
+        given, known = _of_one_schema(rows.select(self._ids), self._known)
+        is_known = given.join(known.with_columns(_metaxy_known=True), on=self._ids, how="left", maintain_order="left")
+        mask = is_known.get_column("_metaxy_known").is_not_null()
+        if mask.any():
+            again = rows.filter(mask)
+            self._refuse_others(again, self._committed(again.select(self._ids)))
+        return rows.filter(~mask)
+
+    def _catch_up(self, conflict: WriteConflictError) -> None:
+        """Learn what all attempts have committed; the conflict stands if that does not explain it."""
+        commits = self._commits()
+        if len(commits) <= self._next:
+            raise conflict
+        self._known = self._scan(commits, columns=frozenset(self._ids)).select(self._ids).collect()
+        self._next = len(commits)
+
+    def _committed(self, ids: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of some samples that were committed."""
+        prune = reduce(and_, (pl.col(name).is_in(ids.get_column(name).to_list()) for name in self._ids))
+        rows = self._scan(self._commits(), prune=prune)
+        schema = rows.collect_schema()
+        held = {name: schema[name] for name in self._ids}
+        types = unify([("", ids.schema, _unproven), ("", pl.Schema(held), _unproven)])
+        wanted = conform(ids.lazy(), source=ids.schema, target=types)
+        return (
+            conform(rows, source=schema, target=pl.Schema({**schema, **types}))
+            .join(wanted, on=self._ids, how="semi")
+            .collect()
+        )
+
+    def _commits(self) -> Sequence[str]:
+        """Return the ids of the pieces that all attempts have committed."""
+        commits = self._store.stored_commits(self._feature.key)
+        prefix = f"{self._write_id}{_MARK}"
+        number = pl.col("write_id").str.strip_prefix(prefix)
+        is_piece = pl.col("write_id").str.starts_with(prefix) & number.str.contains("^[0-9]+$")
+        ours = commits.filter(pl.col("partition") == self._feature.definition.partition, is_piece)
+        return ours.get_column("commit").to_list()
+
+    def _scan(
+        self, commits: Sequence[str], *, columns: frozenset[str] | None = None, prune: pl.Expr | None = None
+    ) -> pl.LazyFrame:
+        """Return the rows of some commits."""
+        partition = self._feature.definition.partition
+        query = Query(key=self._feature.key, partition=partition, columns=columns, prune=prune, mark_commits=True)
+        scan = self._store.scan_rows(query)
+        if scan is None:
+            raise WriteConflictError(
+                f"{self._store.location} lists commits of feature '{self._feature.key}' under the write_id "
+                f"{self._write_id!r}, and yet holds none. Look who else changes it, and write again."
+            )
+        return scan.rows.filter(pl.col(MARKED_COMMIT).is_in(commits)).drop(MARKED_COMMIT, MARKED_TIME)
+
+    def _refuse_others(self, rows: pl.DataFrame, held: pl.DataFrame) -> None:
+        """Refuse rows that are not those held of their samples; what one of the frames lacks counts as null."""
+        given, known = _of_one_schema(rows, held)
+        expected = given.select(self._ids).join(known, on=self._ids, how="left", maintain_order="left")
+        expected = expected.select(given.columns)
+        if not given.equals(expected):
+            other = [index for index in range(given.height) if not given[index].equals(expected[index])]
+            raise WriteConflictError(
+                f"{len(other)} samples of feature '{self._feature.key}' come again under the write_id "
+                f"{self._write_id!r} with other rows: {show_samples(rows[other].select(self._ids))}. A job with a "
+                "write_id gives each sample one row, the same in every attempt: look for a column that differs from "
+                "run to run, or use another write_id."
+            )
+
+
+def _of_one_schema(*frames: pl.DataFrame) -> list[pl.DataFrame]:
+    """Return frames with the columns of all, and the types that hold the values of all."""
+    target = unify([("rows of this job", frame.schema, _unproven) for frame in frames])
+    return [conform(frame.lazy(), source=frame.schema, target=target).collect() for frame in frames]
+
+
+def _unproven(_path: tuple[str, ...]) -> bool:
+    return False
