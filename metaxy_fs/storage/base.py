@@ -111,6 +111,9 @@ class Storage(ABC):
                 )
         return [whole[part.path][part.start : part.end] for part in ranges]
 
+    def forget(self, fetched: ObjectInfo | ObjectRange) -> None:  # noqa: B027  # most keep nothing
+        """Let go of what was kept here of an object or a part of one, because it is not what it should be."""
+
     @property
     def is_distant(self) -> bool:
         """Whether an answer takes so long that requests which do not wait for each other are worth a thread each."""

@@ -35,7 +35,7 @@ _SLACK = 20
 """A process looks at the size of all entries after it has written this part of what they may be."""
 _LARGEST = 4
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", ObjectInfo, ObjectRange)
 
 
 class DiskCache:
@@ -90,6 +90,11 @@ class DiskCache:
             if self._unseen * _SLACK >= self._max_bytes:
                 self._unseen = 0
                 self._evict()
+
+    def drop(self, key: str) -> None:
+        """Remove an entry, if there is one."""
+        with suppress(OSError):
+            self._place(key).unlink()
 
     def _open(self) -> None:
         """Make the directory, or look at the one that there is.
@@ -191,13 +196,14 @@ class CachedStorage(Storage):
     def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
         return self._storage.find(paths, limit=limit)
 
+    def forget(self, fetched: ObjectInfo | ObjectRange) -> None:
+        self._cache.drop(self._key(fetched))
+
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
-        # A listing tells when an object was written: after a root was made anew, one of the same name is another.
-        fetch = self._storage.get_many
-        return self._cached(objects, key=lambda info: (info.path, info.size, info.modified), fetch=fetch)
+        return self._cached(objects, fetch=self._storage.get_many)
 
     def get_ranges(self, ranges: Sequence[ObjectRange]) -> builtins.list[bytes]:
-        return self._cached(ranges, key=lambda part: (part.path, part.start, part.end), fetch=self._storage.get_ranges)
+        return self._cached(ranges, fetch=self._storage.get_ranges)
 
     def put(self, path: str, data: bytes) -> None:
         self._storage.put(path, data)
@@ -230,13 +236,9 @@ class CachedStorage(Storage):
         return f"CachedStorage({self.location!r})"
 
     def _cached(
-        self,
-        wanted: Sequence[_T],
-        *,
-        key: Callable[[_T], tuple[object, ...]],
-        fetch: Callable[[Sequence[_T]], builtins.list[bytes]],
+        self, wanted: Sequence[_T], *, fetch: Callable[[Sequence[_T]], builtins.list[bytes]]
     ) -> builtins.list[bytes]:
-        keys = [repr((self.identity, *key(each))) for each in wanted]
+        keys = [self._key(each) for each in wanted]
         kept = {name: data for name in dict.fromkeys(keys) if (data := self._cache.get(name)) is not None}
         missing = {name: each for name, each in zip(keys, wanted, strict=True) if name not in kept}
         fetched = dict(zip(missing, fetch(list(missing.values())), strict=True)) if missing else {}
@@ -244,6 +246,12 @@ class CachedStorage(Storage):
             self._cache.put(name, data)
         held = kept | fetched
         return [held[name] for name in keys]
+
+    def _key(self, wanted: ObjectInfo | ObjectRange) -> str:
+        # A listing tells when an object was written: after a root was made anew, one of the same name is another.
+        if isinstance(wanted, ObjectInfo):
+            return repr((self.identity, wanted.path, wanted.size, wanted.modified))
+        return repr((self.identity, wanted.path, wanted.start, wanted.end))
 
 
 class _Entry(NamedTuple):

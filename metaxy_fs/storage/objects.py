@@ -120,13 +120,11 @@ class ObjectStorage(Storage):
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         """Return whole objects of known sizes, as many requests at once as the client has connections."""
         # One byte more than expected tells an object that is too long, and bounds what a hostile one can cost.
-        starts = self._got(ObjectRange(info.path, 0, info.size + 1) for info in objects)
-        return [self._sized(data, info.path, info.size) for info, data in zip(objects, starts, strict=True)]
+        return self._sized([ObjectRange(info.path, 0, info.size + 1) for info in objects], [i.size for i in objects])
 
     def get_ranges(self, ranges: Sequence[ObjectRange]) -> builtins.list[bytes]:
         """Return parts of objects, as many requests at once as the client has connections."""
-        parts = self._got(ranges)
-        return [self._sized(data, part.path, part.end - part.start) for part, data in zip(ranges, parts, strict=True)]
+        return self._sized(ranges, [part.end - part.start for part in ranges])
 
     @property
     def is_distant(self) -> bool:
@@ -243,11 +241,18 @@ class ObjectStorage(Storage):
         except ObjectNotFoundError:
             return None
 
-    def _sized(self, data: bytes, path: str, size: int) -> bytes:
-        if len(data) != size:
-            held = f"more than {size}" if len(data) > size else len(data)
-            raise CorruptObjectError(f"{path!r} in {self.location} holds {held} bytes, expected {size}")
-        return data
+    def _sized(self, parts: Sequence[ObjectRange], sizes: Sequence[int]) -> builtins.list[bytes]:
+        """Return the bytes of parts that have these sizes; those that have another one are asked for once more."""
+        found = list(self._got(parts))
+        wrong = [place for place, size in enumerate(sizes) if len(found[place]) != size]
+        for place, data in zip(wrong, self._got(parts[place] for place in wrong), strict=True):
+            found[place] = data
+            if len(data) != sizes[place]:
+                held = f"more than {sizes[place]}" if len(data) > sizes[place] else len(data)
+                raise CorruptObjectError(
+                    f"{parts[place].path!r} in {self.location} holds {held} bytes, expected {sizes[place]}"
+                )
+        return found
 
     @contextmanager
     def _explained(self, verb: str, path: str) -> Iterator[None]:

@@ -323,10 +323,14 @@ class At:
     def __init__(self, place: int, fault: Fault) -> None:
         self.remaining = place
         self.fault = fault
+        self.kind = ""
 
     def __call__(self, kind: str, path: str) -> Fault | None:
         self.remaining -= 1
-        return self.fault if self.remaining == -1 else None
+        if self.remaining != -1:
+            return None
+        self.kind = kind
+        return self.fault
 
 
 @pytest.fixture
@@ -343,28 +347,26 @@ def test_write_that_meets_a_fault_at_any_request_is_read_once(
         written = feature_of(uuid.uuid4().hex)
         writing = FilesystemMetadataStore(through(fault))
         proxy.faults = At(place, fault)
-        try:
-            writing.write_metadata(written, rows(1, 2), write_id=write_id)
-        except CorruptObjectError:
-            assert fault in {Fault.SHORT, Fault.WRONG}
-            writing.write_metadata(written, rows(1, 2), write_id=write_id)
+        writing.write_metadata(written, rows(1, 2), write_id=write_id)
         reading = FilesystemMetadataStore(storage)
         assert reading.read_metadata(written).equals(rows(1, 2))
         assert reading.history(written).height == 1
 
 
-def test_read_that_meets_a_fault_at_any_request_has_the_right_rows_or_none(
+def test_read_that_meets_a_fault_at_any_request_has_the_right_rows(
     storage: Storage, through: Through, proxy: Proxy, faults: list[Fault]
 ) -> None:
     written, store = feature_of(uuid.uuid4().hex), FilesystemMetadataStore(storage)
     for number in range(3):
         store.write_metadata(written, rows(number))
-    for fault, place in itertools.product({*faults, Fault.WRONG}, range(8)):
-        proxy.faults = At(place, fault)
+    for fault, place in itertools.product({*faults, Fault.WRONG, Fault.SHORT}, range(8)):
+        proxy.faults = met = At(place, fault)
         reading = FilesystemMetadataStore(through(fault))
         try:
             read = reading.read_metadata(written)
         except CorruptObjectError:
+            # What a listing tells of sizes cannot be compared with anything but the objects.
+            assert met.kind == "LIST"
             assert fault in {Fault.SHORT, Fault.WRONG}
         else:
             assert read.equals(rows(0, 1, 2))

@@ -1,16 +1,24 @@
 """Do the manifests that live hold what they say?"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
-from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectNotFoundError, UnsupportedFormatError
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    MetaxyError,
+    ObjectNotFoundError,
+    StorageError,
+    UnsupportedFormatError,
+)
 from metaxy_fs.log.checking.compacted import Part, check_compaction
 from metaxy_fs.log.checking.contents import Contents, check_commit, check_contents
 from metaxy_fs.log.objects.findings import REPAIR, RESTORE, UPGRADE, Finding
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import CommitTable, DataFile, Manifest
+from metaxy_fs.log.objects.second_look import fetched_anew
 from metaxy_fs.log.objects.tolerant import Fetched, decode_each, fetch_each
 from metaxy_fs.log.views.tables import decode_table
 from metaxy_fs.parallel import ordered_map
@@ -101,10 +109,21 @@ def _look(
 ) -> _Look:
     (manifest, file), info, data = fetched
     if isinstance(data, bytes):
-        return _Look(manifest, file, info.size, _contents(data, manifest, file, path=info.path))
+        return _Look(manifest, file, info.size, _settled_contents(storage, info, data, manifest, file))
     if isinstance(data, ObjectNotFoundError) and _is_gone(storage, path_of(partition, manifest)):
         return _Look(manifest, file, is_gone=True)
     return _Look(manifest, file, contents=Contents((_missing(info.path, data),)))
+
+
+def _settled_contents(
+    storage: Storage, info: ObjectInfo, data: bytes, manifest: Manifest, file: DataFile | CommitTable
+) -> Contents:
+    """Return what is in an object, which is looked at twice if something is wrong with it: the answer may be."""
+    contents = _contents(data, manifest, file, path=info.path)
+    if contents.findings:
+        with suppress(StorageError, CorruptObjectError):
+            return _contents(fetched_anew(storage, info), manifest, file, path=info.path)
+    return contents
 
 
 def _contents(data: bytes, manifest: Manifest, file: DataFile | CommitTable, *, path: str) -> Contents:

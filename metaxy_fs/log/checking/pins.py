@@ -1,10 +1,12 @@
 """Which commits have to be there, since snapshots name them?"""
 
+from functools import partial
 from typing import NamedTuple
 
 from metaxy_fs.errors import MetaxyError, ObjectNotFoundError
 from metaxy_fs.log.history.snapshots import MAX_SNAPSHOT_BYTES, Snapshot, decode_snapshot
 from metaxy_fs.log.objects.layout import SNAPSHOTS, Partition, snapshot_of
+from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.log.objects.tolerant import fetch_each
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -34,7 +36,8 @@ def read_pins(storage: Storage) -> Pins:
         try:
             if isinstance(data, Exception):
                 raise data
-            _add(pins, decode_snapshot(data, storage, info.path))
+            decode = partial(decode_snapshot, storage=storage, path=info.path)
+            _add(pins, taken(storage, info, data, decode))
         except ObjectNotFoundError:
             continue
         except MetaxyError as error:

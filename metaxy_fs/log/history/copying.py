@@ -41,6 +41,7 @@ from metaxy_fs.log.history.commits import digests_of
 from metaxy_fs.log.objects.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.objects.layout import STORE_FILE, Partition, clock_probe
 from metaxy_fs.log.objects.manifest import CommitTable, DataFile, Manifest
+from metaxy_fs.log.objects.second_look import fetched_anew
 from metaxy_fs.log.views.resolve import Covers
 from metaxy_fs.log.views.tables import CommitTables
 from metaxy_fs.log.views.view import View, ViewLoader, settled
@@ -170,16 +171,14 @@ class _Run:
 
     def _copy_object(self, leftovers: AbstractSet[str], wanted: _Object) -> bool:
         """Make sure that the target has an object, and return whether it was put."""
-        expected = [ObjectInfo(wanted.path, wanted.entry.bytes)]
         if wanted.path in leftovers:
-            [data] = self._target.get_many(expected)
-            if not _is(data, wanted.entry):
+            if _right(self._target, wanted) is None:
                 raise ObjectExistsError(f"{self._target.location}/{wanted.path} already exists with other content.")
             return False
         if self._is_copied_within(wanted.path):
             return True
-        [data] = self._source.get_many(expected)
-        if not _is(data, wanted.entry):
+        data = _right(self._source, wanted)
+        if data is None:
             raise CorruptObjectError(
                 f"{self._source.location}/{wanted.path} does not have the checksum that its manifest gives. Look for "
                 "the damage with `verify`."
@@ -277,6 +276,15 @@ def _leftovers(target: Storage, partition: Partition, held: View | None, items: 
                 "vacuum remove them, and copy again."
             )
     return frozenset(info.path for info in listed)
+
+
+def _right(storage: Storage, wanted: _Object) -> bytes | None:
+    """Return the bytes of an object, None if they are not those that its manifest vouches for."""
+    info = ObjectInfo(wanted.path, wanted.entry.bytes)
+    [data] = storage.get_many([info])
+    if not _is(data, wanted.entry):
+        data = fetched_anew(storage, info)
+    return data if _is(data, wanted.entry) else None
 
 
 def _is(data: bytes, entry: DataFile | CommitTable) -> bool:

@@ -15,6 +15,7 @@ fetched, and all that it can name is a commit of a partition, which is looked fo
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -34,6 +35,7 @@ from metaxy_fs.log.objects.layout import (
 from metaxy_fs.log.objects.manifest import FORMAT_VERSION, Time
 from metaxy_fs.log.objects.schema import decode_schema
 from metaxy_fs.log.objects.sealing import sealed, unsealed
+from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.log.writing.commit import put_settled
 from metaxy_fs.log.writing.root import open_for_writing, refuse_overwriting_storage
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -174,7 +176,10 @@ def _fetch(storage: Storage, infos: list[ObjectInfo]) -> list[Snapshot]:
                 f"{MAX_SNAPSHOT_BYTES} that one may have."
             )
     fetched = storage.get_many(infos) if infos else []
-    return [decode_snapshot(data, storage, info.path) for info, data in zip(infos, fetched, strict=True)]
+    return [
+        taken(storage, info, data, partial(decode_snapshot, storage=storage, path=info.path))
+        for info, data in zip(infos, fetched, strict=True)
+    ]
 
 
 def decode_snapshot(data: bytes, storage: Storage, path: str) -> Snapshot:

@@ -4,7 +4,7 @@
 more than a few batches are held at a time.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from metaxy_fs.errors import CorruptObjectError, MetaxyError, StorageError
 from metaxy_fs.log.objects.decoding import decode_manifest, refuse_oversized
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import Manifest
+from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -50,19 +51,21 @@ def decode_each(
             fetchable[commit] = info
         except CorruptObjectError as error:
             yield commit, info, error, None
-    decode = partial(_manifest, partition=partition, is_compaction=is_compaction)
     for commit, info, data in fetch_each(storage, fetchable.items()):
-        yield commit, info, decode(data, commit=commit, name=info.path), data if isinstance(data, bytes) else b""
+        decode = partial(
+            decode_manifest, partition=partition, commit=commit, name=info.path, is_compaction=is_compaction
+        )
+        yield commit, info, _decoded(storage, info, data, decode), data if isinstance(data, bytes) else b""
 
 
-def _manifest(
-    data: Fetched, *, partition: Partition, commit: str, name: str, is_compaction: bool
+def _decoded(
+    storage: Storage, info: ObjectInfo, data: Fetched, decode: Callable[[bytes], Manifest]
 ) -> Manifest | MetaxyError:
     if isinstance(data, Exception):
         return data
     try:
-        return decode_manifest(data, partition=partition, commit=commit, name=name, is_compaction=is_compaction)
-    except CorruptObjectError as error:
+        return taken(storage, info, data, decode)
+    except (CorruptObjectError, StorageError) as error:
         return error
 
 

@@ -7,12 +7,14 @@ that is fetched has to have the checksums that the manifest gives.
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from metaxy_fs.log.files.columns import check_section
+from metaxy_fs.log.files.columns import Section, check_section
 from metaxy_fs.log.files.footer import Excerpt
 from metaxy_fs.log.files.parquet import check_bytes, footer_bytes
+from metaxy_fs.log.objects.second_look import right_bytes
 from metaxy_fs.log.pruning.divided import DividedFile, Need, divided
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
@@ -71,10 +73,12 @@ def fetch(storage: Storage, pieces: Sequence[Piece]) -> list[bytes]:
 
 def fetch_whole(storage: Storage, files: Sequence[LiveFile]) -> list[bytes]:
     """Return the bytes of data files, which are those that their manifests vouch for."""
-    fetched = storage.get_many([ObjectInfo(live.path, live.file.bytes) for live in files]) if files else []
-    for live, data in zip(files, fetched, strict=True):
-        check_bytes(data, entry=live.file, name=f"{storage.location}/{live.path}")
-    return fetched
+    wanted = [ObjectInfo(live.path, live.file.bytes) for live in files]
+    fetched = zip(wanted, storage.get_many(wanted) if wanted else [], files, strict=True)
+    return [
+        right_bytes(storage, info, data, partial(check_bytes, entry=live.file, name=f"{storage.location}/{live.path}"))
+        for info, data, live in fetched
+    ]
 
 
 def in_batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
@@ -92,9 +96,13 @@ def in_batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 
 
 def _checked(storage: Storage, live: LiveFile, excerpt: Excerpt, parts: Sequence[bytes]) -> bytes:
-    for part, section in zip(parts, excerpt.sections, strict=True):
-        check_section(part, section, name=f"{storage.location}/{live.path}")
-    return excerpt.file(parts)
+    name = f"{storage.location}/{live.path}"
+    return excerpt.file(
+        [
+            right_bytes(storage, _range(live, section), part, partial(check_section, section=section, name=name))
+            for part, section in zip(parts, excerpt.sections, strict=True)
+        ]
+    )
 
 
 def _is_worthwhile(live: LiveFile, need: Need) -> bool:
@@ -104,8 +112,11 @@ def _is_worthwhile(live: LiveFile, need: Need) -> bool:
 
 
 def _parts(piece: Piece) -> list[ObjectRange]:
-    wanted = piece.excerpt.sections if piece.excerpt else ()
-    return [ObjectRange(piece.live.path, section.start, section.end) for section in wanted]
+    return [_range(piece.live, section) for section in (piece.excerpt.sections if piece.excerpt else ())]
+
+
+def _range(live: LiveFile, section: Section) -> ObjectRange:
+    return ObjectRange(live.path, section.start, section.end)
 
 
 def _excerpts(storage: Storage, files: Sequence[LiveFile], need: Need) -> list[list[Excerpt] | None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from metaxy_fs.log.pruning.pieces import Piece, fetch, in_batches
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.scratch import ScratchDirectory
-from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
 
 
 class StagedStorage(Storage):
@@ -56,6 +56,9 @@ class StagedStorage(Storage):
 
     def get(self, path: str) -> bytes:
         return self._storage.get(path)
+
+    def forget(self, fetched: ObjectInfo | ObjectRange) -> None:
+        self._storage.forget(fetched)
 
     def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
         return self._storage.find(paths, limit=limit)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import NamedTuple
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
@@ -9,6 +10,7 @@ from metaxy_fs.log.objects.decoding import decode_manifest, refuse_oversized
 from metaxy_fs.log.objects.inventory import Inventory, take_inventory
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import Manifest
+from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.log.objects.tolerant import fetch_each
 from metaxy_fs.log.views.resolve import Covers, resolve
 from metaxy_fs.log.views.view import ATTEMPTS
@@ -77,9 +79,14 @@ def _manifests(
         if isinstance(data, Exception):
             raise data
         name = f"{storage.location}/{info.path}"
-        yield decode_manifest(
-            data, partition=inventory.partition, commit=commit, name=name, is_compaction=is_compaction
+        decode = partial(
+            decode_manifest,
+            partition=inventory.partition,
+            commit=commit,
+            name=name,
+            is_compaction=is_compaction,
         )
+        yield taken(storage, info, data, decode)
 
 
 def _names(manifest: Manifest) -> Iterator[str]:

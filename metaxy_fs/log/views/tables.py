@@ -10,6 +10,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -20,6 +21,7 @@ from metaxy_fs.ids import MAX_TIME
 from metaxy_fs.log.files.parquet import FOOTER_KEY
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import CommitTable, Manifest
+from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 TABLE: Final = pl.Schema(
@@ -62,8 +64,11 @@ class CommitTables:
             if path in self._kept:
                 self._kept.move_to_end(path)
                 return self._kept[path]
-        [data] = self._storage.get_many([ObjectInfo(path, manifest.commits.bytes)])
-        table = decode_table(data, manifest=manifest, entry=manifest.commits, name=f"{self._storage.location}/{path}")
+        info = ObjectInfo(path, manifest.commits.bytes)
+        [data] = self._storage.get_many([info])
+        name = f"{self._storage.location}/{path}"
+        decode = partial(decode_table, manifest=manifest, entry=manifest.commits, name=name)
+        table = taken(self._storage, info, data, decode)
         self._keep(path, table)
         return table
 
@@ -83,10 +88,12 @@ def read_tables(storage: Storage, partition: Partition, manifests: Iterable[Mani
     """
     named = [(manifest, manifest.commits) for manifest in manifests if manifest.commits is not None]
     infos = [ObjectInfo(partition.data_file(entry.name), entry.bytes) for _, entry in named]
-    return [
-        decode_table(data, manifest=manifest, entry=entry, name=f"{storage.location}/{info.path}")
-        for data, (manifest, entry), info in zip(storage.get_many(infos), named, infos, strict=True)
+    decoders = [
+        partial(decode_table, manifest=manifest, entry=entry, name=f"{storage.location}/{info.path}")
+        for (manifest, entry), info in zip(named, infos, strict=True)
     ]
+    found = zip(infos, storage.get_many(infos), decoders, strict=True)
+    return [taken(storage, info, data, decode) for info, data, decode in found]
 
 
 def rows_of(appends: Sequence[Manifest], schemas: Sequence[int]) -> pl.DataFrame:

@@ -22,6 +22,7 @@ from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.objects.decoding import decode_manifest, refuse_oversized
 from metaxy_fs.log.objects.layout import Partition, commit_of_append, commit_of_compaction
 from metaxy_fs.log.objects.manifest import CommitKey, Manifest
+from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.log.views.live import LiveFile, files_of, place
 from metaxy_fs.log.views.resolve import Covers, resolve, uncovered
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -170,9 +171,10 @@ class ViewLoader:
         manifests = {}
         for (commit, info), data in zip(wanted.items(), fetched, strict=True):
             name = f"{self._storage.location}/{info.path}"
-            manifests[commit] = decode_manifest(
-                data, partition=partition, commit=commit, name=name, is_compaction=is_compaction
+            decode = partial(
+                decode_manifest, partition=partition, commit=commit, name=name, is_compaction=is_compaction
             )
+            manifests[commit] = taken(self._storage, info, data, decode)
             self._clock.observe(manifests[commit].time)
         return manifests
 

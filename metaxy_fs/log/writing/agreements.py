@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from metaxy_fs.errors import StorageAccessError, StorageError
+from metaxy_fs.errors import CorruptObjectError, StorageAccessError, StorageError
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
 
@@ -41,9 +41,9 @@ def agree(storage: Storage, agreements: Sequence[Agreement]) -> list[bytes]:
         StorageError: One of them could be neither got nor put.
     """
     found = storage.find([each.path for each in agreements], limit=MAX_AGREEMENT_BYTES)
-    for each, data in zip(agreements, found, strict=True):
-        if data is not None:
-            each.check(data)
+    found = [
+        None if data is None else _checked(storage, each, data) for each, data in zip(agreements, found, strict=True)
+    ]
     missing = [each for each, data in zip(agreements, found, strict=True) if data is None]
     put = iter(_put_all(storage, missing))
     return [next(put) if data is None else data for data in found]
@@ -63,6 +63,18 @@ def _put_or_find(storage: Storage, agreement: Agreement) -> bytes:
         [data] = storage.find([agreement.path], limit=MAX_AGREEMENT_BYTES)
         if data is None:
             raise error from None
-        agreement.check(data)
-        return data
+        return _checked(storage, agreement, data)
     return agreement.data
+
+
+def _checked(storage: Storage, agreement: Agreement, data: bytes) -> bytes:
+    """Return what is there, if this writer can agree to it; looked at twice where it cannot be decoded."""
+    try:
+        agreement.check(data)
+    except CorruptObjectError:
+        [again] = storage.find([agreement.path], limit=MAX_AGREEMENT_BYTES)
+        if again is None or again == data:
+            raise
+        agreement.check(again)
+        return again
+    return data

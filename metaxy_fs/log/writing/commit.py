@@ -17,6 +17,7 @@ differs in its time. Once a compaction stands for the commit, vacuum deletes the
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 import polars as pl
@@ -36,6 +37,7 @@ from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import CommitHeader, DataFile, Definition, FileHeader, Manifest, encode_manifest
 from metaxy_fs.log.objects.schema import encode_schema
+from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.log.writing.chunks import Chunks, file_sized, have_equal_rows
 from metaxy_fs.parallel import beside, ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -216,7 +218,8 @@ def _earlier_attempt(
 ) -> Manifest:
     """Return the commit that holds the name of this one, if it holds the same rows."""
     name = f"{storage.location}/{path}"
-    held = decode_manifest(data, partition=request.partition, commit=attempt.commit, name=name)
+    decode = partial(decode_manifest, partition=request.partition, commit=attempt.commit, name=name)
+    held = taken(storage, ObjectInfo(path, len(data)), data, decode)
     if held.digest != attempt.digest and not _same_rows(storage, request, held, attempt):
         raise WriteConflictError(
             f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
@@ -239,8 +242,9 @@ def _same_rows(storage: Storage, request: CommitRequest, held: Manifest, attempt
 
 
 def _stored_rows(storage: Storage, path: str, entry: DataFile) -> pl.DataFrame:
-    [data] = storage.get_many([ObjectInfo(path, entry.bytes)])
-    return decode_rows(data, entry=entry, name=f"{storage.location}/{path}")
+    info = ObjectInfo(path, entry.bytes)
+    [data] = storage.get_many([info])
+    return taken(storage, info, data, partial(decode_rows, entry=entry, name=f"{storage.location}/{path}"))
 
 
 def _header(request: CommitRequest, *, time: int) -> CommitHeader:
