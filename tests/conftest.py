@@ -27,6 +27,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.servers import ObjectServer
 from tests.servers.gcs import GCSServer
 from tests.servers.s3 import S3Server
 
@@ -84,7 +85,21 @@ def gcs_bucket(gcs_server: GCSServer) -> Iterator[str]:
     yield from _fresh_bucket(gcs_server)
 
 
-def _fresh_bucket(server: S3Server | GCSServer) -> Iterator[str]:
+@pytest.fixture(params=["s3", "gcs"])
+def server(request: pytest.FixtureRequest) -> ObjectServer:
+    """An endpoint on loopback of each kind."""
+    found: ObjectServer = request.getfixturevalue(f"{request.param}_server")
+    return found
+
+
+@pytest.fixture
+def bucket(request: pytest.FixtureRequest, server: ObjectServer) -> str:
+    """The name of a bucket of this test's own, on a server with no recorded requests."""
+    name: str = request.getfixturevalue("s3_bucket" if server.scheme == "s3" else "gcs_bucket")
+    return name
+
+
+def _fresh_bucket(server: ObjectServer) -> Iterator[str]:
     name = f"test-{uuid.uuid4().hex[:12]}"
     server.create_bucket(name)
     server.clear_requests()

@@ -11,16 +11,9 @@ from tests.servers import ObjectServer
 Opener = Callable[[], FilesystemMetadataStore]
 
 
-@pytest.fixture(params=["s3", "gcs"])
-def server(request: pytest.FixtureRequest) -> ObjectServer:
-    found: ObjectServer = request.getfixturevalue(f"{request.param}_server")
-    return found
-
-
 @pytest.fixture
-def open_root(request: pytest.FixtureRequest, server: ObjectServer) -> Opener:
+def open_root(server: ObjectServer, bucket: str) -> Opener:
     """Opens a store object of its own on one fresh root."""
-    bucket = request.getfixturevalue("s3_bucket" if server.scheme == "s3" else "gcs_bucket")
     return lambda: FilesystemMetadataStore(server.url(bucket, "root"), storage_options=server.storage_options)
 
 

@@ -29,16 +29,6 @@ from metaxy_fs.storage.objects import ObjectStorage
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYzEXAMPLEKEY"
 
 
-@pytest.fixture(params=["s3", "gcs"])
-def server(request):
-    return request.getfixturevalue(f"{request.param}_server")
-
-
-@pytest.fixture
-def bucket(server, request):
-    return request.getfixturevalue("s3_bucket" if server.scheme == "s3" else "gcs_bucket")
-
-
 @pytest.fixture
 def storage(server, bucket):
     return open_storage(server.url(bucket, "root"), storage_options=server.storage_options)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import polars as pl
-import pytest
 
 from metaxy_fs import (
     CommitStateUnknownError,
@@ -116,12 +115,6 @@ def run_in_threads(shares: list[Job]) -> list[tuple[Counter[str], float]]:
     with ThreadPoolExecutor(len(shares)) as pool:
         list(pool.map(lambda job: run_job(job, outcomes), shares))
     return [outcomes.get() for _ in shares]
-
-
-@pytest.fixture(params=["s3", "gcs"])
-def server(request: pytest.FixtureRequest) -> ObjectServer:
-    found: ObjectServer = request.getfixturevalue(f"{request.param}_server")
-    return found
 
 
 def test_every_write_is_acknowledged_once_and_read_once(server: ObjectServer, soak: bool) -> None:  # noqa: FBT001

@@ -18,28 +18,13 @@ import pytest
 
 from metaxy_fs.storage import ObjectRange, open_storage
 from tests.servers import ObjectServer
+from tests.servers.filesystems import open_filesystem
 from tests.servers.gcs import GCSServer
 from tests.servers.quick import QuickServer
 from tests.servers.s3 import S3Server
 
 RACERS = 16
 PROCESSES = 3
-
-
-@pytest.fixture(params=["s3", "gcs"])
-def server(request: pytest.FixtureRequest) -> ObjectServer:
-    found: ObjectServer = request.getfixturevalue(f"{request.param}_server")
-    return found
-
-
-@pytest.fixture
-def bucket(server: ObjectServer, request: pytest.FixtureRequest) -> str:
-    name: str = request.getfixturevalue("s3_bucket" if server.scheme == "s3" else "gcs_bucket")
-    return name
-
-
-def open_filesystem(scheme: str, storage_options: dict[str, str]) -> Any:
-    return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **storage_options)
 
 
 @pytest.fixture
@@ -323,7 +308,7 @@ connection = socket.create_connection(server.address)
 connection.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
 connection.recv(1)
 """
-    top = Path(__file__).parents[1]
+    top = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", program], cwd=top, check=True, timeout=30)
 
 

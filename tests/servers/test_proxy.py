@@ -10,26 +10,14 @@ import pytest
 
 from metaxy_fs.testing.faults import NOT_APPLIED, Fault
 from tests.servers import ObjectServer
+from tests.servers.filesystems import open_filesystem
 from tests.servers.proxy import Proxy
-from tests.test_servers import open_filesystem
 
 DATA = bytes(range(256)) * 40
 BEFORE = [fault for fault in Fault if fault in NOT_APPLIED]
 AFTER = [fault for fault in Fault if fault not in NOT_APPLIED]
 # Moto looks at who asks, not at the signature.
 AUTHORIZATION = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
-
-
-@pytest.fixture(params=["s3", "gcs"])
-def server(request: pytest.FixtureRequest) -> ObjectServer:
-    found: ObjectServer = request.getfixturevalue(f"{request.param}_server")
-    return found
-
-
-@pytest.fixture
-def bucket(server: ObjectServer, request: pytest.FixtureRequest) -> str:
-    name: str = request.getfixturevalue("s3_bucket" if server.scheme == "s3" else "gcs_bucket")
-    return name
 
 
 @pytest.fixture
