@@ -16,13 +16,13 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import random_token, wall_clock
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
+from metaxy_fs.storage.forwarding import ForwardingStorage
 
 DEFAULT_BYTES = 4 * 2**30
 
@@ -158,7 +158,7 @@ class DiskCache:
                         Path(file.path).unlink()
 
 
-class CachedStorage(Storage):
+class CachedStorage(ForwardingStorage):
     """A storage of which objects, and parts of them, are kept on this machine once they were fetched.
 
     That goes for `get_many` and `get_ranges`, which are for what is known to be there. All else asks the storage, and
@@ -170,31 +170,8 @@ class CachedStorage(Storage):
     """
 
     def __init__(self, storage: Storage, cache: DiskCache) -> None:
-        self._storage = storage
+        super().__init__(storage)
         self._cache = cache
-
-    @property
-    def location(self) -> str:
-        return self._storage.location
-
-    @property
-    def identity(self) -> str:
-        return self._storage.identity
-
-    @property
-    def keeps_existing(self) -> bool:
-        return self._storage.keeps_existing
-
-    @property
-    def is_distant(self) -> bool:
-        return self._storage.is_distant
-
-    @property
-    def serves_ranges(self) -> bool:
-        return self._storage.serves_ranges
-
-    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
-        return self._storage.find(paths, limit=limit)
 
     def forget(self, fetched: ObjectInfo | ObjectRange) -> None:
         self._cache.drop(self._key(fetched))
@@ -204,33 +181,6 @@ class CachedStorage(Storage):
 
     def get_ranges(self, ranges: Sequence[ObjectRange]) -> builtins.list[bytes]:
         return self._cached(ranges, fetch=self._storage.get_ranges)
-
-    def put(self, path: str, data: bytes) -> None:
-        self._storage.put(path, data)
-
-    def get(self, path: str) -> bytes:
-        return self._storage.get(path)
-
-    def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
-        return self._storage.list(directory, limit=limit)
-
-    def list_directories(self, directory: str) -> builtins.list[str]:
-        return self._storage.list_directories(directory)
-
-    def delete(self, path: str) -> None:
-        self._storage.delete(path)
-
-    def leftovers(self, directory: str) -> builtins.list[ObjectInfo]:
-        return self._storage.leftovers(directory)
-
-    def now(self, *, probe: str) -> datetime:
-        return self._storage.now(probe=probe)
-
-    def copy_from(self, source: Storage, path: str, *, probe: str) -> bool:
-        return self._storage.copy_from(source, path, probe=probe)
-
-    def local_path(self, path: str) -> str | None:
-        return self._storage.local_path(path)
 
     def __repr__(self) -> str:
         return f"CachedStorage({self.location!r})"

@@ -4,19 +4,18 @@ They are put into a temporary directory of this machine (see `tempfile`), which 
 Data files never change, so what was fetched stays true.
 """
 
-import builtins
 import threading
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from metaxy_fs.log.pruning.pieces import Piece, fetch, in_batches
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.scratch import ScratchDirectory
-from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
+from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.forwarding import ForwardingStorage
 
 
-class StagedStorage(Storage):
+class StagedStorage(ForwardingStorage):
     """A remote storage of which data files are kept here once they were fetched. Safe to share between threads.
 
     Args:
@@ -24,7 +23,7 @@ class StagedStorage(Storage):
     """
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+        super().__init__(storage)
         self._scratch: ScratchDirectory | None = None
         self._held: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -44,36 +43,5 @@ class StagedStorage(Storage):
                     Path(path).write_bytes(data)
                     self._held[live.path] = path
 
-    @property
-    def location(self) -> str:
-        return self._storage.location
-
     def local_path(self, path: str) -> str | None:
         return self._held.get(path)
-
-    def put(self, path: str, data: bytes) -> None:
-        self._storage.put(path, data)
-
-    def get(self, path: str) -> bytes:
-        return self._storage.get(path)
-
-    def forget(self, fetched: ObjectInfo | ObjectRange) -> None:
-        self._storage.forget(fetched)
-
-    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
-        return self._storage.find(paths, limit=limit)
-
-    def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
-        return self._storage.get_many(objects)
-
-    def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
-        return self._storage.list(directory, limit=limit)
-
-    def list_directories(self, directory: str) -> builtins.list[str]:
-        return self._storage.list_directories(directory)
-
-    def delete(self, path: str) -> None:
-        self._storage.delete(path)
-
-    def now(self, *, probe: str) -> datetime:
-        return self._storage.now(probe=probe)
