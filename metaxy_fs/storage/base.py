@@ -1,6 +1,6 @@
 """What does the log ask of a place that keeps bytes?
 
-Seven verbs on objects below one root. Paths are relative to the root, with `/` between their parts, and are made by
+Verbs on objects below one root. Paths are relative to the root, with `/` between their parts, and are made by
 `metaxy_fs.log.objects.layout` alone. Every implementation passes `metaxy_fs.testing.StorageSuite`.
 """
 

@@ -15,6 +15,7 @@ from metaxy_fs.log.views.view import ViewLoader, live_files
 from metaxy_fs.log.writing.commit import commit
 from metaxy_fs.storage import MemoryStorage, ObjectInfo, ObjectRange
 from tests.log.commits import PARTITION, request, rows
+from tests.log.roots import replace
 
 
 class CountingStorage(MemoryStorage):
@@ -59,11 +60,6 @@ def file_of(storage: CountingStorage) -> LiveFile:
 def scan(storage: CountingStorage) -> pl.LazyFrame:
     files = [file_of(storage)]
     return scan_files(storage, files, schema=reading_schema(files, location="", columns=None))
-
-
-def replace(storage: CountingStorage, path: str, data: bytes) -> None:
-    storage.delete(path)
-    storage.put(path, data)
 
 
 def test_a_file_of_which_everything_is_wanted_is_fetched_whole(storage: CountingStorage) -> None:

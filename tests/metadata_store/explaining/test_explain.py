@@ -25,24 +25,6 @@ from metaxy_fs.testing.store_cases import (
 )
 
 
-@pytest.fixture(params=["memory", "local", "fsspec"])
-def make_store(request, tmp_path):
-    prefix = uuid.uuid4().hex
-
-    def make(name="", fallback_stores=()):
-        if request.param == "memory":
-            return InMemoryMetadataStore(fallback_stores=fallback_stores)
-        place = tmp_path / name if request.param == "local" else f"memory://{prefix}/{name}"
-        return FilesystemMetadataStore(place, fallback_stores=fallback_stores)
-
-    return make
-
-
-@pytest.fixture
-def store(make_store):
-    return make_store("main")
-
-
 def key(name):
     return FeatureKey([name])
 

@@ -1,36 +1,17 @@
 """Does an explanation follow a sample through groups, expansions, filters, renames and optional upstream features?"""
 
-import uuid
-
 import polars as pl
 import pytest
 from hypothesis import given
 
 from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
+from metaxy_fs.metadata_store import InMemoryMetadataStore
 from metaxy_fs.spec import FeatureDep, FeatureKey, FeatureSpec
 from metaxy_fs.testing.store_cases import container, declare, root
 from tests.versioning.lineage_model import NoVersionError
 from tests.versioning.lineage_strategies import histories
 
 CLIP, FRAME, LABEL, SCENE = (FeatureKey([name]) for name in ("clip", "frame", "label", "scene"))
-
-
-@pytest.fixture(params=["memory", "files"])
-def make_store(request):
-    prefix = uuid.uuid4().hex
-
-    def make(name="", **options):
-        if request.param == "memory":
-            return InMemoryMetadataStore(**options)
-        return FilesystemMetadataStore(f"memory://{prefix}/{name}", **options)
-
-    return make
-
-
-@pytest.fixture
-def store(make_store):
-    return make_store("main")
 
 
 def declared(*, where=None, scene_code=1, frame_code=1, clip_code=1):

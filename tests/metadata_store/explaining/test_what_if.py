@@ -1,29 +1,13 @@
 """Which stored samples would a change of code versions make stale?"""
 
-import uuid
-
 import polars as pl
 import pytest
 
 from metaxy_fs.errors import MetadataSchemaError, SpecError
-from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
 from metaxy_fs.spec import ContainerKey, FeatureKey
 from metaxy_fs.testing.store_cases import container, declare, derived, root, samples, videos
 
 VIDEO, FACES, SOUND, FILM = (FeatureKey([name]) for name in ("video", "faces", "sound", "film"))
-
-
-@pytest.fixture(params=["memory", "local", "fsspec"])
-def make_store(request, tmp_path):
-    prefix = uuid.uuid4().hex
-
-    def make(name="", fallback_stores=()):
-        if request.param == "memory":
-            return InMemoryMetadataStore(fallback_stores=fallback_stores)
-        place = tmp_path / name if request.param == "local" else f"memory://{prefix}/{name}"
-        return FilesystemMetadataStore(place, fallback_stores=fallback_stores)
-
-    return make
 
 
 def declared(audio=1):
