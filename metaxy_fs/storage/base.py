@@ -56,7 +56,8 @@ class Storage(ABC):
 
         Raises:
             ObjectExistsError: An object has that name, perhaps from this very call (a client that retried by itself).
-            StorageAccessError: The root refused; nothing was written.
+            StorageAccessError: The root refused, and nothing was written, unless a client that repeats requests by
+                itself has lost an earlier answer.
             StorageError: The outcome is unknown; `get` tells.
         """
 

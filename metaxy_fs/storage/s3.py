@@ -110,12 +110,31 @@ def speaks_s3(filesystem: AbstractFileSystem) -> bool:
 
 def connection_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options with the pool, time limits and attempts that the user has not chosen."""
-    return {**storage_options, "config_kwargs": {**_CONFIG, **(storage_options.get("config_kwargs") or {})}}
+    chosen = storage_options.get("config_kwargs") or {}
+    return {**storage_options, "config_kwargs": {**_CONFIG, "http_session_cls": _sending_once(), **chosen}}
 
 
 def bound_attempts(filesystem: AbstractFileSystem) -> None:
     """Make a private s3fs filesystem send each request once: whoever uses it repeats what fails."""
     filesystem.retries = 1
+
+
+def _sending_once() -> type:
+    """Return aiobotocore's sessions, made to send each request once.
+
+    They are of aiohttp, which repeats a PUT whose connection is cut off, at once and without a word: a refusal of the
+    repetition would look like one of the only request. It has no option for that, but for an attribute that is not
+    public. Where a later version is made in another way it goes on repeating, as others below a storage may do.
+    """
+    from aiobotocore.httpsession import AIOHTTPSession  # noqa: PLC0415  # comes with the optional extra
+
+    class SendingOnce(AIOHTTPSession):  # type: ignore[misc]  # it has no types
+        async def _get_session(self, proxy_url: str | None) -> Any:
+            session = await super()._get_session(proxy_url)
+            session._retry_connection = False  # noqa: SLF001  # see above
+            return session
+
+    return SendingOnce
 
 
 def _path(info: ObjectInfo) -> str:

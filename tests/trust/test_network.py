@@ -186,8 +186,9 @@ def test_service_that_goes_on_failing_is_given_up(
     with pytest.raises(StorageError, match=r"gave up after \d+ tries") as caught:
         meeting(fault, times=1_000).get(path)
     [tries] = map(int, re.findall(r"after (\d+) tries", str(caught.value)))
-    # The clients below send each of them once, but aiohttp repeats once, and at once, what was cut off.
-    assert len(proxy.requests()) == (2 * tries if fault is Fault.RESET_BEFORE else tries)
+    # The clients below send each of them once, but that of GCS is on aiohttp, which repeats at once what was cut off.
+    is_repeated = fault is Fault.RESET_BEFORE and proxy.server.scheme == "gs"
+    assert len(proxy.requests()) == (2 * tries if is_repeated else tries)
     assert 2 <= tries < 50
 
 
@@ -286,16 +287,18 @@ def trickling() -> Iterator[str]:
         listener.shutdown()
 
 
+@pytest.mark.parametrize("fault", [Fault.ERROR_AFTER, Fault.RESET_AFTER])
 def test_refusal_after_a_lost_answer_leaves_the_outcome_unknown(
-    server: ObjectServer, bucket: str, patient: Storage, proxy: Proxy, path: str
+    bucket: str, patient: Storage, proxy: Proxy, path: str, fault: Fault
 ) -> None:
+    patient.list("", limit=1)  # so that the put goes by a connection that was used before
     met = []
 
     def lose_then_deny(kind: str, asked: str) -> Fault | None:
         if met:
-            server.deny(bucket)
+            proxy.server.deny(bucket)
         met.append(kind)
-        return Fault.ERROR_AFTER if len(met) == 1 else None
+        return fault if len(met) == 1 else None
 
     proxy.faults = lose_then_deny
     try:
@@ -304,7 +307,7 @@ def test_refusal_after_a_lost_answer_leaves_the_outcome_unknown(
         with pytest.raises(StorageAccessError):
             patient.put(path, DATA)
     finally:
-        server.allow()
+        proxy.server.allow()
     assert not isinstance(caught.value, StorageAccessError)
     proxy.faults = no_faults
     assert patient.get(path) == DATA

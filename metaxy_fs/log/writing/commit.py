@@ -100,12 +100,16 @@ def commit(
     return manifest
 
 
+class _SilentRefusalError(StorageAccessError):
+    """A put was refused, and whether it had been applied before cannot be asked."""
+
+
 def put_settled(storage: Storage, path: str, data: bytes) -> None:
     """Put an object until its outcome is known.
 
     Raises:
         ObjectExistsError: Another object holds the name.
-        StorageAccessError: The root refused; nothing was written.
+        StorageAccessError: The root refused. Nothing was written, or it refuses to say (`_SilentRefusalError`).
         StorageError: It may be written or not, and a request that is still on its way may do it yet.
     """
     started = elapsed()
@@ -113,11 +117,10 @@ def put_settled(storage: Storage, path: str, data: bytes) -> None:
         try:
             return storage.put(path, data)
         except StorageError as error:
-            if isinstance(error, StorageAccessError) and attempt == 0:
-                raise
+            # A refusal too: clients repeat what was cut off, and it was perhaps the repetition that was refused.
             if _has_landed(storage, path, data, error=error):
                 return None
-            if isinstance(error, ObjectExistsError):
+            if isinstance(error, ObjectExistsError | StorageAccessError):
                 raise
             # A storage that repeats requests by itself has spent its time, and so has what went on for long.
             if attempt == _ATTEMPTS - 1 or elapsed() - started > _DEADLINE_SECONDS:
@@ -133,7 +136,8 @@ def _has_landed(storage: Storage, path: str, data: bytes, *, error: StorageError
         if found is False:  # bytes may have been damaged on their way here
             found = _found(storage, path, data)
     except StorageError as question:
-        raise StorageError(f"{error}; nor could it be asked whether it is there all the same: {question}") from question
+        kind = _SilentRefusalError if isinstance(error, StorageAccessError) else StorageError
+        raise kind(f"{error}; nor could it be asked whether it is there all the same: {question}") from question
     if found is False:
         raise ObjectExistsError(f"{storage.location}/{path} already exists with other content.")
     return found is True
@@ -182,9 +186,10 @@ def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
     """Put a manifest; here an outcome that stays unknown is what the caller has to know."""
     try:
         put_settled(storage, path, encode_manifest(manifest))
-    except (ObjectExistsError, StorageAccessError):
-        raise
     except StorageError as error:
+        is_known = isinstance(error, ObjectExistsError | StorageAccessError)
+        if is_known and not isinstance(error, _SilentRefusalError):
+            raise
         raise CommitStateUnknownError(
             f"The rows were written, but whether they are committed is unknown: {error}. Before writing them again, "
             f"look whether the feature's history lists commit {manifest.commit}, which is so if "

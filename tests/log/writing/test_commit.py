@@ -95,16 +95,72 @@ def test_a_manifest_whose_outcome_cannot_be_asked_is_an_unknown_commit() -> None
     assert ids(storage.inner) == [1]
 
 
-def test_a_refused_put_is_not_tried_again() -> None:
-    class Denied(FaultyStorage):
-        def put(self, path: str, data: bytes) -> None:
-            self.requests.append(("put", path))
+class Refusing(FaultyStorage):
+    """A root whose client repeats a put that was cut off, and tells of the refusal of the repetition.
+
+    Args:
+        inner: Where the objects are.
+        kind: How the names of those end whose puts are refused.
+        is_applied: Whether the first of the two requests was applied.
+        is_silent: Whether all later requests are refused, too.
+    """
+
+    def __init__(self, inner: Storage, kind: str, *, is_applied: bool, is_silent: bool = False) -> None:
+        super().__init__(inner)
+        self.kind = kind
+        self.is_applied = is_applied
+        self.is_silent = is_silent
+        self.is_refusing = False
+
+    def put(self, path: str, data: bytes) -> None:
+        self._refuse_if_told()
+        if not path.endswith(self.kind):
+            return super().put(path, data)
+        self.requests.append(("put", path))
+        if self.is_applied:
+            self.inner.put(path, data)
+        self.is_refusing = self.is_silent
+        raise StorageAccessError("denied")
+
+    def get(self, path: str) -> bytes:
+        self._refuse_if_told()
+        return super().get(path)
+
+    def _refuse_if_told(self) -> None:
+        if self.is_refusing:
             raise StorageAccessError("denied")
 
-    storage = Denied(MemoryStorage())
+
+@pytest.mark.parametrize("kind", [".parquet", ".json"])
+def test_a_refused_put_is_not_tried_again(kind: str) -> None:
+    storage = Refusing(MemoryStorage(), kind, is_applied=False)
     with pytest.raises(StorageAccessError):
         write(storage, 1)
-    assert len(storage.requests) == 1
+    assert [verb for verb, path in storage.requests if path.endswith(kind)] == ["put", "get"]
+    assert ids(storage.inner) == []
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".json"])
+def test_a_put_that_was_applied_before_its_repetition_was_refused_has_happened(kind: str) -> None:
+    storage = Refusing(MemoryStorage(), kind, is_applied=True)
+    write(storage, 1)
+    assert ids(storage.inner) == [1]
+
+
+@pytest.mark.parametrize("is_applied", [False, True])
+def test_a_refusal_of_a_data_file_is_one_of_the_write(is_applied: bool) -> None:  # noqa: FBT001  # a parameter
+    storage = Refusing(MemoryStorage(), ".parquet", is_applied=is_applied, is_silent=True)
+    with pytest.raises(StorageAccessError):
+        write(storage, 1)
+    assert ids(storage.inner) == []
+
+
+@pytest.mark.parametrize("is_applied", [False, True])
+def test_a_refused_manifest_that_cannot_be_asked_for_is_an_unknown_commit(is_applied: bool) -> None:  # noqa: FBT001
+    storage = Refusing(MemoryStorage(), ".json", is_applied=is_applied, is_silent=True)
+    with pytest.raises(CommitStateUnknownError, match="lists commit"):
+        write(storage, 1)
+    assert ids(storage.inner) == [1] * is_applied
 
 
 def test_a_name_that_holds_other_bytes_is_never_taken_for_success() -> None:
