@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import metaxy_fs
+from metaxy_fs import metadata_store
 
 
 def modules_after(code):
@@ -30,6 +31,21 @@ def test_a_store_on_a_disk_is_opened_without_fsspec():
     loaded = modules_after("from metaxy_fs import open_store; open_store('/nowhere')")
     assert "polars" in loaded
     assert not loaded & {"fsspec", "tqdm"}
+
+
+def test_a_store_is_opened_without_its_upkeep():
+    loaded = modules_after("from metaxy_fs import open_store; open_store('/nowhere')")
+    assert "metaxy_fs.log.log" in loaded
+    rooms = ("metaxy_fs.log.checking", "metaxy_fs.log.vacuuming", "metaxy_fs.metadata_store.upkeep")
+    assert not [name for name in loaded if name.startswith(rooms)]
+
+
+def test_every_name_of_the_stores_is_found():
+    for name in metadata_store.__all__:
+        assert getattr(metadata_store, name) is not None
+    assert set(metadata_store.__all__) <= set(dir(metadata_store))
+    with pytest.raises(AttributeError, match=r"'metaxy_fs\.metadata_store' has no attribute 'vacuums'"):
+        metadata_store.vacuums  # noqa: B018  # the access is the test
 
 
 def test_every_public_name_is_found():

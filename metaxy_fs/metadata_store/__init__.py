@@ -1,4 +1,10 @@
-"""Where do the rows of features live, and what can be asked of them?"""
+"""Where do the rows of features live, and what can be asked of them?
+
+The names of `upkeep` are looked up where they are first used: most processes that open a store do without.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from metaxy_fs.errors import (
     CommitStateUnknownError,
@@ -18,27 +24,31 @@ from metaxy_fs.errors import (
     UnsupportedFormatError,
     WriteConflictError,
 )
-from metaxy_fs.log.checking.repair import Restoration
-from metaxy_fs.log.checking.verify import Verification
-from metaxy_fs.log.compacting.compaction import Compaction
-from metaxy_fs.log.history.copying import Copied
-from metaxy_fs.log.objects.findings import Finding
-from metaxy_fs.log.vacuuming.removal import Removal
-from metaxy_fs.log.vacuuming.vacuum import Vacuumed
 from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
 from metaxy_fs.metadata_store.open import open_store
-from metaxy_fs.metadata_store.upkeep.compacting import compact
-from metaxy_fs.metadata_store.upkeep.promotion import copy_metadata
-from metaxy_fs.metadata_store.upkeep.repairing import repair
-from metaxy_fs.metadata_store.upkeep.vacuuming import vacuum
-from metaxy_fs.metadata_store.upkeep.verifying import verify
 from metaxy_fs.metadata_store.writing.buffering import WriteBuffer
 from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment, LazyIncrement
+
+if TYPE_CHECKING:
+    from metaxy_fs.metadata_store.upkeep import (
+        Compaction,
+        Copied,
+        Finding,
+        Removal,
+        Restoration,
+        Vacuumed,
+        Verification,
+        compact,
+        copy_metadata,
+        repair,
+        vacuum,
+        verify,
+    )
 
 __all__ = [
     "COMMITS",
@@ -83,3 +93,17 @@ __all__ = [
     "vacuum",
     "verify",
 ]
+
+_UPKEEP: Final = f"{__name__}.upkeep"
+
+if not TYPE_CHECKING:  # a type checker would take the function for a promise that there is every name
+
+    def __getattr__(name: str) -> Any:
+        """Return a name of `upkeep` at its first use."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_UPKEEP), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
