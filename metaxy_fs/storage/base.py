@@ -163,7 +163,7 @@ class Storage(ABC):
     def now(self, *, probe: str) -> datetime:
         """Return the time by the clock that gives `ObjectInfo.modified`, whatever that of this machine says.
 
-        Costs three requests: an object is put, listed and deleted.
+        Costs three requests: an object is put, listed and deleted. It may be left there if the last one fails.
 
         Args:
             probe: The path of that object: a name that nobody else uses, in a directory that holds nothing else.
@@ -171,13 +171,15 @@ class Storage(ABC):
         Raises:
             StorageError: The storage does not tell when objects were written, or could not be asked.
         """
-        # Nobody else uses the name: where it is taken, this very call had put it, and the answer was lost.
-        with suppress(ObjectExistsError):
-            self.put(probe, b"")
         try:
+            # Nobody else uses the name: where it is taken, this very call had put it, and the answer was lost.
+            with suppress(ObjectExistsError):
+                self.put(probe, b"")
             listed = self.list(probe.rpartition("/")[0])
         finally:
-            self.delete(probe)
+            # Whoever deletes what is old below that directory finds one that is left there.
+            with suppress(StorageError):
+                self.delete(probe)
         modified = next((info.modified for info in listed if info.path == probe), None)
         if modified is None:
             raise StorageError(f"{self.location} does not tell when objects were written, so none has an age.")

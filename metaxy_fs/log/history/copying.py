@@ -36,10 +36,11 @@ from metaxy_fs.errors import (
     StorageError,
     WriteConflictError,
 )
-from metaxy_fs.ids import random_token, shared_clock, wall_clock
+from metaxy_fs.ids import shared_clock, wall_clock
 from metaxy_fs.log.history.commits import digests_of
+from metaxy_fs.log.objects.clock import storage_time
 from metaxy_fs.log.objects.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest
-from metaxy_fs.log.objects.layout import STORE_FILE, Partition, clock_probe
+from metaxy_fs.log.objects.layout import STORE_FILE, Partition
 from metaxy_fs.log.objects.manifest import CommitTable, DataFile, Manifest
 from metaxy_fs.log.objects.second_look import fetched_anew
 from metaxy_fs.log.views.resolve import Covers
@@ -268,7 +269,7 @@ def _leftovers(target: Storage, partition: Partition, held: View | None, items: 
     unnamed = [info for info in listed if info.path not in named and info.modified is not None]
     if unnamed:
         oldest = min(unnamed, key=lambda info: info.modified or datetime.max.replace(tzinfo=UTC))
-        now = target.now(probe=clock_probe(random_token()))
+        now = storage_time(target)
         if oldest.modified is not None and now - oldest.modified > timedelta(seconds=MAX_AGE_SECONDS):
             raise StorageError(
                 f"{target.location}/{oldest.path} was left by a copy that was cut short on {oldest.modified:%Y-%m-%d}, "

@@ -29,10 +29,11 @@ import msgspec
 
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError
 from metaxy_fs.ids import random_token, timestamp_id
+from metaxy_fs.log.objects.clock import storage_time
 from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.objects.findings import Finding
 from metaxy_fs.log.objects.inventory import all_partitions
-from metaxy_fs.log.objects.layout import CLOCK, Partition, clock_probe, commit_of_append
+from metaxy_fs.log.objects.layout import CLOCK, Partition, commit_of_append
 from metaxy_fs.log.vacuuming.ledger import Ledger, encode_records, read_ledger
 from metaxy_fs.log.vacuuming.removal import Removal, delete_all
 from metaxy_fs.log.vacuuming.retention import Policy
@@ -82,8 +83,7 @@ def vacuum(
     Raises:
         StorageError: The storage tells no times, or the root could not be listed.
     """
-    now = storage.now(probe=clock_probe(random_token()))
-    run = _Run(storage, policy, now, dry_run, at_once, advance)
+    run = _Run(storage, policy, storage_time(storage), dry_run, at_once, advance)
     removals = list(run.perform(_litter(run, feature or "")))
     skipped = []
     for partition in all_partitions(storage, feature=feature):

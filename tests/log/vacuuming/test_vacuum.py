@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from polars.testing import assert_frame_equal
 
+from metaxy_fs import testing
 from metaxy_fs.errors import CommitStateUnknownError, StorageError, WriteConflictError
+from metaxy_fs.ids import Source, driven_by
 from metaxy_fs.log.checking.repair import repair
 from metaxy_fs.log.objects.manifest import Manifest
 from metaxy_fs.log.vacuuming import ledger
@@ -17,12 +19,21 @@ from metaxy_fs.log.vacuuming.vacuum import Vacuumed, vacuum
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
+from metaxy_fs.testing import Fault
+from metaxy_fs.testing.faults import NOT_APPLIED
 from tests.log.commits import PARTITION, write
 from tests.log.compactions import put_compaction, read
 from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents, replace
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+class Hurried(Source):
+    """The system's clock and randomness, without patience."""
+
+    def pause(self, seconds: float) -> None:
+        pass
 
 
 class Clock:
@@ -606,3 +617,31 @@ def test_what_a_vacuum_notes_of_very_many_files_is_in_several_records(
     clock.pass_by(8 * DAY)
     run(storage)
     assert not lost & data_files(storage)
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("place", range(3))
+def test_a_vacuum_outlives_any_fault_of_a_request_for_the_time(
+    storage: MemoryStorage, clock: Clock, fault: Fault, place: int
+) -> None:
+    remaining = iter([None] * place + [fault])
+    faulty = testing.FaultyStorage(
+        storage, lambda _verb, path: next(remaining, None) if path.startswith("_clock") else None
+    )
+    appends(storage, 1)
+    with driven_by(Hurried()):
+        assert all(removal.path.startswith("_clock/") for removal in run(faulty).removals)
+    assert [met.path.partition("/")[0] for met in faulty.met] == ["_clock"]
+    assert len(storage.list("_clock")) == (place == 2 and fault in NOT_APPLIED)
+    clock.pass_by(2 * DAY)
+    run(storage)
+    assert storage.list("_clock") == []
+
+
+def test_a_vacuum_that_never_learns_the_time_deletes_nothing(storage: MemoryStorage) -> None:
+    faulty = testing.FaultyStorage(storage, lambda verb, path: Fault.RESET_BEFORE if path == "_clock" else None)
+    appends(storage, 1)
+    before = contents(storage)
+    with driven_by(Hurried()), pytest.raises(StorageError, match="cannot list '_clock'"):
+        run(faulty)
+    assert contents(storage) == before
