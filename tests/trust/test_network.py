@@ -25,8 +25,8 @@ from metaxy_fs import (
     FilesystemMetadataStore,
 )
 from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
-from metaxy_fs.log.writing import commit
-from metaxy_fs.log.writing.commit import put_settled
+from metaxy_fs.log.writing import settled
+from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.storage import ObjectInfo, Storage, open_storage, retrying
 from metaxy_fs.testing.faults import NOTICED, Fault, no_faults
 from tests.servers import ObjectServer
@@ -389,7 +389,7 @@ def test_manifest_whose_outcome_cannot_be_learned_is_an_unknown_commit_that_name
 ) -> None:
     FilesystemMetadataStore(storage).write_metadata(feature_of("any"), rows(0), write_id="any")
     monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.2)
-    monkeypatch.setattr(commit, "_DEADLINE_SECONDS", 0.0)
+    monkeypatch.setattr(settled, "_DEADLINE_SECONDS", 0.0)
     written, puts = feature_of(uuid.uuid4().hex), []
 
     def fail_from_the_manifest_on(kind: str, path: str) -> Fault | None:

@@ -35,7 +35,7 @@ from metaxy_fs.log.objects.inventory import all_partitions, take_inventory
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import Manifest, encode_manifest
 from metaxy_fs.log.vacuuming.ledger import encode_records
-from metaxy_fs.log.writing.commit import put_settled
+from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.storage.base import Storage
 
 State = Literal["restored", "restorable", "unproven", "lost"]

@@ -34,7 +34,8 @@ from metaxy_fs.log.reading.ranges import span_of
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.log.views.tables import covers_of, digest_of, encode_table, read_tables, rows_of
 from metaxy_fs.log.views.view import ATTEMPTS, View, ViewLoader
-from metaxy_fs.log.writing.commit import MAX_AGE_SECONDS, put_settled
+from metaxy_fs.log.writing.commit import MAX_AGE_SECONDS
+from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
 

@@ -46,8 +46,9 @@ from metaxy_fs.log.objects.second_look import fetched_anew
 from metaxy_fs.log.views.resolve import Covers
 from metaxy_fs.log.views.tables import CommitTables
 from metaxy_fs.log.views.view import View, ViewLoader, settled
-from metaxy_fs.log.writing.commit import MAX_AGE_SECONDS, NAMED_WRITE, put_settled
+from metaxy_fs.log.writing.commit import MAX_AGE_SECONDS, NAMED_WRITE
 from metaxy_fs.log.writing.partition import copy_description
+from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
 

@@ -36,8 +36,8 @@ from metaxy_fs.log.objects.manifest import FORMAT_VERSION, Time
 from metaxy_fs.log.objects.schema import decode_schema
 from metaxy_fs.log.objects.sealing import sealed, unsealed
 from metaxy_fs.log.objects.second_look import taken
-from metaxy_fs.log.writing.commit import put_settled
 from metaxy_fs.log.writing.root import open_for_writing, refuse_overwriting_storage
+from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 UNKNOWN_SCHEMA: Final = msgspec.Raw(b"null")

@@ -40,7 +40,8 @@ from metaxy_fs.log.vacuuming.retention import Policy
 from metaxy_fs.log.vacuuming.superseded import appends_with_heirs, compactions_with_heirs, missing_files
 from metaxy_fs.log.vacuuming.survey import Survey, survey
 from metaxy_fs.log.views.view import ATTEMPTS
-from metaxy_fs.log.writing.commit import NAMED_WRITE, put_settled
+from metaxy_fs.log.writing.commit import NAMED_WRITE
+from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 AT_ONCE = 16

@@ -4,10 +4,8 @@ Theory of operation. A writer puts the data files, then the manifest; both are p
 writer uses. The manifest's appearance is the commit. Writers never look at each other's files, so they never wait and
 never conflict.
 
-A put that fails has an unknown outcome: the request may have been applied and its answer lost. The writer then gets
-the object back. The same bytes mean success, absence means that the same bytes are put again under the same name, and
-anything else means that somebody else holds the name. Nothing is deleted on failure: a data file without a manifest
-is invisible, and is left to vacuum.
+A put that fails has an unknown outcome, which is found out (see `metaxy_fs.log.writing.settled`). Nothing is deleted on
+failure: a data file without a manifest is invisible, and is left to vacuum.
 
 A `write_id` names the commit, so that every attempt of a retried job aims at the same manifest: the first attempt to
 land wins, and the others find it. Data files are named at random even then, because the footer of each attempt
@@ -24,14 +22,13 @@ import polars as pl
 
 from metaxy_fs.errors import (
     CommitStateUnknownError,
-    CorruptObjectError,
     ObjectExistsError,
     ObjectNotFoundError,
     StorageAccessError,
     StorageError,
     WriteConflictError,
 )
-from metaxy_fs.ids import LamportClock, elapsed, pause, random_token, timestamp_id, wall_clock
+from metaxy_fs.ids import LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.files.parquet import EncodedFile, content_digest, decode_rows, encode_rows
 from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.objects.layout import Partition
@@ -39,6 +36,7 @@ from metaxy_fs.log.objects.manifest import CommitHeader, DataFile, Definition, F
 from metaxy_fs.log.objects.schema import encode_schema
 from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.log.writing.chunks import Chunks, file_sized, have_equal_rows
+from metaxy_fs.log.writing.settled import SilentRefusalError, put_settled
 from metaxy_fs.parallel import beside, ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -47,10 +45,6 @@ MAX_AGE_SECONDS = 24 * 60 * 60
 
 NAMED_WRITE = "write-"
 """What the ids of commits with a `write_id` begin with."""
-
-_ATTEMPTS = 3
-_FIRST_PAUSE_SECONDS = 0.1
-_DEADLINE_SECONDS = 30.0
 
 
 class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,58 +94,6 @@ def commit(
     return manifest
 
 
-class _SilentRefusalError(StorageAccessError):
-    """A put was refused, and whether it had been applied before cannot be asked."""
-
-
-def put_settled(storage: Storage, path: str, data: bytes) -> None:
-    """Put an object until its outcome is known.
-
-    Raises:
-        ObjectExistsError: Another object holds the name.
-        StorageAccessError: The root refused. Nothing was written, or it refuses to say (`_SilentRefusalError`).
-        StorageError: It may be written or not, and a request that is still on its way may do it yet.
-    """
-    started = elapsed()
-    for attempt in range(_ATTEMPTS):
-        try:
-            return storage.put(path, data)
-        except StorageError as error:
-            # A refusal too: clients repeat what was cut off, and it was perhaps the repetition that was refused.
-            if _has_landed(storage, path, data, error=error):
-                return None
-            if isinstance(error, ObjectExistsError | StorageAccessError):
-                raise
-            # A storage that repeats requests by itself has spent its time, and so has what went on for long.
-            if attempt == _ATTEMPTS - 1 or elapsed() - started > _DEADLINE_SECONDS:
-                raise StorageError(f"{error}; it is not there so far") from error
-            pause(_FIRST_PAUSE_SECONDS * 2**attempt)
-    raise AssertionError("unreachable: the last attempt returns or raises")
-
-
-def _has_landed(storage: Storage, path: str, data: bytes, *, error: StorageError) -> bool:
-    """Whether an object has these bytes, whose put failed; one with others takes the name for good."""
-    try:
-        found = _found(storage, path, data)
-        if found is False:  # bytes may have been damaged on their way here
-            found = _found(storage, path, data)
-    except StorageError as question:
-        kind = _SilentRefusalError if isinstance(error, StorageAccessError) else StorageError
-        raise kind(f"{error}; nor could it be asked whether it is there all the same: {question}") from question
-    if found is False:
-        raise ObjectExistsError(f"{storage.location}/{path} already exists with other content.")
-    return found is True
-
-
-def _found(storage: Storage, path: str, data: bytes) -> bool | None:
-    """Return whether an object has these bytes, None if there is none."""
-    try:
-        [held] = storage.find([path], limit=len(data))
-    except CorruptObjectError:  # it is larger
-        return False
-    return None if held is None else held == data
-
-
 def _put_files(storage: Storage, request: CommitRequest, header: CommitHeader) -> Manifest:
     """Put the data files and return the manifest that would commit them; few are encoded and held at a time."""
     stem = header.commit if request.write_id is None else f"{header.commit}-{random_token()}"
@@ -188,7 +130,7 @@ def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
         put_settled(storage, path, encode_manifest(manifest))
     except StorageError as error:
         is_known = isinstance(error, ObjectExistsError | StorageAccessError)
-        if is_known and not isinstance(error, _SilentRefusalError):
+        if is_known and not isinstance(error, SilentRefusalError):
             raise
         raise CommitStateUnknownError(
             f"The rows were written, but whether they are committed is unknown: {error}. Before writing them again, "

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from metaxy_fs.errors import ObjectNotFoundError, StorageError
 from metaxy_fs.log.checking.repair import Restoration, repair
 from metaxy_fs.log.checking.verify import verify
-from metaxy_fs.log.writing import commit as commit_module
+from metaxy_fs.log.writing import settled as settled_module
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, write
 from tests.log.faulty import FaultyStorage
@@ -23,7 +23,7 @@ def states(restorations: list[Restoration]) -> list[tuple[str, str]]:
 @pytest.fixture(autouse=True, scope="module")
 def _no_pauses() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commit_module, "_FIRST_PAUSE_SECONDS", 0)
+        patch.setattr(settled_module, "_FIRST_PAUSE_SECONDS", 0)
         yield
 
 

@@ -14,7 +14,7 @@ from metaxy_fs.errors import StorageError, UnsupportedFormatError
 from metaxy_fs.log.checking.repair import Restoration, repair
 from metaxy_fs.log.checking.verify import verify
 from metaxy_fs.log.objects.manifest import Manifest, encode_manifest
-from metaxy_fs.log.writing import commit as commit_module
+from metaxy_fs.log.writing import settled as settled_module
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, write
@@ -26,7 +26,7 @@ from tests.log.roots import contents, replace
 @pytest.fixture(autouse=True, scope="module")
 def _no_pauses() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commit_module, "_FIRST_PAUSE_SECONDS", 0)
+        patch.setattr(settled_module, "_FIRST_PAUSE_SECONDS", 0)
         yield
 
 

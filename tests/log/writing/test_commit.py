@@ -21,7 +21,8 @@ from metaxy_fs.log.reading.scan import reading_schema, scan_files
 from metaxy_fs.log.views.view import ViewLoader, live_files
 from metaxy_fs.log.writing import chunks as chunks_module
 from metaxy_fs.log.writing import commit as commit_module
-from metaxy_fs.log.writing.commit import put_settled
+from metaxy_fs.log.writing import settled as settled_module
+from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, rows, write
@@ -31,7 +32,7 @@ from tests.log.faulty import FaultyStorage
 @pytest.fixture(autouse=True, scope="module")
 def _no_pauses() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commit_module, "_FIRST_PAUSE_SECONDS", 0)
+        patch.setattr(settled_module, "_FIRST_PAUSE_SECONDS", 0)
         yield
 
 
