@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from io import UnsupportedOperation
 from typing import Any
 
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, sync
-from fsspec.implementations.dirfs import DirFileSystem
 
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange
 from metaxy_fs.storage.failures import Failure, failure_of
@@ -26,6 +26,10 @@ UNKNOWN_SIZE = 64 * 1024 * 1024
 """How large an object of unknown size is taken to be, in the time that a try may last."""
 # The names under which filesystems tell when an object was written, the best first.
 _TIMES = ("LastModified", "last_modified", "modified", "mtime", "updated", "created")
+
+
+_MEMORY = threading.Lock()
+"""Held while an object in memory is looked for and written, which all storages of a process share."""
 
 
 class Client:
@@ -43,21 +47,19 @@ class Client:
         self.filesystem = filesystem
         self.root = root
         self._retries = Retries()
-        # Most filesystems look and then write; this keeps the threads of one process apart at least.
-        self._lock = threading.Lock()
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write an object if the name is free, as far as the filesystem knows how to, in one try.
+    def put(self, path: str, data: bytes) -> None:  # noqa: ARG002  # for those that can
+        """Write an object if the name is free; on a filesystem that nobody knows there is no saying whether it is.
 
-        Where it writes piece by piece, a second try would take for another's object what the first has left.
+        Many that are asked to create overwrite, or look first and write then.
+
+        Raises:
+            UnsupportedOperation: Always; the clients of filesystems that are known override this.
         """
-        with self._lock:
-            try:
-                self._try("pipe_file", self.full(path), data, mode="create", moved=len(data))
-            except FileNotFoundError:
-                # Filesystems with true directories want them made.
-                self._try("makedirs", self.full(path).rpartition("/")[0], exist_ok=True)
-                self._try("pipe_file", self.full(path), data, mode="create", moved=len(data))
+        raise UnsupportedOperation(
+            f"{type(self.filesystem).__name__} is not known to refuse a name that is taken, so that two writers could "
+            "overwrite each other; read this root, and write through a local directory, s3fs, gcsfs or obstore"
+        )
 
     def get(self, path: str) -> bytes:
         """Return a whole object of unknown size."""
@@ -124,8 +126,7 @@ class Client:
 
     def _try(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
         filesystem = self.filesystem
-        # A directory of another filesystem is of the asynchronous class, whatever that other one is.
-        if not isinstance(filesystem, AsyncFileSystem) or isinstance(filesystem, DirFileSystem):
+        if not isinstance(filesystem, AsyncFileSystem):
             return getattr(filesystem, method)(*arguments, **options)
         # What the method is made of, which can be cut short.
         coroutine = getattr(filesystem, f"_{method}")
@@ -177,6 +178,15 @@ class _Batch:
             self._is_answered = len(errors) < len(asked)
             if errors:
                 raise errors[0]
+
+
+class MemoryClient(Client):
+    """A root on fsspec's filesystem in the memory of this process."""
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write an object if the name is free, in one try: the filesystem looks, and then writes."""
+        with _MEMORY:
+            self._try("pipe_file", self.full(path), data, mode="create")
 
 
 class CachedClient(Client):

@@ -6,9 +6,11 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.cached import CachingFileSystem
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from metaxy_fs.storage import gcs, obstore, s3
-from metaxy_fs.storage.client import CachedClient, Client
+from metaxy_fs.storage.client import CachedClient, Client, MemoryClient
 
 # fsspec keeps one instance for all who ask with the same options. Those that share it would share its directory cache,
 # which hides what other processes write, and would see each other's settings.
@@ -25,16 +27,17 @@ def connect(url: str, storage_options: Mapping[str, Any]) -> Client:
         filesystem, root = gcs.connect(url, storage_options)
     else:
         filesystem, root = url_to_fs(url, **_options(protocols[0], storage_options))
-    if protocols[-1] in s3.PROTOCOLS:
-        s3.bound_attempts(_innermost(filesystem))
-    if protocols[-1] in gcs.PROTOCOLS:
-        gcs.bound_attempts(_innermost(filesystem))
+    innermost = _innermost(filesystem)
+    if s3.speaks_s3(innermost):
+        s3.bound_attempts(innermost)
+    if gcs.speaks_gcs(innermost):
+        gcs.bound_attempts(innermost)
     return client_of(filesystem, root)
 
 
 def client_of(filesystem: AbstractFileSystem, root: str) -> Client:
-    """Return the client that knows a filesystem best."""
-    path = root.rstrip("/")
+    """Return the client that knows a filesystem best; one of which none knows how to create objects can be read."""
+    filesystem, path = unwrapped(filesystem, root.rstrip("/"))
     if isinstance(filesystem, CachingFileSystem):
         return CachedClient(filesystem, path, target=client_of(filesystem.fs, path))
     if obstore.is_obstore(filesystem):
@@ -43,7 +46,16 @@ def client_of(filesystem: AbstractFileSystem, root: str) -> Client:
         return s3.S3Client(filesystem, path)
     if gcs.speaks_gcs(filesystem):
         return gcs.GCSClient(filesystem, path)
+    if isinstance(filesystem, MemoryFileSystem):
+        return MemoryClient(filesystem, path)
     return Client(filesystem, path)
+
+
+def unwrapped(filesystem: AbstractFileSystem, path: str) -> tuple[AbstractFileSystem, str]:
+    """Return the filesystem that another one shows a directory of, and what a path there is on it."""
+    while isinstance(filesystem, DirFileSystem):
+        filesystem, path = filesystem.fs, str(filesystem._join(path))  # noqa: SLF001  # it has no other name for it
+    return filesystem, path
 
 
 def protocols_of(url: str) -> list[str]:
@@ -71,4 +83,4 @@ def _chained_options(protocols: list[str], storage_options: Mapping[str, Any]) -
 
 
 def _innermost(filesystem: AbstractFileSystem) -> AbstractFileSystem:
-    return _innermost(filesystem.fs) if isinstance(filesystem, CachingFileSystem) else filesystem
+    return _innermost(filesystem.fs) if isinstance(filesystem, CachingFileSystem | DirFileSystem) else filesystem

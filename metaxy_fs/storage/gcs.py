@@ -92,7 +92,8 @@ def speaks_gcs(filesystem: AbstractFileSystem) -> bool:
     """Whether a filesystem is gcsfs, or like it enough."""
     protocol = filesystem.protocol
     protocols = {protocol} if isinstance(protocol, str) else set(protocol)
-    return bool(PROTOCOLS & protocols) and hasattr(filesystem, "call")
+    # Of its class, since wrappers hand on what is asked of them that they do not know.
+    return bool(PROTOCOLS & protocols) and hasattr(type(filesystem), "call")
 
 
 def connect(url: str, storage_options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:

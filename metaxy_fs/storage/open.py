@@ -29,7 +29,7 @@ def open_storage(
 
     Args:
         root: A path of the local file system (`~` is expanded), or a URL of any protocol of fsspec, chained ones too.
-            A storage is returned as it is.
+            A storage is returned as it is. What s3fs, gcsfs, obstore and fsspec's memory do not reach can be read only.
         storage_options: Handed on untouched to the filesystem of a URL.
         filesystem: A filesystem of fsspec to use; `root` is then a path on it, or a URL of its protocol.
 
@@ -92,15 +92,17 @@ def _on_url(url: str, storage_options: Mapping[str, Any] | None) -> Storage:
 def _on_filesystem(root: str, storage_options: Mapping[str, Any] | None, filesystem: "AbstractFileSystem") -> Storage:
     from fsspec.implementations.local import LocalFileSystem  # noqa: PLC0415  # see `_on_url`
 
+    from metaxy_fs.storage.connect import unwrapped  # noqa: PLC0415
     from metaxy_fs.storage.objects import ObjectStorage  # noqa: PLC0415
 
     if storage_options:
         raise ValueError(
             "storage_options belong into the constructor of the filesystem; or give a URL in the place of a filesystem"
         )
+    filesystem, path = unwrapped(filesystem, root)
     if isinstance(filesystem, LocalFileSystem):
-        return _on_disk(root, None)
-    return ObjectStorage(root, filesystem=filesystem)
+        return _on_disk(path, None)
+    return ObjectStorage(path, filesystem=filesystem)
 
 
 def _check_protocol(protocol: str, url: str) -> None:

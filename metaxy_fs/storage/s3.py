@@ -105,7 +105,8 @@ class S3Client(Client):
 
 def speaks_s3(filesystem: AbstractFileSystem) -> bool:
     """Whether a filesystem is s3fs, or like it enough."""
-    return hasattr(filesystem, "call_s3") and hasattr(filesystem, "split_path")
+    # Of its class, since wrappers hand on what is asked of them that they do not know.
+    return hasattr(type(filesystem), "call_s3") and hasattr(type(filesystem), "split_path")
 
 
 def connection_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
