@@ -16,11 +16,19 @@ from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFou
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
-    """One listed object: its path below the root, its size in bytes, and the storage's own time of its last write."""
+    """One listed object.
+
+    Attributes:
+        path: Its path below the root.
+        size: Its size in bytes.
+        modified: The storage's own time of its last write, None where it tells none.
+        tag: What the storage tells it from others by that had the name before, None where it tells nothing.
+    """
 
     path: str
     size: int
     modified: datetime | None = None
+    tag: str | None = None
 
 
 class ObjectRange(msgspec.Struct, frozen=True, gc=False):

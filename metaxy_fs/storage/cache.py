@@ -198,9 +198,9 @@ class CachedStorage(ForwardingStorage):
         return [held[name] for name in keys]
 
     def _key(self, wanted: ObjectInfo | ObjectRange) -> str:
-        # A listing tells when an object was written: after a root was made anew, one of the same name is another.
+        # A listing tells which object it is: after a root was made anew, one of the same name is another.
         if isinstance(wanted, ObjectInfo):
-            return repr((self.identity, wanted.path, wanted.size, wanted.modified))
+            return repr((self.identity, wanted.path, wanted.size, wanted.modified, wanted.tag))
         return repr((self.identity, wanted.path, wanted.start, wanted.end))
 
 

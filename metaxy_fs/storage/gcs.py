@@ -57,7 +57,7 @@ class GCSClient(Client):
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, sorted by path."""
         found: list[ObjectInfo] = []
-        fields = "nextPageToken,items(name,size,timeCreated)"
+        fields = "nextPageToken,items(name,size,timeCreated,generation)"
         for page in self._pages(directory, maxResults=PAGE if limit is None else min(limit, PAGE), fields=fields):
             found += keep_objects(map(self._info, page.get("items", ())), directory=directory)
             if limit is not None and len(found) >= limit:
@@ -84,7 +84,10 @@ class GCSClient(Client):
 
     def _info(self, item: Mapping[str, Any]) -> ObjectInfo:
         return ObjectInfo(
-            item["name"][len(self._prefix) :], int(item["size"]), datetime.fromisoformat(item["timeCreated"])
+            item["name"][len(self._prefix) :],
+            int(item["size"]),
+            datetime.fromisoformat(item["timeCreated"]),
+            item.get("generation"),
         )
 
 

@@ -99,7 +99,8 @@ class ObstoreClient(Client):
         return f"{self._prefix}{path}".rstrip("/")
 
     def _info(self, item: Mapping[str, Any]) -> ObjectInfo:
-        return ObjectInfo(item["path"][len(self._prefix) :], item["size"], item["last_modified"])
+        path, tag = item["path"][len(self._prefix) :], item["version"] or item["e_tag"]
+        return ObjectInfo(path, item["size"], item["last_modified"], tag)
 
 
 def is_obstore(filesystem: AbstractFileSystem) -> bool:

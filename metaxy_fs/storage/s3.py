@@ -100,7 +100,7 @@ class S3Client(Client):
         return f"{self._prefix}{directory}/" if directory else self._prefix
 
     def _info(self, item: Mapping[str, Any]) -> ObjectInfo:
-        return ObjectInfo(item["Key"][len(self._prefix) :], item["Size"], item["LastModified"])
+        return ObjectInfo(item["Key"][len(self._prefix) :], item["Size"], item["LastModified"], item.get("ETag"))
 
 
 def speaks_s3(filesystem: AbstractFileSystem) -> bool:

@@ -5,11 +5,14 @@ import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from metaxy_fs.errors import StorageError
-from metaxy_fs.storage import MemoryStorage, ObjectInfo, ObjectRange, open_storage
+from metaxy_fs.storage import MemoryStorage, ObjectInfo, ObjectRange, Storage, open_storage
 from metaxy_fs.storage.cache import CachedStorage, DiskCache
+from tests.servers import ObjectServer
+from tests.servers.s3 import obstore_of
 
 
 @pytest.fixture
@@ -157,6 +160,28 @@ def test_an_object_that_was_written_at_another_time_is_another(cache: DiskCache)
         inner.put("a", data)
         assert storage.get_many(inner.list("")) == [data]
         inner.delete("a")
+
+
+@pytest.fixture(params=["s3fs", "gcsfs", "obstore"])
+def remote(request: pytest.FixtureRequest) -> Storage:
+    """A root of a service, through each client."""
+    kind = "gcs" if request.param == "gcsfs" else "s3"
+    server: ObjectServer = request.getfixturevalue(f"{kind}_server")
+    bucket = request.getfixturevalue(f"{kind}_bucket")
+    if request.param == "obstore":
+        return open_storage(f"{bucket}/root", filesystem=obstore_of(server))
+    return open_storage(server.url(bucket, "root"), storage_options=server.storage_options)
+
+
+def test_an_object_that_was_written_anew_is_another_whatever_the_time(remote: Storage, cache: DiskCache) -> None:
+    storage = CachedStorage(remote, cache)
+    for data in (b"first", b"other"):
+        storage.put("a", data)
+        [found] = storage.list("")
+        assert found.tag
+        # As within one tick of the clock of the service.
+        assert storage.get_many([msgspec.structs.replace(found, modified=None)]) == [data]
+        storage.delete("a")
 
 
 def test_roots_of_one_name_on_two_services_are_two() -> None:
