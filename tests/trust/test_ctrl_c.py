@@ -23,11 +23,11 @@ def test_ctrl_c_ends_each_operation_on_a_local_root(tmp_path, soak):
     check(presses, FilesystemMetadataStore(tmp_path / "source"))
 
 
-def test_ctrl_c_ends_each_operation_on_s3(tmp_path, soak, s3_server, s3_bucket):
-    options = s3_server.storage_options
+def test_ctrl_c_ends_each_operation_on_a_service(tmp_path, soak, server, bucket):
+    options, root = server.storage_options, server.url(bucket)
     operations = list(OPERATIONS) if soak else ["read", "buffer_with_a_name", "copy"]
-    presses = press(s3_server.url(s3_bucket), operations, scratch=tmp_path, times=10 if soak else 1, options=options)
-    check(presses, FilesystemMetadataStore(f"{s3_server.url(s3_bucket)}/source", storage_options=options))
+    presses = press(root, operations, scratch=tmp_path, times=10 if soak else 1, options=options)
+    check(presses, FilesystemMetadataStore(f"{root}/source", storage_options=options))
 
 
 CUT = """
