@@ -3,6 +3,7 @@
 import importlib
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from metaxy_fs import (
     FeatureSpec,
     FilesystemMetadataStore,
     MetadataStore,
-    open_store,
 )
 from tests.benchmarks.data import batch
 from tests.benchmarks.ours import declare_small
@@ -24,6 +24,8 @@ from tests.benchmarks.storages import HastyStorage
 
 ROOT = "bench/root"
 COLUMNS = ["sample_id", "digest"]
+SCHEMES = {"s3fs": "s3", "gcsfs": "gs"}
+OPTIONS = {"s3fs": {"key": "test", "secret": "test"}, "gcsfs": {"token": "anon", "project": "test"}}
 
 
 def seed_small(*, root: str, count: int) -> dict[str, Any]:
@@ -66,12 +68,7 @@ def write(*, endpoint: str, client: str, after: str) -> dict[str, Any]:
 def ask_chain(*, endpoint: str, client: str) -> dict[str, Any]:
     """Look for a feature that none of three roots has; connections are made before."""
     stores = [_store(endpoint, client, root=f"bench/empty-{number}") for number in range(3)]
-    chain: MetadataStore = stores[0]
-    if client == "s3fs":
-        roots = [f"s3://bench/empty-{number}" for number in range(3)]
-        chain = open_store(roots[0], *roots[1:], storage_options=_options(endpoint))
-    else:
-        chain = FilesystemMetadataStore("bench/empty-0", filesystem=_filesystem(endpoint), fallback_stores=stores[1:])
+    chain = _store(endpoint, client, root="bench/empty-0", fallback_stores=stores[1:])
     chain.has_feature(declare_small(), check_fallback=True)
     start = time.perf_counter()
     found = chain.has_feature(declare_small(), check_fallback=True)
@@ -142,16 +139,21 @@ def _timed(
     return {"seconds": time.perf_counter() - start, "rows": rows.height}
 
 
-def _store(endpoint: str, client: str, *, root: str = ROOT, cache: str | None = None) -> FilesystemMetadataStore:
+def _store(
+    endpoint: str,
+    client: str,
+    *,
+    root: str = ROOT,
+    cache: str | None = None,
+    fallback_stores: Sequence[MetadataStore] = (),
+) -> FilesystemMetadataStore:
     importlib.import_module("metaxy_fs.storage.objects")  # the clock runs around the work alone
-    if client == "s3fs":
-        importlib.import_module("s3fs")
-        return FilesystemMetadataStore(f"s3://{root}", storage_options=_options(endpoint), cache_dir=cache)
-    return FilesystemMetadataStore(root, filesystem=_filesystem(endpoint), cache_dir=cache)
-
-
-def _options(endpoint: str) -> dict[str, str]:
-    return {"key": "test", "secret": "test", "endpoint_url": endpoint}
+    about: dict[str, Any] = {"cache_dir": cache, "fallback_stores": fallback_stores}
+    if client == "obstore":
+        return FilesystemMetadataStore(root, filesystem=_filesystem(endpoint), **about)
+    importlib.import_module(client)
+    options = {"endpoint_url": endpoint, **OPTIONS[client]}
+    return FilesystemMetadataStore(f"{SCHEMES[client]}://{root}", storage_options=options, **about)
 
 
 def _filesystem(endpoint: str) -> Any:

@@ -1,8 +1,8 @@
 """Which contenders meet where a bucket is some way off?
 
 A section like those of `tests.benchmarks.sections`. Each request is answered after a delay, by a server that costs next
-to nothing; what remains is what the clients do. Ours comes through s3fs, through obstore, and through obstore with a
-cache that an earlier process has filled.
+to nothing; what remains is what the clients do. Ours comes to S3 through s3fs, obstore, and obstore with a cache that
+an earlier process has filled, and to GCS through gcsfs. Polars' own reader comes to S3.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from tests.benchmarks.network import objects_below
 from tests.benchmarks.runner import OURS, Job, Result
 from tests.servers.quick import QuickServer
 
-_CLIENTS = ("s3fs", "obstore")
+_CLIENTS = ("s3fs", "obstore", "gcsfs")
 
 
 def network(bench: Bench) -> Iterator[Result]:

@@ -1,4 +1,4 @@
-"""How do benchmarks get an S3 endpoint that costs the machine next to nothing, at a distance of their choice?
+"""How do benchmarks get an endpoint of S3 and GCS that costs next to nothing, at a distance of their choice?
 
     python -m tests.servers.quick [DELAY]
 
@@ -16,7 +16,7 @@ import http.client
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,8 @@ from typing import NamedTuple, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from tests.servers import LOOPBACK
+from tests.servers import LOOPBACK, quick_gcs
+from tests.servers.quick_messages import Answer, Request
 
 _LARGEST_HEAD = 2**16
 _PAGE = 1_000
@@ -67,23 +68,11 @@ class QuickServer:
             return connection.getresponse().read()
 
 
-class Request(NamedTuple):
-    """One request, whole."""
+class Page(NamedTuple):
+    """Some names of a listing, in order: keys, and the common beginnings of keys; and whether there are more."""
 
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class Answer(NamedTuple):
-    """A status, more headers, and a body; a body is not sent where `length` is given."""
-
-    status: int
-    headers: tuple[str, ...] = ()
-    body: bytes | memoryview = b""
-    length: int | None = None
+    names: list[str]
+    is_truncated: bool
 
 
 class Buckets:
@@ -96,7 +85,8 @@ class Buckets:
 
     def begin(self, request: Request) -> None:
         """Count a request that has come in."""
-        kind = "LIST" if request.method == "GET" and "list-type" in request.query else request.method
+        is_listing = "list-type" in request.query or quick_gcs.is_listing(request.path)
+        kind = "LIST" if request.method == "GET" and is_listing else request.method
         self._counts[kind] = self._counts.get(kind, 0) + 1
         self._busy += 1
         self._most_busy = max(self._most_busy, self._busy)
@@ -113,6 +103,8 @@ class Buckets:
 
     def answer(self, request: Request) -> Answer:
         """Apply a request."""
+        if quick_gcs.is_meant(request.path):
+            return quick_gcs.answer(self, request)
         match request.method:
             case "GET" if "list-type" in request.query:
                 return self._list(request)
@@ -125,6 +117,18 @@ class Buckets:
                 return Answer(204)
             case _:
                 return Answer(501)
+
+    def page(self, bucket: str, *, prefix: str, delimiter: str | None, after: str, limit: int) -> Page:
+        """Return what a listing of a bucket, `/name/`, shows after some name."""
+        keys = sorted(path.removeprefix(bucket) for path in self._objects if path.startswith(bucket + prefix))
+        found = list(dict.fromkeys(_listed(keys, prefix, delimiter)))
+        names = [key for key in found if key > after][:limit]
+        return Page(names, bool(names) and names[-1] != found[-1])
+
+    def about(self, path: str) -> tuple[int, str]:
+        """Return the size of an object, and when it was written."""
+        data, written = self._objects[path]
+        return len(data), written
 
     def _put(self, request: Request) -> Answer:
         if request.headers.get("if-none-match") == "*" and request.path in self._objects:
@@ -151,12 +155,14 @@ class Buckets:
 
     def _list(self, request: Request) -> Answer:
         bucket = f"/{request.path.strip('/')}/"
-        prefix, after = request.query.get("prefix", ""), request.query.get("continuation-token", "")
-        keys = sorted(path.removeprefix(bucket) for path in self._objects if path.startswith(bucket + prefix))
         delimiter = request.query.get("delimiter")
-        found = dict.fromkeys(_listed(keys, prefix, delimiter))
-        page = [key for key in found if key > after][: int(request.query.get("max-keys", _PAGE))]
-        is_truncated = bool(page) and page[-1] != list(found)[-1]
+        page, is_truncated = self.page(
+            bucket,
+            prefix=request.query.get("prefix", ""),
+            delimiter=delimiter,
+            after=request.query.get("continuation-token", ""),
+            limit=int(request.query.get("max-keys", _PAGE)),
+        )
         body = "".join(self._entry(bucket, key, delimiter) for key in page)
         token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if is_truncated else ""
         text = (
@@ -170,10 +176,10 @@ class Buckets:
     def _entry(self, bucket: str, key: str, delimiter: str | None) -> str:
         if delimiter and key.endswith(delimiter):
             return f"<CommonPrefixes><Prefix>{escape(key)}</Prefix></CommonPrefixes>"
-        data, written = self._objects[bucket + key]
+        size, written = self.about(bucket + key)
         return (
             f"<Contents><Key>{escape(key)}</Key><LastModified>{written}</LastModified><ETag>&quot;0&quot;</ETag>"
-            f"<Size>{len(data)}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            f"<Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
         )
 
 

@@ -312,10 +312,12 @@ connection.recv(1)
     subprocess.run([sys.executable, "-c", program], cwd=top, check=True, timeout=30)
 
 
-def test_a_quick_server_keeps_the_conditions_that_a_root_needs() -> None:
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_quick_server_keeps_the_conditions_that_a_root_needs(scheme: str) -> None:
     with QuickServer(delay=0.0) as server:
-        options = {"key": "test", "secret": "test", "endpoint_url": server.endpoint}
-        storage = open_storage("s3://bucket/root", storage_options=options)
+        options = {"key": "test", "secret": "test"} if scheme == "s3" else {"token": "anon", "project": "test"}
+        options["endpoint_url"] = server.endpoint
+        storage = open_storage(f"{scheme}://bucket/root", storage_options=options)
         for number in range(3):
             storage.put(f"a/{number}", bytes(number))
         with pytest.raises(FileExistsError):
@@ -325,6 +327,8 @@ def test_a_quick_server_keeps_the_conditions_that_a_root_needs() -> None:
         assert storage.get_ranges([ObjectRange("a/2", 1, 2)]) == [b"\0"]
         with pytest.raises(FileNotFoundError):
             storage.get("a/3")
+        storage.delete("a/0")
+        assert [info.path for info in storage.list("", limit=1)] == ["a/1"]
         counted = server.counts()
-        assert (counted["PUT"], counted["at_once"]) == (4, 1)
+        assert (counted["PUT" if scheme == "s3" else "POST"], counted["at_once"]) == (4, 1)
         assert server.counts() == {"at_once": 0}
