@@ -23,12 +23,12 @@ def rows(*ids: int) -> pl.DataFrame:
     return pl.DataFrame({"sample_id": list(ids)}, schema={"sample_id": pl.Int64}).with_columns(versions)
 
 
-def request(frame: pl.DataFrame, *, write_id: str | None = None) -> CommitRequest:
-    """A write to the one partition that these tests have."""
+def request(frame: pl.DataFrame, *, write_id: str | None = None, partition: Partition = PARTITION) -> CommitRequest:
+    """A write to a partition, by default the one that most of these tests have."""
     return CommitRequest(
-        partition=PARTITION,
+        partition=partition,
         feature=("video", "processing"),
-        definition=Definition(VERSION, {"frames": VERSION}),
+        definition=Definition(partition.version * 4, {"frames": VERSION}),
         id_columns=("sample_id",),
         rows=Chunks.of(frame),
         writer="a test",

@@ -161,7 +161,7 @@ def names(store: FilesystemMetadataStore, count: int) -> dict[str, Callable[[], 
 CASES: dict[str, tuple[Callable[[FilesystemMetadataStore, int], dict[str, Callable[[], object]]], int, int]] = {
     "features": (features, 20, 1_000),
     "partitions": (partitions, 100, 10_000),
-    "all partitions": (all_partitions, 50, 1_000),
+    "all partitions": (all_partitions, 50, 10_000),
     "columns": (columns, 100, 2_000),
     "containers": (containers, 200, 10_000),
     "texts": (texts, 20, 500),

@@ -8,7 +8,7 @@ import polars as pl
 
 from metaxy_fs.log.files.commit_columns import COMMIT, COMMIT_COLUMNS
 from metaxy_fs.log.objects.schema import column
-from metaxy_fs.log.reading.marks import MARKS, ROW_INDEX, mark_commits
+from metaxy_fs.log.reading.marks import MARKS, ROW_INDEX, mark_commits, mark_partitions
 from metaxy_fs.log.reading.order import in_commit_order, without
 from metaxy_fs.log.reading.widening import conform
 from metaxy_fs.log.views.live import LiveFile
@@ -63,7 +63,7 @@ class FileFrames:
             columns: Tells which of its columns are in the source of a file; the others become null.
         """
         target = self._sortable if is_mixed else self.schema
-        runs = groupby(zip(files, sources, strict=True), key=lambda pair: _kind(*pair))
+        runs = groupby(zip(files, sources, strict=True), key=lambda pair: self._kind(*pair))
         frames = [self._run(list(run), target, columns) for _, run in runs]
         return frames[0] if len(frames) == 1 else pl.concat(frames)
 
@@ -73,8 +73,11 @@ class FileFrames:
         target: pl.Schema,
         columns: Callable[[LiveFile], Sequence[str]],
     ) -> pl.LazyFrame:
-        first, held = run[0][0], run[0][0].stored_schema
+        files = [live for live, _ in run]
+        first, held = files[0], files[0].stored_schema
         is_marked = not first.is_rewritten and COMMIT in target
+        is_spread = self._partition_column is not None and any(live.partition != first.partition for live in files)
+        place = [ROW_INDEX] if is_marked or is_spread else []
         sources: list[Any] = [source for _, source in run]
         # Directories of a root may look like `key=value`, and may hold characters that mean something in a glob.
         rows = pl.scan_parquet(
@@ -82,24 +85,29 @@ class FileFrames:
             schema=held,
             glob=False,
             hive_partitioning=False,
-            row_index_name=ROW_INDEX if is_marked else None,
+            row_index_name=ROW_INDEX if place else None,
         )
         held = pl.Schema({name: held[name] for name in columns(first)})
-        rows = rows.select(column(name) for name in (*held, *([ROW_INDEX] if is_marked else [])))
+        rows = rows.select(map(column, (*held, *place)))
         if first.excluded:
             rows = without(rows, first.excluded)
-        if self._partition_column is not None:
-            rows = rows.with_columns(pl.lit(first.partition.version).alias(self._partition_column))
+        if (name := self._partition_column) is not None:
+            one = pl.lit(first.partition.version).alias(name)
+            rows = mark_partitions(rows, files, name=name) if is_spread else rows.with_columns(one)
         if is_marked:
-            rows = mark_commits(rows, [live for live, _ in run])
+            rows = mark_commits(rows, files)
         source = pl.Schema({**self._with_partition(held), **(COMMIT_COLUMNS if is_marked else {})})
-        return conform(rows, source=source, target=target)
+        return conform(rows.drop(place), source=source, target=target)
 
     def _with_partition(self, schema: pl.Schema) -> pl.Schema:
         added = {} if self._partition_column is None else {self._partition_column: pl.String()}
         return pl.Schema({**schema, **added})
 
+    def _kind(self, live: LiveFile, source: Source) -> tuple[Any, ...]:
+        """Return what files that are scanned as one have in common.
 
-def _kind(live: LiveFile, source: Source) -> tuple[Any, ...]:
-    """Return what files that are scanned as one have in common."""
-    return type(source), live.partition, live.manifest.schema_of(live.file), live.is_rewritten, live.excluded
+        Of a large file there may be no more than some row groups, and then the places of rows do not tell its
+        partition.
+        """
+        apart = live.partition if self._partition_column is not None and live.file.columns else None
+        return type(source), apart, live.manifest.schema_of(live.file), live.is_rewritten, live.excluded

@@ -1,4 +1,4 @@
-"""Which commit does each row of a scan belong to, and where does it stand among that commit's?
+"""Which commit and partition does each row of a scan belong to, and where does it stand among its commit's?
 
 Rows of a file of one commit do not say whose they are: the manifest does, by naming the file. A row's place in a scan
 of several files gives its file, since the manifests count the rows of each. In files that compactions have written,
@@ -17,7 +17,7 @@ MARKS: Final = pl.Schema({name: COMMIT_COLUMNS[name] for name in (COMMIT, TIME)}
 """What a scan can give of each row: its commit, and the time of that."""
 
 ROW_INDEX: Final = "_metaxy_row"
-"""The place of a row in a scan of several files; what `mark_commits` needs and takes away."""
+"""The place of a row in a scan of several files; what marks are found by."""
 
 _SHIFT = "_metaxy_shift"
 
@@ -29,11 +29,10 @@ def mark_commits(rows: pl.LazyFrame, files: Sequence[LiveFile]) -> pl.LazyFrame:
     are; a literal in a scan of each file would cost milliseconds a file.
 
     Args:
-        rows: The rows of all files, in order, with their place as `ROW_INDEX`.
+        rows: The rows of all files, in order, with their place as `ROW_INDEX`, which is kept.
         files: The files, in the order in which they are scanned.
     """
-    starts = pl.Series([live.file.rows for live in files], dtype=pl.UInt32).cum_sum().shift(1, fill_value=0)
-    # Where files without rows start with one that has some, the last of them counts, and that is the one.
+    starts = _starts(files)
     by_start = pl.DataFrame(
         {
             ROW_INDEX: starts,
@@ -44,4 +43,24 @@ def mark_commits(rows: pl.LazyFrame, files: Sequence[LiveFile]) -> pl.LazyFrame:
         schema_overrides=MARKS,
     )
     ordinal = (pl.col(ROW_INDEX).cast(pl.Int64) - pl.col(_SHIFT)).cast(pl.UInt32).alias(ORDINAL)
-    return rows.join_asof(by_start.lazy(), on=ROW_INDEX).with_columns(ordinal).drop(ROW_INDEX, _SHIFT)
+    return rows.join_asof(by_start.lazy(), on=ROW_INDEX).with_columns(ordinal).drop(_SHIFT)
+
+
+def mark_partitions(rows: pl.LazyFrame, files: Sequence[LiveFile], *, name: str) -> pl.LazyFrame:
+    """Return the rows of files with the version of the partition of each, in a column of this name.
+
+    Args:
+        rows: The rows of all files, in order, with their place as `ROW_INDEX`, which is kept.
+        files: The files, in the order in which they are scanned.
+        name: The column.
+    """
+    by_start = pl.LazyFrame({ROW_INDEX: _starts(files), name: [live.partition.version for live in files]})
+    return rows.join_asof(by_start, on=ROW_INDEX)
+
+
+def _starts(files: Sequence[LiveFile]) -> pl.Series:
+    """Return the place of the first row of each file.
+
+    Where files without rows start with one that has some, the last of them counts, and that is the one.
+    """
+    return pl.Series([live.file.rows for live in files], dtype=pl.UInt32).cum_sum().shift(1, fill_value=0)

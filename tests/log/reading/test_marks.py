@@ -8,13 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaxy_fs.ids import LamportClock
+from metaxy_fs.log.files import parquet
+from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.pruning import pieces as pieces_module
 from metaxy_fs.log.reading.scan import reading_schema, scan_files
 from metaxy_fs.log.views.view import ViewLoader, live_files
+from metaxy_fs.log.writing.commit import commit
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
-from tests.log.commits import PARTITION, write
+from tests.log.commits import PARTITION, request, rows, write
 
 
 def scan(storage: Storage) -> pl.LazyFrame:
@@ -62,3 +65,57 @@ def test_many_files_are_one_scan(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
     written(storage, [1] * 5)
     assert scan(storage).explain().count("Parquet SCAN") == 1
+
+
+PARTITIONS = [Partition(PARTITION.feature, digit * 16) for digit in "123"]
+
+
+def scan_all(storage: Storage, *, with_commits: bool = False) -> pl.LazyFrame:
+    """Scan the rows of several partitions with the version of each."""
+    loader = ViewLoader(storage, clock=LamportClock())
+    files = live_files([view for each in PARTITIONS if (view := loader.load(each)) is not None])
+    schema = reading_schema(files, location=storage.location, columns=None)
+    found = scan_files(storage, files, schema=schema, partition_column="partition", with_commits=with_commits)
+    return found.drop("data_version", "_metaxy_time", strict=False)
+
+
+def spread(storage: Storage, writes: list[tuple[int, int, bool]]) -> list[tuple[int, str, str]]:
+    """Commit rows to several partitions, some in files that count as large; return id, partition, commit of each."""
+    expected: list[tuple[int, str, str]] = []
+    clock = LamportClock()
+    for size, place, is_large in writes:
+        partition = PARTITIONS[place]
+        samples = range(len(expected), len(expected) + size)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parquet, "LARGE_BYTES", 1 if is_large else 2**20)
+            patch.setattr(parquet, "ROW_GROUP_ROWS", 2)
+            manifest = commit(storage, request(rows(*samples), partition=partition), clock=clock)
+        expected += [(sample, partition.version, manifest.commit) for sample in samples]
+    return expected
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+@given(
+    writes=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2), st.booleans()), min_size=1, max_size=12),
+    cut=st.integers(0, 30),
+)
+def test_rows_are_marked_with_their_partition(
+    tmp_path_factory: pytest.TempPathFactory, *, is_local: bool, writes: list[tuple[int, int, bool]], cut: int
+) -> None:
+    storage = LocalStorage(tmp_path_factory.mktemp("root")) if is_local else MemoryStorage()
+    expected = spread(storage, writes)
+    marked = scan_all(storage)
+    pairs = [row[:2] for row in expected]
+    assert marked.collect().rows() == pairs
+    assert marked.head(cut).collect().rows() == pairs[:cut]
+    assert marked.filter(pl.col("sample_id") >= cut).collect().rows() == [row for row in pairs if row[0] >= cut]
+    first = PARTITIONS[0].version
+    assert marked.filter(pl.col("partition") == first).collect().rows() == [row for row in pairs if row[1] == first]
+    assert scan_all(storage, with_commits=True).collect().rows() == expected
+
+
+def test_files_of_many_partitions_are_one_scan(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    spread(storage, [(1, place, False) for place in (0, 1, 2, 0, 1, 2)])
+    assert scan_all(storage).explain().count("Parquet SCAN") == 1
+    assert scan_all(storage, with_commits=True).explain().count("Parquet SCAN") == 1
