@@ -268,6 +268,22 @@ def test_every_operation_names_the_file_that_polars_cannot_read(tmp_path: Path, 
     assert path.name in str(caught.value)
 
 
+def test_a_named_job_that_is_tried_again_names_the_damaged_file(tmp_path: Path) -> None:
+    frame = many_rows(30_000)
+    with FilesystemMetadataStore(tmp_path).buffered(Video, write_id="job") as buffer:
+        buffer.write(frame)
+    path = max(tmp_path.glob("video/*/*.parquet"), key=lambda path: path.stat().st_size)
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + b"\xff" * 64 + data[68:])
+    again = pl.concat([frame.head(2), frame.head(1).with_columns(sample_id=pl.lit(-1, pl.Int64))])
+    with (
+        pytest.raises(CorruptObjectError) as caught,
+        FilesystemMetadataStore(tmp_path).buffered(Video, write_id="job") as buffer,
+    ):
+        buffer.write(again)
+    assert path.name in str(caught.value)
+
+
 def test_a_file_that_was_found_right_is_looked_at_again_once_it_has_changed(tmp_path: Path) -> None:
     store = FilesystemMetadataStore(tmp_path)
     store.write_metadata(Video, rows(0))
