@@ -25,6 +25,7 @@ from metaxy_fs.log.objects.manifest import CommitKey, Manifest
 from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.log.views.live import LiveFile, files_of, place
 from metaxy_fs.log.views.resolve import Covers, resolve, uncovered
+from metaxy_fs.log.views.sharing import Shared
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 _T = TypeVar("_T")
@@ -80,6 +81,7 @@ class ViewLoader:
         self._storage = storage
         self._clock = clock
         self._kept: dict[Partition, _Held] = {}
+        self._shared = Shared()
         self._lock = threading.Lock()
 
     def load(self, partition: Partition) -> View | None:
@@ -174,7 +176,7 @@ class ViewLoader:
             decode = partial(
                 decode_manifest, partition=partition, commit=commit, name=name, is_compaction=is_compaction
             )
-            manifests[commit] = taken(self._storage, info, data, decode)
+            manifests[commit] = self._shared.manifest(taken(self._storage, info, data, decode))
             self._clock.observe(manifests[commit].time)
         return manifests
 
