@@ -4,16 +4,18 @@ Objects never change, so what was fetched of one stays true for as long as there
 only a listing of the root tells, and listings are never kept. So the log asks the cache for nothing but what it has
 found in a listing, or in a manifest that was in one.
 
-An entry is a file of its own: the checksum of some bytes, and the bytes. It is written beside its place and then moved
-there, so that whoever finds it finds all of it, and one that is damaged is fetched again. Processes share a directory
-without a word to each other: two that fetch the same write the same, and one that misses what another has just evicted
-fetches it. Nothing is locked, so nothing stays locked when a process dies.
+An entry is a file of its own: the CRC-32 of some bytes, and the bytes, which whoever asked for them compares with what
+their root vouches for, too. It is written beside its place and then moved there, so that whoever finds it finds all of
+it, and one that is damaged is fetched again. Processes share a directory without a word to each other: two that fetch
+the same write the same, and one that misses what another has just evicted fetches it. Nothing is locked, so nothing
+stays locked when a process dies.
 """
 
 import builtins
 import hashlib
 import os
 import stat
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +30,7 @@ DEFAULT_BYTES = 4 * 2**30
 
 _DIRECTORY = "metaxy_fs-cache-1"
 """The number is that of the form of an entry: another form is kept elsewhere."""
-_DIGEST = 32
+_SUM_BYTES = 4
 _UNFINISHED = ".new"
 _ABANDONED_SECONDS = 3_600
 _SLACK = 20
@@ -70,8 +72,8 @@ class DiskCache:
         place = self._place(key)
         try:
             with place.open("rb", buffering=0) as file:
-                digest, data = file.read(_DIGEST), file.read()
-            if hashlib.sha256(data).digest() != digest:
+                expected, data = file.read(_SUM_BYTES), file.read()
+            if _sum(data) != expected:
                 place.unlink(missing_ok=True)
                 return None
             os.utime(place)
@@ -125,7 +127,7 @@ class DiskCache:
         unfinished = place.with_name(f"{random_token()}{_UNFINISHED}")
         try:
             with unfinished.open("xb") as file:
-                file.write(hashlib.sha256(data).digest())
+                file.write(_sum(data))
                 file.write(data)
             unfinished.replace(place)
         except OSError:
@@ -210,3 +212,7 @@ class _Entry(NamedTuple):
     used: float
     size: int
     path: Path
+
+
+def _sum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(_SUM_BYTES, "big")

@@ -30,7 +30,7 @@ def test_what_was_put_is_found_by_its_key_alone(cache: DiskCache) -> None:
     assert (cache.get("a"), cache.get("b"), cache.get("c")) == (b"1", b"", None)
 
 
-@pytest.mark.parametrize("place", [0, 31, 32, -1])
+@pytest.mark.parametrize("place", [0, 3, 4, -1])
 def test_an_altered_entry_is_none(cache: DiskCache, tmp_path: Path, place: int) -> None:
     cache.put("a", b"12345")
     [entry] = entries(tmp_path)
@@ -41,7 +41,7 @@ def test_an_altered_entry_is_none(cache: DiskCache, tmp_path: Path, place: int) 
     assert entries(tmp_path) == []
 
 
-@pytest.mark.parametrize("size", [0, 1, 31, 32, 36])
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 8])
 def test_a_short_entry_is_none(cache: DiskCache, tmp_path: Path, size: int) -> None:
     cache.put("a", b"12345")
     [entry] = entries(tmp_path)
