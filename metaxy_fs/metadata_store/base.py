@@ -7,7 +7,13 @@ from typing import Literal, overload
 
 import polars as pl
 
-from metaxy_fs.metadata_store.arguments.features import FeatureLike, find_declaration, key_of, require_declaration
+from metaxy_fs.metadata_store.arguments.features import (
+    FeatureLike,
+    find_declaration,
+    key_of,
+    keys_of,
+    require_declaration,
+)
 from metaxy_fs.metadata_store.arguments.frames import ArrowStream, FrameLike
 from metaxy_fs.metadata_store.backends.backend import Backend
 from metaxy_fs.metadata_store.backends.chain import chain
@@ -195,7 +201,7 @@ class MetadataStore(Backend):
             FeatureNotFoundError: No store of the chain has a commit of one of the features.
             ObjectExistsError: There is a snapshot of that name.
         """
-        create_snapshot(self, name, None if features is None else [key_of(feature) for feature in features])
+        create_snapshot(self, name, None if features is None else keys_of(features))
 
     def list_snapshots(self) -> pl.DataFrame:
         """Return the snapshots that this store keeps, by name.

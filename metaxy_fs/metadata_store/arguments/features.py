@@ -1,5 +1,7 @@
 """Which feature does an argument mean?"""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from metaxy_fs.errors import SpecError
@@ -49,6 +51,17 @@ def key_of(feature: FeatureLike) -> FeatureKey:
     """
     found = find_declaration(feature)
     return found if isinstance(found, FeatureKey) else found.key
+
+
+def keys_of(features: object) -> list[FeatureKey]:
+    """Return the keys of several features, declared or not.
+
+    Raises:
+        TypeError: The argument is none, or something in it is neither a class nor a key.
+    """
+    if isinstance(features, str | type) or not isinstance(features, Iterable):
+        raise TypeError(f"features takes a list of classes derived from Feature, or of keys; got {features!r}.")
+    return [key_of(feature) for feature in features]
 
 
 def require_declaration(feature: FeatureLike) -> Declared:

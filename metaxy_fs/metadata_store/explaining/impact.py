@@ -34,6 +34,8 @@ def impact(store: Backend, feature: Declared, code_versions: Mapping[str, int | 
 def _changed_graph(feature: Declared, code_versions: Mapping[str, int | str]) -> FeatureGraph:
     """Return the graph as it would be."""
     spec = feature.spec
+    if not isinstance(code_versions, Mapping):
+        raise TypeError(f"code_versions maps names of containers to code versions, got {code_versions!r}.")
     unknown = sorted(set(map(str, code_versions)).difference(spec.container_names))
     if unknown:
         raise SpecError(

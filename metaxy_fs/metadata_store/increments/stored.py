@@ -7,6 +7,7 @@ import polars as pl
 
 from metaxy_fs.log.reading.ranges import IdRange, Span
 from metaxy_fs.metadata_store.arguments.features import Declared
+from metaxy_fs.metadata_store.arguments.predicates import check_predicate
 from metaxy_fs.metadata_store.backends.backend import Backend, Query
 from metaxy_fs.metadata_store.backends.layered import fitting
 from metaxy_fs.metadata_store.backends.scan import Scan
@@ -63,6 +64,9 @@ def find_stored(store: Backend, feature: Declared, *, stale_if: pl.Expr | None) 
         require_id_columns(scan, feature.spec)
         if stale_if is not None:
             refuse_unknown(set(stale_if.meta.root_names()), scan, feature.key)
+            check_predicate(
+                stale_if.fill_null(value=False), scan.rows.collect_schema(), name="stale_if", key=feature.key
+            )
     return [StoredRows(feature, scan, stale_if) for scan in fitting(scans)]
 
 

@@ -14,6 +14,7 @@ from metaxy_fs.log.objects.schema import column
 from metaxy_fs.log.pruning.predicates import conjuncts_on
 from metaxy_fs.log.reading.ranges import EVERYTHING, IdRange
 from metaxy_fs.metadata_store.arguments.features import Declared
+from metaxy_fs.metadata_store.arguments.predicates import check_predicate
 from metaxy_fs.metadata_store.backends.backend import Backend, Query
 from metaxy_fs.metadata_store.backends.chain import chain, not_found
 from metaxy_fs.metadata_store.backends.damage import names_damage
@@ -101,6 +102,8 @@ def find_scan(store: Backend, feature: Declared | FeatureKey, read: Read, *, fal
         raise not_found(key, partition=partition, store=store, fallback=fallback)
     scan = show_commits(scan, key) if read.with_commits else scan
     refuse_unknown(named, scan, key)
+    if read.filters is not None:
+        check_predicate(read.filters, scan.rows.collect_schema(), name="filters", key=key)
     return scan
 
 
@@ -246,8 +249,9 @@ def _one_predicate(filters: pl.Expr | Iterable[pl.Expr] | None) -> pl.Expr | Non
 def _column_names(columns: Sequence[str] | None) -> tuple[str, ...] | None:
     if columns is None:
         return None
-    if isinstance(columns, str) or not all(isinstance(column, str) for column in columns):
+    names = list(columns) if isinstance(columns, Iterable) and not isinstance(columns, str) else [columns]
+    if isinstance(columns, str) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"columns takes a list of column names, got {columns!r}.")
-    if len(set(columns)) < len(columns):
-        raise MetadataSchemaError(f"columns names a column more than once: {list(columns)!r}.")
-    return tuple(columns)
+    if len(set(names)) < len(names):
+        raise MetadataSchemaError(f"columns names a column more than once: {names!r}.")
+    return tuple(names)

@@ -164,5 +164,6 @@ def _flush_at_last(pending: PendingRows) -> None:
 def _check_limits(rows: int, seconds: float | None) -> None:
     if not isinstance(rows, int) or rows < 1:
         raise ValueError(f"rows is how many rows are committed at once, at least 1; got {rows!r}.")
-    if seconds is not None and not 0 < seconds <= threading.TIMEOUT_MAX:
+    is_time = seconds is None or (isinstance(seconds, int | float) and 0 < seconds <= threading.TIMEOUT_MAX)
+    if not is_time:
         raise ValueError(f"seconds is how long a row waits at most, more than 0, or None for ever; got {seconds!r}.")

@@ -1,0 +1,124 @@
+"""Does an argument that has no meaning get an error that says which, and what to give?"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+import pytest
+
+from metaxy_fs import (
+    ContainerKey,
+    ContainerSpec,
+    Feature,
+    FeatureDep,
+    FeatureGraph,
+    FeatureKey,
+    FeatureSpec,
+    FilesystemMetadataStore,
+    InMemoryMetadataStore,
+    MetadataSchemaError,
+    MetadataStore,
+)
+
+with FeatureGraph().use():
+
+    class Clip(
+        Feature,
+        spec=FeatureSpec(key=FeatureKey(["clip"]), containers=[ContainerSpec(key=ContainerKey(["frames"]))]),
+    ):
+        """A root feature."""
+
+    class Title(Feature, spec=FeatureSpec(key=FeatureKey(["title"]), deps=[FeatureDep(key=FeatureKey(["clip"]))])):
+        """What is made from it."""
+
+
+@pytest.fixture(params=["memory", "files"])
+def store(request: pytest.FixtureRequest, tmp_path: Any) -> MetadataStore:
+    made: MetadataStore = InMemoryMetadataStore() if request.param == "memory" else FilesystemMetadataStore(tmp_path)
+    versions = [{"frames": "f1"}, {"frames": "f2"}]
+    made.write_metadata(Clip, pl.DataFrame({"sample_id": [1, 2], "data_version": versions}))
+    samples = pl.DataFrame({"sample_id": [1, 2], "length": [0, 5], "text": ["a", "b"], "failed": [None, None]})
+    made.calculate_and_write_data_versions(Title, samples)
+    return made
+
+
+NO_PREDICATES = {
+    "a number": (pl.col("length"), "is Int64: compare it"),
+    "a text": (pl.col("text"), "is String: compare it"),
+    "a struct": (pl.col("data_version"), "data_version"),
+    "a literal": (pl.lit(1), "compare it"),
+    "a field that is not there": (pl.col("data_version").struct.field("nope") == "x", "StructFieldNotFoundError: nope"),
+    "a list of other types": (pl.col("text").is_in([1, 2]), "cannot be evaluated"),
+}
+
+
+@pytest.mark.parametrize("latest_only", [True, False])
+@pytest.mark.parametrize(("predicate", "message"), NO_PREDICATES.values(), ids=list(NO_PREDICATES))
+def test_what_is_no_predicate_is_no_filter(
+    store: MetadataStore, predicate: pl.Expr, message: str, *, latest_only: bool
+) -> None:
+    for read in (store.read_metadata, store.scan_metadata):
+        with pytest.raises(MetadataSchemaError, match=message) as caught:
+            read(Title, filters=predicate, latest_only=latest_only)
+        assert "filters" in str(caught.value)
+        assert "'title'" in str(caught.value)
+
+
+@pytest.mark.parametrize(("predicate", "message"), NO_PREDICATES.values(), ids=list(NO_PREDICATES))
+def test_what_is_no_predicate_makes_nothing_stale(store: MetadataStore, predicate: pl.Expr, message: str) -> None:
+    with pytest.raises(MetadataSchemaError, match=rf"stale_if.*({message}|cannot be evaluated)"):
+        store.resolve_update(Title, stale_if=predicate)
+
+
+def test_several_predicates_in_one_expression_are_no_filter(store: MetadataStore) -> None:
+    with pytest.raises(MetadataSchemaError, match=r"are 2 on rows of feature 'title': combine them"):
+        store.read_metadata(Title, filters=pl.col("sample_id", "length") > 1)
+
+
+def test_a_column_that_is_always_null_makes_nothing_stale(store: MetadataStore) -> None:
+    assert not store.resolve_update(Title, stale_if=pl.col("failed")).stale.height
+
+
+def test_columns_may_be_any_iterable(store: MetadataStore) -> None:
+    names = (name for name in ("text", "length"))
+    assert store.read_metadata(Title, columns=names).columns == ["text", "length"]  # type: ignore[arg-type]
+
+
+BAD: dict[str, tuple[Callable[[MetadataStore], object], str]] = {
+    "columns of a number": (lambda store: store.read_metadata(Title, columns=1), "columns takes a list"),  # type: ignore[arg-type]
+    "columns of an expression": (
+        lambda store: store.read_metadata(Title, columns=pl.col("text")),  # type: ignore[arg-type]
+        "columns takes a list",
+    ),
+    "a snapshot of a class": (
+        lambda store: store.create_snapshot("s", features=Title),  # type: ignore[arg-type]
+        "features takes a list of classes",
+    ),
+    "a snapshot of a text": (
+        lambda store: store.create_snapshot("s", features="title"),  # type: ignore[arg-type]
+        "features takes a list of classes",
+    ),
+    "code versions in a list": (
+        lambda store: store.what_if(Clip, code_versions=["frames"]),  # type: ignore[arg-type]
+        "code_versions maps names of containers",
+    ),
+    "code versions in a number": (
+        lambda store: store.what_if(Clip, code_versions=2),  # type: ignore[arg-type]
+        "code_versions maps names of containers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), BAD.values(), ids=list(BAD))
+def test_an_argument_of_another_type_is_named(
+    store: MetadataStore, call: Callable[[MetadataStore], object], message: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(message)):
+        call(store)
+
+
+@pytest.mark.parametrize("seconds", ["60", [1], pl.lit(1), 0, float("nan")])
+def test_seconds_of_a_buffer_are_a_positive_number(store: MetadataStore, seconds: Any) -> None:
+    with pytest.raises(ValueError, match="seconds is how long"), store.buffered(Clip, seconds=seconds):
+        pass
