@@ -10,6 +10,7 @@ from metaxy_fs.metadata_store.backends.backend import FallbackMode
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.storage.cache import DEFAULT_BYTES
+from metaxy_fs.storage.open import path_of_root
 
 Root = str | os.PathLike[str]
 
@@ -100,5 +101,5 @@ def _check_options(roots: list[Root], storage_options: Mapping[str, Any] | None)
 
 def _remote_protocol(root: Root) -> str | None:
     """Return what stands before `://` in a URL, None for a local path."""
-    protocol, separator, _ = os.fspath(root).partition("://")
+    protocol, separator, _ = path_of_root(root).partition("://")
     return protocol if separator and protocol not in ("file", "local") else None

@@ -64,6 +64,8 @@ class ObjectStorage(Storage):
         storage_options: Mapping[str, Any] | None = None,
         filesystem: AbstractFileSystem | None = None,
     ) -> None:
+        if filesystem is not None and not isinstance(filesystem, AbstractFileSystem):
+            raise TypeError(f"expected a filesystem of fsspec, such as s3fs.S3FileSystem(), got {filesystem!r}")
         if getattr(filesystem, "asynchronous", False):
             raise ValueError("expected a filesystem for synchronous use, got one made with asynchronous=True")
         self._root = root if filesystem is None else str(filesystem._strip_protocol(root))  # noqa: SLF001  # its only name

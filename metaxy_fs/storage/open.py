@@ -45,12 +45,27 @@ def open_storage(
     """
     if isinstance(root, Storage):
         return _as_it_is(root, storage_options, filesystem)
-    path = os.fspath(root)
+    path = path_of_root(root)
     if filesystem is not None:
         return _on_filesystem(path, storage_options, filesystem)
     if _URL.match(path) and not path.startswith(_LOCAL_PROTOCOLS):
         return _on_url(path, storage_options)
     return _on_disk(path, storage_options)
+
+
+def path_of_root(root: object) -> str:
+    """Return the path or URL that a root is given as.
+
+    Raises:
+        TypeError: It is something else.
+        ValueError: No path has such characters.
+    """
+    path = os.fspath(root) if isinstance(root, str | os.PathLike) else None
+    if not isinstance(path, str):
+        raise TypeError(f"a root is the path of a directory, or a URL such as 's3://bucket/prefix'; got {root!r}")
+    if "\0" in path:
+        raise ValueError(f"no path has a null character, got {redact(path)!r}")
+    return path
 
 
 def _as_it_is(

@@ -5,7 +5,7 @@ are what passes through them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
@@ -118,10 +118,11 @@ class Backend(ABC):
     def __init__(self, *, fallback_stores: "Sequence[Backend]" = (), fallback_mode: FallbackMode = "feature") -> None:
         if fallback_mode not in ("feature", "sample"):
             raise ValueError(f'fallback_mode is "feature" or "sample", got {fallback_mode!r}.')
-        for store in fallback_stores:
+        for store in fallback_stores if isinstance(fallback_stores, Iterable) else [None]:
             if not isinstance(store, Backend):
                 raise TypeError(
-                    f"fallback_stores takes a list of stores, got {store!r}; open_store opens one from a path or URL."
+                    f"fallback_stores takes a list of stores, got {fallback_stores!r}; open_store opens one from a "
+                    "path or URL."
                 )
         self._fallback_stores = tuple(fallback_stores)
         self._fallback_mode = fallback_mode

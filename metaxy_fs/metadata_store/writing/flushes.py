@@ -22,6 +22,7 @@ from typing import Protocol
 import polars as pl
 
 from metaxy_fs.errors import CommitStateUnknownError, WriteConflictError
+from metaxy_fs.log.objects.schema import column
 from metaxy_fs.log.reading.widening import conform, unify
 from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.arguments.features import Declared
@@ -171,7 +172,7 @@ class NamedFlushes:
         """Refuse rows that are not those held of their samples; what one of the frames lacks counts as null."""
         given, known = _of_one_schema(rows, held)
         expected = given.select(self._ids).join(known, on=self._ids, how="left", maintain_order="left")
-        expected = expected.select(given.columns)
+        expected = expected.select(map(column, given.columns))
         if not given.equals(expected):
             other = [index for index in range(given.height) if not given[index].equals(expected[index])]
             raise WriteConflictError(

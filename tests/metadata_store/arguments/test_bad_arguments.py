@@ -19,6 +19,7 @@ from metaxy_fs import (
     InMemoryMetadataStore,
     MetadataSchemaError,
     MetadataStore,
+    open_store,
 )
 
 with FeatureGraph().use():
@@ -122,3 +123,35 @@ def test_an_argument_of_another_type_is_named(
 def test_seconds_of_a_buffer_are_a_positive_number(store: MetadataStore, seconds: Any) -> None:
     with pytest.raises(ValueError, match="seconds is how long"), store.buffered(Clip, seconds=seconds):
         pass
+
+
+def test_a_name_that_is_a_pattern_of_polars_may_come_again_in_a_named_job(store: MetadataStore) -> None:
+    for extra in (1, 2):
+        ids = [7, 8][:extra]
+        frame = pl.DataFrame({"sample_id": ids, "*": ids, "data_version": [{"frames": "f"}] * extra})
+        with store.buffered(Clip, write_id="job") as buffer:
+            buffer.write(frame)
+    assert store.read_metadata(Clip, filters=pl.col("sample_id") > 6)["*"].to_list() == [7, 8]
+
+
+@pytest.mark.parametrize("root", [None, 1, b"root", ["root"]])
+def test_a_root_is_a_path_or_url(root: Any) -> None:
+    for make in (FilesystemMetadataStore, open_store, lambda found: open_store("dev", found)):
+        with pytest.raises(TypeError, match="a root is the path of a directory, or a URL"):
+            make(root)
+
+
+def test_a_path_without_a_meaning_is_refused() -> None:
+    with pytest.raises(ValueError, match="no path has a null character"):
+        open_store("a\0b")
+
+
+def test_fallback_stores_are_a_list(store: MetadataStore) -> None:
+    for fallback in (store, "root", ["root"]):
+        with pytest.raises(TypeError, match="fallback_stores takes a list of stores"):
+            InMemoryMetadataStore(fallback_stores=fallback)  # type: ignore[arg-type]
+
+
+def test_a_filesystem_is_one_of_fsspec() -> None:
+    with pytest.raises(TypeError, match="expected a filesystem of fsspec"):
+        FilesystemMetadataStore("root", filesystem="s3")  # type: ignore[arg-type]
