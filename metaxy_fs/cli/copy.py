@@ -6,7 +6,7 @@ from typing import Any
 
 from metaxy_fs.cli.progress import growing
 from metaxy_fs.cli.report import count, size
-from metaxy_fs.cli.roots import ROOT_HELP, feature_key, open_root
+from metaxy_fs.cli.roots import ROOT_HELP, feature_key, open_root, open_written_root
 from metaxy_fs.errors import MetaxyError
 from metaxy_fs.metadata_store import copy_metadata
 
@@ -33,7 +33,7 @@ def add_copy(commands: Any) -> None:
 
 
 def _run(parser: ArgumentParser, arguments: Namespace) -> int:
-    source = open_root(arguments.source, parser, argument="SOURCE")
+    source = open_written_root(arguments.source, parser, argument="SOURCE")
     target = open_root(arguments.target, parser, argument="TARGET")
     try:
         with growing("copying") as advance:

@@ -57,13 +57,21 @@ def _run(arguments: Namespace) -> int:
         return 1
     except BrokenPipeError:
         # Whoever read the output has seen enough; the interpreter must not fail when it flushes the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+        return 1
+    except OSError as error:
+        _discard_output()
+        print(f"metaxy-fs: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         # Where Polars was at work, it raises one for a Ctrl-C, and Python another at the next call.
         pause(0)
         return INTERRUPTED
     return code
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> ArgumentParser:

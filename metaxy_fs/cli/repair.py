@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from metaxy_fs.cli.report import count, shown
-from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_root
+from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_written_root
 from metaxy_fs.metadata_store import Restoration, repair
 
 _REPAIR = """\
@@ -30,7 +30,7 @@ def add_repair(commands: Any) -> None:
 
 
 def _run(parser: ArgumentParser, arguments: Namespace) -> int:
-    store = open_root(arguments.root, parser, argument="ROOT")
+    store = open_written_root(arguments.root, parser, argument="ROOT")
     found = repair(store, arguments.feature, vouched=arguments.vouch, dry_run=not arguments.write)
     for restoration in found:
         print(f"{restoration.state:<10} {_told(restoration)}")

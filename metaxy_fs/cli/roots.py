@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, ArgumentTypeError
 
-from metaxy_fs.errors import MetaxyError, SpecError
+from metaxy_fs.errors import MetaxyError, SpecError, StorageError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, open_store
 from metaxy_fs.spec import FeatureKey
 
@@ -29,3 +29,15 @@ def open_root(root: str, parser: ArgumentParser, *, argument: str) -> Filesystem
         raise
     except ValueError as error:
         parser.error(f"argument {argument}: {error}")
+
+
+def open_written_root(root: str, parser: ArgumentParser, *, argument: str) -> FilesystemMetadataStore:
+    """Return the store of a root as `open_root` does, and refuse one at which there is nothing: its name is wrong.
+
+    Raises:
+        StorageError: There is nothing.
+    """
+    store = open_root(root, parser, argument=argument)
+    if not store.storage.list("", limit=1):
+        raise StorageError(f"there is nothing at {store.location}: correct {argument}, or write to it first")
+    return store

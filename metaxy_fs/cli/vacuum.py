@@ -8,7 +8,7 @@ from typing import Any
 
 from metaxy_fs.cli.progress import tallying
 from metaxy_fs.cli.report import count, shown, size
-from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_root
+from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_written_root
 from metaxy_fs.metadata_store import Removal, vacuum
 
 _VACUUM = """\
@@ -38,7 +38,7 @@ def add_vacuum(commands: Any) -> None:
 
 
 def _run(parser: ArgumentParser, arguments: Namespace) -> int:
-    store = open_root(arguments.root, parser, argument="ROOT")
+    store = open_written_root(arguments.root, parser, argument="ROOT")
     try:
         with tallying("vacuuming") as advance:
             found = vacuum(

@@ -6,7 +6,7 @@ from typing import Any
 
 from metaxy_fs.cli.progress import growing
 from metaxy_fs.cli.report import count, shown, size
-from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_root
+from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_written_root
 from metaxy_fs.metadata_store import Finding, Verification, verify
 
 _VERIFY = """\
@@ -26,7 +26,7 @@ def add_verify(commands: Any) -> None:
 
 
 def _run(parser: ArgumentParser, arguments: Namespace) -> int:
-    store = open_root(arguments.root, parser, argument="ROOT")
+    store = open_written_root(arguments.root, parser, argument="ROOT")
     with growing("verifying") as advance:
         found = verify(store, arguments.feature, progress=advance)
     for finding in found.findings:

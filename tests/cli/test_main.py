@@ -60,6 +60,30 @@ def test_arguments_without_meaning_exit_with_2(notes, monkeypatch, capsys, argum
     assert {path.name for path in notes.iterdir()} == {"eggs.txt", "sub"}
 
 
+@pytest.mark.parametrize("command", [["verify"], ["compact"], ["repair"], ["vacuum"], ["copy", "--latest"]])
+def test_a_root_at_which_there_is_nothing_is_no_root_in_order(tmp_path, capsys, command):
+    rest = [str(tmp_path / "target"), "demo/files"] if command[0] == "copy" else []
+    assert main([*command, str(tmp_path / "mispelt"), *rest]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"there is nothing at {tmp_path / 'mispelt'}" in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_that_cannot_be_written_exits_with_1_and_one_line(notes):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from metaxy_fs.cli.main import main; raise SystemExit(main())", "demo", str(notes)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "metaxy-fs: [Errno 28] No space left on device\n"
+
+
 def test_a_root_that_fails_exits_with_1_and_one_line(notes, capsys):
     assert main(["demo", str(notes), "--root", str(notes / "eggs.txt")]) == 1
     error = capsys.readouterr().err
