@@ -9,6 +9,7 @@ the job: it may take long, and SIGTERM has to be answered soon.
 
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -143,7 +144,8 @@ def _watched(pending: PendingRows, seconds: float | None) -> Iterator[None]:
             yield
         finally:
             requests.put(_Request.STOP)
-            if thread.ident is not None:
+            # At the end of the interpreter daemon threads stand still, and Python 3.13 would join one for ever.
+            if thread.ident is not None and not sys.is_finalizing():
                 thread.join()
 
 
