@@ -26,6 +26,7 @@ from metaxy_fs.log.reading.ranges import Span, plan_ranges, span_of
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.log.writing.chunks import rows_a_file
 from metaxy_fs.parallel import ordered_map
+from metaxy_fs.scratch import writing_to
 from metaxy_fs.storage.base import Storage
 
 BATCH_BYTES = 64 * 1024 * 1024
@@ -96,7 +97,8 @@ class _Spilled:
     def add(self, rows: pl.DataFrame) -> None:
         """Keep a run."""
         path = self._directory / f"{len(self._paths)}.parquet"
-        rows.write_parquet(path, compression="lz4", row_group_size=_ROW_GROUP_ROWS)
+        with writing_to(path):
+            rows.write_parquet(path, compression="lz4", row_group_size=_ROW_GROUP_ROWS)
         ids = rows.get_column(self._id_column)
         self._dtype = ids.dtype
         self._paths.append(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from metaxy_fs.log.pruning.pieces import Piece, fetch, in_batches
 from metaxy_fs.log.views.live import LiveFile
-from metaxy_fs.scratch import ScratchDirectory
+from metaxy_fs.scratch import ScratchDirectory, writing_to
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.forwarding import ForwardingStorage
 
@@ -40,7 +40,8 @@ class StagedStorage(ForwardingStorage):
             for batch in in_batches(Piece(live) for live in files if live.path not in self._held):
                 for (live, _), data in zip(batch, fetch(self._storage, batch), strict=True):
                     path = scratch.path(f"{len(self._held)}.parquet")
-                    Path(path).write_bytes(data)
+                    with writing_to(Path(path)):
+                        Path(path).write_bytes(data)
                     self._held[live.path] = path
 
     def local_path(self, path: str) -> str | None:

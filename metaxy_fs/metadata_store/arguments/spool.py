@@ -4,13 +4,14 @@ In files of a temporary directory of this process (see `tempfile`), which goes w
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
 from metaxy_fs.log.files.parquet import ROW_GROUP_ROWS
 from metaxy_fs.log.objects.schema import column
-from metaxy_fs.scratch import ScratchDirectory
+from metaxy_fs.scratch import ScratchDirectory, writing_to
 
 
 class Spool:
@@ -34,7 +35,8 @@ class Spool:
         """Write a frame and return its path."""
         path = self._scratch.path(f"{len(self._heights)}.parquet")
         # Read once or twice by this process: what is quick to write and to read counts, not what is small.
-        frame.write_parquet(path, compression="lz4", row_group_size=ROW_GROUP_ROWS)
+        with writing_to(Path(path)):
+            frame.write_parquet(path, compression="lz4", row_group_size=ROW_GROUP_ROWS)
         self._heights[path] = frame.height
         return path
 
