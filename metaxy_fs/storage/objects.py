@@ -64,7 +64,7 @@ class ObjectStorage(Storage):
         storage_options: Mapping[str, Any] | None = None,
         filesystem: AbstractFileSystem | None = None,
     ) -> None:
-        if filesystem is not None and not isinstance(filesystem, AbstractFileSystem):
+        if filesystem is not None and not hasattr(filesystem, "_strip_protocol"):
             raise TypeError(f"expected a filesystem of fsspec, such as s3fs.S3FileSystem(), got {filesystem!r}")
         if getattr(filesystem, "asynchronous", False):
             raise ValueError("expected a filesystem for synchronous use, got one made with asynchronous=True")
