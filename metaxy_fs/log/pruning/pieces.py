@@ -53,10 +53,9 @@ def planned(storage: Storage, files: Iterable[LiveFile], need: Need) -> Iterator
     remaining = iter(files)
     while some := list(islice(remaining, _TAILS_AT_ONCE)):
         large = [live for live in some if storage.serves_ranges and _is_worthwhile(live, need)]
-        excerpts = dict(zip([live.path for live in large], _excerpts(storage, large, need), strict=True))
+        ends = dict(zip([live.path for live in large], _ends(storage, large), strict=True))
         for live in some:
-            found = excerpts.get(live.path)
-            yield from [Piece(live)] if found is None else [Piece(live, excerpt) for excerpt in found]
+            yield from _pieces(live, ends.get(live.path), need)
 
 
 def fetch(storage: Storage, pieces: Sequence[Piece]) -> list[bytes]:
@@ -119,14 +118,13 @@ def _range(live: LiveFile, section: Section) -> ObjectRange:
     return ObjectRange(live.path, section.start, section.end)
 
 
-def _excerpts(storage: Storage, files: Sequence[LiveFile], need: Need) -> list[list[Excerpt] | None]:
-    """Return what to fetch of large files, None for those that are not understood."""
-    ends = _ends(storage, files)
-    found = [None if end is None else divided(live, end) for live, end in zip(files, ends, strict=True)]
-    return [None if file is None else _excerpts_of(file, need) for file in found]
+def _pieces(live: LiveFile, end: bytes | None, need: Need) -> list[Piece]:
+    """Return what to fetch of a file, given its footer; all of it if that was not asked for, or is not understood."""
+    file = None if end is None else divided(live, end)
+    return [Piece(live)] if file is None else [Piece(live, excerpt) for excerpt in _excerpts(file, need)]
 
 
-def _excerpts_of(file: DividedFile, need: Need) -> list[Excerpt]:
+def _excerpts(file: DividedFile, need: Need) -> list[Excerpt]:
     columns = set(need.of(file.live))
     # The place of a row is that in its excerpt.
     limit = sys.maxsize if need.counts_rows(file.live) else BATCH_BYTES
