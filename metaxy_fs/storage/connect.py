@@ -1,9 +1,10 @@
 """How is the client of a root made from its URL, or from a filesystem that the user made?"""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from fsspec import AbstractFileSystem
+from fsspec import AbstractFileSystem, get_filesystem_class
 from fsspec.core import url_to_fs
 from fsspec.implementations.cached import CachingFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
@@ -11,27 +12,26 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from metaxy_fs.storage import gcs, obstore, s3
 from metaxy_fs.storage.client import CachedClient, Client, MemoryClient
+from metaxy_fs.storage.sharing import shared
 
 # fsspec keeps one instance for all who ask with the same options. Those that share it would share its directory cache,
-# which hides what other processes write, and would see each other's settings.
+# which hides what other processes write, and would see each other's settings. Roots of this library may share one that
+# is theirs alone (see `metaxy_fs.storage.sharing`).
 _PRIVATE = {"skip_instance_cache": True}
 _NO_LISTINGS = {"use_listings_cache": False}
 
 
 def connect(url: str, storage_options: Mapping[str, Any]) -> Client:
-    """Return the client of a root, on a filesystem that nobody else uses. Sends nothing."""
+    """Return the client of a root, on a filesystem that no others but roots of this library use. Sends nothing."""
     protocols = protocols_of(url)
     if len(protocols) > 1:
         filesystem, root = url_to_fs(url, **_chained_options(protocols, storage_options))
-    elif protocols[0] in gcs.PROTOCOLS:
-        filesystem, root = gcs.connect(url, storage_options)
+        _bound_attempts(_innermost(filesystem))
+    elif protocols[0] in s3.PROTOCOLS | gcs.PROTOCOLS:
+        filesystem = shared(protocols[0], storage_options, partial(_of_service, protocols[0]))
+        root = str(filesystem._strip_protocol(url))  # noqa: SLF001  # fsspec has no other name for it
     else:
         filesystem, root = url_to_fs(url, **_options(protocols[0], storage_options))
-    innermost = _innermost(filesystem)
-    if s3.speaks_s3(innermost):
-        s3.bound_attempts(innermost)
-    if gcs.speaks_gcs(innermost):
-        gcs.bound_attempts(innermost)
     return client_of(filesystem, root)
 
 
@@ -66,6 +66,20 @@ def protocols_of(url: str) -> list[str]:
         ['simplecache', 's3']
     """
     return [part.partition("://")[0] for part in url.split("::")]
+
+
+def _of_service(protocol: str, storage_options: Mapping[str, Any]) -> AbstractFileSystem:
+    kind = gcs.filesystem_class() if protocol in gcs.PROTOCOLS else get_filesystem_class(protocol)
+    filesystem = kind(**_options(protocol, storage_options))
+    _bound_attempts(filesystem)
+    return filesystem
+
+
+def _bound_attempts(filesystem: AbstractFileSystem) -> None:
+    if s3.speaks_s3(filesystem):
+        s3.bound_attempts(filesystem)
+    if gcs.speaks_gcs(filesystem):
+        gcs.bound_attempts(filesystem)
 
 
 def _options(protocol: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,18 +99,15 @@ def speaks_gcs(filesystem: AbstractFileSystem) -> bool:
     return bool(PROTOCOLS & protocols) and hasattr(type(filesystem), "call")
 
 
-def connect(url: str, storage_options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
-    """Return a private gcsfs filesystem and the path of the root.
+def filesystem_class() -> type[AbstractFileSystem]:
+    """Return the class of the JSON interface.
 
-    The class is that of the JSON interface. The one that fsspec would choose asks another interface for the layout of
-    the bucket before the first request, and in buckets of one zone shows an object while it is still being written.
+    The one that fsspec would choose asks another interface for the layout of the bucket before the first request, and
+    in buckets of one zone shows an object while it is still being written.
     """
     from gcsfs.core import GCSFileSystem  # noqa: PLC0415  # an optional extra
 
-    filesystem = GCSFileSystem(
-        **connection_options(storage_options), skip_instance_cache=True, use_listings_cache=False
-    )
-    return filesystem, str(GCSFileSystem._strip_protocol(url))  # noqa: SLF001  # fsspec has no other name for it
+    return GCSFileSystem  # type: ignore[no-any-return]  # it has no types
 
 
 def connection_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:

@@ -396,12 +396,6 @@ def test_asynchronous_filesystem_is_refused():
         open_storage("bucket", filesystem=s3fs.S3FileSystem(asynchronous=True, skip_instance_cache=True))
 
 
-def test_storages_of_one_root_share_no_filesystem(server, bucket):
-    one, two = (open_storage(server.url(bucket), storage_options=server.storage_options) for _ in range(2))
-
-    assert one._client().filesystem is not two._client().filesystem
-
-
 def test_threads_share_one_connection(storage, monkeypatch):
     made = []
     connect = type(storage)._connect
