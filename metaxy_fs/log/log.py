@@ -4,7 +4,7 @@
 """
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,7 +14,7 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, HashAlgorithmError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
-from metaxy_fs.ids import LamportClock
+from metaxy_fs.ids import LamportClock, elapsed
 from metaxy_fs.log.history.commits import commits_of
 from metaxy_fs.log.history.restrict import restrict
 from metaxy_fs.log.objects.layout import Partition, is_feature_directory, is_partition_directory
@@ -33,6 +33,8 @@ from metaxy_fs.log.writing.root import Root, agreement_on_root, decode_root, fin
 from metaxy_fs.storage.base import Storage
 
 _LISTINGS_AT_ONCE = 16
+_BELIEVED_SECONDS = 60.0
+"""How long a process that writes goes by what a root and its partitions were agreed to be: they may be removed."""
 _TWICE = "two attempts of one write_id could both be committed there: write without one"
 
 
@@ -61,7 +63,7 @@ class Log:
         self._root: Root | None = None
         self._expected_algorithm = hash_algorithm
         self._keeps_existing = False
-        self._described: set[Partition] = set()
+        self._agreed: dict[Partition, float] = {}
 
     def append(self, request: CommitRequest, *, spec: bytes) -> Manifest:
         """Commit one write; the first one to a root and to a partition also leaves their descriptions.
@@ -70,10 +72,8 @@ class Log:
             request: The rows, and where they belong.
             spec: The feature's declaration, as JSON; kept in the description of a partition that has none yet.
         """
-        root = self._agree(request, spec)
-        is_proven = request.write_id is None or self._keeps_existing
-        proof = None if is_proven else partial(self._refuse_overwriting, root)
-        return commit(self._storage, request, clock=self._clock, proof=proof)
+        self._agree(request, spec)
+        return commit(self._storage, request, clock=self._clock, proof=self._proof(request, spec))
 
     @property
     def expected_algorithm(self) -> str | None:
@@ -210,29 +210,55 @@ class Log:
             wanted = wanted & frozenset(found.get_column("commit"))
         return restrict(view, wanted, table_of=partial(self._tables.of, partition)) if wanted else None
 
-    def _agree(self, request: CommitRequest, spec: bytes) -> Root:
-        """Make sure of what the first write of this process to a root, or to a partition, has to know; return the root.
+    def _agree(self, request: CommitRequest, spec: bytes) -> None:
+        """Make sure of what the first write of this process to a root, or to a partition, has to know.
 
         Nothing is put into a root, or a partition, that is there and does not fit.
         """
         with self._lock:
-            root, is_described = self._root, request.partition in self._described
-            wanted = [] if root else [self._agreement_on_root()]
-            if not is_described:
-                wanted.append(agreement_on_partition(self._storage, request.partition, _description(request, spec)))
-            held = agree(self._storage, wanted) if wanted else []
-            if root is None:
-                root = self._root = self._expected(decode_root(held[0], name=self._storage.location))
-            self._described.add(request.partition)
-            return root
+            is_known = self._root is not None
+            if is_known and request.partition in self._agreed:
+                return
+            wanted = [agreement_on_partition(self._storage, request.partition, _description(request, spec))]
+            held = agree(self._storage, wanted if is_known else [self._agreement_on_root(), *wanted])
+            if not is_known:
+                self._root = self._expected(decode_root(held[0], name=self._storage.location))
+            self._agreed[request.partition] = elapsed()
+
+    def _proof(self, request: CommitRequest, spec: bytes) -> Callable[[], object] | None:
+        """Return what has to be asked while a write is under way; None if nothing has."""
+        is_old = elapsed() - self._agreed[request.partition] > _BELIEVED_SECONDS
+        is_unproven = request.write_id is not None and not self._keeps_existing
+        if not is_old and not is_unproven:
+            return None
+
+        def prove() -> None:
+            if is_old:
+                self._agree_again(request, spec)
+            if is_unproven:
+                self._refuse_overwriting()
+
+        return prove
+
+    def _agree_again(self, request: CommitRequest, spec: bytes) -> None:
+        """Make sure that what was agreed on is there: a root that was removed may have been made again, or not."""
+        wanted = [
+            self._agreement_on_root(),
+            agreement_on_partition(self._storage, request.partition, _description(request, spec)),
+        ]
+        data, _ = agree(self._storage, wanted)
+        with self._lock:
+            self._root = decode_root(data, name=self._storage.location)
+            self._agreed[request.partition] = elapsed()
 
     def _agreement_on_root(self) -> Agreement:
-        algorithm = self._expected_algorithm or DEFAULT_ALGORITHM
+        algorithm = self._root.hash_algorithm if self._root else self._expected_algorithm or DEFAULT_ALGORITHM
         return agreement_on_root(self._storage, hash_algorithm=algorithm, check=self._expected)
 
-    def _refuse_overwriting(self, root: Root) -> None:
-        refuse_overwriting_storage(self._storage, root, hence=_TWICE)
-        self._keeps_existing = True
+    def _refuse_overwriting(self) -> None:
+        if self._root is not None:
+            refuse_overwriting_storage(self._storage, self._root, hence=_TWICE)
+            self._keeps_existing = True
 
     def _expected(self, root: Root) -> Root:
         if self._expected_algorithm not in (None, root.hash_algorithm):
@@ -240,6 +266,11 @@ class Log:
                 f"{self._storage.location} hashes versions with {root.hash_algorithm}, as was settled when it was "
                 f"made, and was opened for {self._expected_algorithm}. Open it without hash_algorithm, or make another "
                 "root."
+            )
+        if self._root is not None and self._root.hash_algorithm != root.hash_algorithm:
+            raise HashAlgorithmError(
+                f"{self._storage.location} was removed and made again since this store began to use it: it hashes "
+                f"versions with {root.hash_algorithm} now, not with {self._root.hash_algorithm}. Open it anew."
             )
         return root
 

@@ -8,6 +8,8 @@ order in which they arrived (see `metaxy_fs.log.views.resolve`).
 
 A manifest that is gone when it is fetched was superseded after the listing of it, so the listing is made again.
 Manifests are immutable, so those of the last view of a partition are kept, and the next view gets only the new ones.
+A root may be removed and made again, though, and the id of a named write comes again with its name: so the listing has
+to show the object that was fetched.
 """
 
 import threading
@@ -115,24 +117,26 @@ class ViewLoader:
             return False
         if not exactly:
             return _written_after(appends, compactions) > more_than
-        kept = self._held(partition)
+        marks = _marks(compactions)
+        kept = self._held(partition).of(marks)
         held = self._compactions(partition, compactions, kept)
         with self._lock:
-            self._kept[partition] = _Held(kept.appends, held.compactions, held.covers)
+            self._kept[partition] = _Held(kept.appends, held.compactions, held.covers, kept.marks | marks)
         return len(uncovered(appends, held.covers.values())) > more_than
 
     def _held(self, partition: Partition) -> "_Held":
         with self._lock:
-            return self._kept.get(partition, _Held({}, {}, {}))
+            return self._kept.get(partition, _Held({}, {}, {}, {}))
 
     def _load(self, partition: Partition) -> View | None:
         appends, compactions = self._list(partition)
-        kept = self._held(partition)
+        marks = _marks(appends | compactions)
+        kept = self._held(partition).of(marks)
         held = self._compactions(partition, compactions, kept)
         counting = uncovered(appends, held.covers.values())
         wanted = {commit: info for commit, info in appends.items() if commit in counting}
         known = {commit: kept.appends[commit] for commit in wanted if commit in kept.appends}
-        held = _Held(known | self._fetch(partition, wanted, known), held.compactions, held.covers)
+        held = _Held(known | self._fetch(partition, wanted, known), held.compactions, held.covers, marks)
         with self._lock:
             self._kept[partition] = held
         return _view(partition, held)
@@ -141,7 +145,7 @@ class ViewLoader:
         known = {commit: kept.compactions[commit] for commit in listed if commit in kept.compactions}
         manifests = known | self._fetch(partition, listed, known, is_compaction=True)
         covers = {commit: kept.covers.get(commit) or Covers(manifest.covers) for commit, manifest in manifests.items()}
-        return _Held({}, manifests, covers)
+        return _Held({}, manifests, covers, {})
 
     def _list(self, partition: Partition) -> tuple[dict[str, ObjectInfo], dict[str, ObjectInfo]]:
         """Return the manifests of single writes, and those of compactions, by commit."""
@@ -212,11 +216,32 @@ def _written_after(appends: Mapping[str, ObjectInfo], compactions: Mapping[str, 
 
 
 class _Held(msgspec.Struct, frozen=True):
-    """What is kept of a partition: the manifests that counted, and the commits that compactions stand for."""
+    """What is kept of a partition: the manifests that counted, and the commits that compactions stand for.
+
+    Attributes:
+        appends: Those of single writes, by commit.
+        compactions: Those that stand for many.
+        covers: The commits that the latter stand for.
+        marks: What told each object from others that may have its name.
+    """
 
     appends: dict[str, Manifest]
     compactions: dict[str, Manifest]
     covers: dict[str, Covers]
+    marks: dict[str, int]
+
+    def of(self, marks: Mapping[str, int]) -> "_Held":
+        """Return what is kept of objects that are listed, unless others have their names now."""
+        others = {commit for commit, mark in self.marks.items() if marks.get(commit, mark) != mark}
+        if not others:
+            return self
+        fields = msgspec.structs.astuple(self)
+        return _Held(*({commit: each for commit, each in held.items() if commit not in others} for held in fields))
+
+
+def _marks(listed: Mapping[str, ObjectInfo]) -> dict[str, int]:
+    """Return what tells each listed object from others of its name; one number takes less room than all of it."""
+    return {commit: hash((info.size, info.modified, info.tag)) for commit, info in listed.items()}
 
 
 def _view(partition: Partition, held: _Held) -> View | None:
