@@ -229,6 +229,19 @@ class CachedClient(Client):
             return error
 
 
+def next_page(token: str, before: set[str]) -> str:
+    """Return what asks for the next page of a listing, unless it was asked for before, and there would be no end of it.
+
+    Args:
+        token: What the service has answered.
+        before: What was returned for the pages before.
+    """
+    if token in before:
+        raise OSError("the service answers with the same pages again and again")
+    before.add(token)
+    return token
+
+
 def keep_objects(infos: Iterable[ObjectInfo], *, directory: str) -> builtins.list[ObjectInfo]:
     """Return what is an object: not the empty `directory/` with which consoles mark a directory."""
     return [

@@ -9,7 +9,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from metaxy_fs.storage.base import ObjectInfo
-from metaxy_fs.storage.client import Client, keep_objects
+from metaxy_fs.storage.client import Client, keep_objects, next_page
 
 PROTOCOLS = frozenset({"gs", "gcs"})
 PAGE = 1000
@@ -72,12 +72,13 @@ class GCSClient(Client):
 
     def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
         arguments["prefix"] = self._key(directory) or None
+        before = set[str]()
         while True:
             page = self._ask("call", "GET", "b/{}/o", self._bucket, json_out=True, **arguments)
             yield page
             if not page.get("nextPageToken"):
                 return
-            arguments["pageToken"] = page["nextPageToken"]
+            arguments["pageToken"] = next_page(page["nextPageToken"], before)
 
     def _key(self, directory: str) -> str:
         return f"{self._prefix}{directory}/" if directory else self._prefix

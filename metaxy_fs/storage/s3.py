@@ -7,7 +7,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from metaxy_fs.storage.base import ObjectInfo
-from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, keep_objects
+from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, keep_objects, next_page
 from metaxy_fs.storage.failures import Failure, failure_of
 
 PROTOCOLS = frozenset({"s3", "s3a"})
@@ -89,12 +89,13 @@ class S3Client(Client):
 
     def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
         arguments |= {"Bucket": self._bucket, "Prefix": self._key(directory)}
+        before = set[str]()
         while True:
             page = self._ask("call_s3", "list_objects_v2", **arguments)
             yield page
             if not page.get("IsTruncated"):
                 return
-            arguments["ContinuationToken"] = page["NextContinuationToken"]
+            arguments["ContinuationToken"] = next_page(page["NextContinuationToken"], before)
 
     def _key(self, directory: str) -> str:
         return f"{self._prefix}{directory}/" if directory else self._prefix

@@ -162,6 +162,22 @@ def test_an_object_that_was_written_at_another_time_is_another(cache: DiskCache)
         inner.delete("a")
 
 
+class ElsewhereStorage(MemoryStorage):
+    """Another root, which agrees with the first one in all that a listing tells."""
+
+    @property
+    def identity(self) -> str:
+        return "elsewhere"
+
+
+def test_an_object_of_another_root_is_another(cache: DiskCache) -> None:
+    for inner, data in ((MemoryStorage(), b"here"), (ElsewhereStorage(), b"away")):
+        inner.put("a", data)
+        storage = CachedStorage(inner, cache)
+        assert storage.get_many([ObjectInfo("a", 4)]) == [data]
+        assert storage.get_ranges([ObjectRange("a", 0, 2)]) == [data[:2]]
+
+
 @pytest.fixture(params=["s3fs", "gcsfs", "obstore"])
 def remote(request: pytest.FixtureRequest) -> Storage:
     """A root of a service, through each client."""

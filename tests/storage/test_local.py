@@ -5,12 +5,20 @@ import multiprocessing
 import os
 import pickle
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
-from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageAccessError,
+    StorageError,
+)
 from metaxy_fs.storage import LocalStorage, ObjectInfo
+from metaxy_fs.storage.fence import Fence
 from metaxy_fs.storage.local import TEMPORARY_PREFIX
 
 
@@ -368,3 +376,22 @@ def test_a_root_below_a_file_is_a_mistake_and_not_empty(tmp_path):
     for question in (lambda: storage.list(""), lambda: storage.list_directories(""), lambda: storage.get("a")):
         with pytest.raises(StorageError, match="Not a directory"):
             question()
+
+
+@pytest.mark.parametrize("ask", [LocalStorage.get, lambda storage, path: storage.find([path], limit=9)])
+def test_what_is_no_file_is_refused_before_it_is_opened(storage, root, monkeypatch, ask):
+    storage.put("a/b", b"1")
+    os.mkfifo(root / "a" / "c")
+    monkeypatch.setattr("builtins.open", None)
+    with pytest.raises(CorruptObjectError, match="is a pipe"):
+        ask(storage, "a/c")
+
+
+def test_nobody_waits_at_a_pipe_that_takes_the_place_of_a_file_when_it_was_looked_at(storage, root, monkeypatch):
+    storage.put("a/b", b"1")
+    os.mkfifo(root / "a" / "c")
+    monkeypatch.setattr(Fence, "check_file", lambda _fence, _path: None)
+    reader = threading.Thread(target=storage.get, args=["a/c"], daemon=True)
+    reader.start()
+    reader.join(60)
+    assert not reader.is_alive()

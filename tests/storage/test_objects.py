@@ -172,6 +172,19 @@ def test_pages_of_gcs_are_one_request_each(gcs_server, gcs_bucket):
     assert asked == [None, "1", "2", None]
 
 
+def test_pages_without_end_are_an_error(server, storage, monkeypatch):
+    answers = {"IsTruncated": True, "NextContinuationToken": "1", "nextPageToken": "1"}
+
+    async def answer(*_arguments, **_options):
+        return answers
+
+    filesystem = storage._client().filesystem
+    monkeypatch.setattr(filesystem, "_call_s3" if server.scheme == "s3" else "_call", answer)
+    for verb in (storage.list, storage.list_directories):
+        with pytest.raises(StorageError, match="the same pages again"):
+            verb("a")
+
+
 def test_root_may_be_the_whole_bucket(server, bucket):
     storage = open_storage(server.url(bucket), storage_options=server.storage_options)
     storage.put("a/b", b"1")

@@ -134,9 +134,13 @@ def many_rows(count: int) -> pl.DataFrame:
     )
 
 
-def large_file(root: Path) -> tuple[Path, pl.DataFrame]:
+SIZES = {"small": 1_000, "medium": 30_000, "large": 140_000}
+"""Rows of files that are read here, compared whole before Polars reads them, and column by column."""
+
+
+def large_file(root: Path, count: int = SIZES["medium"]) -> tuple[Path, pl.DataFrame]:
     """Write rows that take a file which is not read whole and at once, and return it and them."""
-    frame = many_rows(30_000)
+    frame = many_rows(count)
     FilesystemMetadataStore(root).write_metadata(Video, frame)
     (path,) = root.glob("video/*/*.parquet")
     return path, frame
@@ -187,8 +191,9 @@ def test_no_read_of_a_part_takes_a_damaged_value(tmp_path: Path, read: str, *, i
     assert set(found) <= {"right", "refused"}
 
 
-def test_a_damaged_footer_of_a_large_local_file_is_named(tmp_path: Path, *, soak: bool) -> None:
-    path, frame = large_file(tmp_path)
+@pytest.mark.parametrize("size", ["medium", "large"])
+def test_a_damaged_footer_of_a_large_local_file_is_named(tmp_path: Path, size: str, *, soak: bool) -> None:
+    path, frame = large_file(tmp_path, SIZES[size])
     data = path.read_bytes()
     footer = int.from_bytes(data[-8:-4], "little") + 8
     chosen = pl.col("sample_id").is_between(10, 20)
@@ -284,13 +289,12 @@ def test_a_named_job_that_is_tried_again_names_the_damaged_file(tmp_path: Path) 
     assert path.name in str(caught.value)
 
 
-def test_a_file_that_was_found_right_is_looked_at_again_once_it_has_changed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_file_that_was_found_right_is_looked_at_again_once_it_has_changed(tmp_path: Path, size: str) -> None:
+    path, frame = large_file(tmp_path, SIZES[size])
     store = FilesystemMetadataStore(tmp_path)
-    store.write_metadata(Video, rows(0))
-    store.read_metadata(Video)
-    (path,) = tmp_path.glob("video/*/*.parquet")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:100] + b"?" + whole[101:])
+    assert store.read_metadata(Video).equals(frame)
+    path.write_bytes(damaged(path.read_bytes(), (path.stat().st_size // 2, 0x10)))  # a value, which Polars takes
     with pytest.raises(CorruptObjectError, match="checksum"):
         store.read_metadata(Video)
 

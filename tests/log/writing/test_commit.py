@@ -171,6 +171,25 @@ def test_a_name_that_holds_other_bytes_is_never_taken_for_success() -> None:
         put_settled(storage, "a", b"ours")
 
 
+class Garbling(FaultyStorage):
+    """A network that loses the answer to the put of an object, and damages the first answer that holds it."""
+
+    def __init__(self, inner: MemoryStorage) -> None:
+        super().__init__(inner, lambda verb, _path: "after" if verb == "put" else None)
+        self.garbled = 0
+
+    def get(self, path: str) -> bytes:
+        data = super().get(path)
+        self.garbled += 1
+        return bytes(len(data)) if self.garbled == 1 else data
+
+
+def test_one_damaged_answer_does_not_make_an_object_that_of_another() -> None:
+    storage = Garbling(MemoryStorage())
+    put_settled(storage, "a", b"ours")
+    assert storage.garbled == 2
+
+
 @given(faults=st.lists(st.sampled_from([None, None, "before", "after"]), max_size=30))
 def test_an_acknowledged_write_is_read_once_and_a_failed_one_at_most_once(faults: list[str | None]) -> None:
     plan = itertools.chain(faults, itertools.repeat(None))
