@@ -151,6 +151,7 @@ class LocalStorage(Storage):
         self._fence.check_directory(directory)
         while len(directory) > len(self._root):
             parent = os.path.dirname(directory)
+            self._refuse_other_case(parent, os.path.basename(directory))
             _sync_directory(parent)
             self._settled.add(directory)
             directory = parent
@@ -159,6 +160,18 @@ class LocalStorage(Storage):
             with suppress(OSError):
                 _sync_directory(os.path.dirname(self._root))
             self._settled.add(self._root)
+
+    def _refuse_other_case(self, parent: str, name: str) -> None:
+        """Refuse a directory that exists under a name which the file system takes for this one.
+
+        What is put there would be below another name in every listing, with what others have put there.
+        """
+        if os.path.lexists(os.path.join(parent, name.swapcase())) and name not in (names := os.listdir(parent)):
+            held = next((other for other in names if other.lower() == name.lower()), "another name")
+            raise StorageError(
+                f"cannot write below {name!r} in {self.location}: {held!r} is there, and its file system does not tell "
+                "the two apart. Use a name that differs in more than its case, or another file system."
+            )
 
     def _write_and_publish(self, directory: str, data: bytes, *, target: str, path: str) -> None:
         # In the same directory, because a link cannot cross file systems.

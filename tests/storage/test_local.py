@@ -395,3 +395,24 @@ def test_nobody_waits_at_a_pipe_that_takes_the_place_of_a_file_when_it_was_looke
     reader.start()
     reader.join(60)
     assert not reader.is_alive()
+
+
+@pytest.fixture
+def _folding(monkeypatch):
+    """A file system that does not tell upper from lower case, as far as directories are concerned."""
+    there, listed = os.path.lexists, os.listdir
+    monkeypatch.setattr(os.path, "lexists", lambda path: there(path) or there(Path(path).with_name("clip")))
+    monkeypatch.setattr(os, "listdir", lambda path: [name.replace("clip", "Clip") for name in listed(path)])
+
+
+@pytest.mark.usefixtures("_folding")
+def test_a_directory_of_a_name_that_differs_in_case_alone_is_refused(storage):
+    storage.put("video/a", b"1")
+    with pytest.raises(StorageError, match=r"below 'clip' in .*: 'Clip' is there"):
+        storage.put("clip/b/c", b"1")
+
+
+def test_names_that_differ_in_case_alone_are_two_where_the_file_system_says_so(storage):
+    for name in ("clip/a", "CLIP/a", "Clip/a"):
+        storage.put(name, name.encode())
+    assert [storage.get(info.path).decode() for info in storage.list("")] == ["CLIP/a", "Clip/a", "clip/a"]
