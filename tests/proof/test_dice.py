@@ -4,12 +4,16 @@
 """
 
 import os
+import random
+from datetime import timedelta
 
 import pytest
 
 from metaxy_fs.testing.stepped_storage import Bucket
+from tests.proof import dice, world
 from tests.proof.dice import Mix, outlast, overtake, roam
 
+HOUR = 3_600_000_000
 HISTORIES = int(os.environ.get("PROOF_HISTORIES", "12"))
 
 
@@ -36,6 +40,27 @@ def test_one_seed_is_one_history(monkeypatch: pytest.MonkeyPatch, *, ordered: bo
 def test_no_history_breaks_a_promise(*, ordered: bool) -> None:
     for seed in range(HISTORIES):
         roam(seed, ordered=ordered, mix=Mix())
+
+
+def test_no_history_breaks_a_promise_where_clocks_are_wrong_by_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = (0, -72, 48, 1, -168)
+    monkeypatch.setattr(world, "SKEWS", tuple(each * HOUR for each in hours))
+    for seed in range(HISTORIES // 2):
+        roam(seed, ordered=False, mix=Mix())
+
+
+def test_no_history_breaks_a_promise_where_clocks_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    act = dice._act
+
+    def jump_and_act(here: world.World, chance: random.Random, mix: Mix, newest: world.Station) -> world.Station:
+        for station in here.stations:
+            if chance.random() < 0.1:
+                station.host.skew = chance.choice((0, -8 * HOUR, 8 * HOUR))
+        return act(here, chance, mix, newest)
+
+    monkeypatch.setattr(dice, "_act", jump_and_act)
+    for seed in range(HISTORIES // 2):  # whoever takes a day by its own clock may give up
+        roam(seed, ordered=False, mix=Mix(spans=(timedelta(minutes=40), timedelta(hours=2))))
 
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
