@@ -1,6 +1,7 @@
 """What becomes of an answer that is whole and wrong, while the object is as it was written?"""
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +16,7 @@ from metaxy_fs import (
     FilesystemMetadataStore,
     compact,
     copy_metadata,
+    vacuum,
     verify,
 )
 from metaxy_fs.log.checking.repair import repair
@@ -157,6 +159,72 @@ def test_a_copy_asks_once_more(storage: Misled, part: str) -> None:
     storage.mislead(part, times=1)
     copy_metadata(Video, source=FilesystemMetadataStore(storage), target=FilesystemMetadataStore(target))
     assert FilesystemMetadataStore(target).read_metadata(Video).height == 3
+
+
+def retry(storage: MemoryStorage) -> int:
+    """Write the named writes again, and return how many commits there are."""
+    store = FilesystemMetadataStore(storage)
+    store.write_metadata(Video, rows(1), write_id="first")
+    store.write_metadata(Video, rows(4), write_id="second")
+    return store.history(Video).height
+
+
+def vacuumed(storage: MemoryStorage) -> int:
+    zero = timedelta(0)
+    for _ in range(3):
+        done = vacuum(FilesystemMetadataStore(storage), dry_run=False, grace=zero, retention=zero, unsafe=True)
+        assert not done.skipped
+        assert {removal.state for removal in done.removals} <= {"deleted", "waiting"}
+    return len(storage.list(""))
+
+
+def copied(storage: MemoryStorage) -> tuple[int, int]:
+    target = MemoryStorage()
+    copy_metadata(Video, source=FilesystemMetadataStore(storage), target=FilesystemMetadataStore(target))
+    return FilesystemMetadataStore(target).read_metadata(Video).height, retry(target)
+
+
+OPERATIONS: dict[str, Callable[[MemoryStorage], object]] = {
+    "read": lambda storage: FilesystemMetadataStore(storage).read_metadata(Video, with_commits=True).height,
+    "history": lambda storage: FilesystemMetadataStore(storage).history(Video).height,
+    "algorithm": lambda storage: FilesystemMetadataStore(storage).hash_algorithm,
+    "snapshot": lambda storage: FilesystemMetadataStore(storage).at("now").read_metadata(Video).height,
+    "retry": retry,
+    "retry after a vacuum": lambda storage: (vacuumed(storage), retry(storage)),
+    "compact": lambda storage: [done.rows for done in compact(FilesystemMetadataStore(storage), Video, full=True)],
+    "vacuum": vacuumed,
+    "copy": copied,
+    "verify": lambda storage: verify(FilesystemMetadataStore(storage)).is_sound,
+    "repair": lambda storage: [each.state for each in repair(storage, dry_run=False)],
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_one_wrong_answer_to_any_request_changes_nothing(operation: str) -> None:
+    expected, place = OPERATIONS[operation](history()), 0
+    while True:
+        storage, wrong = history(), iter([False] * place + [True])
+        storage.is_wrong = lambda _path, wrong=wrong: next(wrong, False)
+        assert OPERATIONS[operation](storage) == expected, storage.asked
+        storage.is_wrong = lambda _path: False
+        assert verify(FilesystemMetadataStore(storage)).is_sound
+        assert retry(storage) == 3
+        if next(wrong, None) is not None:
+            break
+        place += 1
+    assert place > 0
+
+
+def history() -> Misled:
+    """Make a root of two named writes and one without a name, two of which are compacted, and a snapshot."""
+    storage = Misled()
+    store = FilesystemMetadataStore(storage)
+    store.write_metadata(Video, rows(1), write_id="first")
+    store.write_metadata(Video, rows(2, 3))
+    compact(store, full=True)
+    store.write_metadata(Video, rows(4), write_id="second")
+    store.create_snapshot("now", features=[Video])
+    return storage
 
 
 @pytest.mark.parametrize("part", ["appends/write-", "-0.parquet"])

@@ -42,7 +42,7 @@ from metaxy_fs.log.objects.clock import storage_time
 from metaxy_fs.log.objects.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.objects.layout import STORE_FILE, Partition
 from metaxy_fs.log.objects.manifest import CommitTable, DataFile, Manifest
-from metaxy_fs.log.objects.second_look import fetched_anew
+from metaxy_fs.log.objects.second_look import fetched_anew, find_right
 from metaxy_fs.log.views.resolve import Covers
 from metaxy_fs.log.views.tables import CommitTables
 from metaxy_fs.log.views.view import View, ViewLoader, settled
@@ -205,7 +205,7 @@ class _Run:
     def _keep_write(self, commit: str) -> None:
         """Take along what tells a retry of a named write that it was done, now that a compaction stands for it."""
         for place in (self._partition.append_manifest(commit), self._partition.kept_write(commit)):
-            [data] = self._source.find([place], limit=MAX_MANIFEST_BYTES)
+            data = self._manifest(commit, place)
             if data is not None:
                 with suppress(ObjectExistsError):  # that of an attempt which the target has seen
                     put_settled(self._target, self._partition.kept_write(commit), data)
@@ -216,13 +216,20 @@ class _Run:
         commit = item.manifest.commit
         partition = self._partition
         path = partition.compaction_manifest(commit) if is_compaction else partition.append_manifest(commit)
-        name = f"{self._source.location}/{path}"
-        [data] = self._source.find([path], limit=MAX_COMPACTION_BYTES if is_compaction else MAX_MANIFEST_BYTES)
+        data = self._manifest(commit, path, is_compaction=is_compaction)
         if data is None:
-            raise ObjectNotFoundError(f"{name} is gone since it was listed.")
-        decode_manifest(data, partition=partition, commit=commit, name=name, is_compaction=is_compaction)
+            raise ObjectNotFoundError(f"{self._source.location}/{path} is gone since it was listed.")
         put_settled(self._target, path, data)
         self._clock.observe(item.manifest.time)
+
+    def _manifest(self, commit: str, path: str, *, is_compaction: bool = False) -> bytes | None:
+        """Return the bytes of a manifest of the source, None if it is not there."""
+        limit = MAX_COMPACTION_BYTES if is_compaction else MAX_MANIFEST_BYTES
+        name = f"{self._source.location}/{path}"
+        check = partial(
+            decode_manifest, partition=self._partition, commit=commit, name=name, is_compaction=is_compaction
+        )
+        return find_right(self._source, path, limit=limit, check=check)
 
 
 def _view(storage: Storage, partition: Partition) -> View | None:

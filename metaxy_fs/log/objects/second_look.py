@@ -48,6 +48,33 @@ def right_bytes(
     return taken(storage, wanted, data, checked)
 
 
+def find_right(storage: Storage, path: str, *, limit: int, check: Callable[[bytes], object]) -> bytes | None:
+    """Return the bytes of an object of unknown size, None if there is none; found once more if they cannot be right.
+
+    Args:
+        storage: Where it is.
+        path: The object.
+        limit: The most bytes that it may have.
+        check: Raises if they cannot be those that were put.
+
+    Raises:
+        CorruptObjectError: Both times they cannot be.
+        StorageError: They could not be got.
+    """
+    [data] = storage.find([path], limit=limit)
+    if data is None:
+        return None
+    try:
+        check(data)
+    except CorruptObjectError:
+        [again] = storage.find([path], limit=limit)
+        if again is None or again == data:
+            raise
+        check(again)
+        return again
+    return data
+
+
 def fetched_anew(storage: Storage, wanted: ObjectInfo | ObjectRange) -> bytes:
     """Return the bytes of an object or a part of one, past what a cache has kept of it."""
     storage.forget(wanted)

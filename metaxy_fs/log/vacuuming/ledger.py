@@ -10,6 +10,7 @@ record: a file that is named again, as by a compaction that was planned before, 
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -18,6 +19,7 @@ import msgspec
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.objects.formats import refuse_other_format
 from metaxy_fs.log.objects.manifest import FORMAT_VERSION
+from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.log.objects.tolerant import fetch_each
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -92,7 +94,8 @@ def read_ledger(storage: Storage, listed: Collection[ObjectInfo]) -> Ledger:
             raise data
         if written is None:
             raise CorruptObjectError(f"{storage.location}/{info.path} has no time.")
-        records[info.path] = written, _decoded(data, name=f"{storage.location}/{info.path}")
+        decode = partial(_decoded, name=f"{storage.location}/{info.path}")
+        records[info.path] = written, taken(storage, info, data, decode)
     return Ledger(records)
 
 

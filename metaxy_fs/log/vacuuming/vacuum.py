@@ -30,10 +30,11 @@ import msgspec
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError
 from metaxy_fs.ids import random_token, timestamp_id
 from metaxy_fs.log.objects.clock import storage_time
-from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES
+from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.objects.findings import Finding
 from metaxy_fs.log.objects.inventory import all_partitions
 from metaxy_fs.log.objects.layout import CLOCK, Partition, commit_of_append
+from metaxy_fs.log.objects.second_look import find_right
 from metaxy_fs.log.vacuuming.ledger import Ledger, encode_records, read_ledger
 from metaxy_fs.log.vacuuming.removal import Removal, delete_all
 from metaxy_fs.log.vacuuming.retention import Policy
@@ -195,7 +196,8 @@ def _keep_write(storage: Storage, partition: Partition, path: str) -> None:
     """Keep what a retry of a named write has to be compared with, since its manifest is going to be deleted."""
     commit = commit_of_append(path, partition)
     if commit is not None and commit.startswith(NAMED_WRITE):
-        [data] = storage.find([path], limit=MAX_MANIFEST_BYTES)
+        check = partial(decode_manifest, partition=partition, commit=commit, name=f"{storage.location}/{path}")
+        data = find_right(storage, path, limit=MAX_MANIFEST_BYTES, check=check)
         if data is not None:  # else another vacuum has kept and deleted it
             with suppress(ObjectExistsError):  # that is the attempt which was committed; this one came too late
                 put_settled(storage, partition.kept_write(commit), data)

@@ -34,7 +34,7 @@ from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import CommitHeader, DataFile, Definition, FileHeader, Manifest, encode_manifest
 from metaxy_fs.log.objects.schema import encode_schema
-from metaxy_fs.log.objects.second_look import taken
+from metaxy_fs.log.objects.second_look import find_right, taken
 from metaxy_fs.log.writing.chunks import Chunks, file_sized, have_equal_rows
 from metaxy_fs.log.writing.settled import SilentRefusalError, put_settled
 from metaxy_fs.parallel import beside, ordered_map
@@ -148,30 +148,30 @@ def _put_named(storage: Storage, request: CommitRequest, attempt: Manifest) -> M
     except ObjectExistsError:
         places = [kept, path, kept]  # vacuum may move it from one to the other meanwhile
     for place in places:
+        decode = partial(
+            decode_manifest, partition=request.partition, commit=attempt.commit, name=f"{storage.location}/{place}"
+        )
         try:
-            [data] = storage.find([place], limit=MAX_MANIFEST_BYTES)
+            data = find_right(storage, place, limit=MAX_MANIFEST_BYTES, check=decode)
         except StorageError as error:
             raise CommitStateUnknownError(
                 f"The rows were written, but whether an earlier attempt of write_id {request.write_id!r} had been is "
                 f"unknown: {error} Write them again with the same write_id."
             ) from error
         if data is not None:
-            return _earlier_attempt(storage, request, attempt, data=data, path=place)
+            return _earlier_attempt(storage, request, attempt, held=decode(data), path=place)
     return attempt
 
 
 def _earlier_attempt(
-    storage: Storage, request: CommitRequest, attempt: Manifest, *, data: bytes, path: str
+    storage: Storage, request: CommitRequest, attempt: Manifest, *, held: Manifest, path: str
 ) -> Manifest:
     """Return the commit that holds the name of this one, if it holds the same rows."""
-    name = f"{storage.location}/{path}"
-    decode = partial(decode_manifest, partition=request.partition, commit=attempt.commit, name=name)
-    held = taken(storage, ObjectInfo(path, len(data)), data, decode)
     if held.digest != attempt.digest and not _same_rows(storage, request, held, attempt):
         raise WriteConflictError(
             f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
-            f"{held.rows} rows at {name}; the {attempt.rows} rows given now are not the same. Use another write_id for "
-            "other rows."
+            f"{held.rows} rows at {storage.location}/{path}; the {attempt.rows} rows given now are not the same. "
+            "Use another write_id for other rows."
         )
     return held
 

@@ -6,12 +6,15 @@ differs only in its case on a file system that does not tell cases apart. The gr
 from these files alone.
 """
 
+from functools import partial
+
 import msgspec
 
 from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError, ObjectNotFoundError
 from metaxy_fs.log.objects.formats import refuse_other_format
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import FORMAT_VERSION, Definition
+from metaxy_fs.log.objects.second_look import find_right
 from metaxy_fs.log.writing.agreements import MAX_AGREEMENT_BYTES, Agreement, agree
 from metaxy_fs.storage.base import Storage
 
@@ -63,8 +66,9 @@ def agreement_on_partition(storage: Storage, partition: Partition, info: Partiti
 
 def find_info(storage: Storage, partition: Partition) -> PartitionInfo | None:
     """Return what a partition is described as, None if it is not; raises what `decode_info` does."""
-    [data] = storage.find([partition.definition_file], limit=MAX_AGREEMENT_BYTES)
-    return None if data is None else decode_info(data, name=f"{storage.location}/{partition.definition_file}")
+    decode = partial(decode_info, name=f"{storage.location}/{partition.definition_file}")
+    data = find_right(storage, partition.definition_file, limit=MAX_AGREEMENT_BYTES, check=decode)
+    return None if data is None else decode(data)
 
 
 def copy_description(source: Storage, target: Storage, partition: Partition) -> None:
@@ -74,10 +78,11 @@ def copy_description(source: Storage, target: Storage, partition: Partition) -> 
         ObjectNotFoundError: The other root does not describe it.
     """
     name = f"{source.location}/{partition.definition_file}"
-    [data] = source.find([partition.definition_file], limit=MAX_AGREEMENT_BYTES)
+    decode = partial(decode_info, name=name)
+    data = find_right(source, partition.definition_file, limit=MAX_AGREEMENT_BYTES, check=decode)
     if data is None:
         raise ObjectNotFoundError(f"{name} is missing. The next write to the partition puts it there again.")
-    agree(target, [_agreement(target, partition, decode_info(data, name=name), data)])
+    agree(target, [_agreement(target, partition, decode(data), data)])
 
 
 def decode_info(data: bytes, *, name: str) -> PartitionInfo:

@@ -6,6 +6,7 @@ so that an older reader meets one that it refuses.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +20,7 @@ from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
 from metaxy_fs.log.objects.formats import refuse_other_format
 from metaxy_fs.log.objects.layout import STORE_FILE
 from metaxy_fs.log.objects.manifest import FORMAT_VERSION
+from metaxy_fs.log.objects.second_look import find_right
 from metaxy_fs.log.writing.agreements import MAX_AGREEMENT_BYTES, Agreement, agree
 from metaxy_fs.storage.base import Storage
 
@@ -65,8 +67,9 @@ def agreement_on_root(
 
 def find_root(storage: Storage) -> Root | None:
     """Return a root, None if nobody has written to it; raises what `open_for_writing` does."""
-    [data] = storage.find([STORE_FILE], limit=MAX_AGREEMENT_BYTES)
-    return None if data is None else decode_root(data, name=f"{storage.location}/{STORE_FILE}")
+    decode = partial(decode_root, name=f"{storage.location}/{STORE_FILE}")
+    data = find_right(storage, STORE_FILE, limit=MAX_AGREEMENT_BYTES, check=decode)
+    return None if data is None else decode(data)
 
 
 def refuse_overwriting_storage(storage: Storage, root: Root, *, hence: str) -> None:

@@ -245,6 +245,16 @@ def test_a_data_file_that_an_old_copy_left_is_not_relied_on(source: MemoryStorag
     assert copy(source, target).files == 2
 
 
+def test_manifests_are_not_put_a_day_after_the_data_files(
+    source: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, times = MemoryStorage(), iter([0, (24 * 3_600 + 1) * 1_000_000])
+    monkeypatch.setattr(module, "wall_clock", lambda: next(times))
+    with pytest.raises(StorageError, match="took longer than 86400 seconds"):
+        copy(source, target)
+    assert commits(target) == frozenset()
+
+
 def test_a_partition_of_other_id_columns_is_refused(source: MemoryStorage) -> None:
     target = MemoryStorage()
     described = source.get(PARTITION.definition_file)
