@@ -141,12 +141,12 @@ def test_a_vacuum_that_is_shown_less_deletes_nothing_that_is_needed(vacuums: int
         for _ in range(vacuums):
             storage.clock.now += timedelta(days=30)
             tidied(storage)
-        storage.clock.now += timedelta(days=30)
-        storage.without([*storage.paths(), "gone by now"][min(place, len(storage.paths()))])
-        tidied(storage)
-        storage.change = lambda infos: infos
-        for _ in range(2):
+        hidden = [*storage.paths(), "gone by now"][min(place, len(storage.paths()))]
+        for is_wrong in (True, False, True, False, False):
             storage.clock.now += timedelta(days=30)
+            storage.change = lambda infos: infos
+            if is_wrong:
+                storage.without(hidden)
             tidied(storage)
         assert read(storage) == [0, 1, 2, 3]
         assert verify(FilesystemMetadataStore(storage)).findings == ()
