@@ -69,6 +69,8 @@ USES_OF_POLARS = [
     "InMemoryMetadataStore().write_metadata(Video, made)",
     "store.buffered(Video).__enter__()",
     "buffer.write(made)",
+    "buffer.flush()",
+    "context.__exit__(None, None, None)",
     "store.read_metadata(Video)",
     'store.scan_metadata(FeatureKey(["other"]))',
     "open_store(sys.argv[1]).read_metadata(Video)",
@@ -111,7 +113,8 @@ def test_a_child_forked_after_polars_was_used_is_refused_what_would_hang(tmp_pat
         made = rows(1)
         store.write_metadata(Video, made)
         store.create_snapshot("then")
-        with store.buffered(Video) as buffer:
+        context = store.buffered(Video)
+        with context as buffer:
             for use in {USES_OF_POLARS}:
                 outcome_of(lambda: eval(use))
             outcome_of(lambda: store.has_feature(Video) and store.list_features())
@@ -120,6 +123,25 @@ def test_a_child_forked_after_polars_was_used_is_refused_what_would_hang(tmp_pat
     assert len(output) == len(USES_OF_POLARS) + 1
     assert all(line.startswith("refused: Process ") and "spawn" in line for line in output[:-1])
     assert output[-1] == "child: [FeatureKey(['video'])]"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the names of threads are not to be seen")
+@pytest.mark.parametrize("way", ["sys.exit()", "os.kill(os.getpid(), 15)"])
+def test_a_child_that_leaves_the_block_of_a_buffer_leaves_its_rows_to_the_parent(tmp_path, way):
+    output = run(
+        tmp_path,
+        f"""
+        with store.buffered(Video, seconds=None) as buffer:
+            buffer.write(rows(1))
+            pid = os.fork()
+            if not pid:
+                {way}
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+            buffer.write(rows(2))
+        print(store.read_metadata(Video)["sample_id"].to_list())
+        """,
+    )
+    assert output.splitlines() == ["0" if "exit" in way else "-15", "[1, 2]"]
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.ids import elapsed
 from metaxy_fs.log.reading.widening import conform, unify
 from metaxy_fs.metadata_store.arguments.features import Declared
@@ -63,7 +64,12 @@ class PendingRows:
             return self._held.rows
 
     def flush(self, *, at_least: int = 1) -> None:
-        """Commit what is held, if it is so many rows: another thread may have been faster."""
+        """Commit what is held, if it is so many rows: another thread may have been faster.
+
+        Raises:
+            ForkedProcessError: This is a child of the process whose rows they are, and would wait for ever.
+        """
+        refuse_lost_threads()
         with self._flushing:
             batch = _Batch()
             try:
@@ -112,7 +118,8 @@ class PendingRows:
         return self._is_over
 
     def close(self) -> None:
-        """Take nothing more, commit what is held, and raise what has not been raised yet."""
+        """Take nothing more, commit what is held, and raise what has not been raised yet, as `flush` does."""
+        refuse_lost_threads()
         with self._lock:
             self._is_closed = True
         try:

@@ -70,7 +70,7 @@ def failing() -> FailingStore:
 
 
 def wait_until(is_so: Any) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline, "it never came about"
         time.sleep(0.01)
@@ -238,6 +238,24 @@ def test_a_failed_flush_is_raised_and_its_rows_are_committed_by_the_next(failing
         assert ids(failing) == []
         buffer.write(rows(3))
         assert ids(failing) == [1, 2, 3]
+
+
+def test_rows_whose_commit_has_failed_stay_before_those_that_were_given_meanwhile(
+    failing: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = failing.append_rows
+
+    def fail_slowly(_rows: Append) -> None:
+        monkeypatch.setattr(failing, "append_rows", append)
+        buffer.write(rows(1).with_columns(take=pl.lit("second")))
+        raise StorageError("full")
+
+    with failing.buffered(Video, seconds=None) as buffer:
+        buffer.write(rows(1).with_columns(take=pl.lit("first")))
+        monkeypatch.setattr(failing, "append_rows", fail_slowly)
+        with pytest.raises(StorageError):
+            buffer.flush()
+    assert failing.read_metadata(Video)["take"].to_list() == ["second"]
 
 
 def test_a_failure_in_the_background_is_raised_by_the_next_write_which_takes_nothing(failing: FailingStore) -> None:
