@@ -39,6 +39,10 @@ class ObjectRange(msgspec.Struct, frozen=True, gc=False):
     end: int
 
 
+class NotDurableError(StorageError):
+    """A put or a deletion is seen by all, and a crash may undo it."""
+
+
 class Storage(ABC):
     """Objects below one root: written once, read whole, listed by prefix, deleted one by one.
 
@@ -66,6 +70,7 @@ class Storage(ABC):
             ObjectExistsError: An object has that name, perhaps from this very call (a client that retried by itself).
             StorageAccessError: The root refused, and nothing was written, unless a client that repeats requests by
                 itself has lost an earlier answer.
+            NotDurableError: It is there, and a crash may lose it; a put that finds it there makes sure of it again.
             StorageError: The outcome is unknown; `get` tells.
         """
 

@@ -24,7 +24,7 @@ from metaxy_fs.errors import (
     StorageError,
 )
 from metaxy_fs.ids import random_token
-from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.base import NotDurableError, ObjectInfo, Storage
 from metaxy_fs.storage.fence import Fence
 from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.walk import Entry, walk
@@ -213,7 +213,7 @@ class LocalStorage(Storage):
             # Until this returns, a crash may lose the name that `link` made.
             _sync_directory(directory)
         except OSError as error:
-            raise StorageError(
+            raise NotDurableError(
                 f"cannot make {what}{path!r} in {self.location} durable: {error.strerror}; a crash may lose it, `get` "
                 "tells"
             ) from error

@@ -1,13 +1,26 @@
 """Is what was acknowledged on a disk that lost its power, whatever it had not synced?"""
 
+import errno
+import os
 import random
 import shutil
 from itertools import count
 from pathlib import Path
 
 import polars as pl
+import pytest
 
-from metaxy_fs import FeatureNotFoundError, FilesystemMetadataStore, compact, copy_metadata, vacuum, verify
+from metaxy_fs import (
+    CommitStateUnknownError,
+    FeatureNotFoundError,
+    FilesystemMetadataStore,
+    StorageError,
+    compact,
+    copy_metadata,
+    vacuum,
+    verify,
+)
+from metaxy_fs.storage import local
 from tests.trust.power import Call, Recorder, disk_after, make
 from tests.trust.victims import AT_ONCE, Clip, Video, tagged
 
@@ -22,6 +35,27 @@ def test_what_was_acknowledged_survives_a_loss_of_power(tmp_path, soak):
     for moment in moments:
         check(recorder.calls[:moment], tmp_path / "after", dice)
     print(f"\n{len(moments)} disks after {len(recorder.calls)} calls")
+
+
+@pytest.mark.parametrize("name", ["_store.json", "_definition.json", ".parquet", "appends/", "write_id"])
+def test_what_the_disk_has_not_confirmed_is_not_acknowledged(tmp_path, monkeypatch, name):
+    """A name that was made and could not be synced is seen by all, and may be gone after a crash."""
+    store, linked, sync = FilesystemMetadataStore(tmp_path), [], local._sync_directory
+    monkeypatch.setattr(os, "link", lambda old, new, link=os.link: (link(old, new), linked.append(new)))
+
+    def fail(directory):
+        if linked and ("appends/" if name == "write_id" else name) in linked[-1].removeprefix(str(tmp_path)):
+            raise OSError(errno.EIO, "the disk does not answer")
+        sync(directory)
+
+    monkeypatch.setattr(local, "_sync_directory", fail)
+    write_id = "job" if name == "write_id" else None
+    with pytest.raises(StorageError, match="durable") as caught:
+        store.write_metadata(Video, tagged("tag", 3), write_id=write_id)
+    assert isinstance(caught.value, CommitStateUnknownError) == (name in ("appends/", "write_id"))
+    monkeypatch.setattr(local, "_sync_directory", sync)
+    store.write_metadata(Video, tagged("tag", 3), write_id=write_id)
+    assert store.history(Video).height == (2 if name == "appends/" else 1)
 
 
 def work(recorder: Recorder, root: str, target: str) -> None:

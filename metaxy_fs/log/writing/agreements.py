@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from metaxy_fs.errors import CorruptObjectError, StorageAccessError, StorageError
 from metaxy_fs.parallel import ordered_map
-from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.base import NotDurableError, Storage
 
 MAX_AGREEMENT_BYTES: Final = 4 * 1024 * 1024
 """More than any of these objects has; what is larger is not fetched to its end."""
@@ -57,7 +57,7 @@ def _put_all(storage: Storage, missing: Sequence[Agreement]) -> list[bytes]:
 def _put_or_find(storage: Storage, agreement: Agreement) -> bytes:
     try:
         storage.put(agreement.path, agreement.data)
-    except StorageAccessError:
+    except (StorageAccessError, NotDurableError):
         raise
     except StorageError as error:  # another first writer was faster, or this put landed and its answer was lost
         [data] = storage.find([agreement.path], limit=MAX_AGREEMENT_BYTES)

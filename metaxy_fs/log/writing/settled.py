@@ -7,7 +7,7 @@ anything else means that somebody else holds the name.
 
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, StorageAccessError, StorageError
 from metaxy_fs.ids import elapsed, pause
-from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.base import NotDurableError, Storage
 
 _ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 0.1
@@ -23,6 +23,7 @@ def put_settled(storage: Storage, path: str, data: bytes) -> None:
 
     Raises:
         ObjectExistsError: Another object holds the name.
+        NotDurableError: It is there, and a crash may lose it.
         StorageAccessError: The root refused. Nothing was written, or it refuses to say (`SilentRefusalError`).
         StorageError: It may be written or not, and a request that is still on its way may do it yet.
     """
@@ -30,6 +31,8 @@ def put_settled(storage: Storage, path: str, data: bytes) -> None:
     for attempt in range(_ATTEMPTS):
         try:
             return storage.put(path, data)
+        except NotDurableError:
+            raise  # that it is there proves nothing
         except StorageError as error:
             # A refusal too: clients repeat what was cut off, and it was perhaps the repetition that was refused.
             if _has_landed(storage, path, data, error=error):
