@@ -43,6 +43,10 @@ class NotDurableError(StorageError):
     """A put or a deletion is seen by all, and a crash may undo it."""
 
 
+class NoRoomError(StorageError):
+    """There was no room for an object, and nothing of it is there or will come."""
+
+
 class Storage(ABC):
     """Objects below one root: written once, read whole, listed by prefix, deleted one by one.
 
@@ -70,6 +74,7 @@ class Storage(ABC):
             ObjectExistsError: An object has that name, perhaps from this very call (a client that retried by itself).
             StorageAccessError: The root refused, and nothing was written, unless a client that repeats requests by
                 itself has lost an earlier answer.
+            NoRoomError: Nothing was written.
             NotDurableError: It is there, and a crash may lose it; a put that finds it there makes sure of it again.
             StorageError: The outcome is unknown; `get` tells.
         """

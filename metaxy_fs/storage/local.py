@@ -24,7 +24,7 @@ from metaxy_fs.errors import (
     StorageError,
 )
 from metaxy_fs.ids import random_token
-from metaxy_fs.storage.base import NotDurableError, ObjectInfo, Storage
+from metaxy_fs.storage.base import NoRoomError, NotDurableError, ObjectInfo, Storage
 from metaxy_fs.storage.fence import Fence
 from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.walk import Entry, walk
@@ -34,6 +34,7 @@ TEMPORARY_PREFIX = ".tmp-"
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
@@ -180,8 +181,8 @@ class LocalStorage(Storage):
             self._write_temporary(temporary, directory, data)
             self._publish(temporary, target, path)
         finally:
-            # Ctrl-C may come at any moment from the making of the file on.
-            with suppress(FileNotFoundError):
+            # Ctrl-C may come at any moment from the making of the file on. One that cannot be removed is for vacuum.
+            with suppress(OSError):
                 os.unlink(temporary)
 
     def _write_temporary(self, temporary: str, directory: str, data: bytes) -> None:
@@ -276,6 +277,7 @@ class LocalStorage(Storage):
 
     def _explained(self, verb: str, path: str, error: OSError) -> StorageError:
         kind = StorageAccessError if error.errno in _REFUSED else StorageError
+        kind = NoRoomError if verb == "write" and error.errno in _NO_ROOM else kind
         return kind(f"cannot {verb} {path!r} in {self.location}: {error.strerror or error}")
 
 

@@ -440,6 +440,13 @@ def test_choices_of_the_user_for_gcs_stay(gcs_server, gcs_bucket):
     assert filesystem.requests_timeout == 3
 
 
+def test_requests_to_gcs_have_the_time_limits_that_are_stated(gcs_server, gcs_bucket):
+    storage = open_storage(gcs_server.url(gcs_bucket), storage_options=gcs_server.storage_options)
+    limits = storage._client().filesystem.requests_timeout
+
+    assert (limits.sock_connect, limits.sock_read) == (5, 20)
+
+
 def test_cache_of_whole_files_saves_the_second_read(server, bucket, tmp_path):
     options = {"simplecache": {"cache_storage": str(tmp_path)}, server.scheme: server.storage_options}
     storage = open_storage(f"simplecache::{server.url(bucket, 'root')}", storage_options=options)

@@ -38,7 +38,7 @@ from metaxy_fs.log.objects.second_look import find_right, taken
 from metaxy_fs.log.writing.chunks import Chunks, file_sized, have_equal_rows
 from metaxy_fs.log.writing.settled import SilentRefusalError, put_settled
 from metaxy_fs.parallel import beside, ordered_map
-from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.base import NoRoomError, ObjectInfo, Storage
 
 MAX_AGE_SECONDS = 24 * 60 * 60
 """How old a data file may get before its manifest is put; vacuum spares orphans for longer than that."""
@@ -129,7 +129,7 @@ def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
     try:
         put_settled(storage, path, encode_manifest(manifest))
     except StorageError as error:
-        is_known = isinstance(error, ObjectExistsError | StorageAccessError)
+        is_known = isinstance(error, ObjectExistsError | StorageAccessError | NoRoomError)
         if is_known and not isinstance(error, SilentRefusalError):
             raise
         raise CommitStateUnknownError(

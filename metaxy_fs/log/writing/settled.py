@@ -7,7 +7,7 @@ anything else means that somebody else holds the name.
 
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, StorageAccessError, StorageError
 from metaxy_fs.ids import elapsed, pause
-from metaxy_fs.storage.base import NotDurableError, Storage
+from metaxy_fs.storage.base import NoRoomError, NotDurableError, Storage
 
 _ATTEMPTS = 3
 _FIRST_PAUSE_SECONDS = 0.1
@@ -25,6 +25,7 @@ def put_settled(storage: Storage, path: str, data: bytes) -> None:
         ObjectExistsError: Another object holds the name.
         NotDurableError: It is there, and a crash may lose it.
         StorageAccessError: The root refused. Nothing was written, or it refuses to say (`SilentRefusalError`).
+        NoRoomError: Nothing was written.
         StorageError: It may be written or not, and a request that is still on its way may do it yet.
     """
     started = elapsed()
@@ -41,7 +42,8 @@ def put_settled(storage: Storage, path: str, data: bytes) -> None:
                 raise
             # A storage that repeats requests by itself has spent its time, and so has what went on for long.
             if attempt == _ATTEMPTS - 1 or elapsed() - started > _DEADLINE_SECONDS:
-                raise StorageError(f"{error}; it is not there so far") from error
+                kind = NoRoomError if isinstance(error, NoRoomError) else StorageError
+                raise kind(f"{error}; it is not there so far") from error
             pause(_FIRST_PAUSE_SECONDS * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
 

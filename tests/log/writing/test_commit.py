@@ -1,6 +1,9 @@
 """Is a write all or nothing, whatever happens to its requests?"""
 
+import errno
 import itertools
+import os
+from pathlib import Path
 
 import msgspec
 import polars as pl
@@ -23,7 +26,9 @@ from metaxy_fs.log.writing import chunks as chunks_module
 from metaxy_fs.log.writing import commit as commit_module
 from metaxy_fs.log.writing import settled as settled_module
 from metaxy_fs.log.writing.settled import put_settled
+from metaxy_fs.storage import local
 from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, rows, write
 from tests.log.faulty import FaultyStorage
@@ -162,6 +167,23 @@ def test_a_refused_manifest_that_cannot_be_asked_for_is_an_unknown_commit(is_app
     with pytest.raises(CommitStateUnknownError, match="lists commit"):
         write(storage, 1)
     assert ids(storage.inner) == [1] * is_applied
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
+def test_a_manifest_for_which_there_is_no_room_is_known_not_to_be_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    def fill(path: str, data: bytes) -> None:
+        if "/_manifests/" in path:
+            raise OSError(reason, os.strerror(reason))
+        write_synced(path, data)
+
+    storage, write_synced = LocalStorage(tmp_path), local._write_synced
+    monkeypatch.setattr(local, "_write_synced", fill)
+    with pytest.raises(StorageError, match=os.strerror(reason)) as caught:
+        write(storage, 1)
+    assert not isinstance(caught.value, CommitStateUnknownError)
+    assert ids(storage) == []
 
 
 def test_a_name_that_holds_other_bytes_is_never_taken_for_success() -> None:

@@ -1,5 +1,6 @@
 """What becomes of buffered rows when processes are killed, signals arrive and commits fail?"""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -28,6 +29,7 @@ from metaxy_fs import (
 )
 from metaxy_fs.metadata_store import Append
 from metaxy_fs.metadata_store.writing import flushes
+from metaxy_fs.storage import local
 
 SAMPLES, CUT = 60, 5
 PIECES = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=5, unique=True), max_size=6)
@@ -256,6 +258,23 @@ def test_rows_whose_commit_has_failed_stay_before_those_that_were_given_meanwhil
         with pytest.raises(StorageError):
             buffer.flush()
     assert failing.read_metadata(Video)["take"].to_list() == ["second"]
+
+
+def test_rows_stay_in_the_buffer_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(path: str, data: bytes) -> None:
+        if "/_manifests/" in path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_synced(path, data)
+
+    write_synced, store = local._write_synced, FilesystemMetadataStore(tmp_path)
+    with store.buffered(Video, seconds=None) as buffer:
+        buffer.write(rows(1))
+        monkeypatch.setattr(local, "_write_synced", fill)
+        with pytest.raises(StorageError, match="No space left"):
+            buffer.flush()
+        monkeypatch.setattr(local, "_write_synced", write_synced)
+        buffer.write(rows(2))
+    assert ids(store) == [1, 2]
 
 
 def test_a_failure_in_the_background_is_raised_by_the_next_write_which_takes_nothing(failing: FailingStore) -> None:
