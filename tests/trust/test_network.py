@@ -253,6 +253,8 @@ def test_batch_of_which_nothing_is_answered_asks_one_by_one_until_it_is(
 
     assert meeting(Fault.SLOW_DOWN, times=10 + 3).get_many(wanted) == [b"1"] * 10
     assert len(proxy.requests()) == 10 + 3 + 1 + 9
+    # Those that failed one by one asked for the first, which was answered then.
+    assert len({request.path for request in proxy.requests()[10:14]}) == 1
 
 
 def test_answer_that_trickles_is_cut_short(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
