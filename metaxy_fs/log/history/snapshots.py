@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError, ObjectExistsError
+from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, StorageError
 from metaxy_fs.log.objects.decoding import is_list_of_commits
 from metaxy_fs.log.objects.formats import refuse_other_format
 from metaxy_fs.log.objects.layout import (
@@ -127,12 +127,18 @@ def put_snapshot(storage: Storage, snapshot: Snapshot, *, hash_algorithm: str) -
 
     Raises:
         ObjectExistsError: There is one of that name.
-        StorageError: It could not be kept, or the storage would overwrite one of that name.
+        StorageError: It could not be kept, it is too large, or the storage would overwrite one of that name.
     """
+    data = sealed(msgspec.json.encode(snapshot))
+    if len(data) > MAX_SNAPSHOT_BYTES:
+        raise StorageError(
+            f"The snapshot {snapshot.name!r} would have {len(data)} bytes, more than the {MAX_SNAPSHOT_BYTES} that "
+            "readers take. Nothing was kept; make several, of some features each."
+        )
     root = open_for_writing(storage, hash_algorithm=hash_algorithm)
     refuse_overwriting_storage(storage, root, hence="a snapshot could be replaced by another one of its name")
     try:
-        put_settled(storage, snapshot_file(snapshot.name), sealed(msgspec.json.encode(snapshot)))
+        put_settled(storage, snapshot_file(snapshot.name), data)
     except ObjectExistsError as error:
         raise ObjectExistsError(
             f"{storage.location} has a snapshot {snapshot.name!r} already, and snapshots are never changed. Choose "

@@ -126,8 +126,15 @@ def _counted(frames: Iterator[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame
 
 def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
     """Put a manifest; here an outcome that stays unknown is what the caller has to know."""
+    data = encode_manifest(manifest)
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise StorageError(
+            f"The manifest of {len(manifest.files)} data files in {storage.location} would have {len(data)} bytes, "
+            f"more than the {MAX_MANIFEST_BYTES} that readers take. Nothing was committed; write the rows in several "
+            "parts, and under a shorter write_id if it is long."
+        )
     try:
-        put_settled(storage, path, encode_manifest(manifest))
+        put_settled(storage, path, data)
     except StorageError as error:
         is_known = isinstance(error, ObjectExistsError | StorageAccessError | NoRoomError)
         if is_known and not isinstance(error, SilentRefusalError):

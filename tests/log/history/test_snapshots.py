@@ -89,6 +89,14 @@ def test_a_put_whose_answer_is_lost_is_settled(when: str) -> None:
     assert find_snapshot(storage, "s") == snapshot()
 
 
+def test_a_snapshot_that_no_reader_would_take_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = MemoryStorage()
+    monkeypatch.setattr(module, "MAX_SNAPSHOT_BYTES", 100)
+    with pytest.raises(StorageError, match="Nothing was kept"):
+        put(storage, snapshot())
+    assert storage.list("") == []
+
+
 def test_a_storage_that_overwrites_keeps_none() -> None:
     class Overwriting(MemoryStorage):
         keeps_existing = False

@@ -186,6 +186,17 @@ def test_a_manifest_for_which_there_is_no_room_is_known_not_to_be_committed(
     assert ids(storage) == []
 
 
+@pytest.mark.parametrize("write_id", [None, "job"])
+def test_a_manifest_that_no_reader_would_take_is_not_put(monkeypatch: pytest.MonkeyPatch, write_id: str | None) -> None:
+    storage = MemoryStorage()
+    write(storage, 1)
+    monkeypatch.setattr(commit_module, "MAX_MANIFEST_BYTES", 500)
+    with pytest.raises(StorageError, match="Nothing was committed") as caught:
+        write(storage, 2, write_id=write_id)
+    assert not isinstance(caught.value, CommitStateUnknownError)
+    assert ids(storage) == [1]
+
+
 def test_a_name_that_holds_other_bytes_is_never_taken_for_success() -> None:
     storage = MemoryStorage()
     storage.put("a", b"theirs")
