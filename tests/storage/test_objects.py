@@ -440,6 +440,13 @@ def test_choices_of_the_user_for_gcs_stay(gcs_server, gcs_bucket):
     assert filesystem.requests_timeout == 3
 
 
+def test_requests_to_s3_have_the_time_limits_that_are_stated(s3_server, s3_bucket):
+    storage = open_storage(s3_server.url(s3_bucket), storage_options=s3_server.storage_options)
+    limits = storage._client().filesystem.config_kwargs
+
+    assert (limits["connect_timeout"], limits["read_timeout"]) == (5, 20)
+
+
 def test_requests_to_gcs_have_the_time_limits_that_are_stated(gcs_server, gcs_bucket):
     storage = open_storage(gcs_server.url(gcs_bucket), storage_options=gcs_server.storage_options)
     limits = storage._client().filesystem.requests_timeout

@@ -128,6 +128,23 @@ def test_dead_service_gets_a_hundred_retries_at_once_and_then_ten_a_second(time:
     assert budget.spend(1) == 0
 
 
+def test_successes_fill_the_budget_and_no_more(time: Time) -> None:
+    budget = Budget()
+    budget.earn(10_000)
+
+    assert [budget.spend(1) for _ in range(101)] == [0] * 100 + [pytest.approx(0.1)]
+    budget.earn(10)
+    assert budget.spend(1) == 0
+
+
+def test_a_retry_that_is_not_made_costs_nothing(failing: Callable[[], None], time: Time) -> None:
+    retries = Retries()
+    with pytest.raises(GaveUpError):
+        retries.run(failing, requests=lambda: 1_000)  # more than the budget gives before the deadline
+
+    assert retries._budget.spend(int(BUDGET)) == 0
+
+
 def test_retries_of_a_batch_cost_what_they_send(failing: Callable[[], None], tries: list[float]) -> None:
     retries = Retries()
     with pytest.raises(GaveUpError):

@@ -619,6 +619,22 @@ def test_what_a_vacuum_notes_of_very_many_files_is_in_several_records(
     assert not lost & data_files(storage)
 
 
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_vacuum_asks_three_times_what_time_it_is(storage: MemoryStorage, times: int) -> None:
+    remaining = iter([Fault.RESET_BEFORE] * times)
+    faulty = testing.FaultyStorage(
+        storage, lambda verb, path: next(remaining, None) if verb == "put" and path.startswith("_clock") else None
+    )
+    appends(storage, 1)
+    with driven_by(Hurried()):
+        if times < 3:
+            run(faulty)
+        else:
+            with pytest.raises(StorageError):
+                run(faulty)
+    assert len({met.path for met in faulty.met}) == times
+
+
 @pytest.mark.parametrize("fault", list(Fault))
 @pytest.mark.parametrize("place", range(3))
 def test_a_vacuum_outlives_any_fault_of_a_request_for_the_time(
