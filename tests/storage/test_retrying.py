@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+from botocore.exceptions import ClientError
+from gcsfs.retry import HttpError
 
 from metaxy_fs.ids import Source, driven_by
 from metaxy_fs.storage import retrying
@@ -14,6 +16,7 @@ from metaxy_fs.storage.retrying import (
     Budget,
     GaveUpError,
     Retries,
+    is_momentary,
 )
 
 
@@ -71,6 +74,21 @@ def test_request_that_fails_for_a_moment_is_sent_again(time: Time) -> None:
 
     assert Retries().run(ask) == "answer"
     assert len(time.pauses) == 2
+
+
+def of_s3(status: int) -> Exception:
+    answer = {"Error": {"Code": str(status)}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "GetObject")
+
+
+def of_gcs(status: int) -> Exception:
+    return HttpError({"code": status, "message": "no"})
+
+
+@pytest.mark.parametrize("answer", [of_s3, of_gcs])
+def test_the_statuses_that_are_stated_are_of_a_moment(answer: Callable[[int], Exception]) -> None:
+    found = [status for status in range(400, 600) if is_momentary(answer(status))]
+    assert found == [408, 409, 429, 500, 502, 503, 504]
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError, PermissionError, ValueError, OSError])
