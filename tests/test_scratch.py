@@ -1,14 +1,16 @@
-"""Is a temporary file that cannot be written named?"""
+"""Is a temporary directory private, there for as long as its process needs it, and named where it is full?"""
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from metaxy_fs.errors import StorageError
-from metaxy_fs.scratch import writing_to
+from metaxy_fs.scratch import ScratchDirectory, writing_to
 
 FULL = """
 import resource, signal
@@ -27,14 +29,46 @@ except StorageError as error:
 """
 
 
+FORKED = """
+import os, sys
+from pathlib import Path
+from metaxy_fs.scratch import ScratchDirectory
+
+made = ScratchDirectory()
+file = Path(made.path("file"))
+file.write_text("rows")
+pid = os.fork()
+if not pid:
+    sys.exit()
+os.waitpid(pid, 0)
+print(file.read_text())
+"""
+
+
+def run(code: str, directory: Path) -> "subprocess.CompletedProcess[str]":
+    environment = {"TMPDIR": str(directory), "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]  # from 3.12 on, of forks with threads
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_nobody_else_can_look_into_a_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    before = os.umask(0)
+    try:
+        made = ScratchDirectory()
+    finally:
+        os.umask(before)
+    assert Path(made.path("file")).parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_forked_child_leaves_the_directory_of_its_parent_where_it_is(tmp_path: Path) -> None:
+    done = run(FORKED, tmp_path)
+    assert (done.stdout, done.stderr) == ("rows\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_temporary_directory_that_is_full_is_named(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FULL],
-        env={"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(FULL, tmp_path)
     assert f"cannot write to {tmp_path}" in done.stdout, done.stderr
     assert "set TMPDIR" in done.stdout
 
