@@ -43,6 +43,12 @@ def test_secrets_are_found_wherever_clients_take_them(options):
     assert "hunter22" in secrets_of("s3://bucket", options)
 
 
+def test_all_that_is_below_a_name_of_a_secret_is_one():
+    options = {"token": {"type": "plain-name", "more": ["hunter22", {"deep": b"hunter33"}]}}
+
+    assert {"plain-name", "hunter22", "hunter33"} <= secrets_of("gs://bucket", options)
+
+
 def test_secrets_of_a_url_are_found_in_both_forms():
     found = secrets_of("sftp://me:p%40ssword@host?password=other%2Fword", {})
 

@@ -1,6 +1,7 @@
 """Is a write all or nothing, whatever happens to its requests?"""
 
 import errno
+import hashlib
 import itertools
 import os
 from pathlib import Path
@@ -339,9 +340,10 @@ def test_every_data_file_tells_which_of_how_many_it_is(monkeypatch: pytest.Monke
 @given(write_id=st.text(min_size=1, max_size=50))
 def test_any_text_can_name_a_write(write_id: str) -> None:
     storage = MemoryStorage()
-    write(storage, 1, write_id=write_id)
-    write(storage, 1, write_id=write_id)
+    found = write(storage, 1, write_id=write_id)
+    assert write(storage, 1, write_id=write_id) == found
     assert ids(storage) == [1]
+    assert found.commit == f"write-{hashlib.sha256(write_id.encode()).hexdigest()[:32]}"
 
 
 def test_the_digest_of_rows_depends_on_the_rows_alone() -> None:
