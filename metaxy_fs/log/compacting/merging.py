@@ -13,7 +13,6 @@ tell apart is enough for files of single commits, which are read in commit order
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -26,7 +25,7 @@ from metaxy_fs.log.reading.ranges import Span, plan_ranges, span_of
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.log.writing.chunks import rows_a_file
 from metaxy_fs.parallel import ordered_map
-from metaxy_fs.scratch import writing_to
+from metaxy_fs.scratch import ScratchDirectory, writing_to
 from metaxy_fs.storage.base import Storage
 
 BATCH_BYTES = 64 * 1024 * 1024
@@ -72,21 +71,20 @@ def merged(
             read(rows.height)
             yield from _file_sized(rows, id_columns)
         return
-    with TemporaryDirectory(prefix="metaxy_fs-") as directory:
-        spilled = _Spilled(Path(directory), id_columns[0], runs=len(batches))
-        for rows in runs:
-            spilled.add(rows)
-            read(rows.height)
-        for part in spilled.ranges():
-            rows = part.sort(map(column, order), maintain_order=True).collect()
-            yield from _file_sized(rows, id_columns)
+    spilled = _Spilled(id_columns[0], runs=len(batches))
+    for rows in runs:
+        spilled.add(rows)
+        read(rows.height)
+    for part in spilled.ranges():
+        rows = part.sort(map(column, order), maintain_order=True).collect()
+        yield from _file_sized(rows, id_columns)
 
 
 class _Spilled:
-    """Sorted runs on the local disk."""
+    """Sorted runs on the local disk, which go with this object."""
 
-    def __init__(self, directory: Path, id_column: str, *, runs: int) -> None:
-        self._directory = directory
+    def __init__(self, id_column: str, *, runs: int) -> None:
+        self._scratch = ScratchDirectory()
         self._id_column = id_column
         self._every = max(_LEAST_PART, BATCH_ROWS // (_PARTS * runs))
         self._paths: list[Path] = []
@@ -96,7 +94,7 @@ class _Spilled:
 
     def add(self, rows: pl.DataFrame) -> None:
         """Keep a run."""
-        path = self._directory / f"{len(self._paths)}.parquet"
+        path = Path(self._scratch.path(f"{len(self._paths)}.parquet"))
         with writing_to(path):
             rows.write_parquet(path, compression="lz4", row_group_size=_ROW_GROUP_ROWS)
         ids = rows.get_column(self._id_column)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from metaxy_fs.log.compacting.compaction import Compaction, Options, compact_par
 from metaxy_fs.log.objects.manifest import Manifest
 from metaxy_fs.log.views.view import ViewLoader, live_files
 from metaxy_fs.log.writing import chunks as chunks_module
+from metaxy_fs.log.writing import settled as settled_module
 from metaxy_fs.log.writing.commit import commit
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.local import LocalStorage
@@ -486,3 +488,30 @@ def test_a_point_read_gets_only_files_that_may_hold_the_sample(tmp_path: Path, s
     assert len(files) > 5
     assert len(found) == 1
     assert read(storage, predicate=pl.col("sample_id") == 990)["sample_id"].to_list() == [990]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("fails", [False, True])
+def test_runs_are_spilled_to_the_temporary_directory_and_are_gone_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    seen: list[str] = []
+
+    def fault(verb: str, path: str) -> str | None:
+        if verb == "put":
+            seen.extend(found.name for found in tmp_path.glob("*/*"))
+        return "before" if fails and path.endswith(".parquet") and verb == "put" else None
+
+    inner = MemoryStorage()
+    for number in range(6):
+        write(inner, *range(number, 28, 7))
+    storage = FaultyStorage(inner, fault)
+    if fails:
+        monkeypatch.setattr(settled_module, "_FIRST_PAUSE_SECONDS", 0)
+        with pytest.raises(StorageError):
+            compact(storage, full=True)
+    else:
+        compact(storage, full=True)
+    assert "0.parquet" in seen
+    assert list(tmp_path.iterdir()) == []
