@@ -1,6 +1,7 @@
 """What do stores that stay open make of a root that was removed under them, and perhaps made again?"""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from metaxy_fs import (
     FilesystemMetadataStore,
     HashAlgorithmError,
     WriteConflictError,
+    copy_metadata,
     verify,
 )
 from metaxy_fs.log import log
@@ -95,6 +97,21 @@ def test_versions_by_another_algorithm_than_that_of_the_root_made_since_are_not_
         with pytest.raises(HashAlgorithmError, match="made again"):
             store.calculate_and_write_data_versions(Clip, pl.DataFrame({"sample_id": [2]}))
     assert ids(other, Clip) == [1]
+
+
+@pytest.mark.parametrize("is_source", [True, False])
+def test_nothing_is_copied_between_roots_of_two_algorithms_one_of_which_was_made_since(
+    opened: Opener, tmp_path: Path, *, is_source: bool
+) -> None:
+    other = FilesystemMetadataStore(tmp_path / "other")
+    store = opened()
+    for each in (store, other):
+        each.write_metadata(Video, frame(1))
+    remove(store)
+    opened(hash_algorithm="xxh3_128").write_metadata(Video, frame(2))
+    source, target = (store, other) if is_source else (other, store)
+    with pytest.raises(HashAlgorithmError, match="xxh3_128"):
+        copy_metadata(Video, source=source, target=target)
 
 
 def test_a_writer_looks_again_at_a_root_it_agreed_to_a_minute_ago_while_it_puts_its_rows(

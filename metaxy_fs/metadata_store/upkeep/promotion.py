@@ -8,7 +8,7 @@ import polars as pl
 from metaxy_fs.errors import HashAlgorithmError
 from metaxy_fs.log.history.copying import Copied, copy_partition
 from metaxy_fs.log.objects.layout import Partition
-from metaxy_fs.log.writing.root import open_for_writing, refuse_overwriting_storage
+from metaxy_fs.log.writing.root import find_root, open_for_writing, refuse_overwriting_storage
 from metaxy_fs.metadata_store.arguments.features import FeatureLike, find_declaration
 from metaxy_fs.metadata_store.backends.backend import Backend, Query
 from metaxy_fs.metadata_store.backends.chain import not_found
@@ -103,14 +103,22 @@ class _Told:
 
 def _prepare(source: FilesystemMetadataStore, target: FilesystemMetadataStore) -> None:
     """Make sure that the versions of both roots can stand side by side, and that the target overwrites nothing."""
-    if source.hash_algorithm != target.hash_algorithm:
+    theirs, ours = _hash_algorithm(source), _hash_algorithm(target)
+    if theirs != ours:
         raise HashAlgorithmError(
-            f"The versions of rows are hashed with {source.hash_algorithm} in {source.location}, and with "
-            f"{target.hash_algorithm} in {target.location}. Copy between roots of one algorithm; a new root is made "
-            f"with that of the source by hash_algorithm={source.hash_algorithm!r}."
+            f"The versions of rows are hashed with {theirs} in {source.location}, and with {ours} in "
+            f"{target.location}. Copy between roots of one algorithm; a new root is made with that of the source by "
+            f"hash_algorithm={theirs!r}."
         )
-    root = open_for_writing(target.storage, hash_algorithm=target.hash_algorithm)
+    root = open_for_writing(target.storage, hash_algorithm=ours)
     refuse_overwriting_storage(target.storage, root, hence="a copy could replace what is there")
+
+
+def _hash_algorithm(store: FilesystemMetadataStore) -> str:
+    """Return what a root records now; the store remembers what it did, and the root may be another one since."""
+    remembered = store.hash_algorithm  # or refused, if the store was opened for another one
+    found = find_root(store.storage)
+    return remembered if found is None else found.hash_algorithm
 
 
 def _chosen(seen: Backend, key: FeatureKey, current: str | None, *, only_latest: bool) -> dict[str, frozenset[str]]:
