@@ -14,6 +14,7 @@ from metaxy_fs.metadata_store.arguments.features import (
     keys_of,
     require_declaration,
 )
+from metaxy_fs.metadata_store.arguments.flags import flag
 from metaxy_fs.metadata_store.arguments.frames import ArrowStream, FrameLike
 from metaxy_fs.metadata_store.backends.backend import Backend
 from metaxy_fs.metadata_store.backends.chain import chain
@@ -235,7 +236,8 @@ class MetadataStore(Backend):
         Args:
             include_fallback: Whether to add those of the fallback stores.
         """
-        return sorted({key for store in chain(self, fallback=include_fallback) for key in store.stored_features()})
+        stores = chain(self, fallback=flag(include_fallback, name="include_fallback"))
+        return sorted({key for store in stores for key in store.stored_features()})
 
     def read_upstream_metadata(
         self, feature: FeatureLike, *, allow_upstream_fallback: bool = True
@@ -247,7 +249,9 @@ class MetadataStore(Backend):
         Raises:
             DependencyError: A required upstream feature has no commit; the message says where it was looked for.
         """
-        return read_upstream(self, require_declaration(feature), fallback=allow_upstream_fallback)
+        return read_upstream(
+            self, require_declaration(feature), fallback=flag(allow_upstream_fallback, name="allow_upstream_fallback")
+        )
 
     @overload
     def calculate_data_versions(
@@ -347,7 +351,7 @@ class MetadataStore(Backend):
             DependencyError: An upstream feature or row is missing, or nothing tells which samples there should be.
             MetadataSchemaError: The samples do not fit the feature, or `stale_if` names a column that is not stored.
         """
-        compute = lazy_increment if lazy else increment
+        compute = lazy_increment if flag(lazy, name="lazy") else increment
         return compute(self, require_declaration(feature), samples, stale_if=stale_if)
 
     def explain(self, feature: FeatureLike, sample_id: object) -> Explanation:

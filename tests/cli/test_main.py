@@ -192,3 +192,8 @@ def run_apart(directory, *, stdout, stderr=subprocess.PIPE, **variables):
 def command(directory) -> list[str]:
     code = "import sys; from metaxy_fs.cli.main import main; sys.exit(main(sys.argv[1:]))"
     return [sys.executable, "-u", "-c", code, "demo", str(directory)]
+
+
+def test_the_package_runs_as_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "metaxy_fs", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"metaxy-fs {__version__}\n"

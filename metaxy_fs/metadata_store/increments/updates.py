@@ -14,6 +14,7 @@ from metaxy_fs.errors import DependencyError
 from metaxy_fs.log.reading.ranges import IdRange
 from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.arguments.features import Declared
+from metaxy_fs.metadata_store.arguments.flags import flag
 from metaxy_fs.metadata_store.arguments.frames import FrameLike, check_columns, samples_to_compare, samples_to_version
 from metaxy_fs.metadata_store.arguments.samples import HeldSamples, SpooledSamples, given_samples
 from metaxy_fs.metadata_store.arguments.spool import Spool
@@ -107,6 +108,7 @@ def _to_version(
 ) -> tuple[HeldSamples | SpooledSamples, Iterator[pl.DataFrame]]:
     """Return samples, and an iterator that gives them with their versions, range by range."""
     spec = feature.spec
+    flag(fallback, name="allow_upstream_fallback")
     _require_upstream(spec)
     samples = given_samples(sample_df, spec, check=partial(samples_to_version, spec=spec))
     expected = Expected(

@@ -14,6 +14,7 @@ from metaxy_fs.log.objects.schema import column
 from metaxy_fs.log.pruning.predicates import conjuncts_on
 from metaxy_fs.log.reading.ranges import EVERYTHING, IdRange
 from metaxy_fs.metadata_store.arguments.features import Declared
+from metaxy_fs.metadata_store.arguments.flags import flag
 from metaxy_fs.metadata_store.arguments.predicates import check_predicate
 from metaxy_fs.metadata_store.backends.backend import Backend, Query
 from metaxy_fs.metadata_store.backends.chain import chain, not_found
@@ -50,7 +51,8 @@ class Read(msgspec.Struct, frozen=True):
         selected = _column_names(columns)
         if selected is not None and with_commits:
             selected = tuple(dict.fromkeys((*selected, *COMMIT_COLUMNS)))
-        return cls(_one_predicate(filters), selected, latest_only, versions == "all", with_commits)
+        is_latest, is_marked = flag(latest_only, name="latest_only"), flag(with_commits, name="with_commits")
+        return cls(_one_predicate(filters), selected, is_latest, versions == "all", is_marked)
 
 
 @names_damage
@@ -70,7 +72,7 @@ def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
         FeatureNotFoundError: None does.
         MetadataSchemaError: A column that the read names does not exist.
     """
-    scan = find_scan(store, feature, read, fallback=fallback)
+    scan = find_scan(store, feature, read, fallback=flag(fallback, name="allow_fallback"))
     declared = feature.spec.id_columns if isinstance(feature, Declared) else None
     rows = scan.rows
     if read.latest_only:
@@ -183,7 +185,7 @@ def require_id_columns(scan: Scan, spec: FeatureSpec) -> None:
 def has_commit(store: Backend, feature: Declared | FeatureKey, *, fallback: bool) -> bool:
     """Whether any store of a chain holds a commit of a feature."""
     key, partition = _subject(feature, all_versions=False)
-    stores = chain(store, fallback=fallback)
+    stores = chain(store, fallback=flag(fallback, name="check_fallback"))
     if partition is None:
         return any(candidate.stored_versions(key) for candidate in stores)
     return any(candidate.has_version(key, partition) for candidate in stores)

@@ -9,6 +9,7 @@ from metaxy_fs.log.compacting.tiers import FAN
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.views.view import ViewLoader
 from metaxy_fs.metadata_store.arguments.features import FeatureLike, key_of
+from metaxy_fs.metadata_store.arguments.flags import flag
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 
 
@@ -45,7 +46,7 @@ def compact(
     storage = storage_of(store)
     clock = shared_clock(storage.location)
     log, loader = Log(storage, clock=clock), ViewLoader(storage, clock=clock)
-    options = Options(writer=WRITER, fan=fan, full=full, progress=progress)
+    options = Options(writer=WRITER, fan=fan, full=flag(full, name="full"), progress=progress)
     names = log.features() if feature is None else [key_of(feature).dotted]
     return [
         done

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from metaxy_fs.log.checking.repair import Restoration
 from metaxy_fs.log.checking.repair import repair as repair_root
 from metaxy_fs.metadata_store.arguments.features import FeatureLike, key_of
+from metaxy_fs.metadata_store.arguments.flags import flag
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 
 
@@ -38,4 +39,4 @@ def repair(
         StorageError: The root could not be read or written; what was put back stays.
     """
     name = None if feature is None else key_of(feature).dotted
-    return repair_root(storage_of(store), feature=name, vouched=vouched, dry_run=dry_run)
+    return repair_root(storage_of(store), feature=name, vouched=vouched, dry_run=flag(dry_run, name="dry_run"))

@@ -7,6 +7,7 @@ from metaxy_fs.log.vacuuming.retention import Policy
 from metaxy_fs.log.vacuuming.vacuum import Vacuumed
 from metaxy_fs.log.vacuuming.vacuum import vacuum as vacuum_root
 from metaxy_fs.metadata_store.arguments.features import FeatureLike, key_of
+from metaxy_fs.metadata_store.arguments.flags import flag
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 
 
@@ -45,6 +46,8 @@ def vacuum(
         ValueError: The grace or the retention is less than is safe.
         StorageError: The storage does not tell when objects were written, or the root could not be listed.
     """
-    policy = Policy(grace=grace, retention=retention, is_safe=not unsafe)
+    policy = Policy(grace=grace, retention=retention, is_safe=not flag(unsafe, name="unsafe"))
     name = None if feature is None else key_of(feature).dotted
-    return vacuum_root(storage_of(store), policy=policy, dry_run=dry_run, feature=name, advance=advance)
+    return vacuum_root(
+        storage_of(store), policy=policy, dry_run=flag(dry_run, name="dry_run"), feature=name, advance=advance
+    )

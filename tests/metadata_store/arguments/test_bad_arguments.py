@@ -19,7 +19,10 @@ from metaxy_fs import (
     InMemoryMetadataStore,
     MetadataSchemaError,
     MetadataStore,
+    compact,
     open_store,
+    repair,
+    vacuum,
 )
 
 with FeatureGraph().use():
@@ -155,3 +158,33 @@ def test_fallback_stores_are_a_list(store: MetadataStore) -> None:
 def test_a_filesystem_is_one_of_fsspec() -> None:
     with pytest.raises(TypeError, match="expected a filesystem of fsspec"):
         FilesystemMetadataStore("root", filesystem="s3")  # type: ignore[arg-type]
+
+
+SAMPLES = pl.DataFrame({"sample_id": [1, 2]})
+FLAGS: dict[str, Callable[[Any, Any], object]] = {
+    "latest_only": lambda store, value: store.read_metadata(Clip, latest_only=value),
+    "with_commits": lambda store, value: store.scan_metadata(Clip, with_commits=value),
+    "allow_fallback": lambda store, value: store.read_metadata(Clip, allow_fallback=value),
+    "check_fallback": lambda store, value: store.has_feature(Clip, check_fallback=value),
+    "include_fallback": lambda store, value: store.list_features(include_fallback=value),
+    "lazy": lambda store, value: store.resolve_update(Title, lazy=value),
+    "allow_upstream_fallback": lambda store, value: store.calculate_data_versions(
+        Title, SAMPLES, allow_upstream_fallback=value
+    ),
+    "allow_upstream_fallback of a read": lambda store, value: store.read_upstream_metadata(
+        Title, allow_upstream_fallback=value
+    ),
+    "full": lambda store, value: compact(store, full=value),
+    "dry_run": lambda store, value: vacuum(store, dry_run=value),
+    "dry_run of a repair": lambda store, value: repair(store, dry_run=value),
+    "unsafe": lambda store, value: vacuum(store, dry_run=True, unsafe=value),
+}
+
+
+@pytest.mark.parametrize("value", ["no", None, 0, float("nan")])
+@pytest.mark.parametrize(("name", "call"), FLAGS.items(), ids=list(FLAGS))
+def test_a_flag_is_true_or_false(tmp_path: Any, name: str, call: Callable[[Any, Any], object], value: object) -> None:
+    store = FilesystemMetadataStore(tmp_path)
+    store.write_metadata(Clip, SAMPLES.with_columns(data_version=pl.struct(frames=pl.lit("f"))))
+    with pytest.raises(TypeError, match=re.escape(f"{name.split(maxsplit=1)[0]} is True or False, got {value!r}.")):
+        call(store, value)

@@ -1,0 +1,8 @@
+"""What does `python -m metaxy_fs` run? The command line, as `metaxy-fs` does."""
+
+import sys
+
+from metaxy_fs.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Is an argument that says yes or no a boolean?"""
+
+
+def flag(value: object, *, name: str) -> bool:
+    """Return a flag as it was given: the text "no" and None are no answers, and one of them could delete files.
+
+    Args:
+        value: What was given.
+        name: What users call the argument.
+
+    Raises:
+        TypeError: It is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, got {value!r}.")
+    return value
