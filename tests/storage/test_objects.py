@@ -1,8 +1,10 @@
 """What does an object store see of a storage, and what does a caller see of its errors?"""
 
+import gc
 import os
 import pickle
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -409,6 +411,21 @@ def test_asynchronous_filesystem_is_refused():
         open_storage("bucket", filesystem=s3fs.S3FileSystem(asynchronous=True, skip_instance_cache=True))
 
 
+def test_nothing_keeps_what_was_fetched_or_put(server, storage):
+    size = 2**19
+    gc.collect()
+    gc.disable()  # so that what is in a circle of references stays
+    try:
+        known = [bytes(size)]
+        storage.put("a", known[0])
+        known += storage.get_ranges([ObjectRange("a", 0, size), ObjectRange("a", 0, size - 1)])
+        known += storage.get_many([ObjectInfo("a", size)] * 2)
+        known += [storage.get("a")]
+        assert not any(is_held(known.pop()) for _ in range(6))
+    finally:
+        gc.enable()
+
+
 def test_threads_share_one_connection(storage, monkeypatch):
     made = []
     connect = type(storage)._connect
@@ -531,6 +548,23 @@ def verbs(storage):
 def ready_filesystem(server):
     kind = s3fs.S3FileSystem if server.scheme == "s3" else gcsfs.GCSFileSystem
     return kind(**server.storage_options, skip_instance_cache=True)
+
+
+def is_held(data):
+    """Whether anybody holds some bytes but who asks; the loop of a filesystem may take a moment to let go."""
+    until = time.monotonic() + 10
+    while sys.getrefcount(data) > NOBODY and time.monotonic() < until:
+        time.sleep(0.01)
+    return sys.getrefcount(data) > NOBODY
+
+
+def references(data):
+    """What `is_held` counts."""
+    return sys.getrefcount(data)
+
+
+NOBODY = references([bytes(2)].pop())
+"""How many references there are to what a function is given, and nobody has."""
 
 
 def client_error(*, code, status):
