@@ -33,6 +33,8 @@ TEMPORARY_PREFIX = ".tmp-"
 """Files of this name are puts under way or cut short; listings leave them out."""
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+# SMB before Linux 4.17, shared folders of virtual machines, and some FUSE and 9p have no sync of a directory.
+_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -44,10 +46,13 @@ class LocalStorage(Storage):
     Args:
         root: The directory; `~` is the home of the user, a relative path starts at the working directory of this
             moment.
+
+    Raises:
+        ValueError: The path is not UTF-8, which manifests, snapshots and Polars could not name.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self._root = os.path.abspath(os.path.expanduser(root))
+        self._root = _as_utf8(os.path.abspath(os.path.expanduser(root)))
         self._prefix = os.path.join(self._root, "")
         # Directories whose names this instance has synced up to the root; see `_settle`.
         self._settled: set[str] = set()
@@ -319,15 +324,33 @@ def _write_all(file: Any, data: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
+def _as_utf8(root: str) -> str:
+    try:
+        root.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the path of a root has to be UTF-8, got {os.fsencode(root)!r}: rename the directory, or choose another"
+        ) from error
+    return root
+
+
 def _sync_directory(directory: str) -> None:
+    """Make the names in a directory survive a crash, as far as its file system can; others pass over the same errors.
+
+    Where it cannot, a crash of the machine may lose the last names, as it may for every database and for git there.
+    """
     if os.name == "nt":
         # Windows cannot open a directory for that; NTFS keeps names in its journal.
         return
-    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
 
 
 def _raise(error: OSError) -> None:

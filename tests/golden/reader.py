@@ -27,6 +27,10 @@ FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)*")
 VERSION = re.compile(r"[0-9a-f]{16}")
 COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DATA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.parquet")
+STRAY_DIRECTORY = re.compile(r"[.~#].*|.*_\$folder\$|@eaDir", re.DOTALL)
+STRAY_NAME = re.compile(
+    r".*~|.*\.partial|.*\.tmp|.*_\.gstmp|.*\.[0-9a-f]{8}|thumbs\.db|desktop\.ini", re.DOTALL | re.IGNORECASE
+)
 MARKS = ["_metaxy_commit", "_metaxy_time", "_metaxy_ordinal"]
 
 
@@ -58,7 +62,7 @@ def features(root: Path) -> dict[str, list[str]]:
     for feature in sorted(root.iterdir()):
         if feature.is_dir() and FEATURE.fullmatch(feature.name):
             versions = [each.name for each in sorted(feature.iterdir()) if VERSION.fullmatch(each.name)]
-            if held := [version for version in versions if any((feature / version / "_manifests").rglob("*.json"))]:
+            if held := [version for version in versions if _manifests(feature / version)]:
                 found[feature.name] = held
     return found
 
@@ -87,15 +91,31 @@ def read_at(root: Path, snapshot: str, feature: str, version: str | None) -> Row
     return _as_one(files, schema=schema)
 
 
+def _manifests(partition: Path) -> list[Path]:
+    """Return the manifests of a partition, and refuse one that holds anything else but stray files (2, 3.4)."""
+    found = []
+    for path in sorted((partition / "_manifests").rglob("*")):
+        if path.is_dir() or _is_stray(path, partition):
+            continue
+        kind, name = path.relative_to(partition / "_manifests").parts
+        assert kind in ("appends", "compactions")
+        assert COMMIT.fullmatch(name.removesuffix(".json"))
+        assert name.endswith(".json")
+        found.append(path)
+    return found
+
+
+def _is_stray(path: Path, partition: Path) -> bool:
+    parts = path.relative_to(partition).parts
+    return any(STRAY_DIRECTORY.fullmatch(part) for part in parts) or STRAY_NAME.fullmatch(path.name) is not None
+
+
 # Which manifests count (9.4).
 
 
 def _files(partition: Path, *, wanted: set[str] | None) -> Iterator[_File]:
     """Yield the files of a partition that count, with those of their rows that do."""
-    appends, compactions = (
-        _listed(partition / "_manifests" / "appends"),
-        _listed(partition / "_manifests" / "compactions"),
-    )
+    appends, compactions = _listed(partition, "appends"), _listed(partition, "compactions")
     covers = {commit: set(manifest["covers"].split(" ")) for commit, manifest in compactions.items()}
     living = {
         commit: covered
@@ -118,11 +138,11 @@ def _files(partition: Path, *, wanted: set[str] | None) -> Iterator[_File]:
         raise ValueError(f"{partition} lacks the commits {wanted - held}")
 
 
-def _listed(directory: Path) -> dict[str, Json]:
-    """Return the manifests of a directory by commit, checked as far as a trusted root needs (3.4)."""
+def _listed(partition: Path, kind: str) -> dict[str, Json]:
+    """Return the manifests of a kind by commit, checked as far as a trusted root needs (3.4)."""
     found = {}
-    for path in sorted(directory.glob("*")) if directory.exists() else ():
-        if path.name.startswith(".tmp-"):
+    for path in _manifests(partition):
+        if path.parent.name != kind:
             continue
         manifest = _json(path.read_bytes())
         version, feature = path.parents[2].name, path.parents[3].name

@@ -1,6 +1,8 @@
 """Is `docs/format.md` enough to read a root? A reader that was written from it gives what the library does."""
 
+import itertools
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import msgspec
 import pytest
 
 from metaxy_fs import FeatureKey, FilesystemMetadataStore
+from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.objects.schema import encode_schema
 from metaxy_fs.metadata_store import MetadataStore, Query
 from tests.golden import reader
@@ -62,6 +65,43 @@ def test_both_read_the_same_rows_in_the_same_order(root: Path) -> None:
         for version in versions:
             check(reader.read(root, feature, [version]), library(store, feature, version))
         check(reader.read(root, feature, versions), library(store, feature, None))
+
+
+STRAY = [
+    *(".DS_Store", "._20250101T000000.000000Z-a.json", ".nfs0000000000a1b2c3", ".tmp-1", "a.json~", "#a.json#"),
+    *("a.json.1a2B3c4D", "a.json.12345678.partial", "a.tmp", "a_.gstmp", "Thumbs.db", "DESKTOP.INI", "b_$folder$"),
+    *("@eaDir/a.json", ".snapshot/a.json", "~lock/a.json"),
+]
+
+
+def test_both_pass_over_the_stray_files_of_systems_and_tools(root: Path, tmp_path: Path) -> None:
+    with_stray = Path(shutil.copytree(root, tmp_path / "root"))
+    for feature, versions in reader.features(root).items():
+        for version in versions:
+            for directory, name in itertools.product(("", "appends", "compactions"), STRAY):
+                path = with_stray / feature / version / "_manifests" / directory / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"x")
+
+    store = FilesystemMetadataStore(with_stray)
+    assert reader.features(with_stray) == reader.features(root)
+    for feature, versions in reader.features(root).items():
+        check(reader.read(with_stray, feature, versions), reader.read(root, feature, versions))
+        check(library(store, feature, None), reader.read(root, feature, versions))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "appends/a (1).json", "appends/a.json.bak", "appends/x/a.json"])
+def test_both_refuse_whatever_else_is_among_the_manifests(root: Path, tmp_path: Path, name: str) -> None:
+    closed = Path(shutil.copytree(root, tmp_path / "root"))
+    feature, [version, *_] = next(iter(reader.features(root).items()))
+    path = closed / feature / version / "_manifests" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+
+    with pytest.raises((AssertionError, ValueError)):
+        reader.read(closed, feature, [version])
+    with pytest.raises(CorruptObjectError, match="is no manifest"):
+        library(FilesystemMetadataStore(closed), feature, version)
 
 
 SNAPSHOTS = sorted(path for root in ROOTS for path in root.glob("_snapshots/*.json"))

@@ -18,6 +18,7 @@ from metaxy_fs.errors import (
     StorageError,
 )
 from metaxy_fs.storage import LocalStorage, ObjectInfo
+from metaxy_fs.storage.base import NotDurableError
 from metaxy_fs.storage.fence import Fence
 from metaxy_fs.storage.local import TEMPORARY_PREFIX
 
@@ -112,10 +113,12 @@ def test_loser_syncs_the_name_that_the_winner_may_not_have_synced(storage, calls
 
 def test_warm_put_asks_for_no_status(storage, monkeypatch):
     storage.put("a/x", b"1")
-    for name in ["stat", "lstat", "mkdir", "scandir"]:
-        monkeypatch.setattr(os, name, None)
+    with monkeypatch.context() as patch:
+        for name in ["stat", "lstat", "mkdir", "scandir"]:
+            patch.setattr(os, name, None)
+        storage.put("a/y", b"1")
 
-    storage.put("a/y", b"1")
+    assert storage.get("a/y") == b"1"
 
 
 def test_put_into_a_directory_that_was_removed_makes_it_again(storage, root):
@@ -254,6 +257,57 @@ def test_sync_of_the_name_that_fails_leaves_the_outcome_unknown(storage, monkeyp
     with pytest.raises(StorageError, match="durable") as caught:
         storage.put("y", b"1")
     assert not isinstance(caught.value, StorageAccessError | ObjectExistsError)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_that_cannot_sync_directories_is_used_as_it_is(storage, monkeypatch, number):
+    sync_only_files(monkeypatch, number)
+
+    storage.put("a/b/x", b"1")
+    with pytest.raises(ObjectExistsError):
+        storage.put("a/b/x", b"2")
+    storage.put("a/y", b"1")
+    storage.delete("a/y")
+    assert [info.path for info in storage.list("")] == ["a/b/x"]
+
+
+def test_a_directory_whose_sync_fails_is_not_passed_over(storage, monkeypatch):
+    storage.put("x", b"1")
+    sync_only_files(monkeypatch, errno.EIO)
+
+    with pytest.raises(NotDurableError, match="a crash may lose it"):
+        storage.put("y", b"1")
+
+
+def test_a_file_whose_sync_is_not_possible_is_not_acknowledged(storage, monkeypatch):
+    storage.put("x", b"1")
+    monkeypatch.setattr(os, "fsync", fails(errno.EINVAL))
+
+    with pytest.raises(StorageError, match=os.strerror(errno.EINVAL)):
+        storage.put("y", b"1")
+    assert [info.path for info in storage.list("")] == ["x"]
+
+
+def test_a_root_whose_name_is_not_utf_8_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"has to be UTF-8, got b'.*/\\xff/root'.* rename the directory"):
+        LocalStorage(os.fsdecode(bytes(tmp_path) + b"/\xff/root"))
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/\xfe"))
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    with pytest.raises(ValueError, match="has to be UTF-8"):
+        LocalStorage("root")
+
+
+def sync_only_files(monkeypatch, number):
+    """Have the sync of a directory fail with an error."""
+    real = os.fsync
+
+    def sync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,9 @@ def _out_of_place(inventory: Inventory) -> Iterator[Finding]:
     for info in inventory.misplaced:
         remedy = "Move it elsewhere if you know it: readers refuse the partition while it is there."
         yield Finding(info.path, "error", "is no manifest, and nothing else belongs there", remedy)
+    for info in inventory.stray:
+        problem = "is a file of the system or of a tool, and is passed over"
+        yield Finding(info.path, "note", problem, "Nobody reads it; remove it if no tool is at work there.")
     for info in inventory.strange:
         yield Finding(info.path, "note", "is none of the objects of a partition", "Nobody reads it; move it elsewhere.")
 

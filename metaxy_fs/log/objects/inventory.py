@@ -16,6 +16,7 @@ from metaxy_fs.log.objects.layout import (
     is_feature_directory,
     is_kept_write,
     is_partition_directory,
+    is_stray,
     is_vacuum_record,
 )
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -33,6 +34,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
         records: What vacuums have noted.
         damaged: What repair found in the place of manifests and keeps as evidence, by commit.
         misplaced: What is below `_manifests` and is no manifest; readers refuse the partition because of it.
+        stray: What systems and tools put anywhere; readers pass over it, also below `_manifests`.
         strange: What is none of the objects of a partition; readers do not look at it.
     """
 
@@ -44,12 +46,15 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[ObjectInfo, ...]
     damaged: dict[str, ObjectInfo]
     misplaced: tuple[ObjectInfo, ...]
+    stray: tuple[ObjectInfo, ...]
     strange: tuple[ObjectInfo, ...]
 
 
 def take_inventory(storage: Storage, partition: Partition) -> Inventory:
     """Return what a partition holds; appends are listed before compactions (see `metaxy_fs.log.objects.layout`)."""
-    return _sorted(partition, storage.list(str(partition)))
+    listed = storage.list(str(partition))
+    stray = tuple(info for info in listed if is_stray(info.path, partition, size=info.size))
+    return _sorted(partition, [info for info in listed if info not in stray] if stray else listed, stray)
 
 
 def all_partitions(storage: Storage, *, feature: str | None = None) -> list[Partition]:
@@ -69,7 +74,7 @@ def all_partitions(storage: Storage, *, feature: str | None = None) -> list[Part
     ]
 
 
-def _sorted(partition: Partition, objects: Iterable[ObjectInfo]) -> Inventory:
+def _sorted(partition: Partition, objects: Iterable[ObjectInfo], stray: tuple[ObjectInfo, ...]) -> Inventory:
     definition: ObjectInfo | None = None
     appends: dict[str, ObjectInfo] = {}
     compactions: dict[str, ObjectInfo] = {}
@@ -105,5 +110,6 @@ def _sorted(partition: Partition, objects: Iterable[ObjectInfo]) -> Inventory:
         records=tuple(records),
         damaged=damaged,
         misplaced=tuple(misplaced),
+        stray=stray,
         strange=tuple(strange),
     )

@@ -33,6 +33,14 @@ _FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)*"
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DATA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.parquet")
+# Of macOS, NFS, FUSE, rsync, Syncthing and editors; of Hadoop; of Synology. None of them can be a commit.
+_STRAY_DIRECTORY = re.compile(r"[.~#].*|.*_\$folder\$|@eaDir", re.DOTALL)
+# Also of editors; rclone; Syncthing; Google's and Amazon's command lines; Windows. None of them ends as an object does.
+_STRAY_FILE = re.compile(
+    rf"{_STRAY_DIRECTORY.pattern}|.*~|.*\.partial|.*\.tmp|.*_\.gstmp|.*\.[0-9A-Fa-f]{{8}}|(?i:thumbs\.db|desktop\.ini)",
+    re.DOTALL,
+)
+_DIRECTORIES = (["_manifests"], ["_manifests", "appends"], ["_manifests", "compactions"])
 
 
 class Partition(msgspec.Struct, frozen=True, order=True):
@@ -156,6 +164,20 @@ def commit_of_damaged(path: str, partition: Partition) -> str | None:
     """Return the commit of a damaged manifest that repair keeps at a path, None for any other path."""
     commit, _, checksum = path.removeprefix(f"{partition}/_damaged/").removesuffix(".json").partition("/")
     return commit if is_commit(commit) and path == partition.damaged_manifest(commit, checksum) else None
+
+
+def is_stray(path: str, partition: Partition, *, size: int) -> bool:
+    """Whether an object of a partition is one that systems and tools put anywhere; no object of the format looks so.
+
+    Args:
+        path: The path of the object.
+        partition: Where it is.
+        size: Its size: an empty object in the place of a directory is how consoles of object stores mark one.
+    """
+    *directories, name = parts = path.removeprefix(f"{partition}/").split("/")
+    if size == 0 and (not name or parts in _DIRECTORIES):
+        return True
+    return _STRAY_FILE.fullmatch(name) is not None or any(map(_STRAY_DIRECTORY.fullmatch, directories))
 
 
 def is_vacuum_record(path: str, partition: Partition) -> bool:

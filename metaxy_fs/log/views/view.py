@@ -22,7 +22,7 @@ import msgspec
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.objects.decoding import decode_manifest, refuse_oversized
-from metaxy_fs.log.objects.layout import Partition, commit_of_append, commit_of_compaction
+from metaxy_fs.log.objects.layout import Partition, commit_of_append, commit_of_compaction, is_stray
 from metaxy_fs.log.objects.manifest import CommitKey, Manifest
 from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.log.views.live import LiveFile, files_of, place
@@ -96,7 +96,10 @@ class ViewLoader:
 
     def has_commit(self, partition: Partition) -> bool:
         """Whether a partition holds any commit; costs one listing of one name."""
-        return bool(self._storage.list(partition.manifests, limit=1))
+        first = self._storage.list(partition.manifests, limit=1)
+        if any(is_stray(info.path, partition, size=info.size) for info in first):
+            return any(self._list(partition))
+        return bool(first)
 
     def has_uncovered(self, partition: Partition, *, more_than: int, exactly: bool) -> bool:
         """Whether a partition holds more appends than so many that no compaction covers.
@@ -158,7 +161,7 @@ class ViewLoader:
             elif (commit := commit_of_compaction(info.path, partition)) is not None:
                 refuse_oversized(info.size, name=name, is_compaction=True)
                 compactions[commit] = info
-            else:
+            elif not is_stray(info.path, partition, size=info.size):
                 raise CorruptObjectError(
                     f"{name} is no manifest, and nothing else belongs there. Remove it if you know it."
                 )
