@@ -226,7 +226,7 @@ def test_orphans_are_no_damage() -> None:
     assert verify(storage).is_sound
 
 
-@pytest.mark.parametrize("path", ["_manifests/x", "_manifests/appends/a/b.json", "_manifests/appends/x.tmp"])
+@pytest.mark.parametrize("path", ["_manifests/x", "_manifests/appends/a/b.json", "_manifests/appends/x.txt"])
 def test_what_closes_a_partition_to_readers_is_found(path: str) -> None:
     storage, _ = root()
     storage.put(f"{PARTITION}/{path}", b"x")

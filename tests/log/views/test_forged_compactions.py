@@ -89,8 +89,8 @@ def test_the_manifest_of_a_write_does_not_pass_for_a_compaction() -> None:
         view_of(storage)
 
 
-@pytest.mark.parametrize("name", ["x.txt", ".x.json", "x/y.json", "x.json.bak"])
-def test_a_stray_object_among_compactions_is_named(name: str) -> None:
+@pytest.mark.parametrize("name", ["x.txt", "x y.json", "x/y.json", "x.json.bak"])
+def test_a_foreign_object_among_compactions_is_named(name: str) -> None:
     storage = MemoryStorage()
     write(storage, 1)
     storage.put(f"{PARTITION.manifests}/compactions/{name}", b"{}")

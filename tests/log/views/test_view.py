@@ -117,7 +117,7 @@ def test_an_oversized_manifest_is_not_even_fetched(monkeypatch: pytest.MonkeyPat
     assert [verb for verb, _ in storage.requests] == ["list"]
 
 
-def test_a_stray_object_among_manifests_is_named() -> None:
+def test_a_foreign_object_among_manifests_is_named() -> None:
     storage = MemoryStorage()
     storage.put(f"{PARTITION.manifests}/appends/notes.txt", b"")
     with pytest.raises(CorruptObjectError, match=r"notes\.txt is no manifest"):
