@@ -1,4 +1,4 @@
-"""How are pieces of work done side by side, and their results taken in order?"""
+"""Pieces of work that are done side by side, and their results in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +12,9 @@ Result = TypeVar("Result")
 
 WORKERS = 2
 """Pieces under way at once. Polars uses all processors within each; a second one fills the gaps that it leaves."""
+
+REQUESTS = 64
+"""Requests to a distant root under way at once: each costs a thread that waits."""
 
 
 def ordered_map(
@@ -30,6 +33,7 @@ def ordered_map(
     with ThreadPoolExecutor(workers) as pool:
         running: deque[Future[Result]] = deque(pool.submit(function, item) for item in first)
         try:
+            running.extend(pool.submit(function, item) for item in islice(waiting, max(0, workers - 2)))
             while running:
                 result = running.popleft().result()
                 running.extend(pool.submit(function, item) for item in islice(waiting, max(0, workers - len(running))))
@@ -37,6 +41,17 @@ def ordered_map(
         finally:
             for future in running:
                 future.cancel()
+
+
+def asked(question: Callable[[Item], Result], items: Iterable[Item], *, is_distant: bool) -> list[Result]:
+    """Return the answers of a root to one question about each item, in the order of the items.
+
+    Args:
+        question: What is asked; waits for the root, and for little else.
+        items: What it is asked about.
+        is_distant: Whether an answer takes so long that many are worth waiting for at once.
+    """
+    return list(ordered_map(question, items, workers=REQUESTS) if is_distant else map(question, items))
 
 
 @contextmanager

@@ -47,9 +47,11 @@ def test_an_error_is_raised_in_its_place():
     assert [next(results) for _ in range(3)] == [0, 1, 2]
 
 
-def test_two_items_are_under_way_at_once():
-    barrier = threading.Barrier(2, timeout=10)
-    assert list(ordered_map(lambda _: barrier.wait() >= 0, range(4), workers=2)) == [True] * 4
+@pytest.mark.parametrize("workers", [2, 5])
+def test_as_many_items_are_under_way_at_once_as_there_are_workers(workers):
+    barrier = threading.Barrier(workers, timeout=10)
+    found = ordered_map(lambda _: barrier.wait() >= 0, range(2 * workers), workers=workers)
+    assert list(found) == [True] * 2 * workers
 
 
 @pytest.mark.parametrize("items", [[], [7]])

@@ -4,9 +4,8 @@
 """
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import msgspec
@@ -30,9 +29,9 @@ from metaxy_fs.log.writing.agreements import Agreement, agree
 from metaxy_fs.log.writing.commit import CommitRequest, commit
 from metaxy_fs.log.writing.partition import PartitionInfo, agreement_on_partition
 from metaxy_fs.log.writing.root import Root, agreement_on_root, decode_root, find_root, refuse_overwriting_storage
+from metaxy_fs.parallel import Item, Result, asked
 from metaxy_fs.storage.base import Storage
 
-_LISTINGS_AT_ONCE = 16
 _BELIEVED_SECONDS = 60.0
 """How long a process that writes goes by what a root and its partitions were agreed to be: they may be removed."""
 _TWICE = "two attempts of one write_id could both be committed there: write without one"
@@ -64,6 +63,7 @@ class Log:
         self._expected_algorithm = hash_algorithm
         self._keeps_existing = False
         self._agreed: dict[Partition, float] = {}
+        self._agreeing: dict[Partition, threading.Lock] = {}
 
     def append(self, request: CommitRequest, *, spec: bytes) -> Manifest:
         """Commit one write; the first one to a root and to a partition also leaves their descriptions.
@@ -90,25 +90,25 @@ class Log:
             HashAlgorithmError: The root records another algorithm than it has to.
             StorageError: The root could not be asked.
         """
-        with self._lock:
-            if self._root is None:
-                found = find_root(self._storage)
-                if found is None:
+        if self._root is None:
+            found = find_root(self._storage)
+            with self._lock:
+                if found is None and self._root is None:
                     self._expected_algorithm = self._expected_algorithm or DEFAULT_ALGORITHM
                     return self._expected_algorithm
-                self._root = self._expected(found)
-            return self._root.hash_algorithm
+                if found is not None:
+                    self._root = self._expected(found)
+        return self._root.hash_algorithm
 
     def features(self) -> list[str]:
         """Return the features that hold any commit, each as the parts of its key joined by `.`, sorted."""
         names = [name for name in self._storage.list_directories("") if is_feature_directory(name)]
-        with ThreadPoolExecutor(_LISTINGS_AT_ONCE) as pool:
-            return [name for name, found in zip(names, pool.map(self.partitions, names), strict=True) if found]
+        found = [partition for each in self._asked(self._all_partitions, names) for partition in each]
+        return list(dict.fromkeys(partition.feature for partition in self._with_commits(found)))
 
     def partitions(self, feature: str) -> list[Partition]:
         """Return the partitions of a feature that hold any commit, sorted by version."""
-        names = filter(is_partition_directory, self._storage.list_directories(feature))
-        return [partition for name in names if self.has_commit(partition := Partition(feature, name))]
+        return self._with_commits(self._all_partitions(feature))
 
     def has_commit(self, partition: Partition) -> bool:
         """Whether a partition holds any commit."""
@@ -119,9 +119,8 @@ class Log:
         return self._views.load(partition)
 
     def views(self, feature: str) -> list[View]:
-        """Return what is committed to each partition of a feature now."""
-        names = filter(is_partition_directory, self._storage.list_directories(feature))
-        views = [self.view(Partition(feature, name)) for name in names]
+        """Return what is committed to each partition of a feature now; all partitions are asked for side by side."""
+        views = self._asked(self.view, self._all_partitions(feature))
         return [view for view in views if view is not None]
 
     def view_at(
@@ -141,7 +140,7 @@ class Log:
 
     def commits(self, feature: str) -> pl.DataFrame:
         """Return what is known of each commit of a feature, in commit order, as a frame of `HISTORY`."""
-        return settled(lambda: commits_of(self.views(feature), table_of=self._tables.of))
+        return settled(partial(self._commits, feature))
 
     def select(
         self,
@@ -190,15 +189,31 @@ class Log:
 
     def _same_commits(self, views: Sequence[View]) -> list[LiveFile]:
         """Return the files that hold the commits of these views now."""
-        renewed = []
-        for view in views:
-            now = self.view_at(view.partition, commits=view.commits)
+        renewed = self._asked(lambda view: self.view_at(view.partition, commits=view.commits), views)
+        for before, now in zip(views, renewed, strict=True):
             if now is None:
                 raise CorruptObjectError(
-                    f"The partition {self._storage.location}/{view.partition} is gone while it was read."
+                    f"The partition {self._storage.location}/{before.partition} is gone while it was read."
                 )
-            renewed.append(now)
-        return live_files(renewed)
+        return live_files(view for view in renewed if view is not None)
+
+    def _asked(self, question: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        return asked(question, items, is_distant=self._storage.is_distant)
+
+    def _all_partitions(self, feature: str) -> list[Partition]:
+        """Return the partitions of a feature, those without a commit included, sorted by version."""
+        names = filter(is_partition_directory, self._storage.list_directories(feature))
+        return [Partition(feature, name) for name in names]
+
+    def _with_commits(self, partitions: Sequence[Partition]) -> list[Partition]:
+        answers = self._asked(self.has_commit, partitions)
+        return [partition for partition, holds in zip(partitions, answers, strict=True) if holds]
+
+    def _commits(self, feature: str) -> pl.DataFrame:
+        views = self.views(feature)
+        compacted = [(view.partition, manifest) for view in views for manifest in view.manifests if manifest.covers]
+        self._asked(lambda each: self._tables.of(*each), compacted)  # they are kept for what follows
+        return commits_of(views, table_of=self._tables.of)
 
     def _view_at(self, partition: Partition, commits: AbstractSet[str] | None, until: int | None) -> View | None:
         view = self.view(partition)
@@ -216,14 +231,17 @@ class Log:
         Nothing is put into a root, or a partition, that is there and does not fit.
         """
         with self._lock:
+            agreeing = self._agreeing.setdefault(request.partition, threading.Lock())
+        with agreeing:  # one thread asks about a partition; those that write to others do not wait for it
             is_known = self._root is not None
             if is_known and request.partition in self._agreed:
                 return
             wanted = [agreement_on_partition(self._storage, request.partition, _description(request, spec))]
             held = agree(self._storage, wanted if is_known else [self._agreement_on_root(), *wanted])
-            if not is_known:
-                self._root = self._expected(decode_root(held[0], name=self._storage.location))
-            self._agreed[request.partition] = elapsed()
+            with self._lock:
+                if not is_known:
+                    self._root = self._expected(decode_root(held[0], name=self._storage.location))
+                self._agreed[request.partition] = elapsed()
 
     def _proof(self, request: CommitRequest, spec: bytes) -> Callable[[], object] | None:
         """Return what has to be asked while a write is under way; None if nothing has."""

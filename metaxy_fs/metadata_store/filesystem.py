@@ -21,6 +21,7 @@ from metaxy_fs.log.writing.commit import CommitRequest
 from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, FallbackMode, Moment, Query
 from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.parallel import asked
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.cache import DEFAULT_BYTES, CachedStorage, DiskCache
@@ -196,7 +197,11 @@ class FilesystemMetadataStore(MetadataStore):
         if query.at is None and query.partition is None:
             return self._log.views(feature)
         partitions = self._partitions(feature, query.at) if query.partition is None else [query.partition]
-        views = [self._view(Partition(feature, version), query.at) for version in partitions]
+        views = asked(
+            lambda version: self._view(Partition(feature, version), query.at),
+            partitions,
+            is_distant=self._storage.is_distant,
+        )
         return [view for view in views if view is not None]
 
     def _view(self, partition: Partition, at: Moment | None) -> View | None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from metaxy_fs.errors import CorruptObjectError, StorageAccessError, StorageError
-from metaxy_fs.parallel import ordered_map
+from metaxy_fs.parallel import asked
 from metaxy_fs.storage.base import NotDurableError, Storage
 
 MAX_AGREEMENT_BYTES: Final = 4 * 1024 * 1024
@@ -50,8 +50,7 @@ def agree(storage: Storage, agreements: Sequence[Agreement]) -> list[bytes]:
 
 
 def _put_all(storage: Storage, missing: Sequence[Agreement]) -> list[bytes]:
-    put = partial(_put_or_find, storage)
-    return list(ordered_map(put, missing, workers=len(missing)) if storage.is_distant else map(put, missing))
+    return asked(partial(_put_or_find, storage), missing, is_distant=storage.is_distant)
 
 
 def _put_or_find(storage: Storage, agreement: Agreement) -> bytes:
