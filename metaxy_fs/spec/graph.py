@@ -1,17 +1,26 @@
-"""Which features are there, and what is upstream of what?
+"""Hold the features that were declared, and what is upstream of what.
 
 A graph only ever holds features whose upstreams it holds too, so it has no cycle by construction;
 `FeatureGraph.from_specs` takes declarations in any order and says which of them go in a circle.
+
+A class that is declared again replaces its spec. What is downstream of it is checked against the new one; what does
+not fit is set aside until it is declared again, too, or fits again. A graph that is `frozen` never changes, so whoever
+works with one for long (a buffer, a scan) is not disturbed by a cell that is run meanwhile.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
-from typing import Self
+from typing import NamedTuple, Self
+from weakref import WeakValueDictionary
+
+import msgspec
 
 from metaxy_fs.errors import SpecError
+from metaxy_fs.ids import random_token
 from metaxy_fs.spec.deps import ALL, All, ContainerDep
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey
 from metaxy_fs.spec.lineage import check_relation
@@ -38,6 +47,10 @@ class FeatureGraph:
     def __init__(self) -> None:
         self._specs: dict[FeatureKey, FeatureSpec] = {}
         self._by_string: dict[str, FeatureKey] = {}
+        self._declared_by: dict[FeatureKey, str] = {}
+        self._set_aside: dict[FeatureKey, _SetAside] = {}
+        self._frozen: FeatureGraph | None = None
+        self._token: str | None = None
 
     def __repr__(self) -> str:
         return f"FeatureGraph({', '.join(map(str, self._specs)) or 'empty'})"
@@ -52,7 +65,8 @@ class FeatureGraph:
         graph = cls()
         by_key: dict[FeatureKey, FeatureSpec] = {}
         for spec in specs:
-            _refuse_second(spec.key, spec.key if spec.key in by_key else None)
+            if spec.key in by_key:
+                raise SpecError(_second(spec.key, spec.key))
             by_key[spec.key] = spec
         for key in _upstream_first(by_key):
             graph.add(by_key[key])
@@ -85,11 +99,95 @@ class FeatureGraph:
                 depends on a feature that is not among the feature's `deps`, or the id columns do not fit the relation
                 to an upstream.
         """
-        _refuse_second(spec.key, self._by_string.get(str(spec.key)))
+        with _LOCK:
+            held = self._by_string.get(str(spec.key))
+            if held is not None:
+                raise SpecError(_second(spec.key, held, declared_by=self._declared_by.get(held)))
+            self._add(spec)
+
+    def declare(self, spec: FeatureSpec, *, by: str) -> None:
+        """Add the feature of a class, or put it in the place of what the same class declared before.
+
+        A function may make many classes of one name that are all in use, so a class in a function replaces nothing: it
+        may only be declared again as it is.
+
+        Args:
+            spec: The declaration.
+            by: The module and the qualified name of the class.
+
+        Raises:
+            SpecError: As `add` does; the graph stays as it was.
+        """
+        with _LOCK:
+            held = self._by_string.get(str(spec.key))
+            if held is None:
+                self._add(spec)
+            elif self._declared_by.get(held) != by:
+                raise SpecError(_second(spec.key, held, declared_by=self._declared_by.get(held)))
+            elif spec != self._specs.get(held):
+                if "<locals>" in by:
+                    raise SpecError(_second(spec.key, held, declared_by=f"{by} with another spec"))
+                self._replace(held, spec)
+            self._declared_by[spec.key] = by
+
+    def find(self, key: FeatureKey) -> FeatureSpec | None:
+        """Return the declaration of a feature, None if the graph holds none.
+
+        Raises:
+            SpecError: It no longer fits what was declared again upstream.
+        """
+        if key not in self._specs and key in self._set_aside:
+            raise SpecError(self._set_aside[key].reason)
+        return self._specs.get(key)
+
+    def frozen(self) -> "FeatureGraph":
+        """Return a graph of the same features that never changes; the same one until this graph does."""
+        with _LOCK:
+            if self._frozen is None:
+                self._frozen = _rebuilt(self._state())
+                self._frozen._frozen = self._frozen  # noqa: SLF001 - a frozen graph is its own
+            return self._frozen
+
+    def __reduce__(self) -> tuple[Callable[..., "FeatureGraph"], tuple[object, ...]]:
+        """Pickle the features; where the pickle was made it stands for this graph itself, while that is as it was."""
+        with _LOCK:
+            if self._token is None:
+                self._token = random_token()
+                _PICKLED[self._token] = self
+            return _unpickled, (self._token, self._state())
+
+    def _state(self) -> "_State":
+        return _State(dict(self._specs), dict(self._by_string), dict(self._declared_by), dict(self._set_aside))
+
+    def _add(self, spec: FeatureSpec) -> None:
+        self._check(spec)
+        self._specs[spec.key] = spec
+        self._by_string[str(spec.key)] = spec.key
+        self._frozen = None
+
+    def _replace(self, held: FeatureKey, spec: FeatureSpec) -> None:
+        """Put a spec in the place of an earlier one; set aside what no longer fits, take back what does again."""
+        specs = {key: aside.spec for key, aside in self._set_aside.items()} | self._specs
+        del specs[held]
+        specs[spec.key] = spec
+        fitting = FeatureGraph()
+        set_aside = {}
+        for key in _upstream_first(specs):
+            try:
+                fitting._add(specs[key])
+            except SpecError as error:
+                if key == spec.key:
+                    raise
+                set_aside[key] = _SetAside(specs[key], _does_not_fit(key, spec.key, error))
+        self._declared_by.pop(held, None)
+        self._by_string = {str(key): key for key in specs}
+        self._specs, self._set_aside, self._frozen = fitting._specs, set_aside, None
+
+    def _check(self, spec: FeatureSpec) -> None:
         for dep in spec.deps:
             if dep.key == spec.key:
                 raise SpecError(f"Feature '{spec.key}' depends on itself.")
-            if dep.key not in self._specs:
+            if self.find(dep.key) is None:
                 raise SpecError(
                     f"Feature '{spec.key}' depends on {dep.key!r}, which this graph does not hold; it holds "
                     f"{sorted(self._specs)}. Declare the upstream feature first."
@@ -97,8 +195,6 @@ class FeatureGraph:
             check_relation(spec, dep, self._specs[dep.key])
         for container in spec.containers:
             self._check_container(spec, container)
-        self._specs[spec.key] = spec
-        self._by_string[str(spec.key)] = spec.key
 
     def upstream(self, spec: FeatureSpec) -> list[FeatureSpec]:
         """Return the features that a feature depends on directly, sorted by key string."""
@@ -141,17 +237,55 @@ class FeatureGraph:
                 )
 
 
+class _SetAside(msgspec.Struct, frozen=True):
+    """A feature that no longer fits what was declared again upstream, and why."""
+
+    spec: FeatureSpec
+    reason: str
+
+
+class _State(NamedTuple):
+    """What a graph holds, as copies and pickles of it need it."""
+
+    specs: dict[FeatureKey, FeatureSpec]
+    by_string: dict[str, FeatureKey]
+    declared_by: dict[FeatureKey, str]
+    set_aside: dict[FeatureKey, _SetAside]
+
+
+_LOCK = threading.RLock()
+"""One for all graphs, since a graph that has a lock cannot be pickled."""
+_PICKLED: WeakValueDictionary[str, FeatureGraph] = WeakValueDictionary()
+"""The graphs of this process that were pickled, by their tokens."""
 _SHARED = FeatureGraph()
 _ACTIVE: ContextVar[FeatureGraph | None] = ContextVar("metaxy_fs_active_graph", default=None)
 
 
-def _refuse_second(key: FeatureKey, held: FeatureKey | None) -> None:
+def _unpickled(token: str, state: _State) -> FeatureGraph:
+    held = _PICKLED.get(token)
+    return held if held is not None and held._state() == state else _rebuilt(state)  # noqa: SLF001
+
+
+def _rebuilt(state: _State) -> FeatureGraph:
+    graph = FeatureGraph()
+    graph._specs, graph._by_string, graph._declared_by, graph._set_aside = state  # noqa: SLF001
+    return graph
+
+
+def _second(key: FeatureKey, held: FeatureKey, *, declared_by: str | None = None) -> str:
     """Two keys of one string would share the versions and the columns that are named after it."""
-    if held is not None:
-        raise SpecError(
-            f"{key!r} is called '{key}', and this graph already holds a feature of that name, {held!r}. Give one of "
-            "them another key, or declare it in a graph of its own: `with FeatureGraph().use():`."
-        )
+    whose = "" if declared_by is None else f", declared by class {declared_by}"
+    return (
+        f"{key!r} is called '{key}', and this graph already holds a feature of that name, {held!r}{whose}. Give one of "
+        "them another key, or declare it in a graph of its own: `with FeatureGraph().use():`."
+    )
+
+
+def _does_not_fit(key: FeatureKey, changed: FeatureKey, error: SpecError) -> str:
+    return (
+        f"Feature '{key}' no longer fits its upstream since '{changed}' was declared again: {error} Declare '{key}' "
+        "again, too."
+    )
 
 
 def _upstream_first(specs: Mapping[FeatureKey, FeatureSpec]) -> list[FeatureKey]:

@@ -39,7 +39,7 @@ class DefinitionVersion(msgspec.Struct, frozen=True):
 
 
 _VERSIONS: WeakKeyDictionary[FeatureGraph, dict[FeatureKey, DefinitionVersion]] = WeakKeyDictionary()
-"""What is known of each graph; a graph's features never change once they are added, so neither do their versions."""
+"""What is known of each frozen graph; its features never change, so neither do their versions."""
 
 
 def definition_version(graph: FeatureGraph, key: FeatureKey) -> DefinitionVersion:
@@ -51,11 +51,11 @@ def definition_version(graph: FeatureGraph, key: FeatureKey) -> DefinitionVersio
         >>> definition_version(graph, FeatureKey(["video"])).partition
         '7f95270d13577473'
     """
+    graph = graph.frozen()
     known = _VERSIONS.setdefault(graph, {})
     if key not in known:
-        # Upstream first, so a deep graph needs no deep recursion; a copy, because another thread may declare a
-        # feature meanwhile.
-        for candidate, spec in list(graph.specs.items()):
+        # Upstream first, so a deep graph needs no deep recursion.
+        for candidate, spec in graph.specs.items():
             if candidate not in known:
                 known[candidate] = _of_feature(graph, spec, known)
     return known[key]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.definition import definition_version
 from tests.versioning import lineage_graph
 from tests.versioning.reference import definition_versions, feature_graph, sha256, upstream_of
@@ -120,17 +120,16 @@ def test_deep_graph_needs_no_deep_recursion():
     assert computed(graph) == definition_versions(graph)
 
 
-def test_features_may_be_declared_while_versions_are_computed():
-    class Growing(FeatureGraph):
-        """Gains a feature, as if from another thread, whenever it is asked what a container is made from."""
+def test_version_follows_a_declaration_that_is_replaced():
+    def video(code_version):
+        return FeatureSpec(key=FeatureKey(["video"]), containers=[ContainerSpec(code_version=code_version)])
 
-        def upstream_containers(self, spec, container):
-            self.add(FeatureSpec(key=FeatureKey([f"f{len(self.specs)}"])))
-            return super().upstream_containers(spec, container)
-
-    graph = Growing.from_specs([FeatureSpec(key=FeatureKey(["first"])), FeatureSpec(key=FeatureKey(["second"]))])
-    assert definition_version(graph, FeatureKey(["second"])).containers == {"default": sha256("second/default|1")}
-    assert len(graph.specs) > 2
+    graph = FeatureGraph()
+    graph.declare(video(1), by="cell.Video")
+    frozen = graph.frozen()
+    graph.declare(video(2), by="cell.Video")
+    assert definition_version(graph, FeatureKey(["video"])).containers == {"default": sha256("video/default|2")}
+    assert definition_version(frozen, FeatureKey(["video"])).containers == {"default": sha256("video/default|1")}
 
 
 def test_feature_that_the_graph_lacks_has_no_version():

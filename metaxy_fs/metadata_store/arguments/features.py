@@ -1,4 +1,4 @@
-"""Which feature does an argument mean?"""
+"""Find the declaration of the feature that an argument means."""
 
 from collections.abc import Iterable
 
@@ -7,6 +7,7 @@ import msgspec
 from metaxy_fs.errors import SpecError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.spec import Feature, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec.feature import without_spec
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
 
 FeatureLike = type[Feature] | FeatureKey
@@ -14,7 +15,7 @@ FeatureLike = type[Feature] | FeatureKey
 
 
 class Declared(msgspec.Struct, frozen=True):
-    """A feature whose declaration is known."""
+    """A feature whose declaration is known, and the frozen graph that it is part of."""
 
     spec: FeatureSpec
     graph: FeatureGraph
@@ -33,13 +34,14 @@ def find_declaration(feature: FeatureLike) -> Declared | FeatureKey:
 
     Raises:
         TypeError: The argument is neither a class nor a key.
+        SpecError: It was declared again since, or no longer fits what was declared again upstream.
     """
     if isinstance(feature, FeatureKey):
-        graph = FeatureGraph.active()
-        spec = graph.specs.get(feature)
+        graph = FeatureGraph.active().frozen()
+        spec = graph.find(feature)
         return feature if spec is None else Declared(spec, graph)
     if isinstance(feature, type) and issubclass(feature, Feature) and feature is not Feature:
-        return Declared(feature.spec, feature.graph)
+        return _of_class(feature)
     raise TypeError(f"A feature is a class derived from Feature, or a FeatureKey; got {feature!r}.")
 
 
@@ -79,3 +81,15 @@ def require_declaration(feature: FeatureLike) -> Declared:
             "Feature class, or make its graph active: `with graph.use():`."
         )
     return found
+
+
+def _of_class(feature: type[Feature]) -> Declared:
+    if "spec" not in vars(feature):
+        raise SpecError(without_spec(feature))
+    graph = feature.graph.frozen()
+    if graph.find(feature.spec.key) != feature.spec:
+        raise SpecError(
+            f"The class {feature.__module__}.{feature.__qualname__} was declared again with another spec, and this is "
+            "the earlier one. Use the new class: import it again, or run again what took the earlier one."
+        )
+    return Declared(feature.spec, graph)
