@@ -14,23 +14,24 @@ stays locked when a process dies.
 import builtins
 import hashlib
 import os
-import stat
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import random_token, wall_clock
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
 from metaxy_fs.storage.forwarding import ForwardingStorage
+from metaxy_fs.storage.private import open_private
 
 DEFAULT_BYTES = 4 * 2**30
 
 _DIRECTORY = "metaxy_fs-cache-1"
 """The number is that of the form of an entry: another form is kept elsewhere."""
 _SUM_BYTES = 4
+_ENTRY = re.compile(r"[0-9a-f]{62}")
 _UNFINISHED = ".new"
 _ABANDONED_SECONDS = 3_600
 _SLACK = 20
@@ -99,24 +100,14 @@ class DiskCache:
             self._place(key).unlink()
 
     def _open(self) -> None:
-        """Make the directory, or look at the one that there is.
+        """Make the directory, or look at the one that there is, once in each process.
 
         Raises:
             StorageError: Others could read what is kept there, or write what is then taken for it.
         """
-        if self._is_open:
-            return
-        try:
-            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = self._path.lstat()
-        except OSError as error:
-            raise StorageError(f"cannot keep a cache in {self._path}: {error.strerror}") from error
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-            raise StorageError(
-                f"{self._path} is no directory of this user alone, as a cache has to be: give another cache_dir, or "
-                "remove it"
-            )
-        self._is_open = True
+        if not self._is_open:
+            open_private(self._path, purpose="a cache (`cache_dir`)")
+            self._is_open = True
 
     def _place(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()
@@ -144,20 +135,27 @@ class DiskCache:
         for entry in entries:
             if excess <= 0:
                 break
-            entry.path.unlink(missing_ok=True)
-            excess -= entry.size
+            with suppress(OSError):
+                entry.path.unlink(missing_ok=True)
+                excess -= entry.size
 
     def _entries(self) -> Iterator["_Entry"]:
-        """Yield what is kept, and take away what was never finished."""
+        """Yield what is kept, and take away what was never finished; files of others are left alone."""
         abandoned = wall_clock() / 1_000_000 - _ABANDONED_SECONDS
-        for directory in os.scandir(self._path):
-            for file in os.scandir(directory.path):
-                with suppress(FileNotFoundError):
-                    about = file.stat(follow_symlinks=False)
-                    if not file.name.endswith(_UNFINISHED):
-                        yield _Entry(about.st_mtime, about.st_blocks * 512, Path(file.path))
-                    elif about.st_mtime < abandoned:
-                        Path(file.path).unlink()
+        for file in self._files():
+            with suppress(OSError):
+                about = file.stat(follow_symlinks=False)
+                if _ENTRY.fullmatch(file.name):
+                    yield _Entry(about.st_mtime, about.st_blocks * 512, Path(file.path))
+                elif file.name.endswith(_UNFINISHED) and about.st_mtime < abandoned:
+                    Path(file.path).unlink()
+
+    def _files(self) -> Iterator["os.DirEntry[str]"]:
+        with os.scandir(self._path) as directories:
+            for directory in directories:
+                # Systems put files of their own into any directory; another process may just have removed this one.
+                with suppress(OSError), os.scandir(directory.path) as files:
+                    yield from files
 
 
 class CachedStorage(ForwardingStorage):

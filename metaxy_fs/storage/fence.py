@@ -9,6 +9,9 @@ import stat
 
 from metaxy_fs.errors import CorruptObjectError
 
+REMEMBERED = 2**14
+"""How many directories are remembered: a process that reads for months would else remember all that there ever were."""
+
 
 class Fence:
     """Refuses what leads out of a root. Safe to share between threads.
@@ -39,6 +42,8 @@ class Fence:
                 f"the root {self._root}; move the directory here, or open the place that it leads to as a root."
             )
         if os.path.isdir(real):
+            if len(self._inside) >= REMEMBERED:
+                self._inside.clear()
             self._inside.add(directory)
 
     def check_file(self, path: str) -> None:

@@ -25,7 +25,7 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.ids import random_token
 from metaxy_fs.storage.base import NoRoomError, NotDurableError, ObjectInfo, Storage
-from metaxy_fs.storage.fence import Fence
+from metaxy_fs.storage.fence import REMEMBERED, Fence
 from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.walk import Entry, walk
 
@@ -152,6 +152,8 @@ class LocalStorage(Storage):
         """
         if directory in self._settled:
             return
+        if len(self._settled) >= REMEMBERED:
+            self._settled.clear()
         self._fence.check_directory(directory)
         _make_directories(directory)
         self._fence.check_directory(directory)

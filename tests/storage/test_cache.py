@@ -103,6 +103,52 @@ def test_a_directory_that_others_can_reach_is_refused(tmp_path: Path, spoil: Cal
         DiskCache(tmp_path / "cache").get("a")
 
 
+def stray_file(path: Path) -> None:
+    (path / ".DS_Store").write_bytes(b"x")
+
+
+def stray_directory(path: Path) -> None:
+    (path / ".nfs0001" / "below" / "that").mkdir(parents=True)
+
+
+def stray_file_among_entries(path: Path) -> None:
+    next(each for each in path.iterdir() if each.is_dir()).joinpath(".DS_Store").write_bytes(b"x" * 200_000)
+
+
+def directory_in_the_place_of_an_entry(path: Path) -> None:
+    (path / "00" / ("0" * 62)).mkdir(parents=True)
+    os.utime(path / "00" / ("0" * 62), (1, 1))
+
+
+STRAY = [stray_file, stray_directory, stray_file_among_entries, directory_in_the_place_of_an_entry]
+
+
+@pytest.mark.parametrize("spoil", STRAY)
+def test_what_others_put_into_a_cache_does_not_end_eviction(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    cache = DiskCache(tmp_path / "cache", max_bytes=100_000)
+    cache.put("first", b"x")
+    spoil(tmp_path / "cache" / "metaxy_fs-cache-1")
+    foreign = {path for path in (tmp_path / "cache").rglob("*") if path.name.startswith(".")}
+    for number in range(40):
+        cache.put(str(number), b"x" * 8_000)
+
+    kept = [path for path in entries(tmp_path) if path not in foreign]
+    assert sum(path.stat().st_blocks * 512 for path in kept) <= 100_000 * 1.2
+    assert cache.get("39") is not None
+    assert all(path.exists() for path in foreign)
+
+
+def test_a_cache_that_another_user_could_exchange_is_refused_and_the_advice_works(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    with pytest.raises(StorageError, match="below your home directory"):
+        DiskCache(tmp_path / "shared").get("a")
+    (tmp_path / "home").mkdir()
+    cache = DiskCache(tmp_path / "home" / "cache")
+    cache.put("a", b"1")
+    assert cache.get("a") == b"1"
+
+
 def test_a_place_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(StorageError, match="cannot keep a cache"):

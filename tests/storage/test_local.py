@@ -18,6 +18,8 @@ from metaxy_fs.errors import (
     StorageError,
 )
 from metaxy_fs.storage import LocalStorage, ObjectInfo
+from metaxy_fs.storage import fence as fence_module
+from metaxy_fs.storage import local as local_module
 from metaxy_fs.storage.base import NotDurableError
 from metaxy_fs.storage.fence import Fence
 from metaxy_fs.storage.local import TEMPORARY_PREFIX
@@ -88,6 +90,17 @@ def test_new_directories_are_synced_into_their_parents_before_the_object(storage
         ("mkdir", "root/a/b"),
         ("fsync", "root/a"),
     ]
+
+
+def test_what_is_remembered_of_directories_is_bounded(root, monkeypatch):
+    monkeypatch.setattr(fence_module, "REMEMBERED", 8)
+    monkeypatch.setattr(local_module, "REMEMBERED", 8)
+    storage = LocalStorage(root)
+    for number in range(30):
+        storage.put(f"a/{number}/x", b"1")
+        assert len(storage._settled) <= 8 + 3
+        assert len(storage._fence._inside) <= 8
+    assert len(storage.list("")) == 30
 
 
 def test_directories_that_another_process_may_not_have_synced_are_synced_once(storage, root, calls):
