@@ -1,5 +1,6 @@
 """Is a temporary directory private, there for as long as its process needs it, and named where it is full?"""
 
+import errno
 import os
 import subprocess
 import sys
@@ -71,6 +72,27 @@ def test_a_temporary_directory_that_is_full_is_named(tmp_path: Path) -> None:
     done = run(FULL, tmp_path)
     assert f"cannot write to {tmp_path}" in done.stdout, done.stderr
     assert "set TMPDIR" in done.stdout
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "gone"))
+    with pytest.raises(StorageError, match=r"gone, a temporary directory of this process: .*, or set TMPDIR"):
+        ScratchDirectory()
+
+
+def test_a_machine_without_any_temporary_directory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/var/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", find_none)
+    with pytest.raises(StorageError, match=r"No usable temporary directory found in .* set TMPDIR"):
+        ScratchDirectory()
+
+
+def test_too_few_descriptors_are_no_lack_of_room(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="ulimit -n") as caught, writing_to(tmp_path / "file"):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    assert "TMPDIR" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from metaxy_fs.storage.base import NoRoomError, NotDurableError, ObjectInfo, Sto
 from metaxy_fs.storage.fence import REMEMBERED, Fence
 from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.walk import Entry, walk
+from metaxy_fs.system_errors import NO_DESCRIPTOR, NO_ROOM, REFUSED, explained
 
 TEMPORARY_PREFIX = ".tmp-"
 """Files of this name are puts under way or cut short; listings leave them out."""
@@ -35,8 +36,6 @@ TEMPORARY_PREFIX = ".tmp-"
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 # SMB before Linux 4.17, shared folders of virtual machines, and some FUSE and 9p have no sync of a directory.
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
@@ -283,9 +282,9 @@ class LocalStorage(Storage):
             raise StorageError(f"cannot {verb} {path!r} in {self.location}: the root is not a directory")
 
     def _explained(self, verb: str, path: str, error: OSError) -> StorageError:
-        kind = StorageAccessError if error.errno in _REFUSED else StorageError
-        kind = NoRoomError if verb == "write" and error.errno in _NO_ROOM else kind
-        return kind(f"cannot {verb} {path!r} in {self.location}: {error.strerror or error}")
+        kind = StorageAccessError if error.errno in REFUSED else StorageError
+        kind = NoRoomError if verb == "write" and error.errno in NO_ROOM | NO_DESCRIPTOR else kind
+        return kind(f"cannot {verb} {path!r} in {self.location}: {explained(error)}")
 
 
 def _make_directories(directory: str) -> None:

@@ -15,7 +15,7 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.log.checking.compacted import Part, check_compaction
 from metaxy_fs.log.checking.contents import Contents, check_commit, check_contents
-from metaxy_fs.log.objects.findings import REPAIR, RESTORE, UPGRADE, Finding
+from metaxy_fs.log.objects.findings import REPAIR, RESTORE, UNSEEN, UPGRADE, Finding
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import CommitTable, DataFile, Manifest
 from metaxy_fs.log.objects.second_look import fetched_anew
@@ -89,6 +89,8 @@ def unusable(path: str, error: MetaxyError, *, remedy: str) -> Finding:
     """Return the finding on an object that could not be got or decoded."""
     if isinstance(error, UnsupportedFormatError):
         return Finding(path, "error", f"was written by a newer metaxy_fs: {error}", UPGRADE)
+    if isinstance(error, StorageError) and not isinstance(error, ObjectNotFoundError):
+        return Finding(path, "error", f"cannot be read: {error}", UNSEEN)
     return Finding(path, "error", f"cannot be used: {error}", remedy)
 
 

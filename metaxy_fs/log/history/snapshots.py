@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, StorageError
+from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError
 from metaxy_fs.log.objects.decoding import is_list_of_commits
 from metaxy_fs.log.objects.formats import refuse_other_format
 from metaxy_fs.log.objects.layout import (
@@ -36,6 +36,7 @@ from metaxy_fs.log.objects.manifest import FORMAT_VERSION, Time
 from metaxy_fs.log.objects.schema import decode_schema
 from metaxy_fs.log.objects.sealing import sealed, unsealed
 from metaxy_fs.log.objects.second_look import taken
+from metaxy_fs.log.views.view import settled
 from metaxy_fs.log.writing.root import open_for_writing, refuse_overwriting_storage
 from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -153,7 +154,10 @@ def find_snapshot(storage: Storage, name: str) -> Snapshot | None:
         CorruptObjectError: It is not to be trusted.
     """
     found = [info for info in storage.list(SNAPSHOTS) if snapshot_of(info.path) == name]
-    return _fetch(storage, found)[0] if found else None
+    try:
+        return _fetch(storage, found)[0] if found else None
+    except ObjectNotFoundError:  # it was dropped meanwhile
+        return None
 
 
 def snapshots_of(storage: Storage) -> list[Snapshot]:
@@ -162,8 +166,12 @@ def snapshots_of(storage: Storage) -> list[Snapshot]:
     Raises:
         CorruptObjectError: One of them is not to be trusted.
     """
-    listed = [info for info in storage.list(SNAPSHOTS) if snapshot_of(info.path) is not None]
-    return sorted(_fetch(storage, listed), key=lambda snapshot: snapshot.name)
+
+    def look() -> list[Snapshot]:
+        return _fetch(storage, [info for info in storage.list(SNAPSHOTS) if snapshot_of(info.path) is not None])
+
+    # One of them may be dropped after it was listed.
+    return sorted(settled(look), key=lambda snapshot: snapshot.name)
 
 
 def drop_snapshot(storage: Storage, name: str) -> bool:

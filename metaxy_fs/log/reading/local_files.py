@@ -16,7 +16,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Final, NamedTuple, TypeVar
 
-from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
+from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageAccessError, StorageError
 from metaxy_fs.log.files.columns import Section, check_section, row_groups, sections
 from metaxy_fs.log.files.footer import Excerpt
 from metaxy_fs.log.files.parquet import check_digest, footer_bytes, footer_digest
@@ -26,6 +26,7 @@ from metaxy_fs.log.reading.unreadable import is_of_reader, refuse_unreadable
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
+from metaxy_fs.system_errors import REFUSED, explained
 
 SMALL_BYTES: Final = 2**17
 """Up to this size a file is read about as fast here as by Polars."""
@@ -272,5 +273,6 @@ def _tried(look: Callable[[str], _T], path: str) -> _T:
     except FileNotFoundError as error:
         raise ObjectNotFoundError(f"there is no {path}.") from error
     except OSError as error:
-        reason = f"cannot be read, though it is committed: {error.strerror}"
-        raise CorruptObjectError(f"The data file {path} {reason}.") from error
+        # Nobody has seen its bytes, so nothing is said of them.
+        kind = StorageAccessError if error.errno in REFUSED else StorageError
+        raise kind(f"cannot read the data file {path}: {explained(error)}.") from error

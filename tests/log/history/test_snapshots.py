@@ -6,7 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, StorageError, UnsupportedFormatError
+from metaxy_fs import FilesystemMetadataStore
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    ObjectExistsError,
+    SnapshotError,
+    StorageError,
+    UnsupportedFormatError,
+)
 from metaxy_fs.log.history import snapshots as module
 from metaxy_fs.log.history.snapshots import (
     UNKNOWN_SCHEMA,
@@ -19,6 +26,7 @@ from metaxy_fs.log.history.snapshots import (
     put_snapshot,
     snapshots_of,
 )
+from metaxy_fs.storage import ObjectInfo
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.faulty import FaultyStorage
 
@@ -50,6 +58,31 @@ def pinned(feature: Any = ("video",), location: Any = None, times: int = 1, **pa
     """What a snapshot saw in one store."""
     partitions = [{"version": VERSION, "commits": "a b", "schema": None} | partition] * times
     return {"location": location, "features": [{"feature": list(feature), "partitions": partitions, "schema": None}]}
+
+
+class DroppingStorage(MemoryStorage):
+    """Somebody drops a snapshot as soon as it was listed."""
+
+    def list(self, directory: str, *, limit: int | None = None) -> list[ObjectInfo]:
+        listed = super().list(directory, limit=limit)
+        self.delete("_snapshots/a.json")
+        return listed
+
+
+def test_a_snapshot_that_is_dropped_meanwhile_is_none() -> None:
+    storage = DroppingStorage()
+    for name in ("a", "b"):
+        put(storage, snapshot(name))
+    assert find_snapshot(storage, "a") is None
+    put(storage, snapshot("a"))
+    assert [held.name for held in snapshots_of(storage)] == ["b"]
+
+
+def test_a_snapshot_that_is_dropped_meanwhile_is_an_error_of_snapshots() -> None:
+    storage = DroppingStorage()
+    put(storage, snapshot("a"))
+    with pytest.raises(SnapshotError, match="keeps no snapshot 'a'"):
+        FilesystemMetadataStore(storage).at("a")
 
 
 def test_a_snapshot_is_found_again() -> None:
