@@ -21,7 +21,9 @@ from metaxy_fs.testing.store_cases import (
     declare,
     ids_of,
     pipeline,
+    processed_version,
     root,
+    samples,
     videos,
 )
 
@@ -326,3 +328,37 @@ class StoreWrites(StoreCase):
         with pytest.raises(ValueError, match="write_id"):
             store.write_metadata(video, videos([1]), write_id="")
         assert not store.has_feature(video)
+
+    @pytest.mark.parametrize("descending", [False, True])
+    def test_a_column_that_claims_to_be_sorted_is_not_believed(self, store: MetadataStore, *, descending: bool) -> None:
+        video, _ = pipeline()
+        rows = videos([3, 1, 2], length=[30, 10, 20], name=["c", "a", "b"])
+        claims = pl.col(SAMPLE_ID, "length", "name").set_sorted(descending=descending)
+        store.write_metadata(video, rows.with_columns(claims))
+        assert ids_of(store.read_metadata(video)) == [1, 2, 3]
+        for sample, length, name in ((1, 10, "a"), (2, 20, "b"), (3, 30, "c")):
+            assert ids_of(store.read_metadata(video, filters=pl.col(SAMPLE_ID) == sample)) == [sample]
+            assert ids_of(store.read_metadata(video, filters=pl.col("length") == length)) == [sample]
+            assert ids_of(store.read_metadata(video, filters=pl.col("name") == name, latest_only=True)) == [sample]
+
+    @pytest.mark.parametrize("lazy", [False, True])
+    def test_ids_that_repeat_are_refused_although_they_claim_to_be_sorted(
+        self, store: MetadataStore, *, lazy: bool
+    ) -> None:
+        video, _ = pipeline()
+        rows = videos([2, 1, 2]).with_columns(pl.col(SAMPLE_ID).set_sorted())
+        with pytest.raises(MetadataSchemaError, match="come more than once: 2"):
+            store.write_metadata(video, rows.lazy() if lazy else rows)
+        assert not store.has_feature(video)
+
+    @pytest.mark.parametrize("lazy", [False, True])
+    def test_samples_that_claim_to_be_sorted_get_their_own_versions(self, store: MetadataStore, *, lazy: bool) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos(range(10)))
+        given = samples([7, 1, 4]).with_columns(pl.col(SAMPLE_ID).set_sorted())
+        made = store.calculate_data_versions(processed, given.lazy() if lazy else given).lazy().collect()
+        assert dict(made.select(SAMPLE_ID, "data_version").iter_rows()) == {
+            sample: processed_version(sample) for sample in (7, 1, 4)
+        }
+        pending = store.resolve_update(processed, samples=given.lazy() if lazy else given)
+        assert sorted(ids_of(pending.new)) == [1, 4, 7]

@@ -39,10 +39,18 @@ FrameLike = pl.DataFrame | pl.LazyFrame | ArrowStream
 def to_frame(frame: FrameLike) -> pl.DataFrame:
     """Return a frame of any kind as a Polars DataFrame; a LazyFrame is collected.
 
+    No column of it claims to be sorted: `set_sorted` believes its caller, and Polars would take the first value for the
+    least, and equal values for neighbours.
+
     Raises:
         MetadataSchemaError: It is no frame, or holds what Polars cannot.
     """
     refuse_lost_threads()
+    # Structs keep no claims of their fields; nothing is copied.
+    return _taken_over(frame).to_struct().struct.unnest()
+
+
+def _taken_over(frame: FrameLike) -> pl.DataFrame:
     if isinstance(frame, pl.DataFrame):
         return frame
     if isinstance(frame, pl.LazyFrame):

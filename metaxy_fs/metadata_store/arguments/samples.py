@@ -116,7 +116,7 @@ class SpooledSamples:
         self._spool = Spool(self.schema)
         self._runs: list[tuple[Span, str]] = []
         for run in frame.collect_batches(chunk_size=RUN_ROWS):
-            self._add(check(run))
+            self._add(check(to_frame(run)))
         for id_range in self._ranges():
             refuse_repeated(self.within(id_range).select(self._id_columns).collect(), spec)
 
