@@ -70,4 +70,5 @@ def _lazily(scan: Scan, directory: str) -> Iterator[ObjectInfo]:
 
 def _in_order(entries: list[Entry]) -> dict[str, Entry]:
     # The slash makes the order that of paths: `a-b/x` comes before `a/x`, as an object store has it.
-    return dict(sorted((entry.name + "/" if entry.is_directory else entry.name, entry) for entry in entries))
+    keyed = ((entry.name + "/" if entry.is_directory else entry.name, entry) for entry in entries)
+    return dict(sorted(keyed, key=lambda item: item[0]))  # by names alone: some file systems list one twice

@@ -30,5 +30,4 @@ class InlineExecutor(Executor):
 @pytest.fixture(autouse=True)
 def _small_and_serial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "MAX_FILE_ROWS", 2)
-    for module in ("metaxy_fs.parallel", "metaxy_fs.log.log"):
-        monkeypatch.setattr(f"{module}.ThreadPoolExecutor", InlineExecutor)
+    monkeypatch.setattr("metaxy_fs.parallel.ThreadPoolExecutor", InlineExecutor)

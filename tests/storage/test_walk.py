@@ -1,5 +1,7 @@
 """Is a successor ever missed by a listing that runs while others write and delete?"""
 
+import pytest
+
 from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.storage.walk import Entry, walk
 
@@ -62,3 +64,12 @@ def test_object_that_vanished_is_left_out():
 
     assert [info.path for info in walk(lambda directory: entries, "", limit=None)] == ["here"]
     assert [info.path for info in walk(lambda directory: entries, "", limit=1)] == ["here"]
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_a_name_that_a_directory_shows_twice_is_one_object(limit):
+    """Some mounted file systems do so while they are written to; nothing but the name tells the order."""
+    entries = [Entry("twice", is_directory=False, describe=lambda path: ObjectInfo(path, 1)) for _ in range(2)]
+    entries += [Entry("a", is_directory=False, describe=lambda path: ObjectInfo(path, 1))]
+
+    assert [info.path for info in walk(lambda directory: entries, "", limit=limit)] == ["a", "twice"]

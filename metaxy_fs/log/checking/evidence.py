@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import polars as pl
+
 from metaxy_fs.errors import CorruptObjectError, MetaxyError, UnsupportedFormatError
 from metaxy_fs.log.checking.rebuild import Fragment, read_fragment, rebuild_compaction, rebuild_manifest
 from metaxy_fs.log.objects.inventory import Inventory
@@ -22,10 +24,15 @@ class Group(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A commit table that no manifest names, and what it makes: the compaction, and the digest of each commit."""
+    """A commit table that no manifest names, what it says of each commit, and the compaction that it makes."""
 
     manifest: Manifest
-    digests: dict[str, str]
+    rows: pl.DataFrame
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each commit."""
+        return dict(self.rows.select("commit", "digest").iter_rows())
 
 
 class Evidence(NamedTuple):
@@ -134,7 +141,7 @@ def _read_tables(storage: Storage, unnamed: Iterable[tuple[str, ObjectInfo]], fo
                 manifest, table = rebuild_compaction(data, name=name, partition=found.partition)
             except CorruptObjectError:
                 continue
-            found.tables.append(Table(manifest, dict(table.select("commit", "digest").iter_rows())))
+            found.tables.append(Table(manifest, table))
     found.tables.sort(key=lambda table: table.manifest.commit, reverse=True)
 
 

@@ -12,7 +12,9 @@ writer believes to be lost, and may have written again. So repair goes by eviden
 - the user names the data files, and thereby vouches for the commit.
 
 The commit table proves the same of a compaction's own manifest, which its footer holds, if commits that it lists would
-else be lost. Whether there was a compaction is no question: it adds nothing to commits that there were.
+else be lost. Whether there was a compaction is no question: it adds nothing to commits that there were. Where some of
+its data files are damaged or missing, the commits that the others hold whole are compacted anew (see
+`metaxy_fs.log.checking.salvage`); the manifest itself comes back once its files do.
 
 What is only complete is reported and left alone. Data files are never changed, and the damaged manifest of a write is
 kept.
@@ -24,19 +26,29 @@ from itertools import chain
 from typing import Literal
 
 import msgspec
+import polars as pl
 
+from metaxy_fs._version import WRITER
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
-from metaxy_fs.ids import random_token, timestamp_id, wall_clock
-from metaxy_fs.log.checking.evidence import Evidence, Group, gather
+from metaxy_fs.ids import random_token, shared_clock, timestamp_id, wall_clock
+from metaxy_fs.log.checking.evidence import Evidence, Group, Table, gather
 from metaxy_fs.log.checking.manifests import check_manifests, path_of
-from metaxy_fs.log.checking.pins import read_pins
+from metaxy_fs.log.checking.salvage import salvage
+from metaxy_fs.log.compacting.compaction import Options, compact_view
+from metaxy_fs.log.history.pins import read_pins
 from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.objects.inventory import all_partitions, take_inventory
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import Manifest, encode_manifest
 from metaxy_fs.log.vacuuming.ledger import encode_records
+from metaxy_fs.log.views.view import View
 from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.storage.base import Storage
+
+_MOVE = (
+    "Restore the file from a backup, or move the manifest out of the root and repair again: what the other files hold "
+    "is then restored"
+)
 
 State = Literal["restored", "restorable", "unproven", "lost"]
 
@@ -80,10 +92,10 @@ def repair(
     pins = read_pins(storage)
     for partition in all_partitions(storage, feature=feature):
         evidence = gather(storage, take_inventory(storage, partition), pinned=pins.naming(partition))
-        for restoration, manifest in chain(_of_compactions(storage, evidence), _of_writes(evidence, vouched)):
+        for restoration, restored in chain(_of_compactions(storage, evidence), _of_writes(evidence, vouched)):
             found.append(restoration)
-            if restoration.state == "restorable" and manifest is not None and not dry_run:
-                _restore(storage, partition, manifest)
+            if restoration.state == "restorable" and restored is not None and not dry_run:
+                _restore(storage, partition, restored)
                 found[-1] = msgspec.structs.replace(restoration, state="restored")
     if unknown := sorted(set(vouched) - {restoration.name for restoration in found}):
         raise ObjectNotFoundError(
@@ -92,30 +104,48 @@ def repair(
     return sorted(found)
 
 
-Judgement = tuple[Restoration, Manifest | None]
-"""What may become of a commit, and the manifest to put, if there is one."""
+Judgement = tuple[Restoration, Manifest | View | None]
+"""What may become of commits, and the manifest to put, or what a new compaction is to hold."""
 
 
 def _of_compactions(storage: Storage, evidence: Evidence) -> Iterator[Judgement]:
     """Yield the compactions that are damaged, and those that are gone and of which commits are lost with them."""
-    partition, lost = evidence.partition, dict(evidence.broken)
+    partition, broken = evidence.partition, dict(evidence.broken)
     for table in evidence.tables:
-        manifest = table.manifest
+        commit = table.manifest.commit
         missing = table.digests.keys() - evidence.held
-        damage = lost.pop(manifest.commit, None)
+        damage = broken.pop(commit, None)
         if damage is None and not missing:
             continue
         reason = damage or f"nothing else holds {len(missing)} of the commits in its table"
-        problem = _problem_with(storage, partition, manifest)
-        state: State = "restorable" if problem is None else "lost"
-        told = reason if problem is None else f"{reason}; {problem}"
-        path = partition.compaction_manifest(manifest.commit)
-        yield Restoration(path, state, manifest.commit, told, manifest.rows), manifest
+        problem = _problem_with(storage, partition, table.manifest)
+        path = partition.compaction_manifest(commit)
         if problem is None:
+            yield Restoration(path, "restorable", commit, reason, table.manifest.rows), table.manifest
             evidence.held.update(table.digests)
-    for commit, damage in lost.items():
+        elif damage is not None:
+            yield Restoration(path, "lost", commit, f"{reason}; {problem}. {_MOVE}"), None
+        else:
+            yield from _of_remains(storage, evidence, table, f"{reason}; {problem}")
+    for commit, damage in broken.items():
         reason = f"{damage}; the table of its commits is not there"
         yield Restoration(partition.compaction_manifest(commit), "lost", commit, reason), None
+
+
+def _of_remains(storage: Storage, evidence: Evidence, table: Table, reason: str) -> Iterator[Judgement]:
+    """Yield what the files that are whole hold of a compaction which is gone, and what they do not."""
+    partition, commit = evidence.partition, table.manifest.commit
+    path, missing = partition.compaction_manifest(commit), table.digests.keys() - evidence.held
+    remains = salvage(storage, partition, table.manifest, table.rows, wanted=missing)
+    if remains is not None:
+        rows = int(table.rows.filter(pl.col("commit").is_in(sorted(remains.commits)))["rows"].sum())
+        told = f"{reason}; its other files hold {len(remains.commits)} commits whole"
+        yield Restoration(path, "restorable", commit, told, rows), remains
+        missing -= remains.commits
+        evidence.held.update(remains.commits)
+    if missing:
+        told = f"{reason}; {len(missing)} commits are not whole in its other files, such as {min(missing)}"
+        yield Restoration(path, "lost", commit, told), None
 
 
 def _problem_with(storage: Storage, partition: Partition, manifest: Manifest) -> str | None:
@@ -182,16 +212,24 @@ def _restoration(evidence: Evidence, group: Group, manifest: Manifest, state: St
     return Restoration(path, state, group.name, reason, manifest.rows), manifest
 
 
-def _restore(storage: Storage, partition: Partition, manifest: Manifest) -> None:
-    """Put a manifest; what is in the place of a write's is kept, before it is removed, as evidence that it existed."""
-    path = path_of(partition, manifest)
-    if not manifest.covers:
-        _keep_damaged(storage, partition, manifest.commit)
-    storage.delete(path)
+def _restore(storage: Storage, partition: Partition, restored: Manifest | View) -> None:
+    """Put a manifest, or a compaction of what is left of one.
+
+    What is in the place of a write's manifest is kept, before it is removed, as evidence that it existed.
+    """
+    manifests = [restored] if isinstance(restored, Manifest) else restored.manifests
     # A vacuum may have noted long ago that nothing names the data files.
-    for record in encode_records(unnamed=(), named=[file.name for file in manifest.named_files]):
+    names = [file.name for manifest in manifests for file in manifest.named_files]
+    for record in encode_records(unnamed=(), named=names):
         put_settled(storage, partition.vacuum_record(timestamp_id(wall_clock(), random_token())), record)
-    put_settled(storage, path, encode_manifest(manifest))
+    if not isinstance(restored, Manifest):
+        compact_view(storage, restored, clock=shared_clock(storage.location), options=Options(writer=WRITER))
+        return
+    path = path_of(partition, restored)
+    if not restored.covers:
+        _keep_damaged(storage, partition, restored.commit)
+    storage.delete(path)
+    put_settled(storage, path, encode_manifest(restored))
 
 
 def _keep_damaged(storage: Storage, partition: Partition, commit: str) -> None:

@@ -11,13 +11,14 @@ from itertools import chain
 
 import msgspec
 
-from metaxy_fs.errors import MetaxyError
+from metaxy_fs.errors import MetaxyError, StorageError
 from metaxy_fs.log.checking.manifests import Checked, check_manifests, read_manifests, unusable
-from metaxy_fs.log.checking.pins import Pins, read_pins
-from metaxy_fs.log.objects.findings import GONE, ORPHAN, RESTORE, SUPERSEDED, Finding
+from metaxy_fs.log.history.pins import Pins, read_pins
+from metaxy_fs.log.objects.findings import GONE, LOST, ORPHAN, RESTORE, SUPERSEDED, Finding
 from metaxy_fs.log.objects.inventory import Inventory, all_partitions, take_inventory
-from metaxy_fs.log.objects.layout import STORE_FILE, Partition, owners_of_data_file, snapshot_file
+from metaxy_fs.log.objects.layout import STORE_FILE, Partition, owners_of_data_file
 from metaxy_fs.log.objects.manifest import Manifest
+from metaxy_fs.log.vacuuming.losses import losses, pinned_losses
 from metaxy_fs.log.views.resolve import Covers, resolve
 from metaxy_fs.log.views.view import ATTEMPTS
 from metaxy_fs.log.writing.partition import find_info
@@ -121,17 +122,34 @@ def _check_partition(storage: Storage, partition: Partition, pins: Pins, tally: 
         yield from checked.findings
     tally.commits += len(covered)
     yield from damaged.values()
-    yield from _unpinned(pins, partition, inventory.appends.keys() | covered)
+    held = inventory.appends.keys() | covered
+    yield from _unpinned(pins, partition, held)
     if not damaged:
+        lost = list(_lost(storage, inventory, [name for name in inventory.data if name not in named], held))
+        yield from lost
+        named |= _evidence(inventory, {finding.path for finding in lost})
         yield from _unneeded(inventory, named, covered, dead=compactions.keys() - counting.compactions.keys())
 
 
 def _unpinned(pins: Pins, partition: Partition, held: Collection[str]) -> Iterator[Finding]:
     """Yield the snapshots that name commits which nothing holds."""
-    for name, commits in pins.commits.get(partition, {}).items():
-        if gone := commits - set(held):
-            problem = f"names {len(gone)} commits of {partition} that are gone, such as {min(gone)}"
-            yield Finding(snapshot_file(name), "error", problem, GONE)
+    for loss in pinned_losses(partition, pins.commits.get(partition, {}), held):
+        yield Finding(loss.path, "error", loss.problem, GONE)
+
+
+def _lost(storage: Storage, inventory: Inventory, unnamed: Collection[str], held: Collection[str]) -> Iterator[Finding]:
+    """Yield what shows that there were commits which nothing holds."""
+    try:
+        for loss in losses(storage, inventory, unnamed=unnamed, held=held):
+            yield Finding(loss.path, "error" if loss.commits else "warning", loss.problem, LOST)
+    except StorageError as error:
+        yield unusable(str(inventory.partition), error, remedy=RESTORE)
+
+
+def _evidence(inventory: Inventory, paths: Collection[str]) -> dict[str, str]:
+    """Return the data files that may hold lost commits, given the objects that tell of these; they are no orphans."""
+    lost = {owner for name, info in inventory.data.items() if info.path in paths for owner in owners_of_data_file(name)}
+    return {name: "" for name in inventory.data if owners_of_data_file(name)[0] in lost}
 
 
 def _compactions(

@@ -14,6 +14,7 @@ Before it does, it counts: the rows that it lists must be as many as its commits
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 
 import msgspec
@@ -102,6 +103,18 @@ def compact_partition(
         before = min(before, clock.tick())
 
 
+def compact_view(storage: Storage, view: View, *, clock: LamportClock, options: Options) -> Compaction:
+    """Compact all that a view has, which may be some commits of its manifests alone, into files of its own.
+
+    Raises:
+        CorruptObjectError: Something that is stored cannot be trusted. Nothing is compacted.
+        StorageError: The root failed.
+    """
+    for manifest in view.manifests:
+        clock.observe(manifest.time)
+    return _Compactor(storage, view, view.manifests, options, time=clock.tick(), relists=False).run(wall_clock())
+
+
 def _next(
     storage: Storage, loader: ViewLoader, partition: Partition, clock: LamportClock, options: Options, *, before: int
 ) -> Compaction | None:
@@ -130,17 +143,27 @@ class _Compactor:
         manifests: Those of them that become one.
         options: How.
         time: The time of the compaction.
+        relists: Whether large files are listed again as they are.
     """
 
     def __init__(
-        self, storage: Storage, view: View, manifests: Sequence[Manifest], options: Options, *, time: int
+        self,
+        storage: Storage,
+        view: View,
+        manifests: Sequence[Manifest],
+        options: Options,
+        *,
+        time: int,
+        relists: bool = True,
     ) -> None:
         self._storage = storage
         self._partition = view.partition
+        self._only = view.only
         self._manifests = manifests
         chosen = set(map(id, manifests))
         self._files = [live for live in view.files if id(live.manifest) in chosen]
         self._options = options
+        self._divide = divide if relists else _merge_all
         self._time = time
         self._commit = timestamp_id(time, random_token())
         self._written = self._parts = self._done = self._known = 0
@@ -151,8 +174,8 @@ class _Compactor:
         Args:
             started: When the view was listed.
         """
-        schemas, table = _commits(self._storage, self._partition, self._manifests)
-        divided = [(index, divide(files)) for index, files in self._by_schema(schemas)]
+        schemas, table = _commits(self._storage, self._partition, self._manifests, only=self._only)
+        divided = [(index, self._divide(files)) for index, files in self._by_schema(schemas)]
         self._known = 2 * sum(live.file.rows for _, parts in divided for group in parts.merged for live in group)
         header = self._header(schemas)
         files = [entry for index, parts in divided for entry in self._entries(index, parts, header)]
@@ -290,8 +313,17 @@ class _Compactor:
             self._options.progress(self._done, self._known)
 
 
-def _commits(storage: Storage, partition: Partition, manifests: Sequence[Manifest]) -> tuple[list[bytes], pl.DataFrame]:
-    """Return the schemas of all commits of some manifests, in order of first appearance, and their table."""
+def _commits(
+    storage: Storage, partition: Partition, manifests: Sequence[Manifest], *, only: AbstractSet[str] | None
+) -> tuple[list[bytes], pl.DataFrame]:
+    """Return the schemas of the commits of some manifests, in order of first appearance, and the table of these.
+
+    Args:
+        storage: The root.
+        partition: Where the manifests are.
+        manifests: What stands for the commits.
+        only: The commits, if they are not all.
+    """
     appends = [manifest for manifest in manifests if not manifest.covers]
     compactions = [manifest for manifest in manifests if manifest.covers]
     numbers: dict[bytes, int] = {}
@@ -301,10 +333,16 @@ def _commits(storage: Storage, partition: Partition, manifests: Sequence[Manifes
         own = [numbers.setdefault(bytes(schema), len(numbers)) for schema in (manifest.schema, *manifest.schemas)]
         tables.append(table.with_columns(pl.col("schema").replace_strict(range(len(own)), own, return_dtype=pl.Int64)))
     table = pl.concat(tables).unique("commit").sort("time", "commit")
+    if only is not None:
+        table = table.filter(pl.col("commit").is_in(sorted(only)))
     order = table["schema"].unique(maintain_order=True).to_list()
     renumbered = pl.col("schema").replace_strict(order, range(len(order)), return_dtype=pl.Int64)
     schemas = list(numbers)
     return [schemas[number] for number in order], table.with_columns(renumbered)
+
+
+def _merge_all(files: Sequence[LiveFile]) -> Division:
+    return Division([], [list(files)])
 
 
 def _by_id(entries: list[DataFile], id_column: str) -> list[DataFile]:
@@ -312,7 +350,10 @@ def _by_id(entries: list[DataFile], id_column: str) -> list[DataFile]:
     spans = [span_of(entry, id_column) for entry in entries]
     if any(span.low is None and span.rows for span in spans):
         return entries
-    places = sorted(range(len(entries)), key=lambda index: (True, spans[index].low) if spans[index].rows else (False,))
+    try:
+        places = sorted(range(len(entries)), key=lambda at: (True, spans[at].low) if spans[at].rows else (False,))
+    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
+        return entries
     return [entries[place] for place in places]
 
 

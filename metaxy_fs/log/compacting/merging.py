@@ -123,15 +123,21 @@ def _in_id_order(batches: list[list[LiveFile]], id_column: str) -> list[list[Liv
     """Return batches in the order of their ids, none if those of two may lie among each other."""
     if len(batches) == 1:
         return batches
-    ends: list[tuple[Any, Any]] = []
-    for batch in batches:
-        spans = [span for live in batch if (span := span_of(live.file, id_column)).rows]
-        if not spans or any(span.low is None or span.high is None for span in spans):
-            return []
-        ends.append((min(span.low for span in spans), max(span.high for span in spans)))
-    places = sorted(range(len(batches)), key=lambda place: ends[place])
-    are_apart = all(ends[before][1] < ends[after][0] for before, after in pairwise(places))
+    try:
+        ends = [_ends(batch, id_column) for batch in batches]
+        places = sorted(range(len(batches)), key=lambda place: ends[place])
+        are_apart = all(ends[before][1] < ends[after][0] for before, after in pairwise(places))
+    except TypeError:  # some bounds are unknown, or a stranger's manifest claims a text as the bound of a number
+        return []
     return [batches[place] for place in places] if are_apart else []
+
+
+def _ends(batch: Sequence[LiveFile], id_column: str) -> tuple[Any, Any]:
+    """Return the least and the greatest id of some files, None where it is not known."""
+    spans = [span for live in batch if (span := span_of(live.file, id_column)).rows]
+    if not spans or any(span.low is None for span in spans):
+        return None, None
+    return min(span.low for span in spans), max(span.high for span in spans)
 
 
 def _file_sized(rows: pl.DataFrame, id_columns: Sequence[str]) -> Iterator[pl.DataFrame]:

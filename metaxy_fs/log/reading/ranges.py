@@ -87,11 +87,15 @@ def plan_ranges(spans: Iterable[Span], *, rows: int) -> list[IdRange]:
 
 
 def depth(spans: Iterable[Span]) -> int:
-    """Return how many spans overlap at most, counting those of unknown bounds as overlapping all."""
-    known = [span for span in spans if span.rows and span.low is not None and span.high is not None]
-    unknown = sum(1 for span in spans if span.rows and span.low is None)
+    """Return how many spans overlap at most, counting those of bounds that are not known, or no order, as all."""
+    filled = [span for span in spans if span.rows]
+    known = [span for span in filled if span.low is not None and span.high is not None]
+    unknown = len(filled) - len(known)
     # At equal values a span begins before another ends: both hold the value.
-    edges = sorted([(span.low, 0) for span in known] + [(span.high, 1) for span in known])
+    try:
+        edges = sorted([(span.low, 0) for span in known] + [(span.high, 1) for span in known])
+    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
+        return len(filled)
     deepest = current = 0
     for _, is_end in edges:
         current += -1 if is_end else 1

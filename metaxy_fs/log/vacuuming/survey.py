@@ -34,6 +34,11 @@ class Survey(NamedTuple):
     living: AbstractSet[str]
     appended: frozenset[str]
 
+    @property
+    def commits(self) -> frozenset[str]:
+        """The commits that a manifest holds."""
+        return frozenset(self.inventory.appends).union(*(covers.ids for covers in self.covers.values()))
+
     def named(self, compactions: Iterable[str] | None = None) -> frozenset[str]:
         """Return the data files that an append which counts names, or one of some compactions; by default of all."""
         chosen = self.compactions if compactions is None else compactions

@@ -16,7 +16,9 @@ A file is named if an append that counts names it, or any compaction that is lis
 a file again, put late by a stalled compactor, is still listed when the next vacuum comes, or was deleted by one that
 noted first when the file ceased to be named.
 
-Where anything in a partition is not understood, or a live compaction is not whole, nothing of it is deleted.
+Where anything in a partition is not understood, a live compaction is not whole, or something shows that there were
+commits which no manifest holds (see `metaxy_fs.log.vacuuming.losses`), nothing of it is deleted: what is left of their
+rows is in files that no manifest names.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -29,13 +31,15 @@ import msgspec
 
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError
 from metaxy_fs.ids import random_token, timestamp_id
+from metaxy_fs.log.history.pins import Pins, read_pins
 from metaxy_fs.log.objects.clock import storage_time
 from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.objects.findings import Finding
 from metaxy_fs.log.objects.inventory import all_partitions
-from metaxy_fs.log.objects.layout import CLOCK, Partition, commit_of_append
+from metaxy_fs.log.objects.layout import CLOCK, Partition, commit_of_append, compaction_of_table
 from metaxy_fs.log.objects.second_look import find_right
 from metaxy_fs.log.vacuuming.ledger import Ledger, encode_records, read_ledger
+from metaxy_fs.log.vacuuming.losses import Loss, losses, pinned_losses
 from metaxy_fs.log.vacuuming.removal import Removal, delete_all
 from metaxy_fs.log.vacuuming.retention import Policy
 from metaxy_fs.log.vacuuming.superseded import appends_with_heirs, compactions_with_heirs, missing_files
@@ -85,7 +89,8 @@ def vacuum(
     Raises:
         StorageError: The storage tells no times, or the root could not be listed.
     """
-    run = _Run(storage, policy, storage_time(storage), dry_run, at_once, advance)
+    # Before anything is listed: all commits that a snapshot names which is there now are found by a listing after that.
+    run = _Run(storage, policy, storage_time(storage), read_pins(storage), dry_run, at_once, advance)
     removals = list(run.perform(_litter(run, feature or "")))
     skipped = []
     for partition in all_partitions(storage, feature=feature):
@@ -97,11 +102,12 @@ def vacuum(
 
 
 class _Run(NamedTuple):
-    """One vacuum: where, by which rules, and when by the clock of the storage."""
+    """One vacuum: where, by which rules, when by the clock of the storage, and what snapshots name."""
 
     storage: Storage
     policy: Policy
     now: datetime
+    pins: Pins
     dry_run: bool
     at_once: int
     advance: Callable[[int], object]
@@ -148,7 +154,7 @@ class _Notes(NamedTuple):
 
 
 def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
-    held, ledger = _understood(run.storage, partition)
+    held, ledger = _understood(run, partition)
     compactions = list(_compactions(run, held))
     leaving = {removal.path for removal in compactions if removal.state == "deletable"}
     notes = _notes(run, held, ledger, leaving=leaving)
@@ -163,21 +169,48 @@ def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
     yield from run.perform([*_records(run, held, ledger, notes), *_damaged(run, held)])
 
 
-def _understood(storage: Storage, partition: Partition) -> tuple[Survey, Ledger]:
-    """Return what a partition holds, if no live compaction lacks a file, and what earlier vacuums have noted.
+def _understood(run: _Run, partition: Partition) -> tuple[Survey, Ledger]:
+    """Return what a partition holds, if it lacks nothing that was committed, and what earlier vacuums have noted.
 
     A compaction may come while the partition is listed: its files are put behind the place that the listing has reached
     and its manifest before it. Another vacuum may delete a record that was listed. The next listing shows all or none.
+
+    Raises:
+        CorruptObjectError: Something is missing.
     """
+    for info, error in run.pins.damaged:
+        raise CorruptObjectError(f"the snapshot {run.storage.location}/{info.path} may name commits of it: {error}")
     for _ in range(ATTEMPTS - 1):
-        held = survey(storage, partition)
-        if next(_lacking(storage, held), None) is None:
-            with suppress(ObjectNotFoundError):
-                return held, read_ledger(storage, held.inventory.records)
-    held = survey(storage, partition)
+        held = survey(run.storage, partition)
+        with suppress(ObjectNotFoundError, CorruptObjectError):
+            return _whole(run, held)
+    return _whole(run, survey(run.storage, partition))
+
+
+def _whole(run: _Run, held: Survey) -> tuple[Survey, Ledger]:
+    """Return a survey and the ledger, if nothing is missing of what was committed."""
+    storage, location = run.storage, run.storage.location
     for path in _lacking(storage, held):
         raise CorruptObjectError(f"{path} is not there as committed.")
-    return held, read_ledger(storage, held.inventory.records)
+    ledger = read_ledger(storage, held.inventory.records)
+    for loss in _losses(run, held, ledger):
+        raise CorruptObjectError(f"{location}/{loss.path} {loss.problem}: files that no manifest names may hold them.")
+    return held, ledger
+
+
+def _losses(run: _Run, held: Survey, ledger: Ledger) -> Iterator[Loss]:
+    """Yield what shows that commits are lost; of data files only those are looked into that are about to go."""
+    partition, data = held.inventory.partition, held.inventory.data
+    yield from pinned_losses(partition, run.pins.commits.get(partition, {}), held.commits)
+    named = held.named()
+    unnamed = [name for name in data if name not in named]
+    going = [name for name in unnamed if compaction_of_table(name) or _is_due(run, ledger.unnamed_since(name))]
+    yield from losses(run.storage, held.inventory, unnamed=going, held=held.commits)
+
+
+def _is_due(run: _Run, since: datetime | None) -> bool:
+    """Whether a data file may be deleted in this run, given since when it is known to be unnamed."""
+    return not run.policy.retention or (since is not None and run.now - since >= run.policy.retention)
 
 
 def _lacking(storage: Storage, held: Survey) -> Iterator[str]:

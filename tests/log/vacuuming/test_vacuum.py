@@ -380,12 +380,10 @@ def test_one_feature_is_vacuumed_alone(storage: MemoryStorage, clock: Clock) -> 
 def test_what_repair_has_replaced_goes_with_its_time(storage: MemoryStorage, clock: Clock) -> None:
     [append] = appends(storage, 1)
     storage.put(PARTITION.damaged_manifest(append.commit, "0"), b"x")
-    storage.put(PARTITION.damaged_manifest("unfinished", "0"), b"x")
     clock.pass_by(7 * DAY - timedelta(seconds=1))
     assert states(run(storage)) == {f"_damaged/{append.commit}/0.json": "waiting"}
     clock.pass_by(timedelta(seconds=1))
     assert states(run(storage)) == {f"_damaged/{append.commit}/0.json": "deleted"}
-    assert PARTITION.damaged_manifest("unfinished", "0") in contents(storage)
 
 
 def test_questions_for_the_time_that_were_cut_short_go(storage: MemoryStorage, clock: Clock) -> None:

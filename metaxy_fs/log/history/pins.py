@@ -1,4 +1,4 @@
-"""Which commits have to be there, since snapshots name them?"""
+"""Tell which commits have to be there, since snapshots name them."""
 
 from functools import partial
 from typing import NamedTuple
