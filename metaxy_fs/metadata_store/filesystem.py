@@ -108,7 +108,7 @@ class FilesystemMetadataStore(MetadataStore):
         self._use(state["storage"], state["settings"])
 
     def _use(self, storage: Storage, settings: "_Settings") -> None:
-        clock = shared_clock(storage.location)
+        clock = shared_clock(storage.identity)
         self._storage = storage
         self._settings = settings
         # Reads alone go through the cache: maintenance looks at what the root really holds.

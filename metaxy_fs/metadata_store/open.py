@@ -9,8 +9,8 @@ from metaxy_fs.hashing import HashAlgorithm
 from metaxy_fs.metadata_store.backends.backend import FallbackMode
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
+from metaxy_fs.storage.address import address_of, is_url
 from metaxy_fs.storage.cache import DEFAULT_BYTES
-from metaxy_fs.storage.open import path_of_root
 
 Root = str | os.PathLike[str]
 
@@ -101,5 +101,5 @@ def _check_options(roots: list[Root], storage_options: Mapping[str, Any] | None)
 
 def _remote_protocol(root: Root) -> str | None:
     """Return what stands before `://` in a URL, None for a local path."""
-    protocol, separator, _ = path_of_root(root).partition("://")
-    return protocol if separator and protocol not in ("file", "local") else None
+    address = address_of(root)
+    return address.partition("://")[0] if is_url(address) else None

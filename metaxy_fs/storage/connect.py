@@ -1,4 +1,4 @@
-"""How is the client of a root made from its URL, or from a filesystem that the user made?"""
+"""Make the client of a root from its URL, or from a filesystem that the user made."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,6 +11,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from metaxy_fs.storage import gcs, obstore, s3
+from metaxy_fs.storage.address import protocols_of
 from metaxy_fs.storage.client import CachedClient, Client, MemoryClient
 from metaxy_fs.storage.sharing import shared
 
@@ -56,16 +57,6 @@ def unwrapped(filesystem: AbstractFileSystem, path: str) -> tuple[AbstractFileSy
     while isinstance(filesystem, DirFileSystem):
         filesystem, path = filesystem.fs, str(filesystem._join(path))  # noqa: SLF001  # it has no other name for it
     return filesystem, path
-
-
-def protocols_of(url: str) -> list[str]:
-    """Return the protocols of a URL, several if it is chained, the outermost first.
-
-    Examples:
-        >>> protocols_of("simplecache::s3://bucket/prefix")
-        ['simplecache', 's3']
-    """
-    return [part.partition("://")[0] for part in url.split("::")]
 
 
 def _of_service(protocol: str, storage_options: Mapping[str, Any]) -> AbstractFileSystem:

@@ -10,6 +10,7 @@ returned.
 import builtins
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -51,7 +52,8 @@ class LocalStorage(Storage):
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self._root = _as_utf8(os.path.abspath(os.path.expanduser(root)))
+        # POSIX leaves it to the system what two slashes at the beginning mean, and none here means anything by them.
+        self._root = _as_utf8(re.sub(r"^//(?=[^/])", os.sep, os.path.abspath(os.path.expanduser(root))))
         self._prefix = os.path.join(self._root, "")
         # Directories whose names this instance has synced up to the root; see `_settle`.
         self._settled: set[str] = set()
@@ -60,6 +62,11 @@ class LocalStorage(Storage):
     @property
     def location(self) -> str:
         return self._root
+
+    @property
+    def identity(self) -> str:
+        """The directory itself, whatever links lead to it."""
+        return os.path.realpath(self._root)
 
     @property
     def keeps_existing(self) -> bool:

@@ -22,9 +22,10 @@ from metaxy_fs.errors import (
     StorageAccessError,
     StorageError,
 )
+from metaxy_fs.storage.address import path_on_filesystem, protocols_of, url_of
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
 from metaxy_fs.storage.client import Client
-from metaxy_fs.storage.connect import client_of, connect, protocols_of
+from metaxy_fs.storage.connect import client_of, connect
 from metaxy_fs.storage.failures import Failure, failure_of
 from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
@@ -68,7 +69,7 @@ class ObjectStorage(Storage):
             raise TypeError(f"expected a filesystem of fsspec, such as s3fs.S3FileSystem(), got {filesystem!r}")
         if getattr(filesystem, "asynchronous", False):
             raise ValueError("expected a filesystem for synchronous use, got one made with asynchronous=True")
-        self._root = root if filesystem is None else str(filesystem._strip_protocol(root))  # noqa: SLF001  # its only name
+        self._root = url_of(root) if filesystem is None else _path_on(filesystem, root)
         self._options = dict(storage_options or {})
         self._filesystem = filesystem
         self._prepare()
@@ -186,8 +187,9 @@ class ObjectStorage(Storage):
     def _prepare(self) -> None:
         url, options = self._root, self._options
         if self._filesystem is not None:
-            url, options = self._filesystem.unstrip_protocol(self._root), self._filesystem.storage_options
-        self._location = redact(url.rstrip("/"))
+            url = url_of(self._filesystem.unstrip_protocol(self._root))
+            options = self._filesystem.storage_options
+        self._location = redact(url)
         self._secrets = secrets_of(url, options)
         self._made_by = getattr(self._filesystem, "_pid", os.getpid())
         # Whether the bucket is known to exist; with one that is gone since, all of its objects are.
@@ -302,3 +304,9 @@ class ObjectStorage(Storage):
     def _reason(self, error: Exception) -> str:
         reason = " ".join(str(error).split()) or type(error).__name__
         return conceal(redact(reason), self._secrets)[:_LONGEST_REASON]
+
+
+def _path_on(filesystem: AbstractFileSystem, root: str) -> str:
+    """Return the path of a root on a filesystem, which may be given as a URL of its protocol."""
+    path = str(filesystem._strip_protocol(root))  # noqa: SLF001  # it has no other name for it
+    return path_on_filesystem(path, protocol=filesystem.unstrip_protocol("").partition("://")[0])

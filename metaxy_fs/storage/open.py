@@ -1,10 +1,10 @@
-"""Which storage does a root name?"""
+"""Open the storage that a root names."""
 
 import os
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from metaxy_fs.storage.address import address_of, is_url, protocols_of, text_of_root
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.redaction import redact
@@ -12,11 +12,7 @@ from metaxy_fs.storage.redaction import redact
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_LOCAL_PROTOCOLS = ("file://", "local://")
-# Two characters at least: `C:\data` is a drive.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::.*)?://", re.DOTALL)
-_URL_THROUGH_PATHLIB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\](?![/\\])")
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_EXTRAS = {"s3": "s3", "gs": "gcs"}
 
 
 def open_storage(
@@ -29,13 +25,16 @@ def open_storage(
 
     Args:
         root: A path of the local file system (`~` is expanded), or a URL of any protocol of fsspec, chained ones too.
-            A storage is returned as it is. What s3fs, gcsfs, obstore and fsspec's memory do not reach can be read only.
+            Doubled and trailing slashes mean nothing; `s3a` is `s3`, and `gcs` is `gs`. A storage is returned as it
+            is. What s3fs, gcsfs, obstore and fsspec's memory do not reach can be read only.
         storage_options: Handed on untouched to the filesystem of a URL.
         filesystem: A filesystem of fsspec to use; `root` is then a path on it, or a URL of its protocol.
 
     Raises:
         ImportError: The protocol needs a package that is not installed; the message names it.
-        ValueError: The protocol is unknown, the URL names no bucket, or the options are not for this kind of root.
+        TypeError: The root is a path of another library that does not name a place of this machine.
+        ValueError: The protocol is unknown, the root is none that all clients understand alike, or the options are not
+            for this kind of root.
 
     Examples:
         >>> open_storage("/data/features")
@@ -45,27 +44,10 @@ def open_storage(
     """
     if isinstance(root, Storage):
         return _as_it_is(root, storage_options, filesystem)
-    path = path_of_root(root)
     if filesystem is not None:
-        return _on_filesystem(path, storage_options, filesystem)
-    if _URL.match(path) and not path.startswith(_LOCAL_PROTOCOLS):
-        return _on_url(path, storage_options)
-    return _on_disk(path, storage_options)
-
-
-def path_of_root(root: object) -> str:
-    """Return the path or URL that a root is given as.
-
-    Raises:
-        TypeError: It is something else.
-        ValueError: No path has such characters.
-    """
-    path = os.fspath(root) if isinstance(root, str | os.PathLike) else None
-    if not isinstance(path, str):
-        raise TypeError(f"a root is the path of a directory, or a URL such as 's3://bucket/prefix'; got {root!r}")
-    if "\0" in path:
-        raise ValueError(f"no path has a null character, got {redact(path)!r}")
-    return path
+        return _on_filesystem(text_of_root(root), storage_options, filesystem)
+    address = address_of(root)
+    return _on_url(address, storage_options) if is_url(address) else _on_disk(address, storage_options)
 
 
 def _as_it_is(
@@ -77,30 +59,19 @@ def _as_it_is(
 
 
 def _on_disk(path: str, storage_options: Mapping[str, Any] | None) -> Storage:
-    if _URL_THROUGH_PATHLIB.match(path):
-        raise ValueError(
-            f"{redact(path)!r} looks like a URL that went through pathlib, which drops a slash: give it as a str"
-        )
     if storage_options:
         raise ValueError(
             f"storage_options are for URLs of object stores; {redact(path)!r} is a local path and takes none"
         )
-    for protocol in _LOCAL_PROTOCOLS:
-        path = path.removeprefix(protocol)
-    if not path:
-        raise ValueError("expected the path of a directory, got an empty one")
     return LocalStorage(path)
 
 
 def _on_url(url: str, storage_options: Mapping[str, Any] | None) -> Storage:
     # fsspec costs more to import than all else that a store on a local disk needs.
-    from metaxy_fs.storage.connect import protocols_of  # noqa: PLC0415
     from metaxy_fs.storage.objects import ObjectStorage  # noqa: PLC0415
 
     for protocol in protocols_of(url):
         _check_protocol(protocol, url)
-    if protocol in _EXTRAS and not url.rpartition("://")[2].strip("/"):
-        raise ValueError(f"{redact(url)!r} names no bucket: expected {protocol}://bucket/prefix")
     return ObjectStorage(url, storage_options=storage_options)
 
 
@@ -116,7 +87,7 @@ def _on_filesystem(root: str, storage_options: Mapping[str, Any] | None, filesys
         )
     filesystem, path = unwrapped(filesystem, root)
     if isinstance(filesystem, LocalFileSystem):
-        return _on_disk(path, None)
+        return _on_disk(address_of(path), None)
     return ObjectStorage(path, filesystem=filesystem)
 
 

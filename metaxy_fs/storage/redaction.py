@@ -1,4 +1,4 @@
-"""How is a credential kept out of names, messages and reprs?"""
+"""Keep credentials out of names, messages and reprs."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,13 @@ HIDDEN = "***"
 _SECRET_NAME = re.compile(
     r"key(?!s)|secret|token|passw|pwd|cred|signature|^sig$|sas|auth|connection_string|user", re.IGNORECASE
 )
-_USER_INFO = re.compile(r"://([^/\s]*)@")
+# `user:password@` ends with the last `@` before a slash. No bucket has a colon in its name, so there it ends with the
+# last `@` of all, since secrets of AWS may hold slashes; elsewhere a colon may begin a port. pathlib drops a slash.
+_USER_INFO = re.compile(
+    r"((?<![\w+.-])(?:s3a?|gcs|gs):[/\\]+)((?!arn:)[^/\\\s:@]*:\S*)@"
+    r"|([A-Za-z][\w+.-]+:[/\\]+)([^/\\\s]*|(?!arn:)[^/\\\s:@]*:(?!\d{1,5}(?:/|$))\S*)@",
+    re.IGNORECASE,
+)
 _QUERY_PART = re.compile(r"(?<=[?&;])([^=&;\s?]+)=([^&;#\s]*)")
 # What clients take in the place of a credential to say where to look for one.
 _NO_SECRETS = {"anon", "anonymous", "cloud", "cache", "browser", "google_default", "default", "true", "false"}
@@ -25,7 +31,7 @@ def redact(url: str) -> str:
         >>> redact("sftp://me:hunter2@host/data?token=abc&region=eu")
         'sftp://host/data?token=***&region=eu'
     """
-    return _QUERY_PART.sub(_hide_secret_part, _USER_INFO.sub("://", url))
+    return _QUERY_PART.sub(_hide_secret_part, _USER_INFO.sub(_without_user_info, url))
 
 
 def secrets_of(url: str, storage_options: Mapping[str, Any]) -> frozenset[str]:
@@ -53,13 +59,17 @@ def reveals(error: BaseException | None, secrets: frozenset[str]) -> bool:
     return False
 
 
+def _without_user_info(found: re.Match[str]) -> str:
+    return found[1] or found[3]
+
+
 def _hide_secret_part(part: re.Match[str]) -> str:
     return f"{part[1]}={HIDDEN}" if _SECRET_NAME.search(part[1]) else part[0]
 
 
 def _secrets_in_url(url: str) -> Iterator[str]:
-    for user_info in _USER_INFO.findall(url):
-        for part in user_info.split(":", 1):
+    for found in _USER_INFO.finditer(url):
+        for part in (found[2] or found[4]).split(":", 1):
             yield from (part, unquote(part))
     for name, value in _QUERY_PART.findall(url):
         if _SECRET_NAME.search(name):

@@ -20,6 +20,18 @@ from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
         ("simplecache::sftp://me:pw@host/x", "simplecache::sftp://host/x"),
         ("http://host/b?max-keys=7&prefix=a", "http://host/b?max-keys=7&prefix=a"),
         ("/data/x", "/data/x"),
+        ("s3:/me:pw@bucket/x", "s3:/bucket/x"),
+        ("s3:\\me:pw@bucket\\x", "s3:\\bucket\\x"),
+        ("/cwd/s3:/me:pw@bucket/x", "/cwd/s3:/bucket/x"),
+        ("s3://me:p/w@bucket/x", "s3://bucket/x"),
+        ("gcs:/me:p/w/@bucket/x", "gcs:/bucket/x"),
+        ("s3://me:123/w@bucket/x", "s3://bucket/x"),
+        ("simplecache::s3://me:p/w@bucket/x", "simplecache::s3://bucket/x"),
+        ("sftp://me:p/w@host/x", "sftp://host/x"),
+        ("sftp://me:pw@host/x@y", "sftp://host/x@y"),
+        ("http://host:9000/bucket/x@y", "http://host:9000/bucket/x@y"),
+        ("no answer from s3://me:p/w@bucket", "no answer from s3://bucket"),
+        ("s3://arn:aws:s3:eu-west-1:1234:accesspoint/name/a@b", "s3://arn:aws:s3:eu-west-1:1234:accesspoint/name/a@b"),
     ],
 )
 def test_redact_drops_credentials_and_nothing_else(url, expected):
@@ -53,6 +65,11 @@ def test_secrets_of_a_url_are_found_in_both_forms():
     found = secrets_of("sftp://me:p%40ssword@host?password=other%2Fword", {})
 
     assert {"p%40ssword", "p@ssword", "other/word"} <= found
+
+
+@pytest.mark.parametrize("url", ["s3:/me:hunter/22@bucket", "s3://me:hunter/22@bucket/x"])
+def test_secrets_of_odd_urls_are_found(url):
+    assert "hunter/22" in secrets_of(url, {})
 
 
 def test_what_is_no_secret_may_be_said():

@@ -143,7 +143,7 @@ class _Run:
         self._partition = partition
         self._items = items
         self._advance = advance
-        self._clock = shared_clock(target.location)
+        self._clock = shared_clock(target.identity)
         self.files = 0
         self.bytes = 0
 
@@ -233,7 +233,7 @@ class _Run:
 
 
 def _view(storage: Storage, partition: Partition) -> View | None:
-    return ViewLoader(storage, clock=shared_clock(storage.location)).load(partition)
+    return ViewLoader(storage, clock=shared_clock(storage.identity)).load(partition)
 
 
 def _ids(manifest: Manifest) -> frozenset[str]:

@@ -44,7 +44,7 @@ def compact(
     if fan < 2:
         raise ValueError(f"fan is 2 or more, got {fan!r}.")
     storage = storage_of(store)
-    clock = shared_clock(storage.location)
+    clock = shared_clock(storage.identity)
     log, loader = Log(storage, clock=clock), ViewLoader(storage, clock=clock)
     options = Options(writer=WRITER, fan=fan, full=flag(full, name="full"), progress=progress)
     names = log.features() if feature is None else [key_of(feature).dotted]

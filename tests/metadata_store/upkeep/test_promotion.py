@@ -76,7 +76,7 @@ def test_all_commits_keep_their_ids_times_and_names(
 def test_writes_after_a_copy_come_after_it(
     staging: FilesystemMetadataStore, production: FilesystemMetadataStore
 ) -> None:
-    shared_clock(staging.location).observe(wall_clock() + 86_400_000_000)
+    shared_clock(staging.storage.identity).observe(wall_clock() + 86_400_000_000)
     staging.write_metadata(Video, rows(1))
     copy_metadata(Video, source=staging, target=production)
     production.write_metadata(Video, rows(1, take="later"))
