@@ -6,7 +6,7 @@ from typing import Any
 
 from metaxy_fs.cli.progress import growing
 from metaxy_fs.cli.report import count, size
-from metaxy_fs.cli.roots import ROOT_HELP, feature_key, open_root, open_written_root
+from metaxy_fs.cli.roots import ROOT_HELP, feature_key, open_target, open_written_root
 from metaxy_fs.errors import MetaxyError
 from metaxy_fs.metadata_store import copy_metadata
 
@@ -34,7 +34,7 @@ def add_copy(commands: Any) -> None:
 
 def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     source = open_written_root(arguments.source, parser, argument="SOURCE")
-    target = open_root(arguments.target, parser, argument="TARGET")
+    target = open_target(arguments.target, parser, argument="TARGET")
     try:
         with growing("copying") as advance:
             found = copy_metadata(

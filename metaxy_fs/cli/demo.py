@@ -21,6 +21,7 @@ from metaxy_fs.cli.roots import ROOT_HELP, open_root
 from metaxy_fs.cli.tree import DEFAULT_ROOT, SKIPPED_DIRECTORIES, walk
 from metaxy_fs.cli.update import latest, resolve_texts, update_files, update_texts
 from metaxy_fs.metadata_store import MetadataStore
+from metaxy_fs.metadata_store.upkeep.targets import require_root
 from metaxy_fs.spec import Feature
 
 _DEMO = f"""\
@@ -92,6 +93,7 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     store = open_root(arguments.root or str(directory / DEFAULT_ROOT), parser, argument="--root")
     if os.path.realpath(store.location) == os.path.realpath(directory):
         parser.error(f"argument --root: {store.location} is DIR itself; give it a directory of its own")
+    require_root(store, may_be_new=True)
     run_demo(directory, store, rehash=arguments.rehash)
     return 0
 

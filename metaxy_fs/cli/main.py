@@ -1,14 +1,20 @@
-"""What can be typed after `metaxy-fs`, and what does the shell get back?
+"""Run the command line, and give the shell an exit code.
 
-Exit codes: 0 done, 1 the root failed, is damaged, or a package is missing, 2 the arguments make no sense, 130
-interrupted.
+Exit codes: 0 done, 1 the root failed, is none or is damaged, the output could not be written, or a package is missing,
+2 the arguments make no sense, 130 interrupted.
+
+A shell may close any of the standard streams, or the program that reads the output may end early. Descriptors that are
+closed are taken up first: the next file to be opened, a data file perhaps, would get their numbers, and what libraries
+print.
 """
 
 import io
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import IO, Any
 
 from metaxy_fs._version import __version__
 from metaxy_fs.cli.compact import add_compact
@@ -34,34 +40,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The arguments make no sense (code 2), or help was asked for (code 0).
     """
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    if "run" not in arguments:
-        parser.print_help()
-        return 0
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files may hold what the terminal has no character for.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _open_streams()
     try:
-        return _run(arguments)
+        return _run(argv)
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        _flush()
 
 
-def _run(arguments: Namespace) -> int:
+def _run(argv: Sequence[str] | None) -> int:
     try:
-        code: int = arguments.run(arguments)
+        code = _call(argv)
         sys.stdout.flush()
     except (MetaxyError, ImportError) as error:
-        print(f"metaxy-fs: {error}", file=sys.stderr)
+        _complain(error)
         return 1
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; the interpreter must not fail when it flushes the rest.
-        _discard_output()
+    except BrokenPipeError:  # the reader of the output has seen enough
         return 1
     except OSError as error:
-        _discard_output()
-        print(f"metaxy-fs: {error}", file=sys.stderr)
+        _complain(error)
         return 1
     except KeyboardInterrupt:
         # Where Polars was at work, it raises one for a Ctrl-C, and Python another at the next call.
@@ -70,8 +68,48 @@ def _run(arguments: Namespace) -> int:
     return code
 
 
-def _discard_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _call(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if "run" not in arguments:
+        parser.print_help()
+        return 0
+    code: int = arguments.run(arguments)
+    return code
+
+
+def _complain(error: Exception) -> None:
+    with suppress(OSError):  # nobody may read the complaints either
+        print(f"metaxy-fs: {error}", file=sys.stderr)
+
+
+def _open_streams() -> None:
+    """Make all standard streams usable; what cannot be shown in them is escaped."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    # Python has None for those that were closed when it started.
+    sys.stdin = sys.stdin or _nowhere("r")
+    sys.stdout = sys.stdout or _nowhere("w")
+    sys.stderr = sys.stderr or _nowhere("w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may hold what the terminal has no character for.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _nowhere(mode: str) -> IO[Any]:
+    return os.fdopen(os.open(os.devnull, os.O_RDWR), mode, closefd=False)
+
+
+def _flush() -> None:
+    """Write what is left in the streams; the interpreter must not fail to do so when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> ArgumentParser:

@@ -1,9 +1,10 @@
-"""How does a command read the root and the feature that it is given?"""
+"""Open the root and read the feature that a command is given."""
 
 from argparse import ArgumentParser, ArgumentTypeError
 
-from metaxy_fs.errors import MetaxyError, SpecError, StorageError
+from metaxy_fs.errors import MetaxyError, SpecError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, open_store
+from metaxy_fs.metadata_store.upkeep.targets import require_root
 from metaxy_fs.spec import FeatureKey
 
 ROOT_HELP = (
@@ -32,12 +33,22 @@ def open_root(root: str, parser: ArgumentParser, *, argument: str) -> Filesystem
 
 
 def open_written_root(root: str, parser: ArgumentParser, *, argument: str) -> FilesystemMetadataStore:
-    """Return the store of a root as `open_root` does, and refuse one at which there is nothing: its name is wrong.
+    """Return the store of a root as `open_root` does, and refuse a place that is none: its name is wrong.
 
     Raises:
-        StorageError: There is nothing.
+        StorageError: There is nothing, or something else.
     """
     store = open_root(root, parser, argument=argument)
-    if not store.storage.list("", limit=1):
-        raise StorageError(f"there is nothing at {store.location}: correct {argument}, or write to it first")
+    require_root(store)
+    return store
+
+
+def open_target(root: str, parser: ArgumentParser, *, argument: str) -> FilesystemMetadataStore:
+    """Return the store of a root as `open_root` does, and refuse a place at which there is something else.
+
+    Raises:
+        StorageError: There is something else.
+    """
+    store = open_root(root, parser, argument=argument)
+    require_root(store, may_be_new=True)
     return store

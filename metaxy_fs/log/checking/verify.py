@@ -102,6 +102,9 @@ def _check_root(storage: Storage, *, expected: bool) -> Iterator[Finding]:
         return
     if expected and not is_there:
         yield Finding(STORE_FILE, "warning", "is missing", "The next write puts it there again.")
+    elif not is_there and storage.list("", limit=1):
+        problem = "is missing, and there is no feature: this is no root, though something is here"
+        yield Finding(STORE_FILE, "error", problem, "Verify the root itself, which may be above or below.")
 
 
 def _check_partition(storage: Storage, partition: Partition, pins: Pins, tally: _Tally) -> Iterator[Finding]:

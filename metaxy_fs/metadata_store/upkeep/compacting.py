@@ -8,9 +8,10 @@ from metaxy_fs.log.compacting.compaction import Compaction, Options, compact_par
 from metaxy_fs.log.compacting.tiers import FAN
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.views.view import ViewLoader
-from metaxy_fs.metadata_store.arguments.features import FeatureLike, key_of
+from metaxy_fs.metadata_store.arguments.features import FeatureLike
 from metaxy_fs.metadata_store.arguments.flags import flag
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
+from metaxy_fs.metadata_store.upkeep.targets import existing_feature
 
 
 def compact(
@@ -38,6 +39,7 @@ def compact(
 
     Raises:
         ValueError: `fan` is less than 2.
+        FeatureNotFoundError: The root holds nothing of the feature.
         CorruptObjectError: Something that is stored cannot be trusted. It is left as it is.
         StorageError: The root failed.
     """
@@ -47,7 +49,8 @@ def compact(
     clock = shared_clock(storage.identity)
     log, loader = Log(storage, clock=clock), ViewLoader(storage, clock=clock)
     options = Options(writer=WRITER, fan=fan, full=flag(full, name="full"), progress=progress)
-    names = log.features() if feature is None else [key_of(feature).dotted]
+    name = existing_feature(store, feature)
+    names = log.features() if name is None else [name]
     return [
         done
         for name in names

@@ -4,9 +4,10 @@ from collections.abc import Collection
 
 from metaxy_fs.log.checking.repair import Restoration
 from metaxy_fs.log.checking.repair import repair as repair_root
-from metaxy_fs.metadata_store.arguments.features import FeatureLike, key_of
+from metaxy_fs.metadata_store.arguments.features import FeatureLike
 from metaxy_fs.metadata_store.arguments.flags import flag
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
+from metaxy_fs.metadata_store.upkeep.targets import existing_feature
 
 
 def repair(
@@ -35,8 +36,9 @@ def repair(
         for too, if all of their data files are there.
 
     Raises:
+        FeatureNotFoundError: The root holds nothing of the feature.
         ObjectNotFoundError: There is no lost commit of a name that was vouched for.
         StorageError: The root could not be read or written; what was put back stays.
     """
-    name = None if feature is None else key_of(feature).dotted
+    name = existing_feature(store, feature)
     return repair_root(storage_of(store), feature=name, vouched=vouched, dry_run=flag(dry_run, name="dry_run"))

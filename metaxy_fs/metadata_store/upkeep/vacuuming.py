@@ -6,9 +6,10 @@ from datetime import timedelta
 from metaxy_fs.log.vacuuming.retention import Policy
 from metaxy_fs.log.vacuuming.vacuum import Vacuumed
 from metaxy_fs.log.vacuuming.vacuum import vacuum as vacuum_root
-from metaxy_fs.metadata_store.arguments.features import FeatureLike, key_of
+from metaxy_fs.metadata_store.arguments.features import FeatureLike
 from metaxy_fs.metadata_store.arguments.flags import flag
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
+from metaxy_fs.metadata_store.upkeep.targets import existing_feature
 
 
 def vacuum(
@@ -44,10 +45,11 @@ def vacuum(
 
     Raises:
         ValueError: The grace or the retention is less than is safe.
+        FeatureNotFoundError: The root holds nothing of the feature.
         StorageError: The storage does not tell when objects were written, or the root could not be listed.
     """
     policy = Policy(grace=grace, retention=retention, is_safe=not flag(unsafe, name="unsafe"))
-    name = None if feature is None else key_of(feature).dotted
+    name = existing_feature(store, feature)
     return vacuum_root(
         storage_of(store), policy=policy, dry_run=flag(dry_run, name="dry_run"), feature=name, advance=advance
     )

@@ -1,10 +1,10 @@
 """Is everything that a store keeps as it should be?"""
 
-from metaxy_fs.errors import FeatureNotFoundError
 from metaxy_fs.log.checking.verify import Progress, Verification
 from metaxy_fs.log.checking.verify import verify as verify_root
-from metaxy_fs.metadata_store.arguments.features import FeatureLike, key_of
+from metaxy_fs.metadata_store.arguments.features import FeatureLike
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
+from metaxy_fs.metadata_store.upkeep.targets import existing_feature
 
 
 def verify(
@@ -28,8 +28,5 @@ def verify(
         FeatureNotFoundError: The root holds nothing of the feature.
         StorageError: The root could not be listed.
     """
-    name = None if feature is None else key_of(feature).dotted
-    found = verify_root(storage_of(store), feature=name, progress=progress)
-    if name is not None and not found.partitions:
-        raise FeatureNotFoundError(f"{store.location} holds nothing of a feature {name!r}.")
-    return found
+    name = existing_feature(store, feature)
+    return verify_root(storage_of(store), feature=name, progress=progress)
