@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -16,8 +17,10 @@ from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.ids import LamportClock, elapsed
 from metaxy_fs.log.history.commits import commits_of
 from metaxy_fs.log.history.restrict import restrict
+from metaxy_fs.log.objects.agreed import AgreedTypes, agreed_columns, large_integers
 from metaxy_fs.log.objects.layout import Partition, is_feature_directory, is_partition_directory
-from metaxy_fs.log.objects.manifest import Manifest
+from metaxy_fs.log.objects.manifest import DataFile, Manifest
+from metaxy_fs.log.objects.schema import Path as SchemaPath
 from metaxy_fs.log.reading.local_files import LocalFiles
 from metaxy_fs.log.reading.scan import reading_schema
 from metaxy_fs.log.reading.selection import Selection
@@ -27,8 +30,9 @@ from metaxy_fs.log.views.tables import CommitTables
 from metaxy_fs.log.views.view import View, ViewLoader, live_files, settled
 from metaxy_fs.log.writing.agreements import Agreement, agree
 from metaxy_fs.log.writing.commit import CommitRequest, commit
-from metaxy_fs.log.writing.partition import PartitionInfo, agreement_on_partition
+from metaxy_fs.log.writing.partition import PartitionInfo, agreement_on_partition, check_info, decode_info
 from metaxy_fs.log.writing.root import Root, agreement_on_root, decode_root, find_root, refuse_overwriting_storage
+from metaxy_fs.log.writing.types import fitting, settle, types_of
 from metaxy_fs.parallel import Item, Result, asked
 from metaxy_fs.storage.base import Storage
 
@@ -62,7 +66,7 @@ class Log:
         self._root: Root | None = None
         self._expected_algorithm = hash_algorithm
         self._keeps_existing = False
-        self._agreed: dict[Partition, float] = {}
+        self._agreed: dict[Partition, _Agreed] = {}
         self._agreeing: dict[Partition, threading.Lock] = {}
 
     def append(self, request: CommitRequest, *, spec: bytes) -> Manifest:
@@ -72,8 +76,17 @@ class Log:
             request: The rows, and where they belong.
             spec: The feature's declaration, as JSON; kept in the description of a partition that has none yet.
         """
-        self._agree(request, spec)
-        return commit(self._storage, request, clock=self._clock, proof=self._proof(request, spec))
+        types = self._agree(request, spec).types
+        if types is not None:
+            request = msgspec.structs.replace(request, rows=fitting(request.rows, types, feature=_name(request)))
+            self._settle(request, types)
+        return commit(
+            self._storage,
+            request,
+            clock=self._clock,
+            proof=self._proof(request, spec),
+            admit=partial(self._admit, request),
+        )
 
     @property
     def expected_algorithm(self) -> str | None:
@@ -225,27 +238,60 @@ class Log:
             wanted = wanted & frozenset(found.get_column("commit"))
         return restrict(view, wanted, table_of=partial(self._tables.of, partition)) if wanted else None
 
-    def _agree(self, request: CommitRequest, spec: bytes) -> None:
-        """Make sure of what the first write of this process to a root, or to a partition, has to know.
+    def _agree(self, request: CommitRequest, spec: bytes) -> "_Agreed":
+        """Return what all writers to a partition agree on; the first write of a process there makes sure of it.
 
         Nothing is put into a root, or a partition, that is there and does not fit.
         """
+        name = f"{self._storage.location}/{request.partition.definition_file}"
         with self._lock:
             agreeing = self._agreeing.setdefault(request.partition, threading.Lock())
         with agreeing:  # one thread asks about a partition; those that write to others do not wait for it
             is_known = self._root is not None
-            if is_known and request.partition in self._agreed:
-                return
-            wanted = [agreement_on_partition(self._storage, request.partition, _description(request, spec))]
+            if is_known and (agreed := self._agreed.get(request.partition)) is not None:
+                check_info(agreed.info, feature=request.feature, id_columns=request.id_columns, name=name)
+                return agreed
+            wanted = [self._agreement_on_partition(request, spec)]
             held = agree(self._storage, wanted if is_known else [self._agreement_on_root(), *wanted])
+            found = decode_info(held[-1], name=name)
+            agreed = _Agreed(found, types_of(found, name=name), elapsed())
             with self._lock:
                 if not is_known:
                     self._root = self._expected(decode_root(held[0], name=self._storage.location))
-                self._agreed[request.partition] = elapsed()
+                self._agreed[request.partition] = agreed
+            return agreed
+
+    def _agreement_on_partition(self, request: CommitRequest, spec: bytes) -> Agreement:
+        # The types of rows that cannot even be made, since some of them lack what is upstream, bind nobody.
+        return agreement_on_partition(
+            self._storage,
+            request.partition,
+            _description(request, spec),
+            before_put=lambda: next(iter(request.rows), None),
+        )
+
+    def _settle(self, request: CommitRequest, types: AgreedTypes, large: AbstractSet[SchemaPath] = frozenset()) -> None:
+        """Agree on the types of the rows of a write, and remember them."""
+        schema, name = request.rows.schema, _name(request)
+        agreed = settle(self._storage, request.partition, types, schema, large, feature=name)
+        with self._lock:
+            held = self._agreed[request.partition]
+            if held.types is not None and held.types.number < agreed.number:
+                self._agreed[request.partition] = held._replace(types=agreed)
+
+    def _admit(self, request: CommitRequest, entry: DataFile) -> None:
+        """Refuse a data file whose integers no float holds, where there are floats."""
+        types = self._agreed[request.partition].types
+        if types is None:
+            return
+        schema = request.rows.schema
+        large = large_integers(schema, entry.statistics, rows=entry.rows, id_columns=request.id_columns)
+        if large - types.large:
+            self._settle(request, types, large)
 
     def _proof(self, request: CommitRequest, spec: bytes) -> Callable[[], object] | None:
         """Return what has to be asked while a write is under way; None if nothing has."""
-        is_old = elapsed() - self._agreed[request.partition] > _BELIEVED_SECONDS
+        is_old = elapsed() - self._agreed[request.partition].since > _BELIEVED_SECONDS
         is_unproven = request.write_id is not None and not self._keeps_existing
         if not is_old and not is_unproven:
             return None
@@ -260,14 +306,16 @@ class Log:
 
     def _agree_again(self, request: CommitRequest, spec: bytes) -> None:
         """Make sure that what was agreed on is there: a root that was removed may have been made again, or not."""
-        wanted = [
-            self._agreement_on_root(),
-            agreement_on_partition(self._storage, request.partition, _description(request, spec)),
-        ]
-        data, _ = agree(self._storage, wanted)
+        wanted = [self._agreement_on_root(), self._agreement_on_partition(request, spec)]
+        data, described = agree(self._storage, wanted)
+        name = f"{self._storage.location}/{request.partition.definition_file}"
+        found = decode_info(described, name=name)
+        types = types_of(found, name=name)
         with self._lock:
             self._root = decode_root(data, name=self._storage.location)
-            self._agreed[request.partition] = elapsed()
+            self._agreed[request.partition] = _Agreed(found, types, elapsed())
+        if types is not None:
+            self._settle(request, types)
 
     def _agreement_on_root(self) -> Agreement:
         algorithm = self._root.hash_algorithm if self._root else self._expected_algorithm or DEFAULT_ALGORITHM
@@ -293,10 +341,23 @@ class Log:
         return root
 
 
+class _Agreed(NamedTuple):
+    """What all writers to a partition agree on, and when this was last looked at; `types` is None in older roots."""
+
+    info: PartitionInfo
+    types: AgreedTypes | None
+    since: float
+
+
+def _name(request: CommitRequest) -> str:
+    return "_".join(request.feature)
+
+
 def _description(request: CommitRequest, spec: bytes) -> PartitionInfo:
     return PartitionInfo(
         feature=request.feature,
         definition=request.definition,
         id_columns=request.id_columns,
         spec=msgspec.Raw(spec),
+        columns=agreed_columns(request.rows.schema),
     )

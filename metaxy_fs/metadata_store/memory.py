@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Sequence
-from functools import partial
 from typing import NoReturn
 
 import msgspec
@@ -12,8 +11,9 @@ from metaxy_fs._version import WRITER
 from metaxy_fs.errors import MetadataSchemaError, WriteConflictError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM, HashAlgorithm, check_algorithm
 from metaxy_fs.ids import LamportClock, random_token, timestamp_id
-from metaxy_fs.log.objects.statistics import column_statistics, exact_integers
-from metaxy_fs.log.reading.widening import FileSchema, conform, unify
+from metaxy_fs.log.objects.agreed import AgreedTypes
+from metaxy_fs.log.objects.statistics import exact_in
+from metaxy_fs.log.objects.widening import FileSchema, conform, unify
 from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, FallbackMode, Query
 from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.base import MetadataStore
@@ -71,6 +71,7 @@ class InMemoryMetadataStore(MetadataStore):
         super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode)
         self._hash_algorithm = hash_algorithm
         self._commits: list[_Commit] = []
+        self._types: dict[tuple[FeatureKey, str], AgreedTypes] = {}
         self._clock = LamportClock()
         self._lock = threading.Lock()
         self._snapshots = MemoryStorage()
@@ -93,10 +94,13 @@ class InMemoryMetadataStore(MetadataStore):
     def append_rows(self, append: Append) -> None:
         with self._lock:
             self._refuse_other_id_columns(append)
+            place = append.spec.key, append.definition.partition
+            append, types = append.fitted(self._types.get(place, AgreedTypes(append.spec.id_columns)))
             earlier = next((held for held in self._commits if _is_same_write(held, append)), None)
             if earlier is None:
                 time = self._clock.tick()
                 self._commits.append(_Commit(append, timestamp_id(time, random_token()), time))
+                self._types[place] = types
             elif not _are_same_rows(earlier.rows, append.rows):
                 raise WriteConflictError(
                     f"The write_id {append.write_id!r} of feature '{append.spec.key}' names a commit of "
@@ -189,13 +193,4 @@ def _described_commit(held: _Commit) -> tuple[object, ...]:
 
 def _described(held: _Commit) -> FileSchema:
     name = f"a write of {held.rows.height} rows of feature '{held.key}'"
-    return (
-        name,
-        held.rows.schema,
-        partial(_is_exact, held.rows),
-    )
-
-
-def _is_exact(rows: pl.DataFrame, path: tuple[str, ...]) -> bool:
-    """Answer what only a clash of integers with floats asks, from statistics that are made for that alone."""
-    return exact_integers(column_statistics(rows), rows=rows.height)(path)
+    return name, held.rows.schema, exact_in(held.rows)

@@ -13,7 +13,6 @@ from metaxy_fs.testing.store_cases import (
     SAMPLE_ID,
     VIDEO,
     ArrowOnly,
-    MakeStore,
     StoreCase,
     container,
     declare,
@@ -242,14 +241,6 @@ class StoreIncrements(StoreCase):
         store.write_metadata(bumped, videos([1], label=[1]))
 
         assert not store.resolve_update(bumped, samples=videos([1]))
-
-    def test_columns_whose_types_are_in_conflict_do_no_harm(self, reopen: MakeStore) -> None:
-        video, processed = pipeline()
-        reopen("a").write_metadata(video, videos([1], label=["a"]))
-        reopen("a").write_metadata(video, videos([2], label=[2]))
-
-        assert ids_of(reopen("a").resolve_update(processed).new) == [1, 2]
-        assert not reopen("a").resolve_update(video, samples=videos([1, 2]))
 
     # Samples.
 

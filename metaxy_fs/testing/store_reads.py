@@ -12,7 +12,6 @@ from metaxy_fs.spec import FeatureKey
 from metaxy_fs.testing.store_cases import (
     SAMPLE_ID,
     VIDEO,
-    MakeStore,
     StoreCase,
     declare,
     ids_of,
@@ -134,21 +133,6 @@ class StoreReads(StoreCase):
 
         with pytest.raises(TypeError, match="filters"):
             store.read_metadata(video, filters=filters)
-
-    def test_type_conflict_names_the_column(self, reopen: MakeStore) -> None:
-        video, _ = pipeline()
-        reopen("a").write_metadata(video, videos([1], label=["a"]))
-        reopen("a").write_metadata(video, videos([2], label=[2]))
-
-        with pytest.raises(MetadataSchemaError, match=r"'label'.*String.*Int64"):
-            reopen("a").read_metadata(video)
-
-    def test_type_conflict_in_a_column_that_is_not_asked_for_does_no_harm(self, reopen: MakeStore) -> None:
-        video, _ = pipeline()
-        reopen("a").write_metadata(video, videos([1], label=["a"]))
-        reopen("a").write_metadata(video, videos([2], label=[2]))
-
-        assert ids_of(reopen("a").read_metadata(video, columns=[SAMPLE_ID], latest_only=True)) == [1, 2]
 
     # The latest row of each sample.
 

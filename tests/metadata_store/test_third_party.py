@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 
 from metaxy_fs.errors import WriteConflictError
-from metaxy_fs.log.reading.widening import conform, unify
+from metaxy_fs.log.objects.statistics import exact_in
+from metaxy_fs.log.objects.widening import conform, unify
 from metaxy_fs.metadata_store import COMMITS, MetadataStore, Scan
 from metaxy_fs.storage import MemoryStorage
 from metaxy_fs.testing import StoreSuite
@@ -28,7 +29,9 @@ class ShelfStore(MetadataStore):
         return f"shelf {self._name!r}"
 
     def append_rows(self, append):
-        for _, held in self._held(append.spec.key, append.definition.partition):
+        earlier = self._held(append.spec.key, append.definition.partition)
+        append = append.beside(held.rows for _, held in earlier)
+        for _, held in earlier:
             if append.write_id is not None and held.write_id == append.write_id:
                 if held.rows.schema != append.rows.schema or not held.rows.equals(append.rows):
                     raise WriteConflictError(
@@ -43,7 +46,7 @@ class ShelfStore(MetadataStore):
             held = [(time, append) for time, append in held if sees(query.at, time, append)]
         if not held:
             return None
-        files = [(self.location, append.rows.schema, lambda _path: False) for _, append in held]
+        files = [(self.location, append.rows.schema, exact_in(append.rows)) for _, append in held]
         schema = unify(files, columns=query.columns)
         frames = [
             conform(append.rows.lazy(), source=append.rows.schema, target=schema).with_columns(

@@ -17,6 +17,7 @@ from metaxy_fs.log.objects.layout import (
     is_kept_write,
     is_partition_directory,
     is_stray,
+    is_types_file,
     is_vacuum_record,
 )
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -99,7 +100,7 @@ def _sorted(partition: Partition, objects: Iterable[ObjectInfo], stray: tuple[Ob
             data[name] = info
         elif (commit := commit_of_damaged(info.path, partition)) is not None:
             damaged[commit] = info
-        elif not is_kept_write(info.path, partition):
+        elif not is_kept_write(info.path, partition) and not is_types_file(info.path, partition):
             strange.append(info)
     return Inventory(
         partition=partition,

@@ -5,6 +5,7 @@
     _clock/<token>                                    put and deleted at once, to learn the time of the storage
     video.processing/0123456789abcdef/                one partition: a feature under one version of its definition
         _definition.json                              the declaration that produced it
+        _types/<n>.json                               types of columns that were agreed on later, from 1 on
         <commit>-<n>.parquet                          data files
         <commit>-commits.parquet                      the commits that a compaction stands for
         _manifests/appends/<commit>.json              one write each
@@ -61,6 +62,10 @@ class Partition(msgspec.Struct, frozen=True, order=True):
     def definition_file(self) -> str:
         """The path of the description."""
         return f"{self}/_definition.json"
+
+    def types_file(self, number: int) -> str:
+        """Return the path of the types that were agreed on after the description, as the `number`-th, from 1 on."""
+        return f"{self}/_types/{number}.json"
 
     @property
     def manifests(self) -> str:
@@ -183,6 +188,12 @@ def is_stray(path: str, partition: Partition, *, size: int) -> bool:
 def is_vacuum_record(path: str, partition: Partition) -> bool:
     """Whether a path is that of something that a vacuum has noted."""
     return path.startswith(f"{partition}/_vacuum/") and path.endswith(".json")
+
+
+def is_types_file(path: str, partition: Partition) -> bool:
+    """Whether a path is that of types that were agreed on after the description."""
+    number = path.removeprefix(f"{partition}/_types/").removesuffix(".json")
+    return number.isdecimal() and path == partition.types_file(int(number))
 
 
 def is_kept_write(path: str, partition: Partition) -> bool:

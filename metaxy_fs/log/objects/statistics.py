@@ -115,6 +115,18 @@ def exact_integers(statistics: Sequence[ColumnStatistics], *, rows: int) -> Call
     return is_exact
 
 
+def exact_in(frame: pl.DataFrame) -> Callable[[Path], bool]:
+    """Return the same question about the rows of a frame; its statistics are made when it is first asked."""
+    found: list[Callable[[Path], bool]] = []
+
+    def is_exact(path: Path) -> bool:
+        if not found:
+            found.append(exact_integers(column_statistics(frame), rows=frame.height))
+        return found[0](path)
+
+    return is_exact
+
+
 _KEYS = ("min", "max", "nan")
 _AT_ONCE = 128
 

@@ -8,9 +8,9 @@ import polars as pl
 
 from metaxy_fs.log.files.commit_columns import COMMIT, COMMIT_COLUMNS
 from metaxy_fs.log.objects.schema import column
+from metaxy_fs.log.objects.widening import conform
 from metaxy_fs.log.reading.marks import MARKS, ROW_INDEX, mark_commits, mark_partitions
 from metaxy_fs.log.reading.order import in_commit_order, without
-from metaxy_fs.log.reading.widening import conform
 from metaxy_fs.log.views.live import LiveFile
 
 Source = str | bytes

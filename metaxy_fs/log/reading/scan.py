@@ -16,13 +16,13 @@ from polars.io.plugins import register_io_source
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.log.files.commit_columns import COMMIT
 from metaxy_fs.log.objects.statistics import FileStatistics, exact_integers
+from metaxy_fs.log.objects.widening import FileSchema, unify
 from metaxy_fs.log.pruning.divided import Need
 from metaxy_fs.log.pruning.matching import may_match
 from metaxy_fs.log.reading.fetching import Wanted, fetched_rows
 from metaxy_fs.log.reading.frames import FileFrames, Source
 from metaxy_fs.log.reading.local_files import LocalFiles
 from metaxy_fs.log.reading.order import Stretch, stretches
-from metaxy_fs.log.reading.widening import FileSchema, unify
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.log.views.view import ATTEMPTS
 from metaxy_fs.storage.base import Storage

@@ -13,7 +13,7 @@ from metaxy_fs.errors import CorruptObjectError, StorageAccessError, StorageErro
 from metaxy_fs.parallel import asked
 from metaxy_fs.storage.base import NotDurableError, Storage
 
-MAX_AGREEMENT_BYTES: Final = 4 * 1024 * 1024
+MAX_AGREEMENT_BYTES: Final = 8 * 1024 * 1024
 """More than any of these objects has; what is larger is not fetched to its end."""
 
 
@@ -24,11 +24,13 @@ class Agreement(NamedTuple):
         path: Where it is.
         data: What to put if nobody has.
         check: Called with the bytes that are there; raises if this writer cannot agree to them.
+        before_put: Called before it is put; what it raises ends the write.
     """
 
     path: str
     data: bytes
     check: Callable[[bytes], object]
+    before_put: Callable[[], object] = lambda: None
 
 
 def agree(storage: Storage, agreements: Sequence[Agreement]) -> list[bytes]:
@@ -54,6 +56,7 @@ def _put_all(storage: Storage, missing: Sequence[Agreement]) -> list[bytes]:
 
 
 def _put_or_find(storage: Storage, agreement: Agreement) -> bytes:
+    agreement.before_put()
     try:
         storage.put(agreement.path, agreement.data)
     except (StorageAccessError, NotDurableError):

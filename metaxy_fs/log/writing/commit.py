@@ -60,7 +60,12 @@ class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def commit(
-    storage: Storage, request: CommitRequest, *, clock: LamportClock, proof: Callable[[], object] | None = None
+    storage: Storage,
+    request: CommitRequest,
+    *,
+    clock: LamportClock,
+    proof: Callable[[], object] | None = None,
+    admit: Callable[[DataFile], object] = lambda _entry: None,
 ) -> Manifest:
     """Append rows to a partition and return the manifest of their commit.
 
@@ -71,6 +76,7 @@ def commit(
         request: The rows, and where they belong.
         clock: Gives the commit its time.
         proof: Called while the data files are put, and before the manifest is; what it raises ends the write.
+        admit: Called with what is known of a data file before that is put; what it raises ends the write.
 
     Raises:
         WriteConflictError: The `write_id` was used for other rows.
@@ -80,7 +86,7 @@ def commit(
     started = wall_clock()
     header = _header(request, time=clock.tick())
     with beside(proof, at_once=storage.is_distant):
-        manifest = _put_files(storage, request, header)
+        manifest = _put_files(storage, request, header, admit)
     if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
         raise StorageError(
             f"Writing the data files of commit {header.commit} to {storage.location}/{request.partition} took longer "
@@ -94,7 +100,9 @@ def commit(
     return manifest
 
 
-def _put_files(storage: Storage, request: CommitRequest, header: CommitHeader) -> Manifest:
+def _put_files(
+    storage: Storage, request: CommitRequest, header: CommitHeader, admit: Callable[[DataFile], object]
+) -> Manifest:
     """Put the data files and return the manifest that would commit them; few are encoded and held at a time."""
     stem = header.commit if request.write_id is None else f"{header.commit}-{random_token()}"
 
@@ -102,6 +110,7 @@ def _put_files(storage: Storage, request: CommitRequest, header: CommitHeader) -
         part, rows, parts = item
         described = FileHeader(**msgspec.structs.asdict(header), part=part, parts=parts)
         file = encode_rows(rows, header=described, name=f"{stem}-{part}.parquet")
+        admit(file.entry)
         put_settled(storage, request.partition.data_file(file.entry.name), file.data)
         return file._replace(data=b"")
 

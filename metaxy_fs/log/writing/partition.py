@@ -1,16 +1,19 @@
-"""What do all writes to one partition agree on?
+"""What all writes to one partition agree on.
 
 `_definition.json` is written by the first writer of a partition and read once by each later one, which refuses to mix
 its rows with those of a feature that is not its own: rows whose samples are named by other columns, or a key that
-differs only in its case on a file system that does not tell cases apart. The graph of a root's features can be drawn
-from these files alone.
+differs only in its case on a file system that does not tell cases apart. It has the types of the columns of the first
+write too, which `metaxy_fs.log.writing.types` compares. The graph of a root's features can be drawn from these files
+alone.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
 
 from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError, ObjectNotFoundError
+from metaxy_fs.log.objects.agreed import decode_columns
 from metaxy_fs.log.objects.formats import refuse_other_format
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import FORMAT_VERSION, Definition
@@ -27,6 +30,8 @@ class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         definition: The data versions of its declaration.
         id_columns: The columns that name a sample.
         spec: The whole declaration, as its first writer made it; for people and tools, never read back by the log.
+        columns: The types of the columns of the first write, which later ones have to fit; roots of earlier versions
+            lack it.
     """
 
     format_version: int = FORMAT_VERSION
@@ -34,6 +39,7 @@ class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     definition: Definition
     id_columns: tuple[str, ...]
     spec: msgspec.Raw
+    columns: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> None:
@@ -44,8 +50,16 @@ def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> Non
     agree(storage, [agreement_on_partition(storage, partition, info)])
 
 
-def agreement_on_partition(storage: Storage, partition: Partition, info: PartitionInfo) -> Agreement:
+def agreement_on_partition(
+    storage: Storage, partition: Partition, info: PartitionInfo, *, before_put: Callable[[], object] = lambda: None
+) -> Agreement:
     """Return what writers to a partition have to agree on.
+
+    Args:
+        storage: The root.
+        partition: The partition.
+        info: What to describe it as, if nobody has.
+        before_put: Called before that is put; what it raises ends the write.
 
     Its check raises:
         MetadataSchemaError: The rows there name their samples by other columns, or belong to another feature.
@@ -61,7 +75,7 @@ def agreement_on_partition(storage: Storage, partition: Partition, info: Partiti
             f"The declaration of feature {'_'.join(info.feature)!r} takes {len(data)} bytes as JSON, more than the "
             f"{MAX_AGREEMENT_BYTES} that may be kept with its rows. Declare fewer containers or dependencies."
         )
-    return _agreement(storage, partition, info, data)
+    return _agreement(storage, partition, info, data)._replace(before_put=before_put)
 
 
 def find_info(storage: Storage, partition: Partition) -> PartitionInfo | None:
@@ -71,8 +85,10 @@ def find_info(storage: Storage, partition: Partition) -> PartitionInfo | None:
     return None if data is None else decode(data)
 
 
-def copy_description(source: Storage, target: Storage, partition: Partition) -> None:
-    """Describe a partition of one root as it is described in another; raises what `describe` does.
+def copy_description(source: Storage, target: Storage, partition: Partition) -> PartitionInfo:
+    """Describe a partition of one root as it is described in another, and return how it is described there now.
+
+    Raises what `describe` does.
 
     Raises:
         ObjectNotFoundError: The other root does not describe it.
@@ -82,7 +98,8 @@ def copy_description(source: Storage, target: Storage, partition: Partition) -> 
     data = find_right(source, partition.definition_file, limit=MAX_AGREEMENT_BYTES, check=decode)
     if data is None:
         raise ObjectNotFoundError(f"{name} is missing. The next write to the partition puts it there again.")
-    agree(target, [_agreement(target, partition, decode(data), data)])
+    [held] = agree(target, [_agreement(target, partition, decode(data), data)])
+    return decode_info(held, name=f"{target.location}/{partition.definition_file}")
 
 
 def decode_info(data: bytes, *, name: str) -> PartitionInfo:
@@ -98,9 +115,12 @@ def decode_info(data: bytes, *, name: str) -> PartitionInfo:
     """
     refuse_other_format(data, name=name)
     try:
-        return msgspec.json.decode(data, type=PartitionInfo)
+        info = msgspec.json.decode(data, type=PartitionInfo)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptObjectError(f"{name} cannot be decoded: {error}.") from error
+    if not isinstance(info.columns, msgspec.UnsetType):
+        decode_columns(bytes(info.columns), name=name)
+    return info
 
 
 def _agreement(storage: Storage, partition: Partition, info: PartitionInfo, data: bytes) -> Agreement:
@@ -109,15 +129,29 @@ def _agreement(storage: Storage, partition: Partition, info: PartitionInfo, data
 
 
 def _check(data: bytes, info: PartitionInfo, *, name: str) -> None:
-    held = decode_info(data, name=name)
-    if held.feature != info.feature:
+    check_info(decode_info(data, name=name), feature=info.feature, id_columns=info.id_columns, name=name)
+
+
+def check_info(held: PartitionInfo, *, feature: Sequence[str], id_columns: Sequence[str], name: str) -> None:
+    """Refuse a description that is not of the rows that a writer means.
+
+    Args:
+        held: What is there.
+        feature: The key of the feature whose rows they are, part by part.
+        id_columns: The columns that name their samples.
+        name: The object as users would look it up, for messages.
+
+    Raises:
+        MetadataSchemaError: It belongs to another feature, or names samples by other columns.
+    """
+    if held.feature != tuple(feature):
         raise MetadataSchemaError(
-            f"The rows of feature {list(info.feature)!r} would be kept with those of {list(held.feature)!r}, because "
+            f"The rows of feature {list(feature)!r} would be kept with those of {list(held.feature)!r}, because "
             f"this root does not tell the two names apart, as {name} shows. Give one of the features another key."
         )
-    if sorted(held.id_columns) != sorted(info.id_columns):
+    if sorted(held.id_columns) != sorted(id_columns):
         raise MetadataSchemaError(
-            f"Feature {'_'.join(info.feature)!r} names its samples by {list(info.id_columns)}, but rows that are "
+            f"Feature {'_'.join(feature)!r} names its samples by {list(id_columns)}, but rows that are "
             f"stored under the same data version name them by {list(held.id_columns)}, as {name} says. Give the "
             "feature another key."
         )

@@ -6,7 +6,7 @@ are what passes through them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal
 
@@ -17,7 +17,9 @@ from metaxy_fs.errors import StorageError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.interrupts import let_ctrl_c_end_waits
 from metaxy_fs.log.history.commits import HISTORY
+from metaxy_fs.log.objects.agreed import AgreedTypes, large_in
 from metaxy_fs.log.writing.chunks import Chunks
+from metaxy_fs.log.writing.types import fitting
 from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.backends.seen import SeenSchemas
 from metaxy_fs.spec import FeatureKey, FeatureSpec
@@ -58,6 +60,31 @@ class Append:
     def rows(self) -> pl.DataFrame:
         """All rows as one frame."""
         return self.chunks.collect()
+
+    def beside(self, earlier: Iterable[pl.DataFrame]) -> "Append":
+        """Return the write in types that fit those of the writes to its partition that came before it.
+
+        Backends that hold rows in memory may call this; what it refuses could not be read beside them.
+
+        Args:
+            earlier: The rows of these writes.
+
+        Raises:
+            MetadataSchemaError: A column has a type that has none in common with theirs, or an id does not fit.
+        """
+        types = AgreedTypes(self.spec.id_columns)
+        for rows in earlier:
+            large = large_in(rows, id_columns=self.spec.id_columns)
+            types = types.added(types.further(rows.schema, large), large)
+        return self.fitted(types)[0]
+
+    def fitted(self, types: AgreedTypes) -> "tuple[Append, AgreedTypes]":
+        """Return the write in types that fit those that are agreed on, and what is agreed on with it; see `beside`."""
+        feature, ids = str(self.spec.key), self.spec.id_columns
+        rows = fitting(self.chunks, types, feature=feature).collect()
+        large = large_in(rows, id_columns=ids)
+        types.refuse_conflicts(rows.schema, large, feature=feature)
+        return replace(self, chunks=Chunks.of(rows)), types.added(types.further(rows.schema, large), large)
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):

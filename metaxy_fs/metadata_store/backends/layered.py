@@ -10,8 +10,8 @@ from functools import partial
 
 import polars as pl
 
+from metaxy_fs.log.objects.widening import conform, unify
 from metaxy_fs.log.reading.ranges import EVERYTHING, IdRange, Span
-from metaxy_fs.log.reading.widening import conform, unify
 from metaxy_fs.metadata_store.backends.scan import Change, Layer, Scan
 
 

@@ -1,15 +1,15 @@
-"""Would rows fit those that this process has already seen in the partition?
+"""The types of the columns that this process has seen in each partition, and rows that do not fit them.
 
-Types are compared with what was seen and with nothing else: no root is listed before a write. What two processes
-write without knowing of each other is compared when it is read.
+Types are compared with what was seen and with nothing else: no root is listed before a write. A store of files asks
+its root besides (see `metaxy_fs.log.writing.types`).
 """
 
 import threading
 
 import polars as pl
 
-from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.log.reading.widening import widen
+from metaxy_fs.log.objects.agreed import AgreedTypes
+from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.spec import FeatureKey
 
 
@@ -17,27 +17,28 @@ class SeenSchemas:
     """The types of the columns that one store has read or written, by partition. Safe to share between threads."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[FeatureKey, str], dict[str, pl.DataType]] = {}
+        self._seen: dict[tuple[FeatureKey, str], AgreedTypes] = {}
         self._lock = threading.Lock()
 
-    def check(self, key: FeatureKey, partition: str, schema: pl.Schema) -> None:
-        """Refuse a schema that could not be read together with what was seen.
+    def check(self, key: FeatureKey, partition: str, rows: Chunks) -> None:
+        """Refuse rows that could not be read together with what was seen; none at all can always be.
 
         Raises:
             MetadataSchemaError: A column has a type that has none in common with the one seen.
         """
-        with self._lock:
-            held = self._seen.get((key, partition), {})
-            for column, dtype in schema.items():
-                if column in held and widen(held[column], dtype) is None:
-                    raise MetadataSchemaError(
-                        f"The column '{column}' of feature '{key}' is {dtype}, but rows that are stored have it as "
-                        f"{held[column]}, and no type holds both exactly. Cast it, or give it another name."
-                    )
+        seen = self.of(key, partition)
+        if seen.conflicts(rows.schema) and any(frame.height for frame in rows):
+            seen.refuse_conflicts(rows.schema, feature=str(key))
 
     def add(self, key: FeatureKey, partition: str, schema: pl.Schema) -> None:
-        """Remember a schema that was read or written."""
+        """Remember a schema that was read or written; what does not fit is passed over."""
         with self._lock:
-            held = self._seen.setdefault((key, partition), {})
-            for column, dtype in schema.items():
-                held[column] = widen(held.get(column, dtype), dtype) or dtype
+            seen = self._seen.get((key, partition), AgreedTypes())
+            strange = set(seen.conflicts(schema))
+            known = pl.Schema({name: dtype for name, dtype in schema.items() if name not in strange})
+            self._seen[key, partition] = seen.added(seen.further(known))
+
+    def of(self, key: FeatureKey, partition: str) -> AgreedTypes:
+        """Return the types that were seen in a partition."""
+        with self._lock:
+            return self._seen.get((key, partition), AgreedTypes())

@@ -7,8 +7,8 @@ from typing import Generic, NamedTuple, TypeVar
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, MetadataSchemaError
+from metaxy_fs.log.objects.widening import widen
 from metaxy_fs.log.reading.ranges import IdRange
-from metaxy_fs.log.reading.widening import widen
 from metaxy_fs.metadata_store.arguments.features import Declared
 from metaxy_fs.metadata_store.arguments.frames import is_sorted, show_samples
 from metaxy_fs.metadata_store.arguments.samples import HeldSamples, SpooledSamples

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from enum import Enum, auto
 from queue import Empty, SimpleQueue
 
+from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.arguments.features import Declared
 from metaxy_fs.metadata_store.arguments.frames import FrameLike, check_write_id, rows_to_write
 from metaxy_fs.metadata_store.backends.backend import Backend
@@ -56,7 +57,7 @@ class WriteBuffer:
             WriteConflictError: Under the `write_id` of the buffer, some sample has another row already.
         """
         rows = rows_to_write(df, self._feature.spec)
-        self._store.seen.check(self._feature.key, self._feature.definition.partition, rows.schema)
+        self._store.seen.check(self._feature.key, self._feature.definition.partition, Chunks.of(rows))
         if self._pending.hold(rows) >= self._enough:
             self._pending.flush(at_least=self._enough)
         _after_commits(self._store, self._feature, self._pending)

@@ -23,7 +23,8 @@ import polars as pl
 
 from metaxy_fs.errors import CommitStateUnknownError, WriteConflictError
 from metaxy_fs.log.objects.schema import column
-from metaxy_fs.log.reading.widening import conform, unify
+from metaxy_fs.log.objects.statistics import exact_in
+from metaxy_fs.log.objects.widening import conform, unify
 from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.arguments.features import Declared
 from metaxy_fs.metadata_store.arguments.frames import show_samples
@@ -185,7 +186,7 @@ class NamedFlushes:
 
 def _of_one_schema(*frames: pl.DataFrame) -> list[pl.DataFrame]:
     """Return frames with the columns of all, and the types that hold the values of all."""
-    target = unify([("rows of this job", frame.schema, _unproven) for frame in frames])
+    target = unify([("rows of this job", frame.schema, exact_in(frame)) for frame in frames])
     return [conform(frame.lazy(), source=frame.schema, target=target).collect() for frame in frames]
 
 

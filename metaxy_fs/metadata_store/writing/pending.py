@@ -7,7 +7,9 @@ import polars as pl
 
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.ids import elapsed
-from metaxy_fs.log.reading.widening import conform, unify
+from metaxy_fs.log.objects.statistics import exact_in
+from metaxy_fs.log.objects.widening import FileSchema, conform, unify
+from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.arguments.features import Declared
 from metaxy_fs.metadata_store.backends.seen import SeenSchemas
 from metaxy_fs.metadata_store.writing.flushes import Flushes
@@ -56,9 +58,11 @@ class PendingRows:
         with self._lock:
             self._refuse_closed()
             self._raise_failure()
-            self._seen.check(key, partition, rows.schema)
-            self._seen.add(key, partition, rows.schema)
+            self._seen.check(key, partition, Chunks.of(rows))
             if rows.height:
+                if self._seen.of(key, partition).added(rows.schema).is_mixed:
+                    unify(_described((*self._held.frames, rows)))
+                self._seen.add(key, partition, rows.schema)
                 since = self._held.since if self._held.rows else elapsed()
                 self._held = _Batch((*self._held.frames, rows), self._held.rows + rows.height, since)
             return self._held.rows
@@ -151,10 +155,9 @@ class PendingRows:
 
 def _as_one(frames: tuple[pl.DataFrame, ...]) -> pl.DataFrame:
     """Return the rows of several frames, in order, in the types that hold them all."""
-    described = [(f"piece {number}", frame.schema, _unproven) for number, frame in enumerate(frames, start=1)]
-    target = unify(described)
+    target = unify(_described(frames))
     return pl.concat(conform(frame.lazy(), source=frame.schema, target=target) for frame in frames).collect()
 
 
-def _unproven(_path: tuple[str, ...]) -> bool:
-    return False
+def _described(frames: tuple[pl.DataFrame, ...]) -> list[FileSchema]:
+    return [(f"piece {number}", frame.schema, exact_in(frame)) for number, frame in enumerate(frames, start=1)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError
 from metaxy_fs.log.objects.schema import decode_schema, encode_schema, unstorable
-from metaxy_fs.log.reading.widening import conform, unify, widen
+from metaxy_fs.log.objects.widening import conform, unify, widen
 from metaxy_fs.testing.strategies import dtypes, frames
 
 EXACT, UNPROVEN = (lambda _path: True), (lambda _path: False)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaxy_fs.log.objects.statistics import ColumnStatistics, FileStatistics, column_statistics, exact_integers
+from metaxy_fs.log.objects.widening import conform, unify
 from metaxy_fs.log.pruning.matching import may_match
 from metaxy_fs.log.pruning.predicates import conjuncts_on
-from metaxy_fs.log.reading.widening import conform, unify
 from metaxy_fs.testing.strategies import frames, predicates, schemas
 
 BERLIN = pl.Datetime("us", "Europe/Berlin")

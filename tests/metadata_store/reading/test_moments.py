@@ -22,6 +22,7 @@ from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.views.view import ViewLoader
 from tests.log.compactions import put_compaction
+from tests.older import forget_types
 
 with FeatureGraph().use():
 
@@ -74,6 +75,8 @@ def test_a_snapshot_is_read_the_same_after_a_compaction_and_a_vacuum(store: File
 
 def test_types_at_a_snapshot_do_not_depend_on_the_values_of_later_rows(store: FilesystemMetadataStore) -> None:
     store.write_metadata(Video, rows(1, size=[1]))
+    forget_types(store.storage)
+    store = FilesystemMetadataStore(store.location)
     FilesystemMetadataStore(store.location).write_metadata(Video, rows(2, size=[0.5]))
     before = store.read_metadata(Video)
     assert before.schema["size"] == pl.Float64
@@ -91,6 +94,7 @@ def test_types_at_a_snapshot_do_not_depend_on_the_values_of_later_rows(store: Fi
 def test_a_snapshot_of_types_that_do_not_go_together_is_read_without_them(store: FilesystemMetadataStore) -> None:
     for sample, size in ((1, 1), (2, "big")):
         FilesystemMetadataStore(store.location).write_metadata(Video, rows(sample, size=[size]))
+        forget_types(store.storage)
     store.create_snapshot("s")
     with pytest.raises(MetadataSchemaError, match="'size'"):
         store.at("s").read_metadata(Video)

@@ -1,5 +1,6 @@
 """Is every snapshot, time, history and copy the same after any writes, compactions and vacuums?"""
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -13,12 +14,14 @@ from metaxy_fs import (
     FeatureKey,
     FeatureSpec,
     FilesystemMetadataStore,
+    MetadataSchemaError,
     MetadataStore,
     compact,
     copy_metadata,
     vacuum,
 )
 from metaxy_fs.storage import MemoryStorage
+from tests.older import forget_types
 
 KEY = FeatureKey(["video"])
 PLAIN = ["sample_id", "data_version"]
@@ -99,7 +102,9 @@ class Root:
     def apply(self, step: tuple[object, ...]) -> None:
         match step:
             case ("write", list() as ids, int() as kind):
-                self.another().write_metadata(Video, rows(ids, kind))
+                # Where types are agreed on, integers that no float holds are refused beside floats, and the reverse.
+                with suppress(MetadataSchemaError):
+                    self.another().write_metadata(Video, rows(ids, kind))
             case ("compact", bool() as full, int() as fan):
                 compact(self.another(), full=full, fan=fan)
             case ("vacuum",):
@@ -125,11 +130,13 @@ class Root:
                 told.check(store.at(moment))
 
 
-@given(steps=STEPS)
+@given(steps=STEPS, is_older=st.booleans())
 @settings(max_examples=30)
-def test_a_moment_is_the_same_for_ever(steps: list[tuple[object, ...]]) -> None:
+def test_a_moment_is_the_same_for_ever(steps: list[tuple[object, ...]], *, is_older: bool) -> None:
     root = Root()
     root.apply(("write", [1, 7], 0))
+    if is_older:
+        forget_types(root.storage)
     for step in steps:
         root.apply(step)
     root.check()

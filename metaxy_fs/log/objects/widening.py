@@ -5,7 +5,7 @@ values exactly. Types are joined all at once, not two by two, so the answer does
 a widening that could change a value is a conflict, which `unify` reports with the names of both files.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -23,6 +23,30 @@ FileSchema = tuple[str, pl.Schema, IsExact]
 def widen(left: pl.DataType, right: pl.DataType) -> pl.DataType | None:
     """Return the narrowest type that holds every value of both exactly, or None if there is none."""
     return _join([left, right], lambda _index, _path: False, ())
+
+
+def join(dtypes: Sequence[pl.DataType], *, name: str, is_exact: IsExact) -> pl.DataType | None:
+    """Return the narrowest type of a column that holds every value of all types exactly, or None if there is none.
+
+    Args:
+        dtypes: The types.
+        name: The column.
+        is_exact: Asked where 64-bit integers meet floats, of all types at once.
+    """
+    return _join(dtypes, lambda _index, path: is_exact(path), (name,))
+
+
+def wide_integers(schema: pl.Schema) -> list[Path]:
+    """Return the leaves of a schema whose integers a Float64 may not hold exactly."""
+    return [path for name, dtype in schema.items() for path in _wide_integers(dtype, (name,))]
+
+
+def _wide_integers(dtype: pl.DataType, path: Path) -> Iterator[Path]:
+    if isinstance(dtype, pl.Struct):
+        for field in dtype.fields:
+            yield from _wide_integers(instance(field.dtype), (*path, field.name))
+    elif dtype.is_integer() and _digits(dtype) > 53:
+        yield path
 
 
 def unify(files: Iterable[FileSchema], *, columns: Collection[str] | None = None) -> pl.Schema:
