@@ -97,13 +97,18 @@ class Client:
         return join(self.root, path) if path else self.root
 
     def _create(self, path: str, data: bytes) -> None:
-        """Write an object where the server decides whether the name is free, and keeps all of it or nothing."""
+        """Write an object where the server decides whether the name is free, and keeps all of it or nothing.
+
+        In one request, whatever its size: filesystems would send a large object in parts, and those of an upload that
+        is cut off stay in the bucket, cost money, and are in no listing.
+        """
         failed = 0
 
         def create() -> None:
             nonlocal failed
             try:
-                self._try("pipe_file", self.full(path), data, mode="create", moved=len(data))
+                whole = len(data) + 1
+                self._try("pipe_file", self.full(path), data, mode="create", chunksize=whole, moved=len(data))
             except Exception as error:
                 failed += 1
                 # A refusal says that nothing was written, but by this try alone.

@@ -46,8 +46,9 @@ class ObstoreClient(Client):
         self._threads = ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="obstore")
 
     def put(self, path: str, data: bytes) -> None:
-        """Write an object if the name is free: the server decides."""
-        self._run(partial(self._store.put, self._key(path), data, mode="create"), moved=len(data))
+        """Write an object if the name is free: the server decides. In one request, see `Client`."""
+        put = partial(self._store.put, self._key(path), data, mode="create", use_multipart=False)
+        self._run(put, moved=len(data))
 
     def get(self, path: str) -> bytes:
         """Return a whole object of unknown size."""

@@ -26,6 +26,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.storage import ObjectInfo, ObjectRange, open_storage, s3
 from metaxy_fs.storage.client import Client
 from metaxy_fs.storage.objects import ObjectStorage
+from tests.servers.s3 import obstore_of
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYzEXAMPLEKEY"
 
@@ -48,6 +49,39 @@ def test_put_is_one_request(server, storage):
 
     assert len(server.kinds()) == 1
     assert server.kinds()[0] in {"PUT", "POST"}
+
+
+PATIENT = {"s3fs": {"config_kwargs": {"read_timeout": 600}}, "gcsfs": {"requests_timeout": 600}}
+"""The servers take their time to look at a large object on a busy machine."""
+DIVIDED_ABOVE = {"s3fs": 100 * 2**20, "gcsfs": 50 * 2**20, "obstore": 5 * 2**20}
+"""Up to which size a client sends an object in one request unless it is told to."""
+
+
+@pytest.fixture(params=DIVIDED_ABOVE)
+def reached(request):
+    """A server, a root on it through each client, and an object that the client would send in parts."""
+    data = bytes(DIVIDED_ABOVE[request.param] + 2**20)
+    kind = "gcs" if request.param == "gcsfs" else "s3"
+    server, bucket = request.getfixturevalue(f"{kind}_server"), request.getfixturevalue(f"{kind}_bucket")
+    if request.param == "obstore":
+        return server, open_storage(f"{bucket}/root", filesystem=obstore_of(server)), data
+    options = {**server.storage_options, **PATIENT[request.param]}
+    return server, open_storage(server.url(bucket, "root"), storage_options=options), data
+
+
+# gcsfs hands an upload to aiohttp in one piece, which aiohttp dislikes above one megabyte.
+@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
+def test_put_of_an_object_that_clients_would_send_in_parts_is_one_request(reached):
+    server, storage, data = reached
+    server.clear_requests()
+
+    storage.put("a", data)
+    assert [request.method for request in server.requests()] == ["POST" if server.scheme == "gs" else "PUT"]
+    assert "uploadId" not in server.requests()[0].query
+    with pytest.raises(ObjectExistsError):
+        storage.put("a", data)
+    assert [info.size for info in storage.list("")] == [len(data)]
+    assert storage.get_ranges([ObjectRange("a", len(data) - 3, len(data))]) == [bytes(3)]
 
 
 def test_put_on_a_taken_name_is_one_request(server, storage):
