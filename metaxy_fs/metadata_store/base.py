@@ -20,6 +20,7 @@ from metaxy_fs.metadata_store.backends.backend import Backend
 from metaxy_fs.metadata_store.backends.chain import chain
 from metaxy_fs.metadata_store.explaining.impact import impact
 from metaxy_fs.metadata_store.explaining.reasons import explain
+from metaxy_fs.metadata_store.increments.restoring import restore
 from metaxy_fs.metadata_store.increments.updates import calculate, calculate_and_write, increment, lazy_increment
 from metaxy_fs.metadata_store.increments.upstream import read_upstream
 from metaxy_fs.metadata_store.reading.commits import history
@@ -28,6 +29,7 @@ from metaxy_fs.metadata_store.reading.queries import Read, has_commit, read_chai
 from metaxy_fs.metadata_store.reading.snapshots import at, create_snapshot, drop_snapshot, list_snapshots
 from metaxy_fs.metadata_store.writing.appending import write
 from metaxy_fs.metadata_store.writing.buffering import WriteBuffer, buffered
+from metaxy_fs.metadata_store.writing.retiring import retire
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment, LazyIncrement
@@ -45,6 +47,7 @@ class MetadataStore(Backend):
     Args:
         fallback_stores: Stores to read from, nearest first, where this one has no row of a feature; each asks its own
             in turn.
+        tags: What every commit that is made through this store says of itself; see `write_metadata`.
     """
 
     def __repr__(self) -> str:
@@ -52,7 +55,14 @@ class MetadataStore(Backend):
         mode = "" if self.fallback_mode == "feature" else f", fallback_mode={self.fallback_mode!r}"
         return f"{type(self).__name__}({self.location!r}{fallback}{mode})"
 
-    def write_metadata(self, feature: FeatureLike, df: FrameLike, *, write_id: str | None = None) -> None:
+    def write_metadata(
+        self,
+        feature: FeatureLike,
+        df: FrameLike,
+        *,
+        write_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         """Append rows to a feature, all of them or none, in one commit. No row that exists is changed.
 
         Concurrent writes, from any number of processes, never wait for or disturb each other. A frame without rows is
@@ -66,14 +76,19 @@ class MetadataStore(Backend):
                 and need not fit into memory.
             write_id: A name for the write that is the same when a job is retried: with the same rows the retry does
                 nothing.
+            tags: What the commit says of itself, strings by name, such as `{"run": "2026-11-28", "git": "3f2a9c1"}`;
+                they win over those of the store, name by name. At most 32 names of 1 to 100 letters, digits, `.`, `_`
+                and `-`, with values of at most 1,000 characters. `history` shows them. They are stored as they are,
+                so they are no place for secrets, and they are no part of what `write_id` names.
 
         Raises:
+            ValueError: The tags or the `write_id` cannot be kept.
             MetadataSchemaError: The frame does not fit the feature, or the rows written before it.
             WriteConflictError: The `write_id` was used for other rows.
             StorageError: The rows could not be written, and are not visible.
             CommitStateUnknownError: The rows may or may not have been written.
         """
-        write(self, require_declaration(feature), df, write_id=write_id)
+        write(self, require_declaration(feature), df, write_id=write_id, tags=tags)
 
     def buffered(
         self,
@@ -82,6 +97,7 @@ class MetadataStore(Backend):
         rows: int = 100_000,
         seconds: float | None = 60.0,
         write_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> AbstractContextManager[WriteBuffer]:
         """Open a buffer for a job that computes rows one by one: `with store.buffered(feature) as buffer`.
 
@@ -97,11 +113,70 @@ class MetadataStore(Backend):
             write_id: A name for the job that is the same when it is retried. Each sample is then committed once,
                 however the rows are cut and whatever other attempts commit, and another row for one is an error.
                 Without a name the later of two rows of a sample counts, as in any store.
+            tags: What each of its commits says of itself; see `write_metadata`.
 
         Raises:
-            ValueError: A limit or the `write_id` has no meaning.
+            ValueError: A limit, the `write_id` or a tag has no meaning.
         """
-        return buffered(self, require_declaration(feature), rows=rows, seconds=seconds, write_id=write_id)
+        return buffered(self, require_declaration(feature), rows=rows, seconds=seconds, write_id=write_id, tags=tags)
+
+    def retire(
+        self,
+        feature: FeatureLike,
+        ids: FrameLike,
+        reason: str | None = None,
+        *,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Say that samples exist no more, in one commit of this store. Nothing is deleted.
+
+        Latest rows, joins and increments then do without these samples: features that are made from them have them
+        orphaned, and the feature itself neither computes nor reports them. A row that is written later brings a sample
+        back. Reads without `latest_only` show every row there was, and snapshots what they saw.
+
+        Args:
+            feature: A Feature class, or a key that the active graph holds.
+            ids: The samples, by the id columns; other columns are ignored, so `increment.orphaned` will do. They need
+                have no rows: an increment then never finds them new. Without a sample nothing is committed.
+            reason: Kept as the tag `reason` of the commit.
+            tags: What else the commit says of itself; see `write_metadata`.
+
+        Raises:
+            ValueError: The reason or the tags cannot be kept.
+            MetadataSchemaError: The id columns do not name each sample once.
+            FeatureNotFoundError: This store has no commit of the feature, and a fallback store has the rows.
+            StorageError: The commit could not be written.
+        """
+        retire(self, require_declaration(feature), ids, reason=reason, tags=tags)
+
+    def restore(
+        self,
+        feature: FeatureLike,
+        *,
+        at: str | datetime,
+        reason: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make the latest rows of a feature, under its present declaration, what they were at a moment.
+
+        Samples whose rows were changed or retired since get their rows of that moment, with all columns; those that
+        came since are retired. That is one commit of this store, and none if nothing differs. Nothing is deleted, so
+        this can be undone by another `restore`. What others commit between the look and the commit may come before it.
+
+        Args:
+            feature: A Feature class, or a key that the active graph holds.
+            at: The name of a snapshot, or a time with a time zone, as `MetadataStore.at` takes it.
+            reason: Kept as the tag `reason` of the commit.
+            tags: What else the commit says of itself; see `write_metadata`.
+
+        Raises:
+            ValueError: The moment, the reason or the tags have no meaning.
+            SnapshotError: There is no such snapshot.
+            FeatureNotFoundError: There was no row under the present declaration at that moment, or this store has no
+                commit of the feature and a fallback store has the rows.
+            StorageError: The rows could not be read, or the commit not written.
+        """
+        restore(self, require_declaration(feature), at, reason=reason, tags=tags)
 
     def read_metadata(
         self,
@@ -112,7 +187,7 @@ class MetadataStore(Backend):
         allow_fallback: bool = True,
         latest_only: bool = False,
         versions: Literal["current", "all"] = "current",
-        with_commits: bool = False,
+        with_commits: bool | Literal["tags"] = False,
     ) -> pl.DataFrame:
         """Return the rows of a feature, in commit order; those of one write in the order of their ids.
 
@@ -127,7 +202,8 @@ class MetadataStore(Backend):
             versions: `"current"` reads what was written under the present declaration; `"all"` reads every data
                 version.
             with_commits: Add two columns, `commit` (text, the id of the commit that the row belongs to) and
-                `committed_at` (Datetime("us", "UTC"), its time), which filters may use; see `history`.
+                `committed_at` (Datetime("us", "UTC"), its time), which filters may use; see `history`. `"tags"` adds a
+                third one, `commit_tags`, as `tags` is in `history`.
 
         Returns:
             The rows. Where files differ, columns that a file lacks are null, and narrower types are widened.
@@ -152,7 +228,7 @@ class MetadataStore(Backend):
         allow_fallback: bool = True,
         latest_only: bool = False,
         versions: Literal["current", "all"] = "current",
-        with_commits: bool = False,
+        with_commits: bool | Literal["tags"] = False,
     ) -> pl.LazyFrame:
         """Return what `read_metadata` does, as a LazyFrame.
 
@@ -168,9 +244,11 @@ class MetadataStore(Backend):
         """Return the commits of a feature that this store itself holds, in commit order, whatever their data version.
 
         Returns:
-            One row a commit: `time` (Datetime("us", "UTC")), `commit` (text, its id), `rows` and `bytes` (Int64),
-            `partition` (text, the version of the definition), `write_id` (text or null), `writer` (text), and
-            `compacted` (Boolean, whether its rows are now kept with those of other commits).
+            One row per commit: `time` (Datetime("us", "UTC")), `commit` (string, its id), `rows` (Int64, how many it
+            wrote), `retired` (Int64, how many samples it retired), `bytes` (Int64), `partition` (string, the version of
+            the definition), `write_id` (string or null), `writer` (string), `compacted` (Boolean, whether its rows are
+            now kept with those of other commits), and `tags` (string, a JSON object with the names in order, or null):
+            `history.filter(pl.col("tags").str.json_path_match("$.run") == "2026-11-28")`.
 
         Raises:
             FeatureNotFoundError: This store has no commit of the feature.
@@ -290,19 +368,39 @@ class MetadataStore(Backend):
 
     @overload
     def calculate_and_write_data_versions(
-        self, feature: FeatureLike, sample_df: pl.DataFrame | ArrowStream, *, allow_upstream_fallback: bool = True
+        self,
+        feature: FeatureLike,
+        sample_df: pl.DataFrame | ArrowStream,
+        *,
+        allow_upstream_fallback: bool = True,
+        tags: Mapping[str, str] | None = None,
     ) -> pl.DataFrame: ...
 
     @overload
     def calculate_and_write_data_versions(
-        self, feature: FeatureLike, sample_df: pl.LazyFrame, *, allow_upstream_fallback: bool = True
+        self,
+        feature: FeatureLike,
+        sample_df: pl.LazyFrame,
+        *,
+        allow_upstream_fallback: bool = True,
+        tags: Mapping[str, str] | None = None,
     ) -> pl.LazyFrame: ...
 
     def calculate_and_write_data_versions(
-        self, feature: FeatureLike, sample_df: FrameLike, *, allow_upstream_fallback: bool = True
+        self,
+        feature: FeatureLike,
+        sample_df: FrameLike,
+        *,
+        allow_upstream_fallback: bool = True,
+        tags: Mapping[str, str] | None = None,
     ) -> pl.DataFrame | pl.LazyFrame:
-        """Do what `calculate_data_versions` does, write the result to this store in one commit, and return it."""
-        return calculate_and_write(self, require_declaration(feature), sample_df, fallback=allow_upstream_fallback)
+        """Do what `calculate_data_versions` does, write the result to this store in one commit, and return it.
+
+        `tags` are those of the commit; see `write_metadata`.
+        """
+        return calculate_and_write(
+            self, require_declaration(feature), sample_df, fallback=allow_upstream_fallback, tags=tags
+        )
 
     @overload
     def resolve_update(

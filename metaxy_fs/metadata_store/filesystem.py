@@ -65,11 +65,13 @@ class FilesystemMetadataStore(MetadataStore):
         compact_after: Compact a partition of this root once more than so many of its writes wait for it, 10 to 10,000;
             None leaves that to `compact`. A few of all writes look, in whatever process, and the one that finds it due
             returns after the compaction. That never fails the write: an error is logged.
+        tags: What every commit that is made through this store says of itself, strings by name; see
+            `MetadataStore.write_metadata`. No secrets: tags are stored as they are.
 
     Raises:
         ImportError: The package for this kind of root is not installed; the message says which extra to install.
         ValueError: There is no kind of root of that name, the options are not for it, there is no such algorithm, or
-            `compact_after` or `cache_bytes` is out of range.
+            `compact_after` or `cache_bytes` is out of range, or the tags cannot be kept.
     """
 
     def __init__(
@@ -84,12 +86,13 @@ class FilesystemMetadataStore(MetadataStore):
         cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int = DEFAULT_BYTES,
         compact_after: int | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         if hash_algorithm is not None:
             check_algorithm(hash_algorithm)
         if compact_after is not None:
             check_threshold(compact_after)
-        super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode)
+        super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode, tags=tags)
         cache = None if cache_dir is None else DiskCache(cache_dir, max_bytes=cache_bytes)
         storage = open_storage(root, storage_options=storage_options, filesystem=filesystem)
         self._use(storage, _Settings(hash_algorithm, cache, compact_after))
@@ -100,11 +103,14 @@ class FilesystemMetadataStore(MetadataStore):
             "storage": self._storage,
             "fallback_stores": self.fallback_stores,
             "fallback_mode": self.fallback_mode,
+            "tags": dict(self.tags),
             "settings": self._settings._replace(hash_algorithm=self._log.expected_algorithm),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__init__(fallback_stores=state["fallback_stores"], fallback_mode=state["fallback_mode"])
+        super().__init__(
+            fallback_stores=state["fallback_stores"], fallback_mode=state["fallback_mode"], tags=state["tags"]
+        )
         self._use(state["storage"], state["settings"])
 
     def _use(self, storage: Storage, settings: "_Settings") -> None:
@@ -145,6 +151,7 @@ class FilesystemMetadataStore(MetadataStore):
             rows=append.chunks,
             writer=WRITER,
             write_id=append.write_id,
+            tags=append.tags,
         )
         self._log.append(request, spec=msgspec.json.encode(append.spec))
 

@@ -1,7 +1,7 @@
 """What does a store without any files look like?"""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import msgspec
@@ -50,9 +50,10 @@ class InMemoryMetadataStore(MetadataStore):
         fallback_stores: Stores to read from where this one lacks a feature.
         fallback_mode: Whether they are read by feature or by sample; see `MetadataStore`.
         hash_algorithm: What the versions of rows are hashed with.
+        tags: What every commit says of itself, strings by name; see `MetadataStore.write_metadata`.
 
     Raises:
-        ValueError: There is no such algorithm.
+        ValueError: There is no such algorithm, or the tags cannot be kept.
 
     Examples:
         >>> store = InMemoryMetadataStore()
@@ -66,9 +67,10 @@ class InMemoryMetadataStore(MetadataStore):
         fallback_stores: Sequence[MetadataStore] = (),
         fallback_mode: FallbackMode = "feature",
         hash_algorithm: HashAlgorithm = DEFAULT_ALGORITHM,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         check_algorithm(hash_algorithm)
-        super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode)
+        super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode, tags=tags)
         self._hash_algorithm = hash_algorithm
         self._commits: list[_Commit] = []
         self._types: dict[tuple[FeatureKey, str], AgreedTypes] = {}
@@ -182,12 +184,14 @@ def _described_commit(held: _Commit) -> tuple[object, ...]:
     return (
         held.time,
         held.commit,
-        held.rows.height,
+        held.rows.height - held.append.retired,
+        held.append.retired,
         int(held.rows.estimated_size()),
         held.partition,
         held.append.write_id,
         WRITER,
         False,
+        held.append.tags_as_json,
     )
 
 

@@ -24,6 +24,7 @@ def open_store(
     cache_dir: str | os.PathLike[str] | None = None,
     cache_bytes: int = DEFAULT_BYTES,
     compact_after: int | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> FilesystemMetadataStore:
     """Return a store that is written at the first root, and reads the others in order where that lacks a feature.
 
@@ -41,11 +42,13 @@ def open_store(
         cache_bytes: What the cache may take.
         compact_after: Compact a partition of the first root once more than so many writes to it wait for that; see
             `FilesystemMetadataStore`.
+        tags: What every commit that is made through this store says of itself, strings by name, such as
+            `{"run": "2026-11-28", "git": "3f2a9c1"}`; see `MetadataStore.write_metadata`.
 
     Raises:
         ImportError: The package for some kind of root is not installed; the message says which extra to install.
         ValueError: It is unclear which root the options are for, there is no such algorithm, or
-            `compact_after` or `cache_bytes` is out of range.
+            `compact_after` or `cache_bytes` is out of range, or the tags cannot be kept.
 
     Examples:
         >>> store = open_store("./dev", "./prod")
@@ -62,7 +65,7 @@ def open_store(
         cache_bytes=cache_bytes,
     )
     fallbacks = [fallback if isinstance(fallback, MetadataStore) else opened(fallback) for fallback in fallback_roots]
-    return opened(root, fallback_stores=fallbacks, fallback_mode=fallback_mode, compact_after=compact_after)
+    return opened(root, fallback_stores=fallbacks, fallback_mode=fallback_mode, compact_after=compact_after, tags=tags)
 
 
 def _open(
@@ -75,6 +78,7 @@ def _open(
     fallback_stores: Sequence[MetadataStore] = (),
     fallback_mode: FallbackMode = "feature",
     compact_after: int | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> FilesystemMetadataStore:
     is_remote = _remote_protocol(root) is not None
     return FilesystemMetadataStore(
@@ -86,6 +90,7 @@ def _open(
         cache_dir=cache_dir if is_remote else None,
         cache_bytes=cache_bytes,
         compact_after=compact_after,
+        tags=tags,
     )
 
 

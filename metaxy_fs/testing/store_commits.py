@@ -11,11 +11,13 @@ _COLUMNS = {
     "time": pl.Datetime("us", "UTC"),
     "commit": pl.String(),
     "rows": pl.Int64(),
+    "retired": pl.Int64(),
     "bytes": pl.Int64(),
     "partition": pl.String(),
     "write_id": pl.String(),
     "writer": pl.String(),
     "compacted": pl.Boolean(),
+    "tags": pl.String(),
 }
 
 
@@ -134,6 +136,8 @@ class StoreCommits(StoreCase):
         assert store.read_metadata(video)["commit"].to_list() == ["mine"]
         with pytest.raises(MetadataSchemaError, match=r"'commit'.*with_commits"):
             store.read_metadata(video, with_commits=True)
+        without = store.read_metadata(video, with_commits=True, columns=[SAMPLE_ID])
+        assert without["commit"].to_list() == store.history(video)["commit"].to_list()
 
     def test_commits_that_were_not_asked_for_are_no_columns(self, store: MetadataStore) -> None:
         video, _ = pipeline()

@@ -15,6 +15,8 @@ from metaxy_fs.testing.store_increments import StoreIncrements
 from metaxy_fs.testing.store_moments import StoreMoments
 from metaxy_fs.testing.store_reads import StoreReads
 from metaxy_fs.testing.store_redo import StoreRedo
+from metaxy_fs.testing.store_retired import StoreRetired
+from metaxy_fs.testing.store_tags import StoreTags
 from metaxy_fs.testing.store_versions import StoreVersions
 from metaxy_fs.testing.store_writes import StoreWrites
 
@@ -29,5 +31,7 @@ class StoreSuite(
     StoreVersions,
     StoreIncrements,
     StoreRedo,
+    StoreTags,
+    StoreRetired,
 ):
     """Tests of one kind of store; each test opens fresh ones through the fixture `make_store`, see `StoreCase`."""

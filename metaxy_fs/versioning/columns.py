@@ -24,17 +24,26 @@ REDO: Final = "_metaxy_redo"
 PARTITION: Final = "_metaxy_partition"
 """The partition that a row was read from, where a scan is asked to say so."""
 
+RETIRED: Final = "_metaxy_retired"
+"""Whether a stored row retires its sample, Boolean; few commits have the column, and no read shows it."""
+
 COMMIT: Final = "commit"
 """In a read with commits: the id of the commit that a row belongs to."""
 
 COMMITTED_AT: Final = "committed_at"
 """In a read with commits: the time of that commit, which the order of commits follows; Datetime("us", "UTC")."""
 
+COMMIT_TAGS: Final = "commit_tags"
+"""In a read with the tags of commits: those of the row's commit, a JSON object of strings; null without any."""
+
 MARKED_COMMIT: Final = "_metaxy_commit"
 """The commit of a row, where a scan is asked to say so."""
 
 MARKED_TIME: Final = "_metaxy_time"
 """The time of that commit in microseconds since 1970 (UTC), likewise."""
+
+MARKED_TAGS: Final = "_metaxy_tags"
+"""The tags of that commit, likewise."""
 
 
 def version_column(feature: FeatureKey, container: str) -> str:

@@ -19,6 +19,7 @@ class ShelfStore(MetadataStore):
         self._shelf = shelf.setdefault(name, [])
         self._name = name
         self._snapshots = shelf.setdefault(("snapshots", name), MemoryStorage())
+        self._first = 1_795_000_000_000_000 + 1_000_000 * len(shelf)  # no two stores have a commit of one name
 
     @property
     def snapshot_storage(self):
@@ -38,7 +39,7 @@ class ShelfStore(MetadataStore):
                         f"{append.write_id!r} names a commit of {held.rows.height} rows; these are others"
                     )
                 return
-        self._shelf.append((1_795_000_000_000_000 + len(self._shelf), append))
+        self._shelf.append((self._first + len(self._shelf), append))
 
     def scan_rows(self, query):
         held = self._held(query.key, query.partition)
@@ -70,10 +71,21 @@ class ShelfStore(MetadataStore):
 
     def stored_commits(self, key):
         commits = [
-            (time, str(time), append.rows.height, 0, append.definition.partition, append.write_id, "a shelf", False)
+            {
+                "time": time,
+                "commit": str(time),
+                "rows": append.rows.height - append.retired,
+                "retired": append.retired,
+                "bytes": 0,
+                "partition": append.definition.partition,
+                "write_id": append.write_id,
+                "writer": "a shelf",
+                "compacted": False,
+                "tags": append.tags_as_json,
+            }
             for time, append in self._held(key, None)
         ]
-        return pl.DataFrame(commits, schema=COMMITS, orient="row")
+        return pl.DataFrame(commits, schema=COMMITS)
 
     def _held(self, key, partition):
         found = [(time, append) for time, append in self._shelf if append.spec.key == key]

@@ -11,15 +11,23 @@ from typing import Any, Final, NamedTuple
 
 import polars as pl
 
-from metaxy_fs.log.files.commit_columns import COMMIT, COMMIT_COLUMNS, ORDINAL, TIME
+from metaxy_fs.log.files.commit_columns import COMMIT, COMMIT_COLUMNS, ORDINAL, RETIRED, TIME
+from metaxy_fs.log.files.parquet import count_retired
 from metaxy_fs.log.objects.findings import FOREIGN, Finding
 from metaxy_fs.log.objects.manifest import DataFile, Manifest
 from metaxy_fs.log.objects.schema import column
 
 COUNTS: Final = pl.Schema(
-    {COMMIT: pl.String(), TIME: pl.Int64(), "rows": pl.Int64(), "first": pl.Int64(), "last": pl.Int64()}
+    {
+        COMMIT: pl.String(),
+        TIME: pl.Int64(),
+        "rows": pl.Int64(),
+        "retired": pl.Int64(),
+        "first": pl.Int64(),
+        "last": pl.Int64(),
+    }
 )
-"""What a file holds of a commit: how many rows, and the ordinals of the first and the last of them."""
+"""What a file holds of a commit: how many rows, how many of them retire a sample, the first and the last ordinal."""
 
 Ends = tuple[tuple[Any, ...], tuple[Any, ...]]
 
@@ -51,11 +59,16 @@ def rewritten_problems(rows: pl.DataFrame, id_columns: Sequence[str], file: Data
 def commits_in(rows: pl.DataFrame, file: DataFile) -> pl.DataFrame:
     """Return what a file that a compaction lists holds of each commit (see `COUNTS`)."""
     if not is_rewritten(file):
-        whole = (file.commit, file.time, rows.height, file.offset, file.offset + rows.height - 1)
+        ends = (file.offset, file.offset + rows.height - 1)
+        whole = (file.commit, file.time, rows.height, count_retired(rows), *ends)
         return pl.DataFrame([whole] if rows.height else [], schema=COUNTS, orient="row")
     ordinal = pl.col(ORDINAL).cast(pl.Int64)
+    retired = pl.col(RETIRED).sum().cast(pl.Int64) if RETIRED in rows.columns else pl.lit(0, pl.Int64)
     return rows.group_by(COMMIT, TIME).agg(
-        pl.len().cast(pl.Int64).alias("rows"), ordinal.min().alias("first"), ordinal.max().alias("last")
+        pl.len().cast(pl.Int64).alias("rows"),
+        retired.alias("retired"),
+        ordinal.min().alias("first"),
+        ordinal.max().alias("last"),
     )
 
 
@@ -78,10 +91,11 @@ def check_compaction(manifest: Manifest, table: pl.DataFrame, parts: Sequence[Pa
 
 def _miscounts(table: pl.DataFrame, parts: Sequence[Part]) -> Iterator[str]:
     held = pl.concat([COUNTS.to_frame(), *(part.commits for part in parts)])
-    held = held.group_by(COMMIT, TIME).agg(pl.col("rows").sum(), pl.col("first").min(), pl.col("last").max())
-    said = table.select(pl.col("commit").alias(COMMIT), pl.col("time").alias(TIME), pl.col("rows").alias("said"))
+    held = held.group_by(COMMIT, TIME).agg(pl.col("rows", "retired").sum(), pl.col("first").min(), pl.col("last").max())
+    names = {"commit": COMMIT, "time": TIME, "rows": "said", "retired": "said_retired"}
+    said = table.select(*names).rename(names)
     both = said.join(held, on=[COMMIT, TIME], how="full", coalesce=True).with_columns(
-        pl.col("rows").fill_null(0), pl.col("first").fill_null(0), pl.col("last").fill_null(-1)
+        pl.col("rows", "retired").fill_null(0), pl.col("first").fill_null(0), pl.col("last").fill_null(-1)
     )
     is_whole = (pl.col("rows") == pl.col("said")) & (pl.col("first") == 0) & (pl.col("last") == pl.col("rows") - 1)
     wrong = both.filter(~is_whole.fill_null(value=False)).sort(TIME, COMMIT)
@@ -89,6 +103,14 @@ def _miscounts(table: pl.DataFrame, parts: Sequence[Part]) -> Iterator[str]:
         first = wrong.row(0, named=True)
         said_of = "it does not cover" if first["said"] is None else f"has {first['said']} by its table"
         yield f"has {first['rows']} rows of commit {first[COMMIT]}, which {said_of}; {wrong.height} are wrong in all"
+        return
+    wrong = both.filter(pl.col("retired") != pl.col("said_retired")).sort(TIME, COMMIT)
+    if wrong.height:
+        first = wrong.row(0, named=True)
+        yield (
+            f"has {first['retired']} rows of commit {first[COMMIT]} that retire a sample, which has "
+            f"{first['said_retired']} by its table; {wrong.height} are wrong in all"
+        )
 
 
 def _overlaps(parts: Sequence[Part]) -> Iterator[str]:

@@ -8,11 +8,12 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.log.checking.compacted import commits_in, is_rewritten, rewritten_problems
-from metaxy_fs.log.files.commit_columns import COMMIT_COLUMNS
+from metaxy_fs.log.files.commit_columns import COMMIT_COLUMNS, RETIRED
 from metaxy_fs.log.files.parquet import (
     FOOTER_KEY,
     checksums,
     content_digest,
+    count_retired,
     describe_columns,
     footer_bytes,
     footer_digest,
@@ -34,12 +35,14 @@ class Contents(NamedTuple):
         pages: The sha256 of the file up to its footer; None if the bytes cannot be trusted.
         ends: The ids of its first and its last row; None if it has none.
         commits: What it holds of each commit, where a compaction lists it (see `metaxy_fs.log.checking.compacted`).
+        retired: How many of its rows retire a sample.
     """
 
     findings: tuple[Finding, ...]
     pages: bytes | None = None
     ends: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
     commits: pl.DataFrame | None = None
+    retired: int = 0
 
 
 def check_contents(data: bytes, *, manifest: Manifest, file: DataFile, path: str) -> Contents:
@@ -62,7 +65,8 @@ def check_contents(data: bytes, *, manifest: Manifest, file: DataFile, path: str
     findings += _footer_findings(footer, manifest, file, path=path)
     is_right = all(finding.severity != "error" for finding in findings)
     commits = commits_in(rows, file) if manifest.covers and is_right else None
-    return Contents(tuple(findings), pages, _ends(rows, manifest.id_columns), commits)
+    retired = count_retired(rows) if is_right else 0
+    return Contents(tuple(findings), pages, _ends(rows, manifest.id_columns), commits, retired)
 
 
 def check_commit(manifest: Manifest, found: Sequence[Contents], *, path: str) -> Iterator[Finding]:
@@ -72,6 +76,9 @@ def check_commit(manifest: Manifest, found: Sequence[Contents], *, path: str) ->
         return
     if content_digest(bytes(manifest.schema), pages) != manifest.digest:
         yield Finding(path, "error", "gives another digest than its data files have", FOREIGN)
+    if (retired := sum(contents.retired for contents in found)) != manifest.retired:
+        problem = f"says that {manifest.retired} of its rows retire a sample, in its data files {retired} do"
+        yield Finding(path, "error", problem, FOREIGN)
     ends = [contents.ends for contents in found if contents.ends is not None]
     if any(not before[1] < after[0] for before, after in pairwise(ends)):
         yield Finding(path, "error", "lists data files whose ids are not in order from one to the next", FOREIGN)
@@ -92,7 +99,7 @@ def _problems(rows: pl.DataFrame, *, manifest: Manifest, file: DataFile) -> Iter
     if list(rows.schema.items()) != [*columns.items(), *(COMMIT_COLUMNS.items() if is_rewritten(file) else ())]:
         yield f"has the columns {dict(rows.schema)}, which are not those that its manifest gives"
         return
-    if reserved := [name for name in columns if name.startswith(RESERVED)]:
+    if reserved := [name for name in columns if name.startswith(RESERVED) and not _tells_retired(name, columns)]:
         yield f"has columns of reserved names: {', '.join(reserved)}"
     if wrong := unfounded(rows, file.statistics):
         yield f"has other values than its statistics claim of {', '.join('.'.join(leaf) for leaf in wrong)}"
@@ -122,10 +129,19 @@ def _version_problems(rows: pl.DataFrame, manifest: Manifest) -> Iterator[str]:
     if set(fields) != set(manifest.definition.containers) or any(dtype != pl.String() for dtype in fields.values()):
         yield f"has no data_version with a text for each of {', '.join(manifest.definition.containers)}"
         return
+    if RETIRED in rows.columns:
+        is_retired = rows.get_column(RETIRED).fill_null(value=False)
+        if rows.filter(is_retired).get_column(DATA_VERSION).count():
+            yield "has rows that retire a sample and yet have a version"
+        rows = rows.filter(~is_retired)
     versions = rows.select(pl.col(DATA_VERSION).struct.unnest()) if fields else pl.DataFrame()
     for name, values in versions.to_dict().items():
         if values.null_count() or (values == "").any() or values.str.contains("|", literal=True).any():
             yield f"has versions of {name!r} that are null, empty or hold a '|'"
+
+
+def _tells_retired(name: str, columns: pl.Schema) -> bool:
+    return name == RETIRED and columns[name] == pl.Boolean
 
 
 def _footer_findings(footer: dict[str, str], manifest: Manifest, file: DataFile, *, path: str) -> Iterator[Finding]:

@@ -65,6 +65,7 @@ def rebuild_manifest(fragments: Sequence[Fragment], *, partition: Partition) -> 
     header, contents = ordered[0].header, [fragment.contents for fragment in ordered]
     digest = content_digest(bytes(header.schema), [found.pages for found in contents if found.pages is not None])
     manifest = _manifest(header, [fragment.entry for fragment in ordered], digest=digest)
+    manifest = msgspec.structs.replace(manifest, retired=sum(found.retired for found in contents))
     findings = [finding for found in contents for finding in found.findings]
     for finding in [*findings, *check_commit(manifest, contents, path=f"the commit {header.commit}")]:
         raise CorruptObjectError(f"{finding.path} {finding.problem}")
@@ -94,7 +95,7 @@ def rebuild_compaction(data: bytes, *, name: str, partition: Partition) -> tuple
 
 
 def _refuse_incomplete(fragments: Sequence[Fragment]) -> None:
-    commits = {msgspec.json.encode(_commit_fields(fragment.header)) for fragment in fragments}
+    commits = {msgspec.json.encode(CommitHeader(**_commit_fields(fragment.header))) for fragment in fragments}
     counts = {fragment.header.parts for fragment in fragments} - {None}
     if len(commits) > 1 or len(counts) > 1:
         raise CorruptObjectError("its data files do not agree on the commit that they belong to")

@@ -1,4 +1,4 @@
-"""Which columns of a data file say whose each row is?"""
+"""The columns of a data file that the library keeps for itself."""
 
 from typing import Final
 
@@ -15,3 +15,6 @@ ORDINAL: Final = "_metaxy_ordinal"
 
 COMMIT_COLUMNS: Final = pl.Schema({COMMIT: pl.String(), TIME: pl.Int64(), ORDINAL: pl.UInt32()})
 """The last columns of a file that a compaction has written."""
+
+RETIRED: Final = "_metaxy_retired"
+"""Whether a row retires its sample, Boolean; a column of the commit itself, which few commits have."""

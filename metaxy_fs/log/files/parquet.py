@@ -15,7 +15,7 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.files.columns import described
-from metaxy_fs.log.files.commit_columns import COMMIT, COMMIT_COLUMNS
+from metaxy_fs.log.files.commit_columns import COMMIT, COMMIT_COLUMNS, RETIRED
 from metaxy_fs.log.files.footer import ENDING, Footer
 from metaxy_fs.log.files.thrift import MalformedError
 from metaxy_fs.log.objects.manifest import CommitHeader, DataFile
@@ -35,11 +35,19 @@ _COMPRESSION_LEVEL = 1
 
 
 class EncodedFile(NamedTuple):
-    """A data file: its bytes, its entry in the manifest, and the sha256 of its pages, which hold the rows."""
+    """A data file.
+
+    Attributes:
+        data: Its bytes.
+        entry: Its entry in the manifest.
+        pages: The sha256 of its pages, which hold the rows.
+        retired: How many of the rows retire a sample.
+    """
 
     data: bytes
     entry: DataFile
     pages: bytes
+    retired: int
 
 
 def encode_rows(rows: pl.DataFrame, *, header: CommitHeader, name: str) -> EncodedFile:
@@ -69,7 +77,12 @@ def describe_file(data: bytes, rows: pl.DataFrame, *, header: CommitHeader, name
         statistics=column_statistics(rows.drop(COMMIT_COLUMNS, strict=False) if COMMIT in rows.columns else rows),
         fences=fences(rows.get_column(header.id_columns[0]), every=ROW_GROUP_ROWS),
     )
-    return EncodedFile(data, entry, pages)
+    return EncodedFile(data, entry, pages, count_retired(rows))
+
+
+def count_retired(rows: pl.DataFrame) -> int:
+    """Return how many rows retire a sample."""
+    return int(rows.get_column(RETIRED).sum()) if RETIRED in rows.columns else 0
 
 
 def describe_columns(data: bytes, names: Sequence[str]) -> bytes:

@@ -14,13 +14,16 @@ HISTORY: Final = pl.Schema(
         "time": pl.Int64(),
         "commit": pl.String(),
         "rows": pl.Int64(),
+        "retired": pl.Int64(),
         "bytes": pl.Int64(),
         "partition": pl.String(),
         "write_id": pl.String(),
         "writer": pl.String(),
         "compacted": pl.Boolean(),
+        "tags": pl.String(),
     }
 )
+"""What is known of a commit. `rows` leaves out those that retire a sample, which `retired` counts."""
 
 TableOf = Callable[[Partition, Manifest], pl.DataFrame]
 """Gives the commit table of a compaction."""
@@ -57,10 +60,12 @@ def _commits(view: View, table_of: TableOf) -> pl.DataFrame:
     single = pl.DataFrame(appends, schema=HISTORY, orient="row").with_columns(version)
     # Compactions that live may have commits in common, of which their tables say the same.
     commits = pl.concat([single, *compacted]).unique("commit", keep="first", maintain_order=True)
+    commits = commits.with_columns(pl.col("rows") - pl.col("retired"))
     return commits if view.only is None else commits.filter(pl.col("commit").is_in(sorted(view.only)))
 
 
 def _described(manifest: Manifest) -> tuple[object, ...]:
     size = sum(file.bytes for file in manifest.files)
+    counts = (manifest.rows, manifest.retired, size)
     written = (manifest.write_id, manifest.writer)
-    return (manifest.time, manifest.commit, manifest.rows, size, None, *written, False)
+    return (manifest.time, manifest.commit, *counts, None, *written, False, manifest.tags_as_json)

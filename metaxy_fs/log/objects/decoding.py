@@ -101,6 +101,8 @@ def _is_of_compaction(file: DataFile) -> bool:
 def _no_compaction(manifest: Manifest) -> str | None:
     if not manifest.covers:
         return "is that of a compaction and yet covers nothing"
+    if manifest.retired or manifest.tags is not msgspec.UNSET:
+        return "is that of a compaction and yet says what only one write may"
     if not is_list_of_commits(manifest.covers):
         return "covers what can be no list of commits"
     table = manifest.commits
@@ -132,6 +134,8 @@ def _inconsistent(manifest: Manifest) -> str | None:
     for file in manifest.files:
         if not is_data_file_name(file.name):
             return f"names the data file {file.name!r}, which is not a plain name of a Parquet file in its partition"
+    if manifest.retired > manifest.rows:
+        return f"counts {manifest.retired} rows that retire a sample, and no more than {manifest.rows} in all"
     if manifest.rows != sum(file.rows for file in manifest.files):
         return f"counts {manifest.rows} rows, its files {sum(file.rows for file in manifest.files)}"
     try:

@@ -11,6 +11,7 @@ import msgspec
 from metaxy_fs.ids import MAX_TIME
 from metaxy_fs.log.objects.sealing import sealed
 from metaxy_fs.log.objects.statistics import Bound, ColumnStatistics
+from metaxy_fs.log.objects.tags import Tags, encode_tags
 
 FORMAT_VERSION: Final = 1
 
@@ -43,6 +44,7 @@ class CommitHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         schema: The names and types of the columns, as `metaxy_fs.log.objects.schema` writes them.
         writer: The library and version that wrote the commit.
         write_id: What the caller named the write, if anything.
+        tags: What the caller says of the write, strings by name; the field is left out where there is none.
     """
 
     format_version: int = FORMAT_VERSION
@@ -54,6 +56,7 @@ class CommitHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     schema: msgspec.Raw
     writer: str
     write_id: str | None = None
+    tags: Tags | msgspec.UnsetType = msgspec.UNSET
 
 
 class FileHeader(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -133,6 +136,7 @@ class Manifest(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     Attributes:
         rows: How many rows there are in all.
+        retired: How many of them retire a sample.
         digest: A digest of the rows that does not depend on the commit's id or time (see
             `metaxy_fs.log.files.parquet`); of a compaction the sha256 over the sorted digests of what it stands for.
         schemas: Further schemas that files of a compaction have.
@@ -143,11 +147,17 @@ class Manifest(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     format_version: int
     rows: Count
+    retired: Count = 0
     digest: Digest
     files: tuple[DataFile, ...]
     schemas: tuple[msgspec.Raw, ...] = ()
     covers: str = ""
     commits: CommitTable | None = None
+
+    @property
+    def tags_as_json(self) -> str | None:
+        """The tags of the commit as `encode_tags` gives them."""
+        return None if self.tags is msgspec.UNSET else encode_tags(self.tags)
 
     @property
     def named_files(self) -> "tuple[DataFile | CommitTable, ...]":

@@ -22,6 +22,7 @@ from metaxy_fs.log.files.parquet import FOOTER_KEY
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import CommitTable, Manifest
 from metaxy_fs.log.objects.second_look import taken
+from metaxy_fs.log.objects.tags import are_tags
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 TABLE: Final = pl.Schema(
@@ -36,7 +37,12 @@ TABLE: Final = pl.Schema(
         "schema": pl.Int64(),
     }
 )
-"""The columns of a commit table; one row a commit, in commit order."""
+"""The columns of every commit table; one row per commit, in commit order."""
+
+OPTIONAL: Final = pl.Schema({"retired": pl.Int64(), "tags": pl.String()})
+"""Those that a table has if some commit retires a sample or has tags; the latter as `encode_tags` gives them."""
+
+_WHOLE: Final = pl.Schema({**TABLE, **OPTIONAL})
 
 _KEPT_ROWS = 2_000_000
 """How many rows of tables are kept: those of the compactions that a process reads again and again."""
@@ -108,10 +114,12 @@ def rows_of(appends: Sequence[Manifest], schemas: Sequence[int]) -> pl.DataFrame
             manifest.write_id,
             manifest.writer,
             schema,
+            manifest.retired,
+            manifest.tags_as_json,
         )
         for manifest, schema in zip(appends, schemas, strict=True)
     ]
-    return pl.DataFrame(rows, schema=TABLE, orient="row")
+    return pl.DataFrame(rows, schema=_WHOLE, orient="row")
 
 
 def encode_table(table: pl.DataFrame, *, manifest: Manifest, name: str) -> tuple[bytes, CommitTable]:
@@ -124,6 +132,8 @@ def encode_table(table: pl.DataFrame, *, manifest: Manifest, name: str) -> tuple
     """
     buffer = io.BytesIO()
     footer = {FOOTER_KEY: msgspec.json.encode(manifest).decode()}
+    is_used = {"retired": bool(table["retired"].sum()), "tags": bool(table["tags"].count())}
+    table = table.drop(name for name in OPTIONAL if not is_used[name])
     table.write_parquet(buffer, compression="zstd", metadata=footer)
     data = buffer.getvalue()
     return data, CommitTable(name=name, rows=table.height, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -140,7 +150,7 @@ def digest_of(table: pl.DataFrame) -> str:
 
 
 def decode_table(data: bytes, *, manifest: Manifest, entry: CommitTable, name: str) -> pl.DataFrame:
-    """Return the commit table that an object holds.
+    """Return the commit table that an object holds, with all optional columns.
 
     Raises:
         CorruptObjectError: It is another object than its manifest vouches for, or contradicts it.
@@ -154,14 +164,24 @@ def decode_table(data: bytes, *, manifest: Manifest, entry: CommitTable, name: s
         raise CorruptObjectError(f"The commit table {name} is no Parquet file that can be read.") from error
     if problem := _problem(table, manifest):
         raise CorruptObjectError(f"The commit table {name} {problem}.")
-    return table
+    return _whole(table)
+
+
+def _whole(table: pl.DataFrame) -> pl.DataFrame:
+    """Return a table with the optional columns that it lacks."""
+    lacking = {"retired": pl.lit(0, pl.Int64), "tags": pl.lit(None, pl.String)}
+    return table.with_columns(**{name: each for name, each in lacking.items() if name not in table.columns})
 
 
 def _problem(table: pl.DataFrame, manifest: Manifest) -> str | None:
-    if list(table.schema.items()) != list(TABLE.items()):
-        return f"has the columns {dict(table.schema)}, not {dict(TABLE)}"
-    if any(table.drop("write_id").null_count().row(0)):
+    known = {name: dtype for name, dtype in _WHOLE.items() if name in TABLE or name in table.columns}
+    if list(table.schema.items()) != list(known.items()):
+        return f"has the columns {dict(table.schema)}, not {known}"
+    table = _whole(table)
+    if any(table.drop("write_id", "tags").null_count().row(0)):
         return "has nulls"
+    if not all(map(are_tags, table.get_column("tags").drop_nulls().unique())):
+        return "has tags that are no strings by name"
     if covers_of(table) != manifest.covers:
         return "has other commits than its manifest covers"
     if not table.filter(~_is_plausible(manifest)).is_empty():
@@ -174,6 +194,7 @@ def _is_plausible(manifest: Manifest) -> pl.Expr:
     counts = pl.all_horizontal(pl.col("rows", "bytes").is_between(0, 2**53 - 1))
     return (
         counts
+        & pl.col("retired").is_between(0, pl.col("rows"))
         & pl.col("time").is_between(0, min(manifest.time, MAX_TIME))
         & pl.col("schema").is_between(0, len(manifest.schemas))
     )

@@ -14,7 +14,7 @@ differs in its time. Once a compaction stands for the commit, vacuum deletes the
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import msgspec
@@ -57,6 +57,7 @@ class CommitRequest(msgspec.Struct, frozen=True, kw_only=True):
     rows: Chunks
     writer: str
     write_id: str | None = None
+    tags: Mapping[str, str] = {}
 
 
 def commit(
@@ -118,6 +119,7 @@ def _put_files(
     return Manifest(
         **msgspec.structs.asdict(header),
         rows=sum(file.entry.rows for file in files),
+        retired=sum(file.retired for file in files),
         digest=content_digest(bytes(header.schema), [file.pages for file in files]),
         files=tuple(file.entry for file in files),
     )
@@ -220,6 +222,7 @@ def _header(request: CommitRequest, *, time: int) -> CommitHeader:
         schema=msgspec.Raw(encode_schema(request.rows.schema)),
         writer=request.writer,
         write_id=request.write_id,
+        tags=dict(request.tags) or msgspec.UNSET,
     )
 
 

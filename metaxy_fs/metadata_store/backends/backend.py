@@ -6,8 +6,9 @@ are what passes through them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Final, Literal
 
 import msgspec
@@ -16,8 +17,10 @@ import polars as pl
 from metaxy_fs.errors import StorageError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.interrupts import let_ctrl_c_end_waits
+from metaxy_fs.log.files.parquet import count_retired
 from metaxy_fs.log.history.commits import HISTORY
 from metaxy_fs.log.objects.agreed import AgreedTypes, large_in
+from metaxy_fs.log.objects.tags import check_tags, encode_tags
 from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.log.writing.types import fitting
 from metaxy_fs.metadata_store.backends.scan import Scan
@@ -29,8 +32,9 @@ from metaxy_fs.versioning.definition import DefinitionVersion
 COMMITS: Final = pl.Schema({**HISTORY, "time": pl.Datetime("us", "UTC")})
 """The columns of a frame of commits.
 
-`bytes` is what a commit's rows take where they are kept, `write_id` null where none was given, `writer` the library and
-version that wrote it, and `compacted` whether its rows are now kept with those of others.
+`rows` is how many rows a commit wrote, `retired` how many samples it retired, `bytes` what these take where they are
+kept, `write_id` null where none was given, `writer` the library and version that wrote it, `compacted` whether its rows
+are now kept with those of others, and `tags` a JSON object of strings, null where there is none.
 """
 
 
@@ -49,16 +53,18 @@ class Append:
             `append_rows` returns; for others there is one. `data_version` has the containers as declared.
         write_id: If given, a later append to the partition under the same id and with the same rows must do nothing,
             and one with other rows must raise `WriteConflictError`.
+        tags: What the commit is to say of itself, strings by name; they are no part of what `write_id` names.
     """
 
     spec: FeatureSpec
     definition: DefinitionVersion
     chunks: Chunks
     write_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> pl.DataFrame:
-        """All rows as one frame."""
+        """All rows as one frame, those that retire a sample among them."""
         return self.chunks.collect()
 
     def beside(self, earlier: Iterable[pl.DataFrame]) -> "Append":
@@ -85,6 +91,16 @@ class Append:
         large = large_in(rows, id_columns=ids)
         types.refuse_conflicts(rows.schema, large, feature=feature)
         return replace(self, chunks=Chunks.of(rows)), types.added(types.further(rows.schema, large), large)
+
+    @property
+    def retired(self) -> int:
+        """How many of the rows retire a sample, as a frame of `COMMITS` has it."""
+        return count_retired(self.rows)
+
+    @property
+    def tags_as_json(self) -> str | None:
+        """The tags as a frame of `COMMITS` has them."""
+        return encode_tags(self.tags)
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,13 +152,20 @@ class Backend(ABC):
     Args:
         fallback_stores: Those other places, nearest first.
         fallback_mode: Whether one place gives all rows of a feature, or each sample is taken from the nearest place.
+        tags: What every commit that is made through this store says of itself, strings by name.
 
     Raises:
         TypeError: A fallback store is none.
-        ValueError: There is no such mode.
+        ValueError: There is no such mode, or the tags cannot be kept.
     """
 
-    def __init__(self, *, fallback_stores: "Sequence[Backend]" = (), fallback_mode: FallbackMode = "feature") -> None:
+    def __init__(
+        self,
+        *,
+        fallback_stores: "Sequence[Backend]" = (),
+        fallback_mode: FallbackMode = "feature",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         if fallback_mode not in ("feature", "sample"):
             raise ValueError(f'fallback_mode is "feature" or "sample", got {fallback_mode!r}.')
         for store in fallback_stores if isinstance(fallback_stores, Iterable) else [None]:
@@ -153,6 +176,7 @@ class Backend(ABC):
                 )
         self._fallback_stores = tuple(fallback_stores)
         self._fallback_mode = fallback_mode
+        self._tags = check_tags(tags)
         self.seen = SeenSchemas()
         let_ctrl_c_end_waits()
 
@@ -160,6 +184,11 @@ class Backend(ABC):
     def fallback_stores(self) -> "tuple[Backend, ...]":
         """The stores that are read, in order, where this one lacks a feature."""
         return self._fallback_stores
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What every commit that is made through this store says of itself, unless the call says otherwise."""
+        return MappingProxyType(self._tags)
 
     @property
     def takes_chunks(self) -> bool:

@@ -12,7 +12,7 @@ from metaxy_fs.metadata_store.backends.damage import names_damage
 from metaxy_fs.metadata_store.backends.layered import layered
 from metaxy_fs.metadata_store.reading.queries import compared_scans, latest, require_id_columns
 from metaxy_fs.spec import FeatureGraph, FeatureSpec
-from metaxy_fs.versioning.columns import PARTITION
+from metaxy_fs.versioning.columns import PARTITION, RETIRED
 from metaxy_fs.versioning.definition import definition_version
 
 _SCHEMA = {"feature": pl.String(), "containers": pl.List(pl.String()), "stale": pl.Int64(), "samples": pl.Int64()}
@@ -59,7 +59,7 @@ def _changed_containers(before: FeatureGraph, after: FeatureGraph, spec: Feature
 def _count(store: Backend, feature: Declared, changed: list[str]) -> tuple[int, int]:
     """Return how many stored samples would be stale, and how many there are, where an increment would compare them."""
     ids = feature.spec.id_columns
-    query = Query(key=feature.key, partition=None, columns=frozenset(ids), mark_partition=True)
+    query = Query(key=feature.key, partition=None, columns=frozenset((*ids, RETIRED)), mark_partition=True)
     scans = compared_scans(store, feature, query)
     if not scans:
         return 0, 0

@@ -12,7 +12,7 @@ from metaxy_fs.metadata_store.backends.backend import Backend, Query
 from metaxy_fs.metadata_store.backends.layered import fitting
 from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.reading.queries import compared_scans, latest, refuse_unknown, require_id_columns
-from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO
+from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
 from metaxy_fs.versioning.definition import DefinitionVersion
 
 
@@ -74,10 +74,10 @@ def _columns(feature: Declared, stale_if: pl.Expr | None) -> frozenset[str]:
     """Return the stored columns that an increment looks at."""
     ids = feature.spec.id_columns
     if stale_if is None:
-        return frozenset((*ids, DATA_VERSION))
+        return frozenset((*ids, DATA_VERSION, RETIRED))
     if not isinstance(stale_if, pl.Expr) or stale_if.meta.has_multiple_outputs():
         raise TypeError(
             f"stale_if takes a Polars expression that names its columns, such as pl.col('status') == 'failed', got "
             f"{stale_if!r}."
         )
-    return frozenset((*ids, DATA_VERSION, *stale_if.meta.root_names()))
+    return frozenset((*ids, DATA_VERSION, RETIRED, *stale_if.meta.root_names()))

@@ -11,6 +11,7 @@ from functools import partial
 import polars as pl
 
 from metaxy_fs.errors import DependencyError
+from metaxy_fs.log.objects.tags import check_tags
 from metaxy_fs.log.reading.ranges import IdRange
 from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.arguments.features import Declared
@@ -25,7 +26,7 @@ from metaxy_fs.metadata_store.increments.expected import Expected, Outcome, comp
 from metaxy_fs.metadata_store.increments.pieces import divide
 from metaxy_fs.metadata_store.increments.stored import StoredRows, find_stored
 from metaxy_fs.metadata_store.increments.upstream import find_upstream
-from metaxy_fs.metadata_store.writing.appending import append
+from metaxy_fs.metadata_store.writing.appending import Tags, append
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION, version_type
@@ -47,19 +48,20 @@ def calculate(
 
 @names_damage
 def calculate_and_write(
-    store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
+    store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool, tags: Tags = None
 ) -> pl.DataFrame | pl.LazyFrame:
     """Do what `calculate` does and commit the result.
 
     Of samples in memory the first are encoded before the last are hashed; of others nothing is, until all are known to
     have their upstream rows.
     """
+    check_tags(store.tags, tags)
     samples, versioned = _to_version(store, feature, sample_df, fallback=fallback)
     check_columns(samples.schema, feature.spec)
     schema = pl.Schema({**samples.schema, DATA_VERSION: version_type(feature.spec)})
     if isinstance(samples, SpooledSamples):
         spool = _spooled(map(samples.filled, versioned))
-        append(store, feature, Chunks(schema, lambda: spool))
+        append(store, feature, Chunks(schema, lambda: spool), tags=tags)
         return spool.scan()
     made: list[pl.DataFrame] = []
 
@@ -69,7 +71,7 @@ def calculate_and_write(
             made.append(frame)
             yield samples.filled(frame)
 
-    append(store, feature, Chunks(schema, chunks))
+    append(store, feature, Chunks(schema, chunks), tags=tags)
     return samples.restored(made)
 
 

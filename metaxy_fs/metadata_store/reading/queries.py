@@ -21,8 +21,9 @@ from metaxy_fs.metadata_store.backends.chain import chain, not_found
 from metaxy_fs.metadata_store.backends.damage import names_damage
 from metaxy_fs.metadata_store.backends.layered import layered
 from metaxy_fs.metadata_store.backends.scan import Scan
-from metaxy_fs.metadata_store.reading.commits import COMMIT_COLUMNS, show_commits
+from metaxy_fs.metadata_store.reading.commits import commit_columns, mark_tags, show_commits
 from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.versioning.columns import RETIRED
 from metaxy_fs.versioning.latest import latest_rows
 
 
@@ -34,6 +35,7 @@ class Read(msgspec.Struct, frozen=True):
     latest_only: bool = False
     all_versions: bool = False
     with_commits: bool = False
+    with_tags: bool = False
 
     @classmethod
     def checked(
@@ -43,16 +45,18 @@ class Read(msgspec.Struct, frozen=True):
         columns: Sequence[str] | None,
         latest_only: bool,
         versions: Literal["current", "all"],
-        with_commits: bool = False,
+        with_commits: bool | Literal["tags"] = False,
     ) -> Self:
         """Return the options, or say which of them has no meaning."""
         if versions not in ("current", "all"):
             raise ValueError(f'versions is "current" or "all", got {versions!r}.')
         selected = _column_names(columns)
-        if selected is not None and with_commits:
-            selected = tuple(dict.fromkeys((*selected, *COMMIT_COLUMNS)))
-        is_latest, is_marked = flag(latest_only, name="latest_only"), flag(with_commits, name="with_commits")
-        return cls(_one_predicate(filters), selected, is_latest, versions == "all", is_marked)
+        has_tags = with_commits == "tags"
+        is_marked = has_tags or flag(with_commits, name="with_commits", others='"tags"')
+        if selected is not None and is_marked:
+            selected = tuple(dict.fromkeys((*selected, *commit_columns(has_tags=has_tags))))
+        is_latest = flag(latest_only, name="latest_only")
+        return cls(_one_predicate(filters), selected, is_latest, versions == "all", is_marked, has_tags)
 
 
 @names_damage
@@ -74,15 +78,18 @@ def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
     """
     scan = find_scan(store, feature, read, fallback=flag(fallback, name="allow_fallback"))
     declared = feature.spec.id_columns if isinstance(feature, Declared) else None
-    rows = scan.rows
     if read.latest_only:
         rows = latest(scan, id_columns=declared or scan.id_columns, where=_prune(read, declared))
+    else:
+        rows = without_retired(scan.rows, scan)
     rows = rows if read.filters is None else rows.filter(read.filters)
     return rows if read.columns is None else rows.select(map(column, read.columns))
 
 
 def find_scan(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> Scan:
     """Return what the first store of a chain which holds the feature has of it, enough to answer a read.
+
+    Rows that retire a sample are among its rows: which of the others count depends on them.
 
     Raises:
         FeatureNotFoundError: None does.
@@ -98,15 +105,31 @@ def find_scan(store: Backend, feature: Declared | FeatureKey, read: Read, *, fal
         columns=_enough(read, named, id_columns),
         prune=_prune(read, id_columns),
         mark_commits=read.with_commits,
+        mark_partition=read.with_tags and partition is None,
     )
-    scan = first_scan(store, query, fallback=fallback)
+    scan = first_scan(store, query, fallback=fallback, with_tags=read.with_tags)
     if scan is None:
         raise not_found(key, partition=partition, store=store, fallback=fallback)
-    scan = show_commits(scan, key) if read.with_commits else scan
+    scan = show_commits(scan, key, has_tags=read.with_tags) if read.with_commits else scan
     refuse_unknown(named, scan, key)
     if read.filters is not None:
-        check_predicate(read.filters, scan.rows.collect_schema(), name="filters", key=key)
+        check_predicate(read.filters, shown_schema(scan), name="filters", key=key)
     return scan
+
+
+def shown_schema(scan: Scan) -> pl.Schema:
+    """Return the columns that users may see of a scan."""
+    return pl.Schema({name: dtype for name, dtype in scan.rows.collect_schema().items() if name != RETIRED})
+
+
+def without_retired(rows: pl.LazyFrame, scan: Scan) -> pl.LazyFrame:
+    """Leave out the rows of a scan that retire a sample, and the column that says so.
+
+    A scan of the feature whose rows these are has to have that column if any commit does (see `RETIRED`).
+    """
+    return (
+        rows.filter(pl.col(RETIRED).ne_missing(pl.lit(value=True))).drop(RETIRED) if RETIRED in scan.columns else rows
+    )
 
 
 def latest(
@@ -117,32 +140,52 @@ def latest(
     within: IdRange = EVERYTHING,
     where: pl.Expr | None = None,
 ) -> pl.LazyFrame:
-    """Return the latest row of each sample.
+    """Return the latest row of each sample that is not retired.
 
     Args:
-        scan: All rows.
+        scan: All rows, of which those that retire samples say so.
         id_columns: What names a sample.
         column: One of the id columns.
         within: Leave out samples whose value in that column is not in a range.
         where: Leave out samples whose ids do not satisfy this; a test of ids alone commutes with the choice of the
             latest row, and Polars can push it down to row groups.
     """
+    rows = latest_or_retired(scan, id_columns=id_columns, column=column, within=within, where=where)
+    return without_retired(rows, scan)
+
+
+def latest_or_retired(
+    scan: Scan,
+    *,
+    id_columns: Sequence[str],
+    column: str = "",
+    within: IdRange = EVERYTHING,
+    where: pl.Expr | None = None,
+) -> pl.LazyFrame:
+    """Return what `latest` does, and of each sample that is retired the row that says so."""
     layers = scan.layers(column=column, within=within)
     if where is not None:
         layers = [(rows.filter(where), is_distinct) for rows, is_distinct in layers]
     return latest_rows(layers, id_columns=id_columns)
 
 
-def first_scan(store: Backend, query: Query, *, fallback: bool) -> Scan | None:
+def first_scan(store: Backend, query: Query, *, fallback: bool, with_tags: bool = False) -> Scan | None:
     """Return what a chain holds of a query, None if no store of it holds the feature.
 
     That is what the first store which holds the feature has of it; in a chain that falls back by sample, what all have.
+
+    Args:
+        store: The first of the chain.
+        query: What is asked; it marks commits, and partitions unless it names one, if tags are wanted.
+        fallback: Whether to go on to the fallback stores.
+        with_tags: Whether to add the tags of the commit of each row, which are those of its store.
     """
     found = []
     for candidate in chain(store, fallback=fallback):
         scan = candidate.scan_rows(query)
         if scan is not None:
             _remember(candidate, query, scan)
+            scan = mark_tags(scan, candidate.stored_commits(query.key), query) if with_tags else scan
             found.append((candidate.location, scan))
             if store.fallback_mode == "feature":
                 break
@@ -193,11 +236,10 @@ def has_commit(store: Backend, feature: Declared | FeatureKey, *, fallback: bool
 
 def refuse_unknown(named: set[str], scan: Scan, key: FeatureKey) -> None:
     """Refuse a read that names a column which the feature does not have."""
-    unknown = sorted(named.difference(scan.rows.collect_schema()))
+    unknown = sorted(named.difference(shown_schema(scan)))
     if unknown:
-        raise MetadataSchemaError(
-            f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {list(scan.columns)}."
-        )
+        held = [name for name in scan.columns if name != RETIRED]
+        raise MetadataSchemaError(f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {held}.")
 
 
 def _subject(feature: Declared | FeatureKey, *, all_versions: bool) -> tuple[FeatureKey, str | None]:
@@ -221,7 +263,9 @@ def _selects(filters: pl.Expr) -> bool:
 def _enough(read: Read, named: set[str], id_columns: Sequence[str] | None) -> frozenset[str] | None:
     """Return the columns that the answer is made from, None where it may be any."""
     is_open = read.columns is None or (read.latest_only and id_columns is None)
-    return None if is_open or (read.filters is not None and _selects(read.filters)) else frozenset(named)
+    is_open = is_open or (read.filters is not None and _selects(read.filters))
+    marks = commit_columns(has_tags=read.with_tags) if read.with_commits else ()
+    return None if is_open else frozenset((*named.difference(marks), RETIRED))
 
 
 def _prune(read: Read, id_columns: Sequence[str] | None) -> pl.Expr | None:

@@ -14,7 +14,7 @@ from metaxy_fs.metadata_store.backends.backend import Backend, Query
 from metaxy_fs.metadata_store.backends.chain import not_found
 from metaxy_fs.metadata_store.backends.damage import names_damage
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
-from metaxy_fs.metadata_store.reading.queries import latest
+from metaxy_fs.metadata_store.reading.queries import latest_or_retired
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.columns import MARKED_COMMIT
 
@@ -138,6 +138,7 @@ def _latest_commits(seen: Backend, key: FeatureKey, current: str | None) -> pl.S
     scan = seen.scan_rows(Query(key=key, partition=current, mark_commits=True))
     if scan is None or not scan.may_repeat:
         return None
-    rows = latest(scan, id_columns=scan.id_columns)
+    # A commit that retires the sample is among them: without it, an older row would count again in the target.
+    rows = latest_or_retired(scan, id_columns=scan.id_columns)
     found = rows.select(pl.col(MARKED_COMMIT).unique()).collect().to_series()
     return found if found.len() else None

@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from enum import Enum, auto
 from queue import Empty, SimpleQueue
 
+from metaxy_fs.log.objects.tags import check_tags
 from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.arguments.features import Declared
 from metaxy_fs.metadata_store.arguments.frames import FrameLike, check_write_id, rows_to_write
 from metaxy_fs.metadata_store.backends.backend import Backend
-from metaxy_fs.metadata_store.writing.flushes import NamedFlushes, PlainFlushes
+from metaxy_fs.metadata_store.writing.appending import Tags
+from metaxy_fs.metadata_store.writing.flushes import Flushes, NamedFlushes, PlainFlushes
 from metaxy_fs.metadata_store.writing.pending import PendingRows
 from metaxy_fs.metadata_store.writing.termination import before_termination
 
@@ -70,13 +72,22 @@ class WriteBuffer:
 
 @contextmanager
 def buffered(
-    store: Backend, feature: Declared, *, rows: int, seconds: float | None, write_id: str | None
+    store: Backend,
+    feature: Declared,
+    *,
+    rows: int,
+    seconds: float | None,
+    write_id: str | None,
+    tags: Tags = None,
 ) -> Iterator[WriteBuffer]:
     """Yield a buffer of rows, and commit what it holds at the end, however that comes."""
     _check_limits(rows, seconds)
     if write_id is not None:
         check_write_id(write_id)
-    flushes = PlainFlushes(store, feature) if write_id is None else NamedFlushes(store, feature, write_id)
+    check_tags(store.tags, tags)
+    flushes: Flushes = PlainFlushes(store, feature, tags)
+    if write_id is not None:
+        flushes = NamedFlushes(store, feature, write_id, tags)
     pending = PendingRows(feature, flushes)
     with _watched(pending, seconds):
         buffer = WriteBuffer(store, feature, pending, rows=rows)

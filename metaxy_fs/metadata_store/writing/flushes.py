@@ -29,7 +29,7 @@ from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.arguments.features import Declared
 from metaxy_fs.metadata_store.arguments.frames import show_samples
 from metaxy_fs.metadata_store.backends.backend import Backend, Query
-from metaxy_fs.metadata_store.writing.appending import commit
+from metaxy_fs.metadata_store.writing.appending import Tags, commit
 from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME
 from metaxy_fs.versioning.latest import latest_rows
 
@@ -52,15 +52,16 @@ class Flushes(Protocol):
 class PlainFlushes:
     """The pieces of a job without a name: of each piece the last row of a sample counts, as it does in a store."""
 
-    def __init__(self, store: Backend, feature: Declared) -> None:
+    def __init__(self, store: Backend, feature: Declared, tags: Tags = None) -> None:
         self._store = store
         self._feature = feature
+        self._tags = tags
 
     def commit(self, rows: pl.DataFrame) -> None:
         """Commit the last row of each sample."""
         ids = self._feature.spec.id_columns
         latest = latest_rows([(rows.lazy(), False)], id_columns=ids).sort(ids).collect()
-        commit(self._store, self._feature, Chunks.of(latest))
+        commit(self._store, self._feature, Chunks.of(latest), tags=self._tags)
 
     def is_repeatable(self, error: BaseException) -> bool:
         """Whether the rows are known not to be committed."""
@@ -74,12 +75,14 @@ class NamedFlushes:
         store: Where they are committed.
         feature: Whose rows they hold.
         write_id: The name of the job.
+        tags: What its commits say of themselves.
     """
 
-    def __init__(self, store: Backend, feature: Declared, write_id: str) -> None:
+    def __init__(self, store: Backend, feature: Declared, write_id: str, tags: Tags = None) -> None:
         self._store = store
         self._feature = feature
         self._write_id = write_id
+        self._tags = tags
         self._ids = feature.spec.id_columns
         self._next = 0
         self._known = pl.DataFrame(schema=dict.fromkeys(self._ids, pl.Null()))
@@ -93,7 +96,8 @@ class NamedFlushes:
         rows = self._without_known(self._without_repeated(rows))
         while rows.height:
             try:
-                commit(self._store, self._feature, Chunks.of(rows), write_id=f"{self._write_id}{_MARK}{self._next}")
+                name = f"{self._write_id}{_MARK}{self._next}"
+                commit(self._store, self._feature, Chunks.of(rows), write_id=name, tags=self._tags)
             except WriteConflictError as conflict:
                 self._catch_up(conflict)
                 rows = self._without_known(rows)
