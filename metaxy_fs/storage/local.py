@@ -34,6 +34,8 @@ from metaxy_fs.system_errors import NO_DESCRIPTOR, NO_ROOM, REFUSED, explained
 TEMPORARY_PREFIX = ".tmp-"
 """Files of this name are puts under way or cut short; listings leave them out."""
 
+_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{16}}")
+
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 # SMB before Linux 4.17, shared folders of virtual machines, and some FUSE and 9p have no sync of a directory.
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -140,6 +142,12 @@ class LocalStorage(Storage):
             return sorted(self._temporaries(directory), key=_path)
         except OSError as error:
             raise self._explained("list", directory, error) from error
+
+    def now(self, *, probe: str) -> datetime:
+        try:
+            return super().now(probe=probe)
+        except NoRoomError:
+            return self._touched()
 
     def __repr__(self) -> str:
         return f"LocalStorage({self._root!r})"
@@ -271,11 +279,20 @@ class LocalStorage(Storage):
     def _temporaries(self, directory: str) -> Iterator[ObjectInfo]:
         for parent, _, names in os.walk(self._prefix + directory, onerror=_raise):
             for name in names:
-                if name.startswith(TEMPORARY_PREFIX):
+                # Exactly what `put` makes: listings pass over more, which may be the work of others.
+                if _TEMPORARY.fullmatch(name):
                     path = os.path.relpath(os.path.join(parent, name), self._root).replace(os.sep, "/")
                     with suppress(FileNotFoundError):  # the put was under way, and ended
                         status = os.stat(os.path.join(parent, name))
                         yield ObjectInfo(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def _touched(self) -> datetime:
+        """Return the time by the clock of the file system where it has no room for a file: a directory needs none."""
+        try:
+            os.utime(self._root)
+            return datetime.fromtimestamp(os.stat(self._root).st_mtime, UTC)
+        except OSError as error:
+            raise self._explained("write", "", error) from error
 
     def _check_root(self, verb: str, path: str) -> None:
         # A root that is a file, or lies below one, answers as if there were nothing: a mistake, not an empty root.

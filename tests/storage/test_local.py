@@ -6,6 +6,7 @@ import os
 import pickle
 import stat
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -200,15 +201,39 @@ def test_temporary_files_are_no_objects(storage, root):
 
 def test_temporary_files_are_left_over_until_they_are_deleted(storage, root):
     storage.put("a/b/x", b"1")
-    for name in [f"{TEMPORARY_PREFIX}1", f"a/b/{TEMPORARY_PREFIX}2"]:
+    first, second = f"{TEMPORARY_PREFIX}{1:016x}", f"a/b/{TEMPORARY_PREFIX}{2:016x}"
+    for name in [first, second]:
         (root / name).write_bytes(b"torn")
 
-    assert [(info.path, info.size) for info in storage.leftovers("")] == [(".tmp-1", 4), ("a/b/.tmp-2", 4)]
-    assert [info.path for info in storage.leftovers("a")] == ["a/b/.tmp-2"]
+    assert [(info.path, info.size) for info in storage.leftovers("")] == [(first, 4), (second, 4)]
+    assert [info.path for info in storage.leftovers("a")] == [second]
     for info in storage.leftovers(""):
         storage.delete(info.path)
     assert storage.leftovers("") == []
     assert storage.get("a/b/x") == b"1"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "0123456789abcde", "0123456789ABCDEF", "0123456789abcdef.txt", ""])
+def test_temporary_files_of_others_are_not_left_over(storage, root, name):
+    storage.put("a/x", b"1")
+    (root / "a" / f"{TEMPORARY_PREFIX}{name}").write_bytes(b"precious")
+
+    assert storage.leftovers("") == []
+
+
+def test_a_file_system_without_room_tells_the_time(storage, root, monkeypatch):
+    """Whatever asks for it may be what is going to make room."""
+    storage.put("x", b"1")
+    os.utime(root, (1_000_000_000, 1_000_000_000))
+
+    def full(*_arguments, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = datetime.now(UTC)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        told = storage.now(probe="_clock/0123456789abcdef")
+    assert abs(told - before) < timedelta(hours=1)
 
 
 def test_umask_rules_the_mode_of_objects(storage, root):

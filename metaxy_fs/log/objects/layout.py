@@ -33,6 +33,10 @@ MAX_FEATURE_LENGTH = 200
 _FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)*")
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TOKEN = re.compile(r"[0-9a-f]{16}")
+_SUBDIRECTORY = re.compile(
+    r"|/_manifests/(appends|compactions)|/_writes|/_vacuum|/_damaged/[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+)
 _DATA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.parquet")
 # Of macOS, NFS, FUSE, rsync, Syncthing and editors; of Hadoop; of Synology. None of them can be a commit.
 _STRAY_DIRECTORY = re.compile(r"[.~#].*|.*_\$folder\$|@eaDir", re.DOTALL)
@@ -100,6 +104,22 @@ class Partition(msgspec.Struct, frozen=True, order=True):
 def clock_probe(token: str) -> str:
     """Return the path of an object that is there for a moment, so that the storage tells the time."""
     return f"{CLOCK}/{token}"
+
+
+def is_clock_probe(path: str) -> bool:
+    """Whether a path is that of an object which asked the storage for its time."""
+    directory, _, name = path.rpartition("/")
+    return directory == CLOCK and _TOKEN.fullmatch(name) is not None
+
+
+def holds_objects(directory: str) -> bool:
+    """Whether objects of this format lie in a directory itself, and so what their puts leave that were cut short."""
+    if directory in ("", CLOCK, SNAPSHOTS):
+        return True
+    feature, _, rest = directory.partition("/")
+    version, slash, below = rest.partition("/")
+    is_partition = is_feature_directory(feature) and is_partition_directory(version)
+    return is_partition and _SUBDIRECTORY.fullmatch(slash + below) is not None
 
 
 def is_feature_directory(name: str) -> bool:

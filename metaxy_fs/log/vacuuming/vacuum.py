@@ -36,7 +36,15 @@ from metaxy_fs.log.objects.clock import storage_time
 from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.objects.findings import Finding
 from metaxy_fs.log.objects.inventory import all_partitions
-from metaxy_fs.log.objects.layout import CLOCK, Partition, commit_of_append, compaction_of_table
+from metaxy_fs.log.objects.layout import (
+    CLOCK,
+    STORE_FILE,
+    Partition,
+    commit_of_append,
+    compaction_of_table,
+    holds_objects,
+    is_clock_probe,
+)
 from metaxy_fs.log.objects.second_look import find_right
 from metaxy_fs.log.vacuuming.ledger import Ledger, encode_records, read_ledger
 from metaxy_fs.log.vacuuming.losses import Loss, losses, pinned_losses
@@ -46,8 +54,9 @@ from metaxy_fs.log.vacuuming.superseded import appends_with_heirs, compactions_w
 from metaxy_fs.log.vacuuming.survey import Survey, survey
 from metaxy_fs.log.views.view import ATTEMPTS
 from metaxy_fs.log.writing.commit import NAMED_WRITE
+from metaxy_fs.log.writing.root import find_root
 from metaxy_fs.log.writing.settled import put_settled
-from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.base import NoRoomError, ObjectInfo, Storage
 
 AT_ONCE = 16
 """How many objects are deleted side by side."""
@@ -87,8 +96,10 @@ def vacuum(
         advance: Called with the number of objects that were looked at since the last call.
 
     Raises:
-        StorageError: The storage tells no times, or the root could not be listed.
+        StorageError: There is no root, the storage tells no times, or the root could not be listed.
+        CorruptObjectError: What is said to be one cannot be read.
     """
+    _refuse_other_places(storage)
     # Before anything is listed: all commits that a snapshot names which is there now are found by a listing after that.
     run = _Run(storage, policy, storage_time(storage), read_pins(storage), dry_run, at_once, advance)
     removals = list(run.perform(_litter(run, feature or "")))
@@ -99,6 +110,16 @@ def vacuum(
         except (CorruptObjectError, StorageError) as error:
             skipped.append(Finding(str(partition), "error", f"was left as it is: {error}", _LOOK))
     return Vacuumed(removals=tuple(sorted(removals)), skipped=tuple(skipped))
+
+
+def _refuse_other_places(storage: Storage) -> None:
+    """Refuse to delete where nothing shows that the objects are those of this library."""
+    if find_root(storage) is None:
+        raise StorageError(
+            f"{storage.location} is no root of metaxy_fs: it has no {STORE_FILE}. Nothing was deleted. Give the "
+            "directory that was given when it was written; where that object was lost, the next write puts it there "
+            "again."
+        )
 
 
 class _Run(NamedTuple):
@@ -131,6 +152,10 @@ class _Run(NamedTuple):
             self.advance(1)
             yield removal
 
+    def perform_all(self, groups: Iterable[Iterable[Removal]], *, before: Callable[[str], object]) -> list[Removal]:
+        """Delete what is deletable of several groups, each to its end before the next is begun."""
+        return [removal for group in groups for removal in self.perform(group, before=before)]
+
     def due(self, info: ObjectInfo, reason: str, *, since: datetime, wait: timedelta) -> Removal:
         """Return what is to become of an object that has not been needed since some time."""
         age = self.now - since
@@ -158,15 +183,27 @@ def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
     compactions = list(_compactions(run, held))
     leaving = {removal.path for removal in compactions if removal.state == "deletable"}
     notes = _notes(run, held, ledger, leaving=leaving)
+    keep_write = partial(_keep_write, run.storage, partition)
+    old = [*_data_files(run, held, ledger, notes)], [*_appends(run, held)]
     if not run.dry_run:
         # Before anything is deleted, since afterwards nothing tells when a file ceased to be named.
-        for record in encode_records(unnamed=notes.unnamed, named=notes.named):
-            name = timestamp_id(int(run.now.timestamp() * 1_000_000), random_token())
-            put_settled(run.storage, partition.vacuum_record(name), record)
-    yield from run.perform(_data_files(run, held, ledger, notes))
-    yield from run.perform(_appends(run, held), before=partial(_keep_write, run.storage, partition))
+        try:
+            _record(run, partition, notes)
+        except NoRoomError:
+            # What an earlier record lets go may go without another one, and so may the manifests of writes, whose files
+            # are unnamed as soon as a compaction covers them. Those of compactions have to wait for the record.
+            yield from run.perform_all(old, before=keep_write)
+            old = [], []
+            _record(run, partition, notes)
+    yield from run.perform_all(old, before=keep_write)
     yield from run.perform(compactions)
     yield from run.perform([*_records(run, held, ledger, notes), *_damaged(run, held)])
+
+
+def _record(run: _Run, partition: Partition, notes: "_Notes") -> None:
+    for record in encode_records(unnamed=notes.unnamed, named=notes.named):
+        name = timestamp_id(int(run.now.timestamp() * 1_000_000), random_token())
+        put_settled(run.storage, partition.vacuum_record(name), record)
 
 
 def _understood(run: _Run, partition: Partition) -> tuple[Survey, Ledger]:
@@ -285,8 +322,8 @@ def _damaged(run: _Run, held: Survey) -> Iterator[Removal]:
 def _litter(run: _Run, directory: str) -> Iterator[Removal]:
     """Yield what is no part of the format and was left by processes that died."""
     for info in run.storage.leftovers(directory):
-        if info.modified is not None:
+        if info.modified is not None and holds_objects(info.path.rpartition("/")[0]):
             yield run.due(info, "a put was cut short", since=info.modified, wait=run.policy.settled)
     for info in run.storage.list(CLOCK):
-        if info.modified is not None:
+        if info.modified is not None and is_clock_probe(info.path):
             yield run.due(info, "it asked for the time", since=info.modified, wait=run.policy.settled)

@@ -16,6 +16,7 @@ from metaxy_fs.log.vacuuming import ledger
 from metaxy_fs.log.vacuuming.ledger import encode_records
 from metaxy_fs.log.vacuuming.retention import Policy
 from metaxy_fs.log.vacuuming.vacuum import Vacuumed, vacuum
+from metaxy_fs.log.writing.root import open_for_writing
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
@@ -56,7 +57,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def storage(clock: Clock) -> MemoryStorage:
-    return MemoryStorage(wall=clock)
+    storage = MemoryStorage(wall=clock)
+    open_for_writing(storage)
+    return storage
 
 
 def run(storage: Storage, *, dry_run: bool = False, policy: Policy | None = None) -> Vacuumed:
@@ -225,7 +228,7 @@ def test_a_partition_without_any_commit_loses_its_orphans_alone(storage: MemoryS
     for _ in range(3):
         clock.pass_by(8 * DAY)
         run(storage)
-    assert list(contents(storage)) == [PARTITION.definition_file]
+    assert set(contents(storage)) == {"_store.json", PARTITION.definition_file}
 
 
 def test_a_file_that_is_named_again_begins_anew(storage: MemoryStorage, clock: Clock) -> None:
@@ -387,21 +390,22 @@ def test_what_repair_has_replaced_goes_with_its_time(storage: MemoryStorage, clo
 
 
 def test_questions_for_the_time_that_were_cut_short_go(storage: MemoryStorage, clock: Clock) -> None:
-    storage.put("_clock/left", b"")
+    storage.put("_clock/0123456789abcdef", b"")
     clock.pass_by(24 * HOUR)
-    assert states(run(storage)) == {"_clock/left": "waiting"}
+    assert states(run(storage)) == {"_clock/0123456789abcdef": "waiting"}
     clock.pass_by(HOUR)
-    assert states(run(storage)) == {"_clock/left": "deleted"}
+    assert states(run(storage)) == {"_clock/0123456789abcdef": "deleted"}
 
 
 def test_puts_that_were_cut_short_on_a_local_disk_go(tmp_path) -> None:
     storage = LocalStorage(tmp_path)
+    open_for_writing(storage)
     write(storage, 1)
-    left = tmp_path / str(PARTITION) / ".tmp-left"
+    left = tmp_path / str(PARTITION) / ".tmp-0123456789abcdef"
     left.write_bytes(b"torn")
-    assert states(run(storage)) == {".tmp-left": "waiting"}
+    assert states(run(storage)) == {".tmp-0123456789abcdef": "waiting"}
     eager = Policy(retention=timedelta(0), is_safe=False)
-    assert states(run(storage, policy=eager)) == {".tmp-left": "deleted"}
+    assert states(run(storage, policy=eager)) == {".tmp-0123456789abcdef": "deleted"}
     assert not left.exists()
 
 
@@ -412,6 +416,7 @@ def test_on_a_root_of_ones_own_all_goes_at_once(storage: MemoryStorage) -> None:
     run(storage, policy=Policy(grace=timedelta(0), retention=timedelta(0), is_safe=False))
     run(storage)
     assert set(contents(storage)) == {
+        "_store.json",
         PARTITION.compaction_manifest(compaction),
         PARTITION.data_file(f"{compaction}-0-0.parquet"),
         PARTITION.data_file(f"{compaction}-commits.parquet"),
@@ -432,13 +437,13 @@ def test_less_than_the_protocol_needs_is_refused(change: dict[str, timedelta], m
     Policy(**change, is_safe=False)
 
 
-def test_a_storage_without_times_is_not_vacuumed() -> None:
+def test_a_storage_without_times_is_not_vacuumed(storage: MemoryStorage) -> None:
     class Timeless(FaultyStorage):
         def list(self, directory, *, limit=None):
             return [type(info)(info.path, info.size) for info in self.inner.list(directory, limit=limit)]
 
     with pytest.raises(StorageError, match="does not tell when objects were written"):
-        vacuum(Timeless(MemoryStorage()), policy=Policy(), dry_run=True)
+        vacuum(Timeless(storage), policy=Policy(), dry_run=True)
 
 
 def test_a_statement_that_was_taken_back_counts_no_more(storage: MemoryStorage, clock: Clock) -> None:
