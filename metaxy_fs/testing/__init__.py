@@ -9,11 +9,13 @@ from metaxy_fs.testing.faults import Fault, Faults, random_faults
 from metaxy_fs.testing.faulty_storage import FaultyStorage
 from metaxy_fs.testing.simulation import Host, KilledError, Process, Simulation
 from metaxy_fs.testing.stepped_storage import Bucket, Ending, Request, SteppedStorage
+from metaxy_fs.testing.storage_cases import Bypass
 from metaxy_fs.testing.storage_suite import StorageSuite
 from metaxy_fs.testing.store_suite import StoreSuite
 
 __all__ = [
     "Bucket",
+    "Bypass",
     "Ending",
     "Fault",
     "Faults",

@@ -1,10 +1,10 @@
-"""What do the tests of a storage ask of the one who runs them, and do again and again?"""
+"""What the tests of a storage ask of whoever runs them, and the steps that they share."""
 
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import pytest
 
@@ -12,6 +12,19 @@ from metaxy_fs.storage import ObjectInfo, Storage
 
 RACERS = 16
 Result = TypeVar("Result")
+
+
+class Bypass(Protocol):
+    """A way to the objects of a root that does not lead through the storage: bytes on a disk, requests of a client.
+
+    What a storage reads back of its own puts proves little: it may keep them anywhere, in any form.
+    """
+
+    def get(self, path: str) -> bytes | None:
+        """Return the bytes of an object as they are kept, None if there is none."""
+
+    def put(self, path: str, data: bytes) -> None:
+        """Keep an object, as another program would."""
 
 
 class StorageCase(ABC):
@@ -27,6 +40,11 @@ class StorageCase(ABC):
     @abstractmethod
     def storage(self) -> Storage:
         """Return an empty storage that no other test uses."""
+
+    @pytest.fixture
+    @abstractmethod
+    def bypass(self, storage: Storage) -> Bypass:
+        """Return a way past the storage of the same test."""
 
 
 def at_once(work: Callable[[int], Result]) -> list[Result]:

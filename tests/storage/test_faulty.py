@@ -9,6 +9,7 @@ from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFou
 from metaxy_fs.storage import MemoryStorage, ObjectInfo
 from metaxy_fs.testing import Fault, FaultyStorage, StorageSuite, random_faults
 from metaxy_fs.testing.faults import NOT_APPLIED
+from tests.storage.bypasses import Dictionary
 
 DATA = b"some bytes"
 FAILING = [fault for fault in Fault if fault not in {Fault.REPEATED, Fault.SHORT, Fault.WRONG}]
@@ -20,6 +21,10 @@ class TestWithoutFaults(StorageSuite):
     @pytest.fixture
     def storage(self):
         return FaultyStorage(MemoryStorage())
+
+    @pytest.fixture
+    def bypass(self, storage):
+        return Dictionary(storage._inner)
 
 
 @pytest.fixture

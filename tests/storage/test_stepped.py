@@ -10,6 +10,7 @@ from metaxy_fs.storage.base import Storage
 from metaxy_fs.testing import StorageSuite
 from metaxy_fs.testing.simulation import START, KilledError, Simulation
 from metaxy_fs.testing.stepped_storage import Bucket, Ending, SteppedStorage
+from tests.storage.bypasses import Shared
 
 
 class TestOrderedStorage(StorageSuite):
@@ -20,6 +21,10 @@ class TestOrderedStorage(StorageSuite):
     def storage(self) -> Storage:
         return SteppedStorage(Bucket(), page=self.page)
 
+    @pytest.fixture
+    def bypass(self, storage: SteppedStorage) -> Shared:
+        return Shared(storage._bucket)
+
 
 class TestUnorderedStorage(StorageSuite):
     pickles = False
@@ -28,6 +33,10 @@ class TestUnorderedStorage(StorageSuite):
     @pytest.fixture
     def storage(self) -> Storage:
         return SteppedStorage(Bucket(), page=self.page, dice=random.Random(1))  # noqa: S311  # nothing secret
+
+    @pytest.fixture
+    def bypass(self, storage: SteppedStorage) -> Shared:
+        return Shared(storage._bucket)
 
 
 @pytest.fixture(params=[True, False], ids=["ordered", "unordered"])
