@@ -31,7 +31,9 @@ STRAY_DIRECTORY = re.compile(r"[.~#].*|.*_\$folder\$|@eaDir", re.DOTALL)
 STRAY_NAME = re.compile(
     r".*~|.*\.partial|.*\.tmp|.*_\.gstmp|.*\.[0-9a-f]{8}|thumbs\.db|desktop\.ini", re.DOTALL | re.IGNORECASE
 )
+TAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MARKS = ["_metaxy_commit", "_metaxy_time", "_metaxy_ordinal"]
+RETIRED = "_metaxy_retired"
 
 
 class NoTypeError(Exception):
@@ -70,6 +72,60 @@ def features(root: Path) -> dict[str, list[str]]:
 def read(root: Path, feature: str, versions: Iterable[str]) -> Rows:
     """Return the rows of some data versions of a feature."""
     return _as_one([file for version in versions for file in _files(root / feature / version, wanted=None)])
+
+
+def shown(rows: Rows) -> Rows:
+    """Return all rows as a reader gives them: without retired rows (4)."""
+    return _without_retired(rows, range(len(rows.values)))
+
+
+def latest(rows: Rows, id_columns: Sequence[str]) -> Rows:
+    """Return the latest row of each sample that is not retired, in the order of these rows (4, 7)."""
+    last = {tuple(row[name] for name in id_columns): place for place, row in enumerate(rows.values)}
+    return _without_retired(rows, sorted(last.values()))
+
+
+def _without_retired(rows: Rows, places: Iterable[int]) -> Rows:
+    kept = [place for place in places if not rows.values[place].get(RETIRED)]
+    values = [rows.values[place] for place in kept]
+    return Rows(
+        [[name, written] for name, written in rows.schema if name != RETIRED],
+        [rows.commits[place] for place in kept],
+        [{name: value for name, value in row.items() if name != RETIRED} for row in values],
+    )
+
+
+class Commit(NamedTuple):
+    """What is known of a commit: how many rows it has that are not retired, how many that are, and its tags."""
+
+    time: int
+    commit: str
+    rows: int
+    retired: int
+    write_id: str | None
+    tags: dict[str, str]
+
+
+def history(root: Path, feature: str, versions: Iterable[str]) -> list[Commit]:
+    """Return the commits of some data versions of a feature in commit order, from manifests and tables (9.3)."""
+    found: dict[tuple[str, str], Commit] = {}
+    for version in versions:
+        partition = root / feature / version
+        compactions = _listed(partition, "compactions")
+        for manifest in compactions.values():
+            for row in _commit_table(partition, manifest):
+                tags = json.loads(row.get("tags") or "{}")
+                found.setdefault((version, row["commit"]), _commit(row, row.get("retired", 0), tags))
+        for commit, manifest in _listed(partition, "appends").items():
+            found.setdefault((version, commit), _commit(manifest, manifest.get("retired", 0), manifest.get("tags", {})))
+    return sorted(found.values(), key=lambda commit: (commit.time, commit.commit))
+
+
+def _commit(said: Json, retired: int, tags: dict[str, str]) -> Commit:
+    assert 0 <= retired <= said["rows"]
+    assert len(tags) <= 32
+    assert all(TAG_NAME.fullmatch(name) and len(value) <= 1_000 for name, value in tags.items())
+    return Commit(said["time"], said["commit"], said["rows"] - retired, retired, said.get("write_id"), tags)
 
 
 def read_commits(root: Path, feature: str, version: str, commits: set[str]) -> Rows:
@@ -196,14 +252,17 @@ def _compaction_files(partition: Path, manifest: Json, counting: set[str], *, is
 
 def _firsts(partition: Path, manifest: Json, counting: set[str]) -> dict[int, Key]:
     """Return the first commit of each schema among some, which the commit table tells (9.3, 11)."""
-    entry = manifest["commits"]
-    table = pq.read_table(io.BytesIO(_checked(partition, entry))).to_pylist()
-    assert [row["commit"] for row in table] == manifest["covers"].split(" ")
     firsts: dict[int, Key] = {}
-    for row in table:
+    for row in _commit_table(partition, manifest):
         if row["commit"] in counting:
             firsts.setdefault(row["schema"], (row["time"], row["commit"]))
     return firsts
+
+
+def _commit_table(partition: Path, manifest: Json) -> list[Json]:
+    table: list[Json] = pq.read_table(io.BytesIO(_checked(partition, manifest["commits"]))).to_pylist()
+    assert [row["commit"] for row in table] == manifest["covers"].split(" ")
+    return table
 
 
 def _single(partition: Path, entry: Json, schema: list[Any], key: Key, offset: int) -> _File:

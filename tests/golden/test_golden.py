@@ -1,6 +1,7 @@
 """Does this version read what every earlier one wrote?"""
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from metaxy_fs import Feature, FilesystemMetadataStore, compact, repair, vacuum, verify
-from tests.golden import compacted
+from tests.golden import compacted, retired
 from tests.golden.contents import FACES, FIRST, SECOND, Faces, Video
 
 ROOTS = sorted(Path(__file__).parent.glob("format-*"))
-SIMPLE = [root for root in ROOTS if not root.name.endswith("-compacted")]
-COMPACTED = [root for root in ROOTS if root.name.endswith("-compacted")]
+RETIRED = [root for root in ROOTS if root.name.startswith("format-1-retired")]
+SIMPLE = [root for root in ROOTS if not root.name.endswith("-compacted") and root not in RETIRED]
+COMPACTED = [root for root in ROOTS if root.name.endswith("-compacted") and root not in RETIRED]
 
 
 @pytest.fixture(params=SIMPLE, ids=lambda root: root.name)
@@ -40,6 +42,8 @@ def test_there_are_golden_roots() -> None:
         "format-1-columns-compacted",
         "format-1-compacted",
         "format-1-footers-compacted",
+        "format-1-retired",
+        "format-1-retired-compacted",
         "format-1-sealed-compacted",
         "format-1-sha3_256",
     ]
@@ -156,4 +160,56 @@ def test_they_are_compacted_repaired_and_vacuumed_on(long_root: Path, copy: File
     assert not vacuum(copy, dry_run=True).skipped
     for feature in (compacted.ClipBefore, compacted.Clip):
         assert_frame_equal(copy.read_metadata(feature), written(feature))
+    assert verify(copy).is_sound
+
+
+# Roots with tags and retired samples.
+
+
+@pytest.fixture(params=RETIRED, ids=lambda root: root.name)
+def retired_root(request: pytest.FixtureRequest) -> FilesystemMetadataStore:
+    return FilesystemMetadataStore(Path(request.param))
+
+
+def test_retired_samples_have_no_latest_row(retired_root: FilesystemMetadataStore) -> None:
+    rows = retired_root.read_metadata(retired.Take, latest_only=True)
+    found = {(row["scene"], row["number"]): row["data_version"]["default"] for row in rows.to_dicts()}
+    assert found == retired.LATEST
+    assert rows.columns == ["scene", "number", "data_version", "note"]
+
+
+def test_rows_of_retired_samples_are_read_among_all(retired_root: FilesystemMetadataStore) -> None:
+    rows = retired_root.read_metadata(retired.Take)
+    assert rows["number"].to_list() == [*range(7), 0, 3, 8, 0, 2, 6, 6, 1]
+
+
+def test_history_has_tags_and_counts_of_retired_samples(retired_root: FilesystemMetadataStore) -> None:
+    commits = retired_root.history(retired.Take)
+    assert commits["rows"].to_list() == [7, 0, 3, 0, 3, 1, 1]
+    assert commits["retired"].to_list() == [0, 4, 0, 2, 2, 0, 0]
+    assert [json.loads(tags) for tags in commits["tags"]] == [
+        {"host": "a", **retired.TAGS},
+        {"host": "a", "reason": "out of focus"},
+        {"host": "b", "note": 'ü "x"\n'},
+        {"host": "a", "by": "me"},
+        {"host": "a", "reason": "a bad job"},
+        {"host": "a"},
+        {"host": "a"},
+    ]
+
+
+def test_snapshots_saw_what_was_not_retired(retired_root: FilesystemMetadataStore) -> None:
+    then = retired_root.at("good").read_metadata(retired.Take, latest_only=True)
+    assert then["number"].to_list() == [0, 2, 4, 6]
+    now = retired_root.read_metadata(retired.Take, latest_only=True)
+    assert retired_root.at("end").read_metadata(retired.Take, latest_only=True).equals(now)
+
+
+def test_they_are_restored_compacted_and_repaired_on(retired_root: FilesystemMetadataStore, tmp_path: Path) -> None:
+    copy = FilesystemMetadataStore(shutil.copytree(retired_root.location, tmp_path / "root"))
+    copy.restore(retired.Take, at="good")
+    compact(copy, retired.Take, full=True)
+    assert not repair(copy, dry_run=True)
+    rows = copy.read_metadata(retired.Take, latest_only=True)
+    assert sorted(rows["data_version"].struct.field("default")) == ["v0", "v2", "v4", "v6"]
     assert verify(copy).is_sound

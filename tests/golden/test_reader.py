@@ -1,12 +1,14 @@
 """Is `docs/format.md` enough to read a root? A reader that was written from it gives what the library does."""
 
 import itertools
+import json
 import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import polars as pl
 import pytest
 
 from metaxy_fs import FeatureKey, FilesystemMetadataStore
@@ -102,6 +104,34 @@ def test_both_refuse_whatever_else_is_among_the_manifests(root: Path, tmp_path: 
         reader.read(closed, feature, [version])
     with pytest.raises(CorruptObjectError, match="is no manifest"):
         library(FilesystemMetadataStore(closed), feature, version)
+
+
+def test_both_give_the_same_rows_to_users(root: Path) -> None:
+    store = FilesystemMetadataStore(root)
+    for feature, versions in reader.features(root).items():
+        rows, key = reader.read(root, feature, versions), FeatureKey.parse(feature)
+        scan = store.scan_rows(Query(key=key, partition=None))
+        assert scan is not None
+        ids = scan.id_columns
+        for latest_only, expected in ((False, reader.shown(rows)), (True, reader.latest(rows, ids))):
+            check(expected, given(store.read_metadata(key, latest_only=latest_only, with_commits=True)))
+
+
+def given(frame: pl.DataFrame) -> reader.Rows:
+    """What a user gets, in the reader's terms."""
+    marks = frame.select(pl.col("committed_at").dt.epoch("us"), "commit").rows()
+    rows = frame.drop("committed_at", "commit")
+    return reader.Rows(msgspec.json.decode(encode_schema(rows.schema)), marks, rows.to_arrow().to_pylist())
+
+
+def test_both_tell_the_same_of_commits(root: Path) -> None:
+    store = FilesystemMetadataStore(root)
+    for feature, versions in reader.features(root).items():
+        commits = store.history(FeatureKey.parse(feature))
+        told = commits.select(pl.col("time").dt.epoch("us"), "commit", "rows", "retired", "write_id", "tags").rows()
+        assert [reader.Commit(*row[:5], json.loads(row[5] or "{}")) for row in told] == reader.history(
+            root, feature, versions
+        )
 
 
 SNAPSHOTS = sorted(path for root in ROOTS for path in root.glob("_snapshots/*.json"))

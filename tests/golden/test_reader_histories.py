@@ -1,5 +1,6 @@
 """Does the reader of `docs/format.md` read whatever history of writes, compactions and vacuums as the library does?"""
 
+import json
 import random
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +37,13 @@ KINDS = [
 ]
 
 
+def retiring(frame: pl.DataFrame, *, share: int) -> pl.DataFrame:
+    """Have the first of every few rows retire its sample, or all; those that do have ids alone."""
+    is_retired = pl.lit(value=True) if share == 0 else pl.int_range(pl.len()) % share == 0
+    others = [pl.when(~is_retired).then(pl.col(name)).alias(name) for name in frame.columns if name != "sample_id"]
+    return frame.with_columns(*others, is_retired.alias("_metaxy_retired"))
+
+
 class History:
     """A root on a disk, to which dice do what they like; clocks of writers are wrong, too."""
 
@@ -49,10 +57,13 @@ class History:
     def write(self) -> None:
         ids = sorted(self.dice.sample(range(30), self.dice.choice([0, 1, 2, 5, 12])))
         frame = self.dice.choice(KINDS)(rows(*ids))
+        if self.dice.random() < 0.3:
+            frame = retiring(frame, share=self.dice.choice([0, 2, 3]))
+        tags = {"run": str(len(self.appends))} if self.dice.random() < 0.4 else {}
         name = f"job {len(self.appends)}" if self.dice.random() < 0.4 else None
         moment = self.dice.randrange(1_000_000)
         clock = LamportClock(wall=lambda: moment)
-        self.appends.append(commit(self.storage, request(frame, write_id=name), clock=clock))
+        self.appends.append(commit(self.storage, request(frame, write_id=name, tags=tags), clock=clock))
 
     def compact(self) -> None:
         clock = LamportClock()
@@ -99,6 +110,12 @@ def test_both_read_every_history_alike(seed: int) -> None:
         some = {append.commit for append in dice.sample(history.appends, dice.randint(1, len(held)))}
         assert read(history.directory, held) == library(history.storage, log.view(PARTITION))
         found, expected = read(history.directory, some), library(history.storage, log.view_at(PARTITION, commits=some))
+        told = [
+            (*commit[:5], json.dumps(commit.tags, separators=(",", ":")))
+            for commit in reader.history(history.directory, PARTITION.feature, [PARTITION.version])
+        ]
+        commits = log.commits(PARTITION.feature).select("time", "commit", "rows", "retired", "write_id", "tags")
+        assert told == commits.with_columns(pl.col("tags").fill_null("{}")).rows()
         # A reader may look at more files than it needs, of which one does not prove that integers are floats.
         assert found == expected or (found is None and has_floats(expected))
 

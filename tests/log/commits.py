@@ -1,6 +1,7 @@
 """What do the tests of the log write?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import polars as pl
 
@@ -23,7 +24,13 @@ def rows(*ids: int) -> pl.DataFrame:
     return pl.DataFrame({"sample_id": list(ids)}, schema={"sample_id": pl.Int64}).with_columns(versions)
 
 
-def request(frame: pl.DataFrame, *, write_id: str | None = None, partition: Partition = PARTITION) -> CommitRequest:
+def request(
+    frame: pl.DataFrame,
+    *,
+    write_id: str | None = None,
+    partition: Partition = PARTITION,
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> CommitRequest:
     """A write to a partition, by default the one that most of these tests have."""
     return CommitRequest(
         partition=partition,
@@ -33,6 +40,7 @@ def request(frame: pl.DataFrame, *, write_id: str | None = None, partition: Part
         rows=Chunks.of(frame),
         writer="a test",
         write_id=write_id,
+        tags=tags,
     )
 
 

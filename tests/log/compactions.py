@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from metaxy_fs.ids import LamportClock, timestamp_id
@@ -159,6 +160,11 @@ def _put_table(
         },
         schema_overrides={"write_id": pl.String},
     )
+    tags = [None if append.tags is msgspec.UNSET else json.dumps(append.tags) for append in appends]
+    if any(append.retired for append in appends):
+        table = table.with_columns(pl.Series("retired", [append.retired for append in appends], dtype=pl.Int64))
+    if any(tags):
+        table = table.with_columns(pl.Series("tags", tags, dtype=pl.String))
     buffer = io.BytesIO()
     table.write_parquet(buffer)
     storage.put(partition.data_file(name), buffer.getvalue())

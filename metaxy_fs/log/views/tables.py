@@ -170,7 +170,8 @@ def decode_table(data: bytes, *, manifest: Manifest, entry: CommitTable, name: s
 def _whole(table: pl.DataFrame) -> pl.DataFrame:
     """Return a table with the optional columns that it lacks."""
     lacking = {"retired": pl.lit(0, pl.Int64), "tags": pl.lit(None, pl.String)}
-    return table.with_columns(**{name: each for name, each in lacking.items() if name not in table.columns})
+    added = {name: each for name, each in lacking.items() if name not in table.columns}
+    return table.with_columns(**added).select(*_WHOLE)
 
 
 def _problem(table: pl.DataFrame, manifest: Manifest) -> str | None:
