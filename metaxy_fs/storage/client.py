@@ -22,6 +22,8 @@ from metaxy_fs.storage.paths import join
 from metaxy_fs.storage.retrying import GaveUpError, Retries, is_momentary, longest_try
 from metaxy_fs.storage.walk import Entry, walk
 
+ENDPOINTS = ("endpoint_url", "endpoint")
+"""The names of options that say where a service is."""
 UNKNOWN_SIZE = 64 * 1024 * 1024
 """How large an object of unknown size is taken to be, in the time that a try may last."""
 # The names under which filesystems tell when an object was written, the best first.
@@ -46,7 +48,7 @@ class Client:
     def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
         self.filesystem = filesystem
         self.root = root
-        self._retries = Retries()
+        self._retries = Retries(_endpoint(filesystem))
 
     def put(self, path: str, data: bytes) -> None:  # noqa: ARG002  # for those that can
         """Write an object if the name is free; on a filesystem that nobody knows there is no saying whether it is.
@@ -144,6 +146,9 @@ class Client:
             parts = self._try("cat_ranges", list(paths), list(starts), list(ends), on_error="return", moved=moved)
         except Exception as error:  # noqa: BLE001  # of all of them, as those of each are
             return [error] * len(wanted)
+        # The batch counts as failed if some of it is, and yet somebody has answered.
+        for part in parts:
+            self._retries.note(part)
         return list(parts)
 
     def _scan(self, directory: str) -> builtins.list[Entry]:
@@ -242,17 +247,48 @@ class CachedClient(Client):
             return error
 
 
-def next_page(token: str, before: set[str]) -> str:
+def _endpoint(filesystem: AbstractFileSystem) -> str:
+    """Return whom a filesystem speaks to, as far as its options tell."""
+    options = filesystem.storage_options
+    named = [options, options.get("client_kwargs") or {}]
+    found = [str(each[name]) for each in named for name in ENDPOINTS if isinstance(each, Mapping) and each.get(name)]
+    return " ".join([type(filesystem).__name__, *found])
+
+
+class NoListingError(OSError):
+    """The answer to a request for a listing is something else, so it says nothing about what there is."""
+
+    def __init__(self, came: str) -> None:
+        super().__init__(
+            f"the answer is no listing but {came}, as a proxy or a login page gives it; check the endpoint and what is "
+            "between here and there"
+        )
+
+
+def next_page(token: str | None, before: set[str]) -> str:
     """Return what asks for the next page of a listing, unless it was asked for before, and there would be no end of it.
 
     Args:
         token: What the service has answered.
         before: What was returned for the pages before.
     """
+    if not token:
+        raise NoListingError("the part of one that does not say where it goes on")
     if token in before:
         raise OSError("the service answers with the same pages again and again")
     before.add(token)
     return token
+
+
+def below(prefix: str, name: str) -> str:
+    """Return what stands behind a prefix in a name that was listed.
+
+    Raises:
+        NoListingError: The name does not begin with it, so the service did not look at what it was asked.
+    """
+    if not name.startswith(prefix):
+        raise NoListingError("one of other names than it was asked for")
+    return name[len(prefix) :]
 
 
 def keep_objects(infos: Iterable[ObjectInfo], *, directory: str) -> builtins.list[ObjectInfo]:

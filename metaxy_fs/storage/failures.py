@@ -1,12 +1,14 @@
-"""What did a client's exception say about the object and the root?
+"""Sort the exceptions of clients by what they say about the object and the root.
 
 s3fs, gcsfs and obstore raise a dozen types for the same few answers, and each may stand behind another filesystem. None
 of them is imported here: their exceptions are known by what they carry.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from enum import Enum, auto
+from typing import Any
 
 
 class Failure(Enum):
@@ -78,9 +80,12 @@ _BOTOCORE_CREDENTIAL_ERRORS = {
 }
 _BY_OBSTORE_TYPE = {
     "AlreadyExistsError": Failure.TAKEN,
+    "NotFoundError": Failure.NOTHING,
     "PermissionDeniedError": Failure.REFUSED,
     "UnauthenticatedError": Failure.REFUSED,
 }
+_SHOWN = 100
+"""How much of an answer that is none is quoted."""
 _STATUS_IN_TEXT = re.compile(r"status code: (\d{3})\b")
 # Classes of botocore, aiohttp, requests, urllib3, google.auth, gcsfs and Python, any of which may be a base.
 _UNREACHABLE = {
@@ -114,12 +119,26 @@ def failure_of(error: Exception) -> Failure:
     return _s3_failure(error) or _gcs_failure(error) or _obstore_failure(error) or _builtin_failure(error)
 
 
+def described(error: Exception) -> str:
+    """Return what an exception says, and what came where an answer was not of the form that it should have."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"the answer is no JSON but {error.doc[:_SHOWN]!r}"
+    headers = _s3_answer(error).get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    is_page = str(headers.get("content-type", "")).startswith("text/")
+    return f"{error} (the answer is {headers['content-type']})" if is_page else str(error)
+
+
+def _s3_answer(error: Exception) -> Mapping[str, Any]:
+    # s3fs makes builtin exceptions of botocore's, some of them misleading, and keeps the original as the cause.
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    return response if isinstance(response, Mapping) else {}
+
+
 def _s3_failure(error: Exception) -> Failure | None:
     if type(error).__name__ in _BOTOCORE_CREDENTIAL_ERRORS:
         return Failure.REFUSED
-    # s3fs makes builtin exceptions of botocore's, some of them misleading, and keeps the original as the cause.
-    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    if not isinstance(response, Mapping) or "Error" not in response:
+    response = _s3_answer(error)
+    if "Error" not in response:
         return None
     code = str(response["Error"].get("Code"))
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

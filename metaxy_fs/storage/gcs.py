@@ -1,4 +1,4 @@
-"""How is a bucket of GCS read, written and listed through gcsfs?"""
+"""Read, write and list a bucket of GCS through gcsfs."""
 
 import builtins
 from collections.abc import Iterator, Mapping
@@ -9,13 +9,15 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from metaxy_fs.storage.base import ObjectInfo
-from metaxy_fs.storage.client import Client, keep_objects, next_page
+from metaxy_fs.storage.client import Client, NoListingError, below, keep_objects, next_page
 
 PROTOCOLS = frozenset({"gs", "gcs"})
 PAGE = 1000
 """The most objects that one request lists, for the server too."""
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 20
+_SHOWN = 100
+"""How much of an answer that is none is quoted."""
 
 
 class GCSClient(Client):
@@ -57,7 +59,7 @@ class GCSClient(Client):
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, sorted by path."""
         found: list[ObjectInfo] = []
-        fields = "nextPageToken,items(name,size,timeCreated,generation)"
+        fields = "kind,nextPageToken,items(name,size,timeCreated,generation)"
         for page in self._pages(directory, maxResults=PAGE if limit is None else min(limit, PAGE), fields=fields):
             found += keep_objects(map(self._info, page.get("items", ())), directory=directory)
             if limit is not None and len(found) >= limit:
@@ -66,15 +68,17 @@ class GCSClient(Client):
 
     def list_directories(self, directory: str) -> builtins.list[str]:
         """Return the names of the directories directly below a directory, sorted."""
-        start = len(self._key(directory))
-        pages = self._pages(directory, delimiter="/", fields="nextPageToken,prefixes")
-        return sorted(name for page in pages for prefix in page.get("prefixes", ()) if (name := prefix[start:-1]))
+        pages = self._pages(directory, delimiter="/", fields="kind,nextPageToken,prefixes")
+        prefixes = [prefix for page in pages for prefix in page.get("prefixes", ())]
+        return sorted(name for prefix in prefixes if (name := below(self._key(directory), prefix)[:-1]))
 
     def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
         arguments["prefix"] = self._key(directory) or None
         before = set[str]()
         while True:
             page = self._ask("call", "GET", "b/{}/o", self._bucket, json_out=True, **arguments)
+            if not _is_listing(page):
+                raise NoListingError(f"the JSON {str(page)[:_SHOWN]!r}")
             yield page
             if not page.get("nextPageToken"):
                 return
@@ -85,7 +89,7 @@ class GCSClient(Client):
 
     def _info(self, item: Mapping[str, Any]) -> ObjectInfo:
         return ObjectInfo(
-            item["name"][len(self._prefix) :],
+            below(self._prefix, item["name"]),
             int(item["size"]),
             datetime.fromisoformat(item["timeCreated"]),
             item.get("generation"),
@@ -128,6 +132,13 @@ def bound_attempts(filesystem: AbstractFileSystem) -> None:
     sending_once = getattr(type(filesystem)._request, "__wrapped__", None)  # noqa: SLF001  # see above
     if sending_once is not None:
         filesystem._request = MethodType(sending_once, filesystem)  # noqa: SLF001
+
+
+def _is_listing(page: object) -> bool:
+    # Of an empty listing nothing but its kind is left.
+    return isinstance(page, Mapping) and (
+        page.get("kind") == "storage#objects" or bool({"items", "prefixes", "nextPageToken"} & page.keys())
+    )
 
 
 def _path(info: ObjectInfo) -> str:

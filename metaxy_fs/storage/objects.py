@@ -26,7 +26,7 @@ from metaxy_fs.storage.address import path_on_filesystem, protocols_of, url_of
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
 from metaxy_fs.storage.client import Client
 from metaxy_fs.storage.connect import client_of, connect
-from metaxy_fs.storage.failures import Failure, failure_of
+from metaxy_fs.storage.failures import Failure, described, failure_of
 from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
 from metaxy_fs.storage.retrying import GaveUpError
@@ -302,7 +302,7 @@ class ObjectStorage(Storage):
         return failure, error
 
     def _reason(self, error: Exception) -> str:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(described(error).split()) or type(error).__name__
         return conceal(redact(reason), self._secrets)[:_LONGEST_REASON]
 
 

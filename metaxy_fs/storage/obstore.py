@@ -1,4 +1,4 @@
-"""How is a bucket read, written and listed through obstore's filesystem?
+"""Read, write and list a bucket through obstore's filesystem.
 
 obstore does the work of each request outside Python, so that one process reads many small objects several times as fast
 as through s3fs. Its fsspec filesystem overwrites where it is told to create, so the store behind it is used instead.
@@ -15,11 +15,14 @@ from fsspec import AbstractFileSystem
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange
-from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, keep_objects
+from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, NoListingError, keep_objects
+from metaxy_fs.storage.failures import Failure, failure_of
 from metaxy_fs.storage.retrying import BYTES_A_SECOND
 
 PAGE = 1000
 """The most objects that one request lists."""
+ALWAYS_THERE = "_store.json"
+"""What the log writes into a root first, and nothing deletes."""
 _REQUESTS_AT_ONCE = 100
 _LONGEST_SECONDS = 240.0
 """obstore repeats requests by itself, for three minutes at most where nobody has told it otherwise."""
@@ -76,16 +79,38 @@ class ObstoreClient(Client):
                     break
             return found
 
-        return sorted(self._run(list_some), key=_path)[:limit]
+        found = self._run(list_some)
+        if not found:
+            self._check_emptiness(directory)
+        return sorted(found, key=_path)[:limit]
 
     def list_directories(self, directory: str) -> builtins.list[str]:
         """Return the names of the directories directly below a directory, sorted."""
         found = self._run(partial(self._store.list_with_delimiter, self._key(directory)))
+        if not found["common_prefixes"] and not found["objects"]:
+            self._check_emptiness(directory)
         return sorted(str(prefix).rpartition("/")[2] for prefix in found["common_prefixes"])
 
     def delete(self, path: str) -> None:
         """Remove one object."""
         self._run(partial(self._store.delete, self._key(path)))
+
+    def _check_emptiness(self, directory: str) -> None:
+        """Refuse to believe that there is nothing where that cannot be.
+
+        obstore takes any XML for a listing, a page of HTML for an empty one, and shows nothing of what came. Where the
+        listing of the whole root is empty too, there can be no object that every root has from its first write on.
+        """
+        listed = iter(self._store.list(self._key(""), chunk_size=1)) if directory else iter(())
+        if self._run(lambda: next(listed, None)):
+            return
+        try:
+            self._run(partial(self._store.head, self._key(ALWAYS_THERE)))
+        except Exception as error:
+            if failure_of(error) is Failure.NOTHING:
+                return
+            raise
+        raise NoListingError(f"an empty one of a root that has {ALWAYS_THERE!r}")
 
     def _get_range(self, part: ObjectRange) -> bytes:
         found = self._store.get_range(self._key(part.path), start=part.start, end=part.end)

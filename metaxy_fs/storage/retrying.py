@@ -1,4 +1,4 @@
-"""When is a request to a remote root sent again, and when is it given up?
+"""Send requests to a remote root again while that makes sense, and give them up in time.
 
 What fails for a moment is tried again: a broken connection, an answer that does not come, a server that is busy or in
 trouble (see `metaxy_fs.storage.failures`). Pauses grow from try to try and are random, so that many jobs that fail at
@@ -9,6 +9,7 @@ Retries are what turns a service that is slow into one that is down. So those of
 which requests that succeed fill: where most fail, there are few retries, and where none succeeds, ten a second.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +23,7 @@ from metaxy_fs.storage.failures import Failure, failure_of
 DEADLINE_SECONDS = 60.0
 """Nothing is tried again later than this after the first try began."""
 UNREACHABLE_SECONDS = 6.0
-"""The same where no connection can be made: that is a wrong address more often than a moment's trouble."""
+"""The same where no connection could ever be made: that is a wrong address more often than a moment's trouble."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 """A pause is a random part of a length that doubles from try to try, between these two."""
@@ -34,6 +35,11 @@ BUDGET = 100.0
 BUDGET_A_SUCCESS = 0.2
 BUDGET_A_SECOND = 10.0
 """What fills the budget again: a fifth of a retry for each request that succeeds, and ten each second."""
+
+# A refusal may come from a client without credentials, which has sent nothing.
+_ANSWERS = frozenset(Failure) - {Failure.REFUSED, Failure.UNREACHABLE, Failure.UNKNOWN}
+_answered: set[tuple[int, str]] = set()
+"""The endpoints that have answered a process."""
 
 T = TypeVar("T")
 
@@ -80,10 +86,16 @@ class Budget:
 
 
 class Retries:
-    """The tries of all requests of one process to one root. Safe to share between threads."""
+    """The tries of all requests of one process to one root. Safe to share between threads.
 
-    def __init__(self) -> None:
+    Args:
+        endpoint: Whom the requests are sent to. If it has answered this process before, to whatever root, it is there:
+            then one that cannot be reached is busy, and gets the whole deadline.
+    """
+
+    def __init__(self, endpoint: str) -> None:
         self._budget = Budget()
+        self._endpoint = endpoint
 
     def run(self, request: Callable[[], T], *, requests: Callable[[], int] = lambda: 1) -> T:
         """Return what a request returns, tried again while that makes sense.
@@ -107,20 +119,33 @@ class Retries:
             result = tries(request)
         except GaveUpError:
             raise
-        except Exception:  # an answer, if not the one that was hoped for
+        except Exception as error:  # an answer, if not the one that was hoped for
             self._budget.earn(sent)
+            self.note(error)
             raise
         self._budget.earn(sent)
+        self.note(result)
         return result
+
+    def note(self, outcome: object) -> None:
+        """Remember that the endpoint has answered, if what a request has returned or raised says so."""
+        if not isinstance(outcome, Exception) or failure_of(outcome) in _ANSWERS:
+            _answered.add((os.getpid(), self._endpoint))
 
     def _pause_before(self, state: tenacity.RetryCallState, *, requests: Callable[[], int]) -> float:
         return max(_JITTER(state), self._budget.spend(requests()))
 
     def _is_over(self, state: tenacity.RetryCallState, *, started: float, requests: Callable[[], int]) -> bool:
-        is_over = elapsed() + state.upcoming_sleep > started + _deadline(_error_of(state))
+        error = _error_of(state)
+        self.note(error)
+        is_over = elapsed() + state.upcoming_sleep > started + self._deadline(error)
         if is_over:
             self._budget.give_back(requests())
         return is_over
+
+    def _deadline(self, error: Exception) -> float:
+        is_new = (os.getpid(), self._endpoint) not in _answered
+        return UNREACHABLE_SECONDS if is_new and failure_of(error) is Failure.UNREACHABLE else DEADLINE_SECONDS
 
 
 def is_momentary(error: object) -> TypeGuard[Exception]:
@@ -131,10 +156,6 @@ def is_momentary(error: object) -> TypeGuard[Exception]:
 def longest_try(moved: int) -> float:
     """Return the seconds that one try may take which moves so many bytes."""
     return TRY_SECONDS + moved / BYTES_A_SECOND
-
-
-def _deadline(error: Exception) -> float:
-    return UNREACHABLE_SECONDS if failure_of(error) is Failure.UNREACHABLE else DEADLINE_SECONDS
 
 
 def _give_up(state: tenacity.RetryCallState) -> None:

@@ -1,4 +1,4 @@
-"""How is a bucket of S3 read, written and listed through s3fs?"""
+"""Read, write and list a bucket of S3 through s3fs."""
 
 import builtins
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from metaxy_fs.storage.base import ObjectInfo
-from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, keep_objects, next_page
+from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, NoListingError, below, keep_objects, next_page
 from metaxy_fs.storage.failures import Failure, failure_of
 
 PROTOCOLS = frozenset({"s3", "s3a"})
@@ -81,27 +81,29 @@ class S3Client(Client):
 
     def list_directories(self, directory: str) -> builtins.list[str]:
         """Return the names of the directories directly below a directory, sorted."""
-        start = len(self._key(directory))
         prefixes = [
             item["Prefix"] for page in self._pages(directory, Delimiter="/") for item in page.get("CommonPrefixes", ())
         ]
-        return sorted(name for prefix in prefixes if (name := prefix[start:-1]))
+        return sorted(name for prefix in prefixes if (name := below(self._key(directory), prefix)[:-1]))
 
     def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
         arguments |= {"Bucket": self._bucket, "Prefix": self._key(directory)}
         before = set[str]()
         while True:
             page = self._ask("call_s3", "list_objects_v2", **arguments)
+            # What botocore does not know it leaves out: of a page of HTML, or of nothing at all, nothing is left.
+            if not {"IsTruncated", "Name"} & page.keys():
+                raise NoListingError(_described(page))
             yield page
             if not page.get("IsTruncated"):
                 return
-            arguments["ContinuationToken"] = next_page(page["NextContinuationToken"], before)
+            arguments["ContinuationToken"] = next_page(page.get("NextContinuationToken"), before)
 
     def _key(self, directory: str) -> str:
         return f"{self._prefix}{directory}/" if directory else self._prefix
 
     def _info(self, item: Mapping[str, Any]) -> ObjectInfo:
-        return ObjectInfo(item["Key"][len(self._prefix) :], item["Size"], item["LastModified"], item.get("ETag"))
+        return ObjectInfo(below(self._prefix, item["Key"]), item["Size"], item["LastModified"], item.get("ETag"))
 
 
 def speaks_s3(filesystem: AbstractFileSystem) -> bool:
@@ -137,6 +139,12 @@ def _sending_once() -> type:
             return session
 
     return SendingOnce
+
+
+def _described(page: Mapping[str, Any]) -> str:
+    """Return what can be said of an answer of which botocore understood nothing."""
+    headers = page.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return f"{headers.get('content-length', 'some')} bytes of {headers.get('content-type') or 'an unknown type'}"
 
 
 def _path(info: ObjectInfo) -> str:

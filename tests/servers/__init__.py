@@ -13,10 +13,10 @@ import functools
 import socketserver
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 from urllib.parse import parse_qs
 
 Kind = Literal["PUT", "GET", "LIST", "HEAD", "DELETE", "POST"]
@@ -39,6 +39,18 @@ class RecordedRequest:
     kind: Kind
 
 
+class Instead(NamedTuple):
+    """An answer that is given in the place of the service's own."""
+
+    status: int
+    media_type: str
+    body: bytes
+
+
+Odd = Callable[[Kind, Mapping[str, str]], Instead | None]
+"""What a server answers instead to a request of a kind and with headers, by their names in lower case."""
+
+
 class ObjectServer(ABC):
     """A server of buckets and objects, kept in memory; a context manager that starts and stops it."""
 
@@ -47,6 +59,7 @@ class ObjectServer(ABC):
     def __init__(self) -> None:
         self._requests: list[RecordedRequest] = []
         self._denied: set[str] = set()
+        self.odd: Odd = lambda _kind, _headers: None
         self._applying = threading.Lock()
         self._listener: socketserver.TCPServer | None = None
         self._thread: threading.Thread | None = None
@@ -130,8 +143,9 @@ class ObjectServer(ABC):
         self._denied.add(bucket)
 
     def allow(self) -> None:
-        """Deny no bucket any more."""
+        """Deny no bucket any more, and answer as the service does."""
         self._denied.clear()
+        self.odd = lambda _kind, _headers: None
 
     @abstractmethod
     def _listen(self) -> socketserver.TCPServer:

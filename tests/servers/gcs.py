@@ -73,6 +73,8 @@ class GCSServer(ObjectServer):
         bucket, kind = _bucket_and_kind(method, url.path, query)
         if bucket in self._denied:
             exchange.refuse(403, "forbidden")
+        elif instead := self.odd(kind, {name.lower(): value for name, value in exchange.headers.items()}):
+            exchange.send(*instead)
         else:
             self._apply(exchange, method, create=query.get("ifGenerationMatch") == "0")
         self._record(method, unquote(url.path), query, exchange.status, kind)
@@ -170,9 +172,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer with an error in the form of the JSON API."""
-        body = self._owner.refusal(status, reason)
+        self.send(status, "application/json", self._owner.refusal(status, reason))
+
+    def send(self, status: int, media_type: str, body: bytes) -> None:
+        """Answer with a body."""
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

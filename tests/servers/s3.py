@@ -87,6 +87,10 @@ class S3Server(ObjectServer):
             return error(environ, record_and_start)
         if bucket in self._denied:
             return Response(_ACCESS_DENIED, status=403, mimetype="application/xml")(environ, record_and_start)
+        headers = {name[5:].replace("_", "-").lower(): environ[name] for name in environ if name.startswith("HTTP_")}
+        if instead := self.odd(_kind(method, key, query), headers):
+            answer = Response(instead.body, status=instead.status, mimetype=instead.media_type)
+            return answer(environ, record_and_start)
         with self._applying:
             if self._copies_if_absent and self._would_overwrite(environ, path):
                 return Response(_TAKEN, status=412, mimetype="application/xml")(environ, record_and_start)

@@ -1,13 +1,16 @@
 """How often and how long is a request sent again?"""
 
+import socket
+import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
 from botocore.exceptions import ClientError
 from gcsfs.retry import HttpError
 
+from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import Source, driven_by
-from metaxy_fs.storage import retrying
+from metaxy_fs.storage import open_storage, retrying
 from metaxy_fs.storage.retrying import (
     BUDGET,
     BUDGET_A_SECOND,
@@ -18,6 +21,7 @@ from metaxy_fs.storage.retrying import (
     Retries,
     is_momentary,
 )
+from tests.servers import ObjectServer
 
 
 class Time(Source):
@@ -37,6 +41,7 @@ class Time(Source):
 def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
     time = Time()
     monkeypatch.setattr(retrying, "elapsed", lambda: time.now)
+    monkeypatch.setattr(retrying, "_answered", set())
     with driven_by(time):
         yield time
 
@@ -59,7 +64,7 @@ def failing(time: Time, tries: list[float]) -> Callable[[], None]:
 def test_request_that_succeeds_is_sent_once(time: Time) -> None:
     answers = iter(["first", "second"])
 
-    assert Retries().run(lambda: next(answers)) == "first"
+    assert Retries("here").run(lambda: next(answers)) == "first"
     assert time.pauses == []
 
 
@@ -72,7 +77,7 @@ def test_request_that_fails_for_a_moment_is_sent_again(time: Time) -> None:
             raise outcome
         return str(outcome)
 
-    assert Retries().run(ask) == "answer"
+    assert Retries("here").run(ask) == "answer"
     assert len(time.pauses) == 2
 
 
@@ -100,13 +105,13 @@ def test_answer_is_not_asked_for_again(time: Time, error: type[Exception]) -> No
         raise error
 
     with pytest.raises(error):
-        Retries().run(ask)
+        Retries("here").run(ask)
     assert tries == [1]
 
 
 def test_no_try_begins_after_the_deadline(failing: Callable[[], None], tries: list[float]) -> None:
     with pytest.raises(GaveUpError) as caught:
-        Retries().run(failing)
+        Retries("here").run(failing)
 
     assert DEADLINE_SECONDS - retrying.LONGEST_PAUSE_SECONDS < tries[-1] <= DEADLINE_SECONDS
     assert caught.value.tries == len(tries)
@@ -119,8 +124,57 @@ def test_endpoint_out_of_reach_is_given_up_sooner(time: Time, tries: list[float]
         raise ConnectionRefusedError
 
     with pytest.raises(GaveUpError):
-        Retries().run(ask)
+        Retries("here").run(ask)
     assert 1 < tries[-1] <= UNREACHABLE_SECONDS
+
+
+def test_endpoint_that_has_answered_gets_the_whole_deadline_when_it_is_out_of_reach(
+    time: Time, tries: list[float]
+) -> None:
+    def ask() -> None:
+        tries.append(time.now)
+        raise ConnectionRefusedError
+
+    Retries("here").run(lambda: None)
+    with pytest.raises(GaveUpError):
+        Retries("here").run(ask)
+    assert tries[-1] > DEADLINE_SECONDS - retrying.LONGEST_PAUSE_SECONDS
+    tries.clear()
+    time.now = 0.0
+    with pytest.raises(GaveUpError):
+        Retries("elsewhere").run(ask)
+    assert tries[-1] <= UNREACHABLE_SECONDS
+
+
+@pytest.mark.parametrize("answer", [FileNotFoundError(), ConnectionResetError(), of_s3(503), of_s3(404), of_gcs(412)])
+def test_an_error_of_the_service_is_an_answer(time: Time, tries: list[float], answer: Exception) -> None:
+    outcomes = iter([answer])
+
+    def ask() -> None:
+        tries.append(time.now)
+        raise next(outcomes, ConnectionRefusedError())
+
+    retries = Retries("here")
+    for _ in range(2):
+        with pytest.raises((GaveUpError, type(answer))):
+            retries.run(ask)
+    assert tries[-1] > DEADLINE_SECONDS - retrying.LONGEST_PAUSE_SECONDS
+
+
+def test_an_endpoint_that_stops_is_waited_for_also_at_other_roots_of_it(server: ObjectServer, time: Time) -> None:
+    with type(server)() as own:
+        own.create_bucket(bucket := f"test-{uuid.uuid4().hex[:12]}")
+        storages = [open_storage(own.url(bucket, name), storage_options=own.storage_options) for name in ("a", "b")]
+        assert storages[0].list("") == []
+        address = own.address
+    with socket.socket() as bound:  # and nobody else gets the port meanwhile
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        for storage in storages:
+            began = time.now
+            with pytest.raises(StorageError, match="gave up after"):
+                storage.list("")
+            assert time.now - began > DEADLINE_SECONDS - retrying.LONGEST_PAUSE_SECONDS
 
 
 def test_pauses_grow_up_to_a_limit_and_differ(failing: Callable[[], None], time: Time) -> None:
@@ -128,7 +182,7 @@ def test_pauses_grow_up_to_a_limit_and_differ(failing: Callable[[], None], time:
     for _ in range(50):
         time.pauses = []
         with pytest.raises(GaveUpError):
-            Retries().run(failing)
+            Retries("here").run(failing)
         runs.append(time.pauses)
 
     for place in range(10):
@@ -156,7 +210,7 @@ def test_successes_fill_the_budget_and_no_more(time: Time) -> None:
 
 
 def test_a_retry_that_is_not_made_costs_nothing(failing: Callable[[], None], time: Time) -> None:
-    retries = Retries()
+    retries = Retries("here")
     with pytest.raises(GaveUpError):
         retries.run(failing, requests=lambda: 1_000)  # more than the budget gives before the deadline
 
@@ -164,7 +218,7 @@ def test_a_retry_that_is_not_made_costs_nothing(failing: Callable[[], None], tim
 
 
 def test_retries_of_a_batch_cost_what_they_send(failing: Callable[[], None], tries: list[float]) -> None:
-    retries = Retries()
+    retries = Retries("here")
     with pytest.raises(GaveUpError):
         retries.run(failing, requests=lambda: 200)
 
@@ -172,7 +226,7 @@ def test_retries_of_a_batch_cost_what_they_send(failing: Callable[[], None], tri
 
 
 def test_one_failure_in_ten_never_waits_for_the_budget(time: Time) -> None:
-    retries = Retries()
+    retries = Retries("here")
     outcomes = iter([*[True] * 9, False] * 2_000)
 
     def ask() -> None:
@@ -194,5 +248,5 @@ def test_interruption_is_not_held_up(time: Time) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Retries().run(ask)
+        Retries("here").run(ask)
     assert time.pauses == []
