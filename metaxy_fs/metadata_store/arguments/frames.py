@@ -46,8 +46,15 @@ def to_frame(frame: FrameLike) -> pl.DataFrame:
         MetadataSchemaError: It is no frame, or holds what Polars cannot.
     """
     refuse_lost_threads()
+    taken = _taken_over(frame)
+    claiming = [column.name for column in taken.get_columns() if _claims_order(column)]
     # Structs keep no claims of their fields; nothing is copied.
-    return _taken_over(frame).to_struct().struct.unnest()
+    return taken.with_columns(taken.select(claiming).to_struct().struct.unnest()) if claiming else taken
+
+
+def _claims_order(column: pl.Series) -> bool:
+    flags = {} if column.dtype == pl.Object else column.flags
+    return any(flags.get(flag, False) for flag in ("SORTED_ASC", "SORTED_DESC"))
 
 
 def _taken_over(frame: FrameLike) -> pl.DataFrame:
