@@ -20,6 +20,7 @@ from metaxy_fs.log.vacuuming.retention import Policy
 from metaxy_fs.log.vacuuming.vacuum import vacuum
 from metaxy_fs.log.views.view import View, ViewLoader
 from metaxy_fs.log.writing.commit import commit
+from metaxy_fs.log.writing.root import open_for_writing
 from metaxy_fs.storage.local import LocalStorage
 from tests.golden import reader
 from tests.golden.compacted import small_files
@@ -50,6 +51,7 @@ class History:
     def __init__(self, directory: Path, dice: random.Random) -> None:
         self.directory = directory
         self.storage = LocalStorage(directory)
+        open_for_writing(self.storage)
         self.dice = dice
         self.appends: list[Manifest] = []
         self.vacuumed = False
