@@ -121,9 +121,9 @@ def _rewritten(
             .with_row_index("_metaxy_ordinal")
             .with_columns(_metaxy_commit=pl.lit(append.commit), _metaxy_time=pl.lit(append.time, pl.Int64))
         )
-    columns = [name for name in frames[0].columns if not name.startswith("_metaxy_")]
-    order = [*group[0].id_columns, "_metaxy_time", "_metaxy_commit", "_metaxy_ordinal"]
-    rows = pl.concat(frames).select(*columns, "_metaxy_commit", "_metaxy_time", "_metaxy_ordinal").sort(order)
+    marks = ["_metaxy_commit", "_metaxy_time", "_metaxy_ordinal"]
+    columns = [name for name in frames[0].columns if name not in marks]
+    rows = pl.concat(frames).select(*columns, *marks).sort(*group[0].id_columns, *(marks[place] for place in (1, 0, 2)))
     files = []
     for index, part in enumerate(rows.iter_slices(file_rows) if rows.height else [rows]):
         buffer = io.BytesIO()
