@@ -47,9 +47,9 @@ def to_frame(frame: FrameLike) -> pl.DataFrame:
     """
     refuse_lost_threads()
     taken = _taken_over(frame)
-    claiming = [column.name for column in taken.get_columns() if _claims_order(column)]
     # Structs keep no claims of their fields; nothing is copied.
-    return taken.with_columns(taken.select(claiming).to_struct().struct.unnest()) if claiming else taken
+    claiming = [column for column in taken.get_columns() if _claims_order(column)]
+    return taken.with_columns(column.to_frame().to_struct().struct.unnest().to_series() for column in claiming)
 
 
 def _claims_order(column: pl.Series) -> bool:
