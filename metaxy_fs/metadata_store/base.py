@@ -7,6 +7,7 @@ from typing import Literal, overload
 
 import polars as pl
 
+from metaxy_fs.metadata_store.arguments.arrow import ArrowStream
 from metaxy_fs.metadata_store.arguments.features import (
     FeatureLike,
     find_declaration,
@@ -15,7 +16,7 @@ from metaxy_fs.metadata_store.arguments.features import (
     require_declaration,
 )
 from metaxy_fs.metadata_store.arguments.flags import flag
-from metaxy_fs.metadata_store.arguments.frames import ArrowStream, FrameLike
+from metaxy_fs.metadata_store.arguments.frames import FrameLike
 from metaxy_fs.metadata_store.backends.backend import Backend
 from metaxy_fs.metadata_store.backends.chain import chain
 from metaxy_fs.metadata_store.explaining.impact import impact

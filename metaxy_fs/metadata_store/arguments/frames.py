@@ -4,13 +4,14 @@ Everything is checked before anything is stored.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.log.objects.schema import unstorable
+from metaxy_fs.metadata_store.arguments.arrow import ArrowStream, from_arrow, kind_of
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.spec.checks import is_encodable
 from metaxy_fs.versioning.columns import (
@@ -19,18 +20,11 @@ from metaxy_fs.versioning.columns import (
     RESERVED_PREFIX,
     STORED_DATA_VERSION,
     is_id_type,
+    version_type,
 )
 
 _SHOWN = 5
 """How many offending values a message names."""
-
-
-@runtime_checkable
-class ArrowStream(Protocol):
-    """Any object with the Arrow PyCapsule stream interface: a pandas or pyarrow table, a DuckDB relation, and more."""
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """Return a capsule of an Arrow C stream."""
 
 
 FrameLike = pl.DataFrame | pl.LazyFrame | ArrowStream
@@ -57,20 +51,23 @@ def _claims_order(column: pl.Series) -> bool:
     return any(flags.get(flag, False) for flag in ("SORTED_ASC", "SORTED_DESC"))
 
 
-def _taken_over(frame: FrameLike) -> pl.DataFrame:
+_ARROW_METHODS = ("toArrow", "to_pyarrow", "to_arrow", "collect", "compute")
+"""What lazy frames of other libraries are made into tables by, the best first."""
+
+
+def _taken_over(frame: object) -> pl.DataFrame:
     if isinstance(frame, pl.DataFrame):
         return frame
     if isinstance(frame, pl.LazyFrame):
         return frame.collect()
-    if not isinstance(frame, ArrowStream):
-        raise MetadataSchemaError(
-            "Expected a Polars DataFrame or LazyFrame, or an object with the Arrow stream interface "
-            f"(`__arrow_c_stream__`), got {type(frame).__name__}. Wrap plain data: pl.DataFrame(...)."
-        )
-    try:
-        return pl.DataFrame(frame)
-    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
-        raise MetadataSchemaError(f"Polars cannot take over this {type(frame).__name__}: {error}") from error
+    if isinstance(frame, ArrowStream):
+        return from_arrow(frame)
+    method = next((name for name in _ARROW_METHODS if callable(getattr(frame, name, None))), None)
+    advice = "Wrap plain data: pl.DataFrame(...)." if method is None else f"Give what its {method}() returns."
+    raise MetadataSchemaError(
+        "Expected a Polars DataFrame or LazyFrame, or an object with the Arrow stream interface "
+        f"(`__arrow_c_stream__`), got {kind_of(frame)}. {advice}"
+    )
 
 
 def rows_to_write(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
@@ -96,7 +93,7 @@ def check_samples_with_versions(frame: FrameLike, spec: FeatureSpec) -> pl.DataF
     Raises:
         MetadataSchemaError: The id columns or the versions do not fit the feature.
     """
-    samples = to_frame(frame)
+    samples = _typed(to_frame(frame), spec)
     _check_version_type(samples, spec)
     check_ids(samples, spec)
     _check_versions(samples, spec)
@@ -122,7 +119,7 @@ def samples_to_version(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
     Raises:
         MetadataSchemaError: The id columns are not right, or there is a `data_version` already.
     """
-    samples = to_frame(frame)
+    samples = _typed(to_frame(frame), spec)
     if DATA_VERSION in samples.columns:
         raise MetadataSchemaError(
             f"The samples of feature '{spec.key}' already have a '{DATA_VERSION}' column. Write them with "
@@ -140,6 +137,7 @@ def samples_to_compare(frame: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
     """
     if spec.is_root:
         return _refuse_increment_columns(check_samples_with_versions(frame, spec), spec)
+    frame = _typed(frame, spec)
     check_ids(frame, spec)
     return _refuse_increment_columns(frame.drop(DATA_VERSION, strict=False), spec)
 
@@ -156,7 +154,8 @@ def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
                 f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but there is no column "
                 f"'{column}'; there are {rows.columns}."
             )
-        _check_id_type(column, rows.schema[column], spec)
+        if rows.height or rows.schema[column] != pl.Null():
+            _check_id_type(column, rows.schema[column], spec)
         if nulls := rows.get_column(column).null_count():
             raise MetadataSchemaError(
                 f"The id column '{column}' of feature '{spec.key}' is null in {nulls} of {rows.height} rows."
@@ -200,6 +199,19 @@ def show_samples(ids: pl.DataFrame) -> str:
     rows: Sequence[dict[str, Any]] = ids.head(_SHOWN).to_dicts()
     values = [next(iter(row.values())) if len(row) == 1 else row for row in rows]
     return ", ".join(map(repr, values)) + (", ..." if ids.height > _SHOWN else "")
+
+
+def _typed(rows: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return a frame without rows in types that say nothing wrong: other libraries give such a frame any types."""
+    if rows.height:
+        return rows
+    types = dict(rows.schema)
+    for name, dtype in rows.schema.items():
+        if name == DATA_VERSION:
+            types[name] = version_type(spec)
+        elif (name in spec.id_columns and not is_id_type(dtype)) or unstorable(dtype):
+            types[name] = pl.Null()
+    return pl.DataFrame(schema=types)
 
 
 def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
