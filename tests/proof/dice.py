@@ -14,6 +14,7 @@ from tests.proof.world import TO_THE_END, Station, World
 
 STOPS = {
     "write": ("end", "end", "put manifest", "put data"),
+    "retire": ("end", "end", "put manifest", "put data"),
     "retry": ("end", "end", "put manifest", "get data"),
     "read": ("end", "list", "list", "get manifest", "get data", 2, 3, 4, 5),
     "compact": ("end", "end", "end", "get data", "put data", "put manifest", "put manifest"),
@@ -35,7 +36,10 @@ class Mix:
         actions: How many actions a history has.
     """
 
-    jobs: tuple[str, ...] = ("write", "write", "retry", "read", "read", "compact", "compact", "vacuum", "vacuum")
+    jobs: tuple[str, ...] = (
+        *("write", "write", "retire", "retry", "read", "read"),
+        *("compact", "compact", "vacuum", "vacuum"),
+    )
     spans: tuple[timedelta, ...] = SPANS
     stalling: tuple[str, ...] = tuple(STOPS)
     faults: float = 0.15
@@ -131,6 +135,8 @@ def _start(world: World, dice: random.Random, mix: Mix, station: Station) -> Sta
     named = [write for write in world.oracle.writes if write.name is not None]
     if kind == "retry" and named:
         world.retry(station, dice.choice(named))
+    elif kind == "retire":
+        world.retire(station, sorted(dice.sample(range(7), dice.randint(1, 4))))
     elif kind == "read":
         world.read(station, latest_only=dice.random() < 0.3)
     elif kind == "compact" and dice.random() < 0.5:

@@ -50,6 +50,13 @@ class LogMachine(RuleBasedStateMachine):
         self.world.write(station, notes, name=name)
         station.follow(plan)
 
+    @precondition(lambda self: self.idle())
+    @rule(who=WHO, samples=st.sets(st.integers(0, 6), min_size=1, max_size=4), plan=WRITING)
+    def retire(self, *, who: int, samples: set[int], plan: Plan) -> None:
+        station = pick(self.idle(), who)
+        self.world.retire(station, sorted(samples))
+        station.follow(plan)
+
     @precondition(lambda self: self.idle() and self.named())
     @rule(who=WHO, which=WHO, plan=WRITING)
     def retry(self, who: int, which: int, plan: Plan) -> None:

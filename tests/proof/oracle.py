@@ -26,12 +26,13 @@ class Write:
     """One write: what it holds, and what is known of its outcome.
 
     A write that failed for certain may never be seen; one of unknown outcome is seen whole or not at all, and for ever
-    once it was seen.
+    once it was seen. One that retires samples has no rows; it is seen where the latest row of a sample is missing.
     """
 
     take: int
     notes: dict[int, str | None]
     name: str | None
+    retires: bool = False
     state: Literal["running", "acknowledged", "failed", "unknown"] = "running"
 
     def frame(self) -> pl.DataFrame:
@@ -48,6 +49,15 @@ class Write:
             rows = rows.with_columns(pl.Series("note", list(self.notes.values()), dtype=pl.String))
         return rows
 
+    def ids(self) -> pl.DataFrame:
+        """The samples."""
+        return pl.DataFrame({"sample_id": list(self.notes)}, schema={"sample_id": pl.Int64})
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """By which a manifest tells whose it is."""
+        return {"take": str(self.take)}
+
     def rows(self) -> list[tuple[int, int, str | None]]:
         """The rows as a read has to give them: in the order of their samples."""
         return [(sample, self.take, note) for sample, note in sorted(self.notes.items())]
@@ -63,9 +73,9 @@ class Oracle:
     _order: dict[str, tuple[int, str]] = field(default_factory=dict)
     _takes: dict[str, int | None] = field(default_factory=dict)
 
-    def begin(self, notes: dict[int, str | None], *, name: str | None) -> Write:
+    def begin(self, notes: dict[int, str | None], *, name: str | None, retires: bool = False) -> Write:
         """Remember a write that is about to start."""
-        self.writes.append(Write(len(self.writes), notes, name))
+        self.writes.append(Write(len(self.writes), notes, name, retires))
         return self.writes[-1]
 
     def due(self) -> frozenset[int]:
@@ -75,10 +85,12 @@ class Oracle:
 
     def judge_rows(self, rows: pl.DataFrame, due: frozenset[int]) -> list[int]:
         """Refuse rows that no reader may see; return which writes they show, in order."""
-        found = [(row["sample_id"], row["take"], row.get("note")) for row in rows.iter_rows(named=True)]
+        found = [(row["sample_id"], row.get("take"), row.get("note")) for row in rows.iter_rows(named=True)]
+        if any(take is None for _, take, _ in found):
+            raise BrokenPromiseError(f"a row that retires a sample is shown: {rows.to_dicts()}")
         shown = [(take, list(run)) for take, run in groupby(found, key=lambda row: row[1])]
         takes = [take for take, _ in shown]
-        self._judge_takes(takes, due)
+        self._judge_takes(takes, frozenset(take for take in due if not self.writes[take].retires))
         for take, run in shown:
             if run != self.writes[take].rows():
                 raise BrokenPromiseError(f"write {take} is shown as {run}, it is {self.writes[take].rows()}")
@@ -90,20 +102,41 @@ class Oracle:
 
     def judge_latest(self, rows: pl.DataFrame, due: frozenset[int]) -> None:
         """Refuse rows that are not the latest of their samples."""
-        latest = dict(rows.select("sample_id", "take").iter_rows())
-        if len(latest) != rows.height:
-            raise BrokenPromiseError(f"a sample is shown twice: {rows.to_dicts()}")
+        latest = {row["sample_id"]: row.get("take") for row in rows.iter_rows(named=True)}
+        if len(latest) != rows.height or None in latest.values():
+            raise BrokenPromiseError(f"a sample is shown twice, or retired: {rows.to_dicts()}")
         order = self.order()
-        for take in due:
-            for sample in self.writes[take].notes:
-                if sample not in latest or order[latest[sample]] < order[take]:
-                    raise BrokenPromiseError(
-                        f"sample {sample} is shown as of {latest.get(sample)}, not of {take} or later"
-                    )
+        for sample in {sample for take in due for sample in self.writes[take].notes}:
+            last = max((take for take in due if sample in self.writes[take].notes), key=order.__getitem__)
+            if sample in latest and order[latest[sample]] < order[last]:
+                raise BrokenPromiseError(f"sample {sample} is shown as of {latest[sample]}, not of {last} or later")
+            if sample not in latest:
+                self._judge_missing(sample, last, order)
         for sample, take in latest.items():
             if sample not in self.writes[take].notes or self.writes[take].state == "failed":
                 raise BrokenPromiseError(f"sample {sample} is shown as of write {take}, which did not commit it")
         self.seen |= set(latest.values())
+
+    def _judge_missing(self, sample: int, last: int, order: Mapping[int, tuple[int, str]]) -> None:
+        """Refuse that a sample is missing whose last write is known, unless that or a later one may have retired it."""
+        retiring = [write for write in self.writes if write.retires and sample in write.notes]
+        known = [write.take for write in retiring if write.state != "failed" and write.take in order]
+        later = [take for take in known if order[take] >= order[last]]
+        if not later:
+            raise BrokenPromiseError(f"sample {sample} is not shown, though write {last} committed it")
+        if len(later) == 1:
+            self.seen.add(later[0])
+
+    def latest_at(self, moment: int) -> dict[int, int]:
+        """Return which write the latest row of each sample is of at a time, by order and nothing else."""
+        latest: dict[int, int] = {}
+        order = self.order()
+        for take in sorted(order, key=order.__getitem__):
+            for sample in self.writes[take].notes if order[take][0] <= moment else ():
+                latest.pop(sample, None)
+                if not self.writes[take].retires:
+                    latest[sample] = take
+        return latest
 
     def judge_absence(self, due: frozenset[int]) -> None:
         """Refuse the answer that there is no commit."""
@@ -118,13 +151,28 @@ class Oracle:
         if early := [other for other in known if order[other] > order[take]]:
             raise BrokenPromiseError(f"write {take} is ordered before {early}, which its writer knew")
 
-    def judge_audit(self, audit: tuple[list[Finding], list[str]]) -> None:
+    def judge_audit(self, audit: tuple[list[Finding], pl.DataFrame]) -> None:
         """Refuse a root in which something is damaged, or whose history is not that of its commits."""
-        damage, commits = audit
+        damage, history = audit
+        commits = history.get_column("commit").to_list()
         if damage:
             raise BrokenPromiseError(f"verify finds damage: {damage}")
         if commits != [commit for _, commit in sorted(self.order().values())]:
             raise BrokenPromiseError(f"the history has the commits {commits}, they are {self.order()}")
+        for rows, retired, tags in history.select("rows", "retired", "tags").iter_rows():
+            write = self.writes[int(json.loads(tags or "{}").get("take", -1))]
+            expected = (0, len(write.notes)) if write.retires else (len(write.notes), 0)
+            if write.tags != json.loads(tags or "{}") or (rows, retired) != expected:
+                raise BrokenPromiseError(f"the history has {rows} rows, {retired} retired and {tags} of {write}")
+
+    def judge_restored(self, found: tuple[int, list[pl.DataFrame]]) -> None:
+        """Refuse latest rows that are not those of the moment that was restored."""
+        moment, several = found
+        expected = {sample: (take, self.writes[take].notes[sample]) for sample, take in self.latest_at(moment).items()}
+        for rows in several:
+            latest = {row["sample_id"]: (row.get("take"), row.get("note")) for row in rows.iter_rows(named=True)}
+            if latest != expected:
+                raise BrokenPromiseError(f"restored as {latest}, at {moment} it was {expected}")
 
     def order(self) -> dict[int, tuple[int, str]]:
         """Return time and id of the commit of each write that is committed."""
@@ -136,16 +184,13 @@ class Oracle:
         return {take: self._order[path] for path, take in self._takes.items() if take is not None}
 
     def _take(self, path: str, manifest: dict[str, Any]) -> int | None:
-        """Return which write a manifest commits, None for one without rows."""
+        """Return which write a manifest commits, None for one that restores."""
         partition = path.partition("/_manifests/")[0]
         for file in manifest["files"]:
-            data = self.written.get(f"{partition}/{file['name']}")
-            if data is None:
+            if f"{partition}/{file['name']}" not in self.written:
                 raise BrokenPromiseError(f"{path} was put before its data file {file['name']}")
-            takes = pl.read_parquet(data, columns=["take"])["take"]
-            if len(takes):
-                return int(takes[0])
-        return None
+        tags = manifest.get("tags", {})
+        return int(tags["take"]) if "take" in tags else None
 
     def _judge_takes(self, takes: Iterable[int], due: frozenset[int]) -> None:
         takes = list(takes)

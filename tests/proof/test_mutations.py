@@ -5,20 +5,26 @@ Each test breaks one rule and wants a violation within a fixed number of fixed h
 
 import collections
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import polars as pl
 import pytest
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import LamportClock
+from metaxy_fs.log.compacting import compaction as compaction_module
 from metaxy_fs.log.views import resolve as resolve_module
 from metaxy_fs.log.views.resolve import Covers
 from metaxy_fs.log.writing import commit as commit_module
+from metaxy_fs.metadata_store.backends.scan import Scan
+from metaxy_fs.metadata_store.increments import restoring as restoring_module
+from metaxy_fs.metadata_store.reading import queries as queries_module
 from metaxy_fs.storage.base import ObjectInfo, Storage
 from metaxy_fs.testing import SteppedStorage
+from metaxy_fs.versioning.columns import RETIRED
 from tests.proof.dice import Mix, outlast, overtake, roam
 from tests.proof.oracle import BrokenPromiseError
 
@@ -29,6 +35,7 @@ WRITERS = Mix(jobs=("write", "write", "retry", "read"))
 COMPACTORS = Mix(jobs=("write", "write", "read", "compact", "compact"), spans=(), faults=0)
 HOURS = (timedelta(hours=2),)
 HISTORIES = 100
+RETIRERS = Mix(jobs=("write", "write", "retire", "read", "compact"), spans=(), faults=0)
 SWEEPERS = Mix(jobs=("write", "read", "read", "compact", "vacuum", "vacuum"), spans=HOURS, faults=0)
 
 
@@ -168,3 +175,63 @@ def test_a_named_write_whose_manifest_is_vacuumed_without_a_copy(monkeypatch: py
         ),
         first=70,
     )
+
+
+# Retired samples, restored rows and tags.
+
+
+def test_compactions_that_forget_which_rows_retire_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_merged = compaction_module.merged
+
+    def merged(*args: Any, **kwargs: Any) -> Iterator[pl.DataFrame]:
+        for rows in real_merged(*args, **kwargs):
+            yield rows.with_columns(pl.lit(value=False).alias(RETIRED)) if RETIRED in rows.columns else rows
+
+    monkeypatch.setattr(compaction_module, "merged", merged)
+    find_violation(partial(roam, ordered=True, mix=RETIRERS))
+
+
+def test_compactions_that_drop_tags_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_rows = compaction_module.rows_of
+
+    def rows_of(*args: Any) -> pl.DataFrame:
+        return real_rows(*args).with_columns(tags=pl.lit(None, pl.String))
+
+    monkeypatch.setattr(compaction_module, "rows_of", rows_of)
+    find_violation(partial(roam, ordered=True, mix=RETIRERS))
+
+
+def test_rows_that_retire_a_sample_are_left_out_before_the_latest_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_layers = Scan.layers
+
+    def layers(scan: Scan, **kwargs: Any) -> list[Any]:
+        held = real_layers(scan, **kwargs)
+        if RETIRED not in scan.columns:
+            return list(held)
+        return [(rows.filter(pl.col(RETIRED).ne_missing(pl.lit(value=True))), distinct) for rows, distinct in held]
+
+    monkeypatch.setattr(Scan, "layers", layers)
+    find_violation(partial(roam, ordered=True, mix=RETIRERS))
+
+
+def test_rows_that_retire_a_sample_and_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries_module, "without_retired", lambda rows, _scan: rows)
+    find_violation(partial(roam, ordered=True, mix=RETIRERS))
+
+
+def test_restoring_that_forgets_what_came_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_together = restoring_module._together
+
+    def together(rows: pl.DataFrame, since: pl.DataFrame, spec: Any) -> pl.DataFrame:
+        return real_together(rows, since.clear() if rows.height else since, spec)
+
+    monkeypatch.setattr(restoring_module, "_together", together)
+    find_violation(partial(roam, ordered=True, mix=RETIRERS))
+
+
+def test_restoring_that_takes_a_retired_sample_for_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def latest(scan: Scan, **kwargs: Any) -> pl.LazyFrame:
+        return queries_module.latest_or_retired(scan, **kwargs)
+
+    monkeypatch.setattr(restoring_module, "latest", latest)
+    find_violation(partial(roam, ordered=True, mix=RETIRERS))

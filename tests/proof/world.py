@@ -5,9 +5,10 @@ which job starts where, who goes on, and what becomes of each request.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Self
 
 import polars as pl
@@ -95,6 +96,10 @@ class World:
         """Start a write."""
         self._attempt(station, self.oracle.begin(notes, name=name))
 
+    def retire(self, station: "Station", samples: Iterable[int]) -> None:
+        """Start to retire some samples."""
+        self._attempt(station, self.oracle.begin(dict.fromkeys(samples), name=None, retires=True))
+
     def retry(self, station: "Station", write: Write) -> None:
         """Start another attempt of a write that has a name."""
         self._attempt(station, write)
@@ -112,7 +117,7 @@ class World:
 
         def shown(rows: pl.DataFrame) -> None:
             judge(rows, due)
-            station.known |= set(rows["take"])
+            station.known |= set(rows["take"]) if "take" in rows.columns else set()
 
         job = Job(
             call=lambda store: store.read_metadata(Video, latest_only=latest_only),
@@ -137,10 +142,7 @@ class World:
     def compact(self, station: "Station", *, full: bool) -> None:
         """Start a compaction as the library makes them, of as few manifests as two."""
 
-        def forgive(error: BaseException, *, failed: bool) -> None:
-            if not failed:
-                raise BrokenPromiseError("a compaction failed, though all its requests were answered") from error
-
+        forgive = self._forgiving_absence("a compaction failed, though all its requests were answered")
         station.start(Job(lambda store: compact(store, Video, full=full, fan=2), lambda _result: None, forgive))
 
     def vacuum(self, station: "Station") -> None:
@@ -150,10 +152,7 @@ class World:
             if done.skipped and not station.is_excused:
                 raise BrokenPromiseError(f"a vacuum left a partition as it is: {done.skipped}")
 
-        def forgive(error: BaseException, *, failed: bool) -> None:
-            if not failed:
-                raise BrokenPromiseError("a vacuum failed, though all its requests were answered") from error
-
+        forgive = self._forgiving_absence("a vacuum failed, though all its requests were answered")
         station.start(Job(lambda store: vacuum(store, Video, dry_run=False, **VACUUM_OPTIONS), judge, forgive))
 
     def wait(self, span: timedelta) -> None:
@@ -181,6 +180,21 @@ class World:
         if self.oracle.due():
             last.start(Job(_audit, self.oracle.judge_audit, _unforgiving))
             last.follow(TO_THE_END)
+            times = sorted(time for time, _ in self.oracle.order().values())
+            last.start(Job(partial(_restored, times[len(times) // 2]), self.oracle.judge_restored, _unforgiving))
+            last.follow(TO_THE_END)
+
+    def _forgiving_absence(self, problem: str) -> Callable[..., None]:
+        """Return what forgives that there is no commit, if there need be none, and what fails with its requests."""
+        due = self.oracle.due()
+
+        def forgive(error: BaseException, *, failed: bool) -> None:
+            if isinstance(error, FeatureNotFoundError):
+                self.oracle.judge_absence(due)
+            elif not failed:
+                raise BrokenPromiseError(problem) from error
+
+        return forgive
 
     def _attempt(self, station: "Station", write: Write) -> None:
         known = set(station.known)
@@ -198,12 +212,13 @@ class World:
                 certain = not isinstance(error, (CommitStateUnknownError, KilledError))
                 write.state = "failed" if certain and write.name is None else "unknown"
 
-        job = Job(
-            call=lambda store: store.write_metadata(Video, write.frame(), write_id=write.name),
-            judge=acknowledge,
-            forgive=forgive,
-        )
-        station.start(job)
+        def call(store: FilesystemMetadataStore) -> None:
+            if write.retires:
+                store.retire(Video, write.ids(), tags=write.tags)
+            else:
+                store.write_metadata(Video, write.frame(), write_id=write.name, tags=write.tags)
+
+        station.start(Job(call, acknowledge, forgive))
 
     def __enter__(self) -> Self:
         self.simulation.__enter__()
@@ -215,10 +230,18 @@ class World:
         self.simulation.__exit__(*error)
 
 
-def _audit(store: FilesystemMetadataStore) -> tuple[list[Finding], list[str]]:
-    """Return what is damaged, and the ids of all commits in order."""
+def _audit(store: FilesystemMetadataStore) -> tuple[list[Finding], pl.DataFrame]:
+    """Return what is damaged, and all commits in order."""
     damage = [finding for finding in verify(store, Video).findings if finding.severity != "note"]
-    return damage, store.history(Video)["commit"].to_list()
+    return damage, store.history(Video)
+
+
+def _restored(moment: int, store: FilesystemMetadataStore) -> tuple[int, list[pl.DataFrame]]:
+    """Restore a time, and return it with the latest rows then, before and after a compaction of all."""
+    store.restore(Video, at=datetime.fromtimestamp(0, UTC) + timedelta(microseconds=moment))
+    before = store.read_metadata(Video, latest_only=True)
+    compact(store, Video, full=True, fan=2)
+    return moment, [before, store.read_metadata(Video, latest_only=True)]
 
 
 def _unforgiving(error: BaseException, *, failed: bool) -> None:
