@@ -75,8 +75,8 @@ class MetadataStore(Backend):
                 the id columns (integers, texts, binary, dates or datetimes; unique, not null) and `data_version`, a
                 struct with one text for each container; may have any other columns. A LazyFrame is taken in parts,
                 and need not fit into memory.
-            write_id: A name for the write that is the same when a job is retried: with the same rows the retry does
-                nothing.
+            write_id: A name for the write that is the same when a job is retried: with the same rows, in any order of
+                these and of their columns, the retry does nothing.
             tags: What the commit says of itself, strings by name, such as `{"run": "2026-11-28", "git": "3f2a9c1"}`;
                 they win over those of the store, name by name. At most 32 names of 1 to 100 letters, digits, `.`, `_`
                 and `-`, with values of at most 1,000 characters. `history` shows them. They are stored as they are,
@@ -374,6 +374,7 @@ class MetadataStore(Backend):
         sample_df: pl.DataFrame | ArrowStream,
         *,
         allow_upstream_fallback: bool = True,
+        write_id: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> pl.DataFrame: ...
 
@@ -384,6 +385,7 @@ class MetadataStore(Backend):
         sample_df: pl.LazyFrame,
         *,
         allow_upstream_fallback: bool = True,
+        write_id: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> pl.LazyFrame: ...
 
@@ -393,14 +395,21 @@ class MetadataStore(Backend):
         sample_df: FrameLike,
         *,
         allow_upstream_fallback: bool = True,
+        write_id: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> pl.DataFrame | pl.LazyFrame:
         """Do what `calculate_data_versions` does, write the result to this store in one commit, and return it.
 
-        `tags` are those of the commit; see `write_metadata`.
+        `write_id` and `tags` are those of the commit; see `write_metadata`. A retry gives the same rows, if no upstream
+        row of its samples has changed meanwhile; where one has, the `write_id` is refused with a WriteConflictError.
         """
         return calculate_and_write(
-            self, require_declaration(feature), sample_df, fallback=allow_upstream_fallback, tags=tags
+            self,
+            require_declaration(feature),
+            sample_df,
+            fallback=allow_upstream_fallback,
+            write_id=write_id,
+            tags=tags,
         )
 
     @overload

@@ -13,7 +13,7 @@ from metaxy_fs.hashing import DEFAULT_ALGORITHM, HashAlgorithm, check_algorithm
 from metaxy_fs.ids import LamportClock, random_token, timestamp_id
 from metaxy_fs.log.objects.agreed import AgreedTypes
 from metaxy_fs.log.objects.statistics import exact_in
-from metaxy_fs.log.objects.widening import FileSchema, conform, unify
+from metaxy_fs.log.objects.widening import FileSchema, conform, differ_in_order_alone, unify
 from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, FallbackMode, Query
 from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.base import MetadataStore
@@ -168,8 +168,10 @@ def _is_same_write(held: _Commit, append: Append) -> bool:
 
 
 def _are_same_rows(held: pl.DataFrame, given: pl.DataFrame) -> bool:
-    """Polars calls equal values of different types equal."""
-    return held.schema == given.schema and held.equals(given)
+    """Compare rows in whichever order their columns come; Polars calls equal values of different types equal."""
+    if not differ_in_order_alone(held.schema, given.schema):
+        return False
+    return held.equals(conform(given.lazy(), source=given.schema, target=held.schema).collect())
 
 
 def _marked(held: _Commit, schema: pl.Schema, query: Query) -> pl.LazyFrame:

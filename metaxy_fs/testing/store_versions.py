@@ -1,15 +1,18 @@
 """Does a store give every sample the data version that its upstream rows make?"""
 
+from collections.abc import Callable
+
 import polars as pl
 import pytest
 
-from metaxy_fs.errors import DependencyError, MetadataSchemaError
+from metaxy_fs.errors import DependencyError, MetadataSchemaError, WriteConflictError
 from metaxy_fs.metadata_store import MetadataStore
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.testing.store_cases import (
     SAMPLE_ID,
     VIDEO,
     ArrowOnly,
+    MakeStore,
     StoreCase,
     container,
     declare,
@@ -106,6 +109,41 @@ class StoreVersions(StoreCase):
         assert store.read_metadata(processed)["data_version"].to_list() == [
             processed_version(sample) for sample in range(5)
         ]
+
+    @pytest.mark.parametrize("kind", [lambda frame: frame, pl.DataFrame.lazy], ids=["held", "lazy"])
+    def test_calculated_rows_of_a_write_id_are_written_once(
+        self, reopen: MakeStore, kind: Callable[[pl.DataFrame], pl.DataFrame]
+    ) -> None:
+        video, processed = pipeline()
+        reopen("a").write_metadata(video, videos([1, 2]))
+        given = samples([2, 1], path=["b", "a"])
+        for frame in (given, given, given.select("path", SAMPLE_ID)):
+            result = reopen("a").calculate_and_write_data_versions(processed, kind(frame), write_id="night-17")
+            assert result.lazy().collect().height == 2
+        assert ids_of(reopen("a").read_metadata(processed)) == [1, 2]
+        assert reopen("a").history(processed)["write_id"].to_list() == ["night-17"]
+
+        with pytest.raises(WriteConflictError, match="night-17"):
+            reopen("a").calculate_and_write_data_versions(processed, kind(given.head(1)), write_id="night-17")
+        reopen("a").write_metadata(video, videos([1], take="again"))
+        with pytest.raises(WriteConflictError, match="night-17"):
+            reopen("a").calculate_and_write_data_versions(processed, kind(given), write_id="night-17")
+
+    @pytest.mark.parametrize("write_id", ["", 7])
+    def test_write_id_that_names_nothing_is_refused(self, store: MetadataStore, write_id: str) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1]))
+        with pytest.raises(ValueError, match="write_id"):
+            store.calculate_and_write_data_versions(processed, samples([1]), write_id=write_id)
+        assert not store.has_feature(processed)
+
+    def test_types_of_a_write_that_failed_bind_nobody(self, reopen: MakeStore) -> None:
+        video, processed = pipeline()
+        reopen("a").write_metadata(video, videos([1]))
+        with pytest.raises(DependencyError):
+            reopen("a").calculate_and_write_data_versions(processed, samples([1, 2], note=[1, 2]))
+        reopen("a").calculate_and_write_data_versions(processed, samples([1], note=["a"]))
+        assert reopen("a").read_metadata(processed)["note"].to_list() == ["a"]
 
     @pytest.mark.parametrize("kind", [pl.DataFrame.lazy, ArrowOnly])
     def test_samples_may_be_any_frame(self, store: MetadataStore, kind: type[ArrowOnly]) -> None:

@@ -231,6 +231,20 @@ class StoreWrites(StoreCase):
 
         assert ids_of(reopen("a").read_metadata(video)) == [1]
 
+    def test_write_of_a_write_id_is_done_once_in_whichever_order_its_columns_come(self, reopen: MakeStore) -> None:
+        video, _ = pipeline()
+        rows = videos([1, 2], x=[1, 2], nested=[{"a": 1, "b": "x"}, None])
+        nested = pl.col("nested")
+        reordered = pl.when(nested.is_not_null()).then(pl.struct(nested.struct["b"], nested.struct["a"]))
+        other = rows.with_columns(reordered.alias("nested")).select("nested", "x", SAMPLE_ID, "data_version")
+        reopen("a").write_metadata(video, rows, write_id="job")
+        for frame in (rows.select(reversed(rows.columns)), other, other.lazy()):
+            reopen("a").write_metadata(video, frame, write_id="job")
+
+        assert reopen("a").read_metadata(video).to_dicts() == rows.to_dicts()
+        with pytest.raises(WriteConflictError):
+            reopen("a").write_metadata(video, other.with_columns(x=pl.col("x") + 1), write_id="job")
+
     @pytest.mark.parametrize(
         "other",
         [videos([1, 2]), videos([1], take="again"), videos([]), videos([1], extra=[None])],

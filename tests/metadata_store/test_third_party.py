@@ -34,7 +34,8 @@ class ShelfStore(MetadataStore):
         append = append.beside(held.rows for _, held in earlier)
         for _, held in earlier:
             if append.write_id is not None and held.write_id == append.write_id:
-                if held.rows.schema != append.rows.schema or not held.rows.equals(append.rows):
+                is_other = sorted(held.rows.schema.items(), key=str) != sorted(append.rows.schema.items(), key=str)
+                if is_other or not held.rows.equals(append.rows.select(held.rows.columns)):
                     raise WriteConflictError(
                         f"{append.write_id!r} names a commit of {held.rows.height} rows; these are others"
                     )

@@ -92,7 +92,7 @@ class AgreedTypes:
         wanted = {}
         for name, dtype in schema.items():
             held = self.types.get(name, ())
-            if dtype != pl.Null() and dtype not in held:
+            if _binds(name, dtype) and dtype not in held:
                 joined = self._join(name, (*held, dtype), self.large | large)
                 if not held or joined != self.of(name):
                     wanted[name] = dtype
@@ -147,6 +147,11 @@ class AgreedTypes:
         return join(dtypes, name=name, is_exact=lambda path: path not in large)
 
 
+def _binds(name: str, dtype: pl.DataType) -> bool:
+    """Whether a type is to be agreed on: the library's own columns have each their own, and nulls fit any."""
+    return dtype != pl.Null() and not name.startswith("_metaxy_")
+
+
 def _unproven(_path: Path) -> bool:
     return False
 
@@ -168,7 +173,7 @@ def large_in(frame: pl.DataFrame, *, id_columns: Sequence[str]) -> frozenset[Pat
 
 def agreed_columns(schema: pl.Schema) -> msgspec.Raw:
     """Write the types of a schema that settle anything: a column without any value has the type of the others."""
-    return msgspec.Raw(encode_schema(pl.Schema({name: dtype for name, dtype in schema.items() if dtype != pl.Null()})))
+    return msgspec.Raw(encode_schema(pl.Schema({name: dtype for name, dtype in schema.items() if _binds(name, dtype)})))
 
 
 def encode_further(columns: pl.Schema, large: AbstractSet[Path]) -> bytes:

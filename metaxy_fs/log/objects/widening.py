@@ -83,6 +83,24 @@ def conform(frame: pl.LazyFrame, *, source: pl.Schema, target: pl.Schema) -> pl.
     return frame.with_columns(*added, *present).select(column(name) for name in target)
 
 
+def differ_in_order_alone(left: pl.Schema, right: pl.Schema) -> bool:
+    """Whether two schemas have the same columns, and these the same fields, in whichever order."""
+    columns = [{name: _in_one_order(dtype) for name, dtype in schema.items()} for schema in (left, right)]
+    return columns[0] == columns[1]
+
+
+def _in_one_order(dtype: pl.DataType) -> pl.DataType:
+    match dtype:
+        case pl.Struct():
+            fields = {field.name: _in_one_order(instance(field.dtype)) for field in dtype.fields}
+            return pl.Struct(dict(sorted(fields.items())))
+        case pl.List():
+            return pl.List(_in_one_order(instance(dtype.inner)))
+        case pl.Array():
+            return pl.Array(_in_one_order(instance(dtype.inner)), dtype.size)
+    return dtype
+
+
 class _Part(NamedTuple):
     """A type that is to be joined with others, and which variant of the column it stems from."""
 

@@ -33,8 +33,9 @@ from metaxy_fs.log.files.parquet import EncodedFile, content_digest, decode_rows
 from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import CommitHeader, DataFile, Definition, FileHeader, Manifest, encode_manifest
-from metaxy_fs.log.objects.schema import encode_schema
+from metaxy_fs.log.objects.schema import decode_schema, encode_schema
 from metaxy_fs.log.objects.second_look import find_right, taken
+from metaxy_fs.log.objects.widening import conform, differ_in_order_alone
 from metaxy_fs.log.writing.chunks import Chunks, file_sized, have_equal_rows
 from metaxy_fs.log.writing.settled import SilentRefusalError, put_settled
 from metaxy_fs.parallel import beside, ordered_map
@@ -195,15 +196,32 @@ def _earlier_attempt(
 
 
 def _same_rows(storage: Storage, request: CommitRequest, held: Manifest, attempt: Manifest) -> bool:
-    """Compare rows themselves: equal rows have other digests where another version of the encoder wrote them."""
-    if bytes(held.schema) != bytes(attempt.schema) or held.rows != attempt.rows:
+    """Compare rows themselves, in whichever order their columns come.
+
+    Equal rows have other digests where another version of the encoder wrote them.
+    """
+    if held.rows != attempt.rows or not differ_in_order_alone(decode_schema(bytes(held.schema)), request.rows.schema):
         return False
+    rows = _in_order_of(request.rows, decode_schema(bytes(held.schema)))
     frames = (_stored_rows(storage, request.partition.data_file(file.name), file) for file in held.files)
-    stored = Chunks(request.rows.schema, lambda: frames)
     try:
-        return have_equal_rows(stored, request.rows)
+        return _digest(rows, attempt) == held.digest or have_equal_rows(Chunks(rows.schema, lambda: frames), rows)
     except ObjectNotFoundError:  # rewritten by a compaction and vacuumed long ago: nothing proves that they are equal
         return False
+
+
+def _in_order_of(rows: Chunks, schema: pl.Schema) -> Chunks:
+    """Return rows with their columns and fields in the order of a schema."""
+    return Chunks(
+        schema, lambda: (conform(frame.lazy(), source=rows.schema, target=schema).collect() for frame in rows)
+    )
+
+
+def _digest(rows: Chunks, attempt: Manifest) -> str:
+    """Return the digest that the manifest of some rows would have."""
+    header = FileHeader(**{name: getattr(attempt, name) for name in CommitHeader.__struct_fields__}, part=0, parts=1)
+    pages = [encode_rows(frame, header=header, name="").pages for frame in file_sized(rows)]
+    return content_digest(encode_schema(rows.schema), pages)
 
 
 def _stored_rows(storage: Storage, path: str, entry: DataFile) -> pl.DataFrame:

@@ -16,7 +16,13 @@ from metaxy_fs.log.reading.ranges import IdRange
 from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.arguments.features import Declared
 from metaxy_fs.metadata_store.arguments.flags import flag
-from metaxy_fs.metadata_store.arguments.frames import FrameLike, check_columns, samples_to_compare, samples_to_version
+from metaxy_fs.metadata_store.arguments.frames import (
+    FrameLike,
+    check_columns,
+    check_write_id,
+    samples_to_compare,
+    samples_to_version,
+)
 from metaxy_fs.metadata_store.arguments.samples import HeldSamples, SpooledSamples, given_samples
 from metaxy_fs.metadata_store.arguments.spool import Spool
 from metaxy_fs.metadata_store.backends.backend import Backend
@@ -48,20 +54,28 @@ def calculate(
 
 @names_damage
 def calculate_and_write(
-    store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool, tags: Tags = None
+    store: Backend,
+    feature: Declared,
+    sample_df: FrameLike,
+    *,
+    fallback: bool,
+    write_id: str | None = None,
+    tags: Tags = None,
 ) -> pl.DataFrame | pl.LazyFrame:
     """Do what `calculate` does and commit the result.
 
     Of samples in memory the first are encoded before the last are hashed; of others nothing is, until all are known to
     have their upstream rows.
     """
+    if write_id is not None:
+        check_write_id(write_id)
     check_tags(store.tags, tags)
     samples, versioned = _to_version(store, feature, sample_df, fallback=fallback)
     check_columns(samples.schema, feature.spec)
     schema = pl.Schema({**samples.schema, DATA_VERSION: version_type(feature.spec)})
     if isinstance(samples, SpooledSamples):
         spool = _spooled(map(samples.filled, versioned))
-        append(store, feature, Chunks(schema, lambda: spool), tags=tags)
+        append(store, feature, Chunks(schema, lambda: spool), write_id=write_id, tags=tags)
         return spool.scan()
     made: list[pl.DataFrame] = []
 
@@ -71,7 +85,7 @@ def calculate_and_write(
             made.append(frame)
             yield samples.filled(frame)
 
-    append(store, feature, Chunks(schema, chunks), tags=tags)
+    append(store, feature, Chunks(schema, chunks), write_id=write_id, tags=tags)
     return samples.restored(made)
 
 
