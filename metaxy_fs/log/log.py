@@ -189,17 +189,6 @@ class Log:
             local_files=self._local_files,
         )
 
-    def refuse_damaged_reads(self, error: BaseException) -> None:
-        """Look for the file of a local root that is to blame where Polars could not read those that were selected.
-
-        Args:
-            error: What Polars raised.
-
-        Raises:
-            CorruptObjectError: A file is not what its manifest vouches for, or is no Parquet file.
-        """
-        self._local_files.refuse_damaged(error)
-
     def _same_commits(self, views: Sequence[View]) -> list[LiveFile]:
         """Return the files that hold the commits of these views now."""
         renewed = self._asked(lambda view: self.view_at(view.partition, commits=view.commits), views)

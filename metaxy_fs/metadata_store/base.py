@@ -233,8 +233,8 @@ class MetadataStore(Backend):
     ) -> pl.LazyFrame:
         """Return what `read_metadata` does, as a LazyFrame.
 
-        Which commits it holds is settled by this call; their rows are read when the frame is collected. On a local root
-        this call also compares what can be read of their files with the checksums, so name the columns and the filters.
+        Which commits it holds is settled by this call. Their rows are read when the frame is collected: the columns,
+        files and row groups that it takes then, and no others.
         """
         read = Read.checked(
             filters=filters, columns=columns, latest_only=latest_only, versions=versions, with_commits=with_commits

@@ -192,9 +192,6 @@ class FilesystemMetadataStore(MetadataStore):
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         return self._log.has_commit(Partition(key.dotted, partition))
 
-    def refuse_damaged_reads(self, error: BaseException) -> None:
-        self._log.refuse_damaged_reads(error)
-
     @property
     def snapshot_storage(self) -> Storage:
         return self._storage

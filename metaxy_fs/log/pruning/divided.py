@@ -11,6 +11,7 @@ from metaxy_fs.log.files.commit_columns import COMMIT_COLUMNS
 from metaxy_fs.log.files.footer import ENDING, Excerpt, Footer
 from metaxy_fs.log.files.parquet import footer_digest
 from metaxy_fs.log.files.thrift import MalformedError
+from metaxy_fs.log.objects.statistics import FileStatistics
 from metaxy_fs.log.pruning.matching import may_match
 from metaxy_fs.log.views.live import LiveFile
 
@@ -61,13 +62,9 @@ class DividedFile(NamedTuple):
     footer: Footer
     groups: list[list[ColumnChunk]]
 
-    def wanted(self, need: Need) -> list[int]:
-        """Return the places of the row groups that may hold a needed row."""
-        if (predicate := need.predicate_on(self.live)) is None:
-            return list(range(len(self.groups)))
-        statistics = self.footer.statistics(self.live.schema, columns=need.columns or self.live.schema.names())
-        kept = may_match(predicate, schema=need.schema, files=statistics)
-        return [place for place, keep in enumerate(kept) if keep]
+    def statistics(self, need: Need) -> list[FileStatistics]:
+        """Return what the footer says of the columns that matter in each row group."""
+        return self.footer.statistics(self.live.schema, columns=need.columns or self.live.schema.names())
 
     def size_of(self, columns: Collection[str], group: int) -> int:
         """Return how many bytes some columns of a row group take."""
@@ -77,6 +74,19 @@ class DividedFile(NamedTuple):
         """Return some columns of some row groups, given in their order."""
         wanted = sections(chunk for place in groups for chunk in self.groups[place] if chunk.column in columns)
         return self.footer.excerpt(columns, groups=groups, sections=wanted)
+
+
+def wanted_of(files: Collection[DividedFile], need: Need) -> list[list[int]]:
+    """Return for each file the places of the row groups that may hold a needed row; it costs one look at all files."""
+    tested = [file for file in files if need.predicate_on(file.live) is not None]
+    statistics = [each for file in tested for each in file.statistics(need)]
+    kept = iter(may_match(need.predicate, schema=need.schema, files=statistics) if need.predicate is not None else ())
+    answers = {file.live.path: [next(kept) for _ in file.groups] for file in tested}
+    everything = [[True] * len(file.groups) for file in files]
+    return [
+        [place for place, is_wanted in enumerate(answers.get(file.live.path, every)) if is_wanted]
+        for file, every in zip(files, everything, strict=True)
+    ]
 
 
 def divided(live: LiveFile, end: bytes) -> DividedFile | None:

@@ -15,7 +15,7 @@ from metaxy_fs.log.files.columns import Section, check_section
 from metaxy_fs.log.files.footer import Excerpt
 from metaxy_fs.log.files.parquet import check_bytes, footer_bytes
 from metaxy_fs.log.objects.second_look import right_bytes
-from metaxy_fs.log.pruning.divided import DividedFile, Need, divided
+from metaxy_fs.log.pruning.divided import DividedFile, Need, divided, wanted_of
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
 
@@ -53,9 +53,16 @@ def planned(storage: Storage, files: Iterable[LiveFile], need: Need) -> Iterator
     remaining = iter(files)
     while some := list(islice(remaining, _TAILS_AT_ONCE)):
         large = [live for live in some if storage.serves_ranges and _is_worthwhile(live, need)]
-        ends = dict(zip([live.path for live in large], _ends(storage, large), strict=True))
+        found = [
+            None if end is None else divided(live, end) for live, end in zip(large, _ends(storage, large), strict=True)
+        ]
+        parted = [file for file in found if file is not None]
+        groups = {file.live.path: (file, wanted) for file, wanted in zip(parted, wanted_of(parted, need), strict=True)}
         for live in some:
-            yield from _pieces(live, ends.get(live.path), need)
+            if live.path in groups:
+                yield from (Piece(live, excerpt) for excerpt in _excerpts(*groups[live.path], need))
+            else:
+                yield Piece(live)
 
 
 def fetch(storage: Storage, pieces: Sequence[Piece]) -> list[bytes]:
@@ -118,19 +125,13 @@ def _range(live: LiveFile, section: Section) -> ObjectRange:
     return ObjectRange(live.path, section.start, section.end)
 
 
-def _pieces(live: LiveFile, end: bytes | None, need: Need) -> list[Piece]:
-    """Return what to fetch of a file, given its footer; all of it if that was not asked for, or is not understood."""
-    file = None if end is None else divided(live, end)
-    return [Piece(live)] if file is None else [Piece(live, excerpt) for excerpt in _excerpts(file, need)]
-
-
-def _excerpts(file: DividedFile, need: Need) -> list[Excerpt]:
+def _excerpts(file: DividedFile, groups: Sequence[int], need: Need) -> list[Excerpt]:
     columns = set(need.of(file.live))
     # The place of a row is that in its excerpt.
     limit = sys.maxsize if need.counts_rows(file.live) else BATCH_BYTES
     parts: list[list[int]] = []
     size = 0
-    for place in file.wanted(need):
+    for place in groups:
         size += file.size_of(columns, place)
         if not parts or size > limit:
             parts.append([])

@@ -1,28 +1,52 @@
-"""How are the files of a remote root read while somebody takes their rows?
+"""Rows of data files while somebody takes them: a few batches ahead, and of each only what is wanted.
 
-Many objects are fetched at once (see `metaxy_fs.log.pruning.pieces` for what of each), and the next while the rows of
-some are decoded. Of each batch only the columns and rows that are wanted are kept.
+Many files are read at once, and the next are fetched or looked at while the rows of some are decoded. Of each batch
+only the columns and rows that are wanted are kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 import polars as pl
 
+from metaxy_fs.errors import ObjectNotFoundError
 from metaxy_fs.log.files.commit_columns import COMMIT, COMMIT_COLUMNS
 from metaxy_fs.log.objects.schema import column
 from metaxy_fs.log.pruning.divided import Need
 from metaxy_fs.log.pruning.pieces import Piece, fetch, fetch_whole, in_batches, planned
-from metaxy_fs.log.reading.frames import FileFrames
+from metaxy_fs.log.reading.frames import FileFrames, Source
 from metaxy_fs.log.reading.order import Stretch, in_commit_order, stretches
-from metaxy_fs.log.reading.unreadable import READ_ERRORS, is_of_reader, refuse_unreadable
+from metaxy_fs.log.reading.unreadable import READ_ERRORS, refuse_unreadable
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
 
-_BATCHES_AHEAD = 4
-"""How many batches are held at once, fetched or on their way."""
+
+class Supply(Protocol):
+    """Where the bytes of data files come from."""
+
+    @property
+    def batches_ahead(self) -> int:
+        """How many batches are held at once, taken or on their way."""
+
+    def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[Any]:
+        """Yield what is taken at once of some files, in their order."""
+
+    def take(self, batch: Any) -> tuple[Sequence[LiveFile], Sequence[Source]]:
+        """Return the files of a batch, and what Polars is to read of each: bytes that their manifests vouch for.
+
+        Raises:
+            ObjectNotFoundError: One is gone.
+            CorruptObjectError: What is needed of one is not what its manifest vouches for; the message names it.
+        """
+
+    def refuse_damaged(self, files: Sequence[LiveFile]) -> None:
+        """Look for the file that is to blame where Polars could not read some.
+
+        Raises:
+            CorruptObjectError: A file is not what its manifest vouches for, or is no Parquet file.
+        """
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -39,30 +63,57 @@ class Wanted(msgspec.Struct, frozen=True):
     rows: int | None = None
 
 
-def fetched_rows(
-    storage: Storage, files: Sequence[LiveFile], *, frames: FileFrames, wanted: Wanted
+def taken_rows(
+    supply: Supply, files: Sequence[LiveFile], *, frames: FileFrames, wanted: Wanted
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of files, ordered by their first commits, batch by batch and in commit order.
 
     Args:
-        storage: Where they are.
+        supply: Where their bytes come from.
         files: The files.
         frames: Makes frames of them.
         wanted: What is asked of their rows.
     """
-    fetch = _Fetch(storage, frames, wanted)
+    rows = _Rows(supply, frames, wanted)
     if wanted.rows is None:
         for stretch in stretches(files):
-            yield from fetch.all_rows(stretch)
+            yield from rows.all_rows(stretch)
     else:
-        yield from fetch.first_rows(stretches(files), wanted.rows)
+        yield from rows.first_rows(stretches(files), wanted.rows)
 
 
-class _Fetch:
-    """How one scan of a remote root is answered."""
+class RemoteFiles:
+    """The files of a remote root.
 
-    def __init__(self, storage: Storage, frames: FileFrames, wanted: Wanted) -> None:
+    Args:
+        storage: The root.
+    """
+
+    batches_ahead = 4
+
+    def __init__(self, storage: Storage) -> None:
         self._storage = storage
+
+    def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[list[Piece]]:
+        """Yield files and parts of files that are fetched at once."""
+        return in_batches(planned(self._storage, files, need))
+
+    def take(self, batch: list[Piece]) -> tuple[list[LiveFile], list[bytes]]:
+        """Fetch a batch."""
+        return [piece.live for piece in batch], fetch(self._storage, batch)
+
+    def refuse_damaged(self, files: Sequence[LiveFile]) -> None:
+        """Fetch whole what was perhaps fetched in pieces, which compares it with its checksum, and read each."""
+        for live in files:
+            [data] = fetch_whole(self._storage, [live])
+            refuse_unreadable(data, live, name=f"{self._storage.location}/{live.path}")
+
+
+class _Rows:
+    """How one scan is answered."""
+
+    def __init__(self, supply: Supply, frames: FileFrames, wanted: Wanted) -> None:
+        self._supply = supply
         self._frames = frames
         self._wanted = wanted
         # A frame without columns would have no rows either: where none is wanted, one carries their number.
@@ -83,7 +134,7 @@ class _Fetch:
     def first_rows(self, found: Iterable[Stretch], limit: int) -> Iterator[pl.DataFrame]:
         """Yield those of the first rows that satisfy the predicate; files that it could skip count towards these."""
         for stretch in found:
-            for held in self._first_of(stretch, limit):
+            for held in self._first_of(stretch if stretch.is_mixed else _beginning(stretch, limit), limit):
                 rows = held.head(limit)
                 limit -= rows.height
                 yield self._filtered(rows.lazy()).select(map(column, self._columns)).collect()
@@ -111,34 +162,42 @@ class _Fetch:
     ) -> Iterator[pl.DataFrame]:
         """Yield what is kept of the rows of each batch; where they are mixed, with the columns of commits.
 
-        Threads of their own fetch, and do nothing else: Polars may wait for this one, and must not wait for them.
-        Where few rows are wanted, a batch is fetched when those before it were not enough.
+        Threads of their own take them, and do nothing else: Polars may wait for this one, and must not wait for them.
+        Where few rows are wanted, a batch is taken when those before it were not enough.
         """
-        batches = in_batches(planned(self._storage, stretch.files, need))
-        fetched = partial(_fetched, self._storage)
+        batches = self._supply.batches(stretch.files, need)
         is_lazy = self._wanted.rows is not None
-        held = map(fetched, batches) if is_lazy else ordered_map(fetched, batches, workers=_BATCHES_AHEAD)
-        for batch, sources in held:
-            files = [piece.live for piece in batch]
+        take = self._supply.take
+        held = map(take, batches) if is_lazy else ordered_map(take, batches, workers=self._supply.batches_ahead)
+        for files, sources in held:
+            rows = self._frames.unsorted(files, sources, is_mixed=stretch.is_mixed, columns=need.of)
             try:
-                rows = self._frames.unsorted(files, sources, is_mixed=stretch.is_mixed, columns=need.of)
                 kept = reduced(rows).collect()
-            except READ_ERRORS as error:
-                self._refuse_damaged(files, error)
-                raise
+            except READ_ERRORS:
+                # Where the rows alone can be read, it is what was asked of them that fails, and says so without files.
+                kept = reduced(self._all_of(rows, files).lazy()).collect()
+            except FileNotFoundError as error:
+                raise ObjectNotFoundError(f"a data file is gone: {error}") from error
             yield kept
 
-    def _refuse_damaged(self, files: Sequence[LiveFile], error: BaseException) -> None:
-        """Fetch whole what was perhaps fetched in pieces, which compares it with its checksum."""
-        for live in files:
-            [data] = fetch_whole(self._storage, [live])
-            if is_of_reader(error):
-                refuse_unreadable(data, live, name=f"{self._storage.location}/{live.path}")
+    def _all_of(self, rows: pl.LazyFrame, files: Sequence[LiveFile]) -> pl.DataFrame:
+        try:
+            return rows.collect()
+        except READ_ERRORS:
+            self._supply.refuse_damaged(files)
+            raise
 
     def _empty(self, columns: Iterable[str]) -> pl.DataFrame:
         schema = {**self._frames.schema, **COMMIT_COLUMNS}
         return pl.DataFrame(schema={name: schema[name] for name in columns})
 
 
-def _fetched(storage: Storage, batch: list[Piece]) -> tuple[list[Piece], list[bytes]]:
-    return batch, fetch(storage, batch)
+def _beginning(stretch: Stretch, limit: int) -> Stretch:
+    """Return the first files of a stretch, which have so many rows together, if it has."""
+    files, height = [], 0
+    for live in stretch.files:
+        if height >= limit:
+            break
+        files.append(live)
+        height += 0 if live.excluded else live.file.rows
+    return Stretch(files, is_mixed=False)

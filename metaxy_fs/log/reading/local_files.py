@@ -1,7 +1,7 @@
-"""Are the files of a local root what their manifests vouch for?
+"""Files of a local root, compared with what their manifests vouch for before Polars reads them.
 
 Polars reads the columns and row groups of a local file that a query needs, so its bytes do not come through here. Nor
-does Polars check them: a bit that is flipped in a page of values comes out as another value. So what a scan is going to
+does Polars check them: a bit that is flipped in a page of values comes out as another value. So what is going to be
 read is checked before: small files are read here, and Polars gets the bytes; of large ones the columns that are wanted
 are compared with their checksums, and where row groups are left out, Polars gets no more than the others. What was
 found right is not looked at again until the file changes in size, in time or in place.
@@ -11,33 +11,35 @@ import hashlib
 import os
 import stat
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import Final, NamedTuple, TypeVar
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageAccessError, StorageError
 from metaxy_fs.log.files.columns import Section, check_section, row_groups, sections
 from metaxy_fs.log.files.footer import Excerpt
 from metaxy_fs.log.files.parquet import check_digest, footer_bytes, footer_digest
-from metaxy_fs.log.pruning.divided import Need, divided
+from metaxy_fs.log.pruning.divided import Need, divided, wanted_of
 from metaxy_fs.log.reading.frames import Source
-from metaxy_fs.log.reading.unreadable import is_of_reader, refuse_unreadable
+from metaxy_fs.log.reading.unreadable import refuse_unreadable
 from metaxy_fs.log.views.live import LiveFile
-from metaxy_fs.parallel import ordered_map
+from metaxy_fs.parallel import WORKERS, ordered_map
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.system_errors import REFUSED, explained
 
 SMALL_BYTES: Final = 2**17
 """Up to this size a file is read about as fast here as by Polars."""
 
-_HELD_BYTES = 2**26
-"""Polars is given no more bytes than this together; more is read by it from the files."""
+_BATCH_BYTES = 2**26
+"""Files of so many bytes together are taken at once; larger ones each for itself."""
+_REMEMBERED = 2**16
+"""Of how many files it is remembered what was found right."""
 
 _WORTH_THREADS = 2**24
 _GROUP_BYTES = 2**22
 """What a thread is given at once: to hand a file over takes about as long as to hash a small one."""
-_REMEMBERED = 2**16
 _LONGEST_FOOTER = 2**26
 
 _T = TypeVar("_T")
@@ -62,14 +64,28 @@ class _Look(NamedTuple):
         return sum(section.end - section.start for section in self.sections)
 
 
-class LocalFiles:
-    """Looks at files of a local root before they are read. Safe to share between threads."""
+class _Right(NamedTuple):
+    """What was found right of a file that had some identity: these columns, or all of it if they are None."""
 
-    def __init__(self) -> None:
-        self._right: dict[str, _Identity] = {}
-        self._right_columns: dict[str, tuple[_Identity, frozenset[str]]] = {}
-        self._given: dict[str, LiveFile] = {}
+    identity: _Identity
+    columns: frozenset[str] | None
+
+
+class LocalFiles:
+    """What is known of the files of a local root. Safe to share between threads.
+
+    Args:
+        are_right: Whether their bytes are known to be what their manifests vouch for.
+    """
+
+    def __init__(self, *, are_right: bool = False) -> None:
+        self._are_right = are_right
+        self._right: OrderedDict[str, _Right] = OrderedDict()
         self._lock = threading.Lock()
+
+    def of(self, storage: Storage) -> "LocalSupply":
+        """Return the files of a storage that has them in the local file system."""
+        return LocalSupply(storage, self)
 
     def sources(self, storage: Storage, files: Sequence[LiveFile], need: Need) -> Sequence[Source]:
         """Return what Polars is to read of files: their paths, or bytes that hold what is needed.
@@ -87,46 +103,27 @@ class LocalFiles:
         found = dict(zip(paths, files, strict=True))
         identities = {path: _identity(path, live) for path, live in found.items()}
         sizes = [size for size, _, _ in identities.values()]
-        self._remember(found)
-        suspects = {path: at for path, at in identities.items() if self._right.get(path) != at}
-        if suspects and max(sizes) <= SMALL_BYTES and sum(sizes) <= _HELD_BYTES:
+        suspects = {path: at for path, at in identities.items() if not self._is_right(path, at, found[path], need)}
+        if suspects and max(sizes) <= SMALL_BYTES and sum(sizes) <= _BATCH_BYTES:
             return self._bytes(paths, found, suspects)
-        looks = self._looks(suspects, found, need)
-        self._check({path: at for path, at in suspects.items() if path not in looks}, found)
-        held = self._checked_parts([look for look in looks.values() if look is not None], identities)
+        looks = _looks(found, suspects, need)
+        self.check({path: at for path, at in suspects.items() if path not in looks}, found)
+        held = self._checked_parts(list(looks.values()), identities)
         return [held.get(path, path) for path in paths]
 
-    def refuse_damaged(self, error: BaseException) -> None:
-        """Look for the file that is to blame where Polars could not read those whose paths were given.
-
-        Args:
-            error: What Polars raised.
+    def check(self, suspects: Mapping[str, _Identity], files: Mapping[str, LiveFile]) -> None:
+        """Compare whole files with their checksums.
 
         Raises:
-            CorruptObjectError: A file is not what its manifest vouches for, or is no Parquet file.
+            ObjectNotFoundError: One is gone.
+            CorruptObjectError: One is not what its manifest vouches for.
         """
-        with self._lock:
-            given = dict(self._given)
-        self._check({path: _identity(path, live) for path, live in given.items()}, given)
-        if is_of_reader(error):
-            for path, live in given.items():
-                refuse_unreadable(path, live, name=path)
-
-    def _looks(
-        self, suspects: Mapping[str, _Identity], files: Mapping[str, LiveFile], need: Need
-    ) -> dict[str, _Look | None]:
-        """Return what of large files has to be looked at, None if nothing; files to be checked whole are missing."""
-        looks: dict[str, _Look | None] = {}
-        room = _HELD_BYTES
-        for path, identity in suspects.items():
-            live = files[path]
-            columns = frozenset(need.of(live))
-            if columns <= self._known(path, identity):
-                looks[path] = None
-            elif (look := _look(path, live, columns, need, room=room)) is not None:
-                looks[path] = look
-                room -= look.size if look.excerpt else 0
-        return looks
+        groups = _grouped((path, size) for path, (size, _, _) in suspects.items())
+        size = sum(size for size, _, _ in suspects.values())
+        digests = chain.from_iterable(_side_by_side(_digests, groups, size=size))
+        for (path, identity), digest in zip(suspects.items(), digests, strict=True):
+            check_digest(digest, entry=files[path].file, name=path)
+            self._remember(path, _Right(identity, None))
 
     def _checked_parts(self, looks: Sequence[_Look], identities: Mapping[str, _Identity]) -> dict[str, bytes]:
         """Look at large files; return, by path, the bytes of those of which row groups are left out."""
@@ -134,15 +131,23 @@ class LocalFiles:
         for look, data in _side_by_side(_checked, looks, size=sum(look.size for look in looks)):
             identity = identities[look.path]
             if data is None:
-                self._right_columns[look.path] = identity, look.columns | self._known(look.path, identity)
+                with self._lock:
+                    known = self._right.get(look.path)
+                before = known.columns if known is not None and known.identity == identity else None
+                self._remember(look.path, _Right(identity, look.columns | (before or frozenset())))
             else:
                 held[look.path] = data
         return held
 
-    def _known(self, path: str, identity: _Identity) -> frozenset[str]:
-        """Return the columns of a large file that were found right."""
-        before, columns = self._right_columns.get(path, (identity, frozenset()))
-        return columns if before == identity else frozenset()
+    def _is_right(self, path: str, identity: _Identity, live: LiveFile, need: Need) -> bool:
+        """Whether what is needed of a file was found right."""
+        if self._are_right:
+            return True
+        with self._lock:
+            right = self._right.get(path)
+        if right is None or right.identity != identity:
+            return False
+        return right.columns is None or right.columns.issuperset(need.of(live))
 
     def _bytes(
         self, paths: Sequence[str], files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity]
@@ -150,23 +155,83 @@ class LocalFiles:
         held = {path: _content(path) for path in files}
         for path, identity in suspects.items():
             check_digest(hashlib.sha256(held[path]).hexdigest(), entry=files[path].file, name=path)
-            self._right[path] = identity
+            self._remember(path, _Right(identity, None))
         return [held[path] for path in paths]
 
-    def _check(self, suspects: Mapping[str, _Identity], files: Mapping[str, LiveFile]) -> None:
-        unknown = [path for path, identity in suspects.items() if self._right.get(path) != identity]
-        groups = _grouped((path, suspects[path][0]) for path in unknown)
-        size = sum(suspects[path][0] for path in unknown)
-        digests = chain.from_iterable(_side_by_side(_digests, groups, size=size))
-        for path, digest in zip(unknown, digests, strict=True):
-            check_digest(digest, entry=files[path].file, name=path)
-            self._right[path] = suspects[path]
-
-    def _remember(self, files: Mapping[str, LiveFile]) -> None:
+    def _remember(self, path: str, right: _Right) -> None:
         with self._lock:
-            self._given.update(files)
-            for path in list(islice(self._given, max(0, len(self._given) - _REMEMBERED))):
-                del self._given[path]
+            self._right[path] = right
+            self._right.move_to_end(path)
+            while len(self._right) > _REMEMBERED:
+                self._right.popitem(last=False)
+
+
+class LocalSupply(NamedTuple):
+    """The files of one local root, and what is known of them."""
+
+    storage: Storage
+    known: LocalFiles
+
+    @property
+    def batches_ahead(self) -> int:
+        """As many as are read side by side."""
+        return WORKERS
+
+    def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[tuple[list[LiveFile], Need]]:
+        """Yield files of so many bytes as are worth a scan of their own."""
+        batch: list[LiveFile] = []
+        size = 0
+        for live in files:
+            if batch and size + live.file.bytes > _BATCH_BYTES:
+                yield batch, need
+                batch, size = [], 0
+            batch.append(live)
+            size += live.file.bytes
+        if batch:
+            yield batch, need
+
+    def take(self, batch: tuple[list[LiveFile], Need]) -> tuple[list[LiveFile], Sequence[Source]]:
+        """Look at what is needed of a batch."""
+        files, need = batch
+        return files, self.known.sources(self.storage, files, need)
+
+    def refuse_damaged(self, files: Sequence[LiveFile]) -> None:
+        """Look at all bytes of each file, and read it."""
+        found = {str(self.storage.local_path(live.path)): live for live in files}
+        self.known.check({path: _identity(path, live) for path, live in found.items()}, found)
+        for path, live in found.items():
+            refuse_unreadable(path, live, name=path)
+
+
+def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], need: Need) -> dict[str, _Look]:
+    """Return what is looked at of large files, if anything: columns of suspects, and row groups that may be left out.
+
+    A suspect whose manifest does not say where its columns are is missing.
+    """
+    looks, parted = {}, {}
+    for path, live in files.items():
+        is_tested = need.predicate_on(live) is not None
+        if not (is_tested or path in suspects) or not (groups := row_groups(live.file, live.stored_schema.names())):
+            continue
+        # Polars finds and skips columns by the footer, so that is compared with its checksum.
+        end = _tried(_end, path)
+        if footer_digest(end) != live.file.footer:
+            raise CorruptObjectError(f"The data file {path} does not have the footer that its manifest gives.")
+        columns = frozenset(need.of(live))
+        if is_tested and (file := divided(live, end)) is not None:
+            parted[path] = file
+        if path in suspects:
+            wanted = sections(chunk for group in groups for chunk in group if chunk.column in columns)
+            looks[path] = _Look(path, live, columns, wanted)
+    room = _BATCH_BYTES
+    for (path, file), wanted_groups in zip(parted.items(), wanted_of(parted.values(), need), strict=True):
+        if len(wanted_groups) < len(file.groups):
+            columns = frozenset(need.of(file.live))
+            excerpt = file.excerpt(columns, wanted_groups)
+            if excerpt.size <= room:
+                room -= excerpt.size
+                looks[path] = _Look(path, file.live, columns, excerpt.sections, excerpt)
+    return looks
 
 
 def _identity(path: str, live: LiveFile) -> _Identity:
@@ -177,26 +242,6 @@ def _identity(path: str, live: LiveFile) -> _Identity:
     if found.st_size != live.file.bytes:
         raise CorruptObjectError(f"The data file {path} has {found.st_size} bytes, {live.file.bytes} were committed.")
     return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-def _look(path: str, live: LiveFile, columns: frozenset[str], need: Need, *, room: int) -> _Look | None:
-    """Return what to look at of a large file; None if its manifest does not say where its columns are.
-
-    Polars finds and skips columns by the footer, so that is compared with its checksum.
-    """
-    groups = row_groups(live.file, live.stored_schema.names())
-    if not groups:
-        return None
-    end = _tried(_end, path)
-    if footer_digest(end) != live.file.footer:
-        raise CorruptObjectError(f"The data file {path} does not have the footer that its manifest gives.")
-    if need.predicate_on(live) is not None and (file := divided(live, end)) is not None:
-        wanted = file.wanted(need)
-        if len(wanted) < len(groups):
-            excerpt = file.excerpt(columns, wanted)
-            if excerpt.size <= room:
-                return _Look(path, live, columns, excerpt.sections, excerpt)
-    return _Look(path, live, columns, sections(chunk for group in groups for chunk in group if chunk.column in columns))
 
 
 def _checked(look: _Look) -> tuple[_Look, bytes | None]:

@@ -1,8 +1,8 @@
-"""How do data files become one lazy frame?
+"""One lazy frame of many data files.
 
-Files on a local file system are left to Polars, which reads the columns and row groups that a query needs. Elsewhere
-objects are fetched, and only when the frame is collected: the predicate that Polars pushes down by then prunes files
-once more. Either way rows come in commit order, and files of different schemas are brought to one.
+Files are read when the frame is collected, and no more of them than is asked for then: the columns and the predicate
+that Polars pushes down leave out columns, files and row groups. Rows come in commit order, and files of different
+schemas are brought to one.
 
 A file that is gone was superseded, and nothing else: so the same commits are looked for in other files.
 """
@@ -14,15 +14,12 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
-from metaxy_fs.log.files.commit_columns import COMMIT
 from metaxy_fs.log.objects.statistics import FileStatistics, exact_integers
 from metaxy_fs.log.objects.widening import FileSchema, unify
-from metaxy_fs.log.pruning.divided import Need
 from metaxy_fs.log.pruning.matching import may_match
-from metaxy_fs.log.reading.fetching import Wanted, fetched_rows
-from metaxy_fs.log.reading.frames import FileFrames, Source
+from metaxy_fs.log.reading.fetching import RemoteFiles, Supply, Wanted, taken_rows
+from metaxy_fs.log.reading.frames import FileFrames
 from metaxy_fs.log.reading.local_files import LocalFiles
-from metaxy_fs.log.reading.order import Stretch, stretches
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.log.views.view import ATTEMPTS
 from metaxy_fs.storage.base import Storage
@@ -62,7 +59,6 @@ def scan_files(
     with_commits: bool = False,
     replan: Replan | None = None,
     local_files: LocalFiles | None = None,
-    is_part: bool = False,
 ) -> pl.LazyFrame:
     """Return the rows of the files, in commit order.
 
@@ -74,16 +70,15 @@ def scan_files(
         partition_column: Add a column of this name that gives the version of the partition of each row.
         with_commits: Add the columns of `metaxy_fs.log.reading.marks.MARKS`, which give the commit of each row.
         replan: Called where a file is gone, a bounded number of times.
-        local_files: Looks at files of a local root before they are read; None if they were looked at.
-        is_part: Whether what the predicate leaves out of a file is going to be read, too.
+        local_files: What is known of the files of a local root.
     """
     frames = FileFrames(schema, partition_column=partition_column, with_commits=with_commits)
     plan = _Plan(files, frames=frames, predicate=predicate, replan=replan)
     if not plan.files:
         return pl.LazyFrame(schema=frames.schema)
-    if storage.local_path(plan.files[0].path) is not None:
-        return _local_rows(storage, plan, local_files, None if is_part else predicate)
-    return register_io_source(partial(_fetch_on_demand, storage, plan), schema=frames.schema, is_pure=True)
+    is_local = storage.local_path(plan.files[0].path) is not None
+    supply = (local_files or LocalFiles()).of(storage) if is_local else RemoteFiles(storage)
+    return register_io_source(partial(_read_on_demand, supply, plan), schema=frames.schema, is_pure=True)
 
 
 def renewed(replan: Replan | None, error: ObjectNotFoundError, *, attempt: int) -> Sequence[LiveFile]:
@@ -147,38 +142,8 @@ def _file_schema(live: LiveFile, *, location: str) -> FileSchema:
     return f"{location}/{live.path}", live.schema, is_exact
 
 
-def _local_rows(
-    storage: Storage, plan: _Plan, local_files: LocalFiles | None, predicate: pl.Expr | None
-) -> pl.LazyFrame:
-    for attempt in range(ATTEMPTS):
-        try:
-            found = [
-                _local_stretch(storage, stretch, plan.frames, local_files, predicate)
-                for stretch in stretches(plan.files)
-            ]
-            return found[0] if len(found) == 1 else pl.concat(found)
-        except ObjectNotFoundError as error:
-            plan.renew(error, attempt=attempt)
-    raise AssertionError("unreachable: the last attempt returns or raises")
-
-
-def _local_stretch(
-    storage: Storage,
-    stretch: Stretch,
-    frames: FileFrames,
-    local_files: LocalFiles | None,
-    predicate: pl.Expr | None,
-) -> pl.LazyFrame:
-    need = Need(frames.schema.names(), predicate, frames.stored, stretch.is_mixed or COMMIT in frames.schema)
-    if local_files is None:
-        sources: Sequence[Source] = [str(storage.local_path(live.path)) for live in stretch.files]
-    else:
-        sources = local_files.sources(storage, stretch.files, need)
-    return frames.rows(stretch.files, sources, is_mixed=stretch.is_mixed, columns=need.of)
-
-
-def _fetch_on_demand(  # Polars passes the last four by position
-    storage: Storage,
+def _read_on_demand(  # Polars passes the last four by position
+    supply: Supply,
     plan: _Plan,
     with_columns: list[str] | None,
     predicate: pl.Expr | None,
@@ -194,10 +159,11 @@ def _fetch_on_demand(  # Polars passes the last four by position
     for attempt in range(ATTEMPTS):
         files = plan.files if n_rows is not None else plan.prune(plan.files, predicate)
         try:
-            fetched = fetched_rows(storage, files, frames=plan.frames, wanted=wanted)
-            for rows in _beyond(given, fetched):
+            taken = taken_rows(supply, files, frames=plan.frames, wanted=wanted)
+            for rows in _beyond(given, taken):
                 given += rows.height
-                yield rows
+                if rows.height:  # what reads frames chunk by chunk may take an empty one for the end
+                    yield rows
         except ObjectNotFoundError as error:
             plan.renew(error, attempt=attempt)
         else:

@@ -5,6 +5,7 @@ root that are taken range by range are fetched once, into files of this machine:
 fetch these again.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -91,13 +92,12 @@ class Selection:
         (first, is_distinct), *later = groups
         rest = [live for files, _ in later for live in files]
         is_small = _WORTHWHILE * _height(rest) <= _height(first)
-        if not (is_distinct and is_small and self._is_local):
+        if not (is_distinct and is_small and self._is_local and self._are_there()):
             return [(self.rows, False)]
         try:
-            found = [(self._rows(first, None), True), (self._rows(rest, None), len(later) == 1 and later[0][1])]
+            return [(self._rows(first, None), True), (self._rows(rest, None), len(later) == 1 and later[0][1])]
         except ObjectNotFoundError:
             return [(self.rows, False)]
-        return found
 
     def mapped(self, change: Callable[[pl.LazyFrame], pl.LazyFrame]) -> "Selection":
         """Return the selection with a change that is made to every frame; one that looks at each row alone."""
@@ -111,6 +111,11 @@ class Selection:
             return True
         return self.storage.local_path(self.files[0].path) is not None
 
+    def _are_there(self) -> bool:
+        """Whether no local file is gone: commits of a group cannot be looked for apart from those of the others."""
+        paths = [self.storage.local_path(live.path) for live in self.files]
+        return all(path is None or os.path.lexists(path) for path in paths)
+
     def _rows(self, files: Sequence[LiveFile], replan: Replan | None) -> pl.LazyFrame:
         if self.storage is self.staged:
             files, replan = self._staged(files, replan), None
@@ -123,8 +128,7 @@ class Selection:
             with_commits=self.with_commits,
             replan=replan,
             # What is staged was checked when it was fetched.
-            local_files=None if self.storage is self.staged else self.local_files,
-            is_part=self.within_range is not None,
+            local_files=LocalFiles(are_right=True) if self.storage is self.staged else self.local_files,
         )
         rows = rows if self.within_range is None else rows.filter(self.within_range)
         return rows if self.change is None else self.change(rows)

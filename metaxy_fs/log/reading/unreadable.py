@@ -11,19 +11,6 @@ from metaxy_fs.log.views.live import LiveFile
 READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 """What Polars raises where it cannot read a file; a panic is no Exception, and must not end the process either."""
 
-_OF_FILES = (
-    pl.exceptions.PanicException,
-    pl.exceptions.SchemaError,
-    pl.exceptions.ColumnNotFoundError,
-    pl.exceptions.StructFieldNotFoundError,
-)
-
-
-def is_of_reader(error: BaseException) -> bool:
-    """Whether an error of Polars may come from the reading of a file, rather than from what was asked of its rows."""
-    text = str(error).lower()
-    return isinstance(error, _OF_FILES) or any(word in text for word in ("parquet", "arrow", "out-of-spec"))
-
 
 def refuse_unreadable(source: str | bytes, live: LiveFile, *, name: str) -> None:
     """Read a data file by itself, and say what is wrong with it.

@@ -44,7 +44,9 @@ class Spool:
         """Return the rows of some of the files, for a query that ends while the spool is held."""
         if not paths:
             return self.schema.to_frame().lazy()
-        return pl.scan_parquet(list(paths), schema=self.schema, glob=False, hive_partitioning=False)
+        return pl.scan_parquet(
+            list(paths), schema=self.schema, glob=False, hive_partitioning=False, use_statistics=False
+        )
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         """Yield the frames again."""

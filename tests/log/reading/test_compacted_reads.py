@@ -231,18 +231,6 @@ def test_a_data_file_that_never_comes_back_is_an_error(storage: Storage) -> None
     assert appends[0].files[0].name in str(caught.value)
 
 
-def test_predicates_reach_the_files_below_the_sort(tmp_path: Path) -> None:
-    storage = LocalStorage(tmp_path)
-    appends = history(storage)
-    put_compaction(storage, appends[:4])
-    view = view_of(storage)
-    scanned = Log(storage, clock=LamportClock()).select([view]).rows
-    plan = scanned.filter(pl.col("sample_id") == 5).explain()
-    assert "SORT" in plan
-    assert "FILTER" not in plan
-    assert plan.count("SELECTION:") == plan.count("Parquet SCAN")
-
-
 def test_files_of_disjoint_ids_are_proven_to_repeat_nothing() -> None:
     storage = MemoryStorage()
     appends = [append(storage, [n, n + 10]) for n in range(5)]

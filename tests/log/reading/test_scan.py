@@ -97,7 +97,9 @@ def test_what_a_row_limit_leaves_out_is_not_fetched(monkeypatch: pytest.MonkeyPa
     rows = scan_files(storage, files, schema=reading_schema(files, location="", columns=None))
     storage.requests.clear()
     assert rows.head(1).collect().height == 1
-    assert len(storage.requests) == 2
+    assert len(storage.requests) == 1
+    assert rows.head(3).collect()["sample_id"].to_list() == [0, 1, 2]
+    assert len(storage.requests) == 1 + 3
 
 
 def test_a_clock_at_the_end_of_the_calendar_is_an_error() -> None:
