@@ -157,6 +157,7 @@ def _joined(steps: Sequence[Increment], *, out_of_reach: Sequence[OutOfReach]) -
         new=pl.concat([step.new for step in steps]),
         stale=pl.concat([step.stale for step in steps]),
         orphaned=orphaned.filter(~_is_within(out_of_reach)) if out_of_reach else orphaned,
+        waiting=steps[-1].waiting,
     )
 
 

@@ -131,9 +131,15 @@ class Log:
         """Return what is committed to a partition now, None if nothing is."""
         return self._views.load(partition)
 
-    def views(self, feature: str) -> list[View]:
-        """Return what is committed to each partition of a feature now; all partitions are asked for side by side."""
-        views = self._asked(self.view, self._all_partitions(feature))
+    def views(self, feature: str, *, without: str | None = None) -> list[View]:
+        """Return what is committed to each partition of a feature now; all partitions are asked for side by side.
+
+        Args:
+            feature: The parts of its key joined by `.`.
+            without: The version of a partition that is not asked for.
+        """
+        wanted = [partition for partition in self._all_partitions(feature) if partition.version != without]
+        views = self._asked(self.view, wanted)
         return [view for view in views if view is not None]
 
     def view_at(

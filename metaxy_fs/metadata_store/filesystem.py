@@ -199,11 +199,11 @@ class FilesystemMetadataStore(MetadataStore):
     def _views(self, query: Query) -> list[View]:
         feature = query.key.dotted
         if query.at is None and query.partition is None:
-            return self._log.views(feature)
+            return self._log.views(feature, without=query.without)
         partitions = self._partitions(feature, query.at) if query.partition is None else [query.partition]
         views = asked(
             lambda version: self._view(Partition(feature, version), query.at),
-            partitions,
+            [version for version in partitions if version != query.without],
             is_distant=self._storage.is_distant,
         )
         return [view for view in views if view is not None]

@@ -1,4 +1,4 @@
-"""Does a store tell which samples are new, stale and orphaned, and nothing but those?"""
+"""Which samples a store tells to be new, stale, orphaned and waiting."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 
 from metaxy_fs.errors import DependencyError, MetadataSchemaError
 from metaxy_fs.metadata_store import Increment, MetadataStore
-from metaxy_fs.spec import Feature
+from metaxy_fs.spec import Feature, FeatureKey
 from metaxy_fs.testing.store_cases import (
     PROCESSED,
     SAMPLE_ID,
@@ -24,6 +24,8 @@ from metaxy_fs.testing.store_cases import (
     samples,
     videos,
 )
+
+SOUND = FeatureKey(["sound"])
 
 
 def changes(increment: Increment) -> dict[Any, list[str]]:
@@ -112,7 +114,7 @@ class StoreIncrements(StoreCase):
         increment = store.resolve_update(processed)
 
         assert not increment
-        assert repr(increment) == "Increment(new=0, stale=0, orphaned=0)"
+        assert repr(increment) == "Increment(new=0, stale=0, orphaned=0, waiting=0)"
 
     def test_resolving_writes_nothing(self, store: MetadataStore) -> None:
         video, processed = pipeline()
@@ -225,15 +227,122 @@ class StoreIncrements(StoreCase):
         store.write_metadata(titled, increment.pending)
         assert not store.resolve_update(titled, samples=versioned([1], title="t", frames="f"))
 
-    def test_reverted_code_makes_samples_of_the_later_code_stale(self, store: MetadataStore) -> None:
+    def test_reverted_code_finds_what_was_computed_with_it(self, store: MetadataStore) -> None:
+        (video, _), (bumped, _) = pipeline(), pipeline(frames=2)
+        store.write_metadata(video, videos(range(1_000)))
+        store.write_metadata(bumped, store.resolve_update(bumped, samples=videos(range(1_000))).pending)
+        increment = store.resolve_update(video, samples=videos(range(1_000)))
+
+        assert increment.counts == (0, 0, 0, 0)
+        assert not store.resolve_update(bumped, samples=videos(range(1_000)))
+
+    def test_sample_that_only_later_code_has_computed_is_stale(self, store: MetadataStore) -> None:
         (video, _), (bumped, _) = pipeline(), pipeline(frames=2)
         store.write_metadata(video, videos([1, 2]))
-        store.write_metadata(bumped, videos([1]))
-        increment = store.resolve_update(video, samples=videos([1, 2]))
+        store.write_metadata(bumped, videos([2, 3], take="again"))
+        increment = store.resolve_update(video, samples=videos([1, 2, 3, 4]))
 
-        assert changes(increment) == {1: ["frames"]}
+        assert (ids_of(increment.new), changes(increment)) == ([4], {3: ["frames", "audio"]})
+        assert increment.stale["stored_data_version"].to_list() == [{"frames": "f3again", "audio": "a3again"}]
         store.write_metadata(video, increment.pending)
-        assert not store.resolve_update(video, samples=videos([1, 2]))
+        assert not store.resolve_update(video, samples=videos([1, 2, 3, 4]))
+
+    def test_row_of_the_current_code_is_compared_although_later_code_wrote_the_expected_version(
+        self, store: MetadataStore
+    ) -> None:
+        (video, _), (bumped, _) = pipeline(), pipeline(frames=2)
+        store.write_metadata(video, videos([1], take="old"))
+        store.write_metadata(bumped, videos([1]))
+        increment = store.resolve_update(video, samples=videos([1]))
+
+        assert increment.stale["stored_data_version"].to_list() == [{"frames": "f1old", "audio": "a1old"}]
+        assert changes(increment) == {1: ["frames", "audio"]}
+
+    def test_two_releases_that_take_turns_come_to_rest_after_a_round_each(self, store: MetadataStore) -> None:
+        releases = [pipeline(), pipeline(frames=2, processed=2)]
+        found = []
+        for video, processed in releases * 3:
+            counts = []
+            for feature, given in ((video, videos([1, 2])), (processed, None)):
+                increment = store.resolve_update(feature, samples=given)
+                store.write_metadata(feature, increment.pending)
+                counts.append(increment.pending.height)
+            found.append(counts)
+
+        assert found == [[2, 2], [2, 2], *[[0, 0]] * 4]
+
+    def test_orphans_of_other_code_are_named_while_a_sample_is_not_in_the_current_partition(
+        self, store: MetadataStore
+    ) -> None:
+        (video, _), (bumped, _) = pipeline(), pipeline(frames=2)
+        store.write_metadata(video, videos([1, 2, 3]))
+        store.write_metadata(bumped, videos([1, 4]))
+
+        assert ids_of(store.resolve_update(bumped, samples=videos([1, 2])).orphaned) == [3, 4]
+        assert ids_of(store.resolve_update(bumped, samples=videos([1])).orphaned) == [4]
+
+    def test_columns_of_stale_if_may_be_in_other_partitions_alone(self, store: MetadataStore) -> None:
+        (video, _), (bumped, _) = pipeline(), pipeline(frames=2)
+        store.write_metadata(video, videos([1, 2], status=["failed", "done"]))
+        store.write_metadata(bumped, videos([1]))
+        failed = pl.col("status") == "failed"
+
+        assert not store.resolve_update(bumped, samples=videos([1]), stale_if=failed)
+        assert changes(store.resolve_update(bumped, samples=videos([1, 2]), stale_if=failed)) == {2: ["frames"]}
+        with pytest.raises(MetadataSchemaError, match="'state'"):
+            store.resolve_update(bumped, samples=videos([1]), stale_if=pl.col("state") == "failed")
+
+    # Samples that wait for an upstream row.
+
+    def test_sample_without_its_upstream_row_waits_and_the_others_are_computed(self, store: MetadataStore) -> None:
+        video, sound, film = declare(root(VIDEO), root(SOUND), derived(PROCESSED, [VIDEO, SOUND], container("default")))
+        store.write_metadata(video, versioned(list(range(1_000)), default="v"))
+        store.write_metadata(sound, versioned(list(range(999)), default="s"))
+        increment = store.resolve_update(film)
+
+        assert increment.counts == (999, 0, 0, 1)
+        assert increment.waiting.schema == {SAMPLE_ID: pl.Int64(), "missing": pl.List(pl.String())}
+        assert increment.waiting.rows() == [(999, ["sound"])]
+        assert repr(increment) == "Increment(new=999, stale=0, orphaned=0, waiting=1)"
+        assert "waiting: 1" in increment._repr_html_()
+        store.write_metadata(film, increment.pending)
+        assert not store.resolve_update(film)
+        store.write_metadata(sound, versioned([999], default="s"))
+        assert ids_of(store.resolve_update(film).new) == [999]
+
+    def test_waiting_sample_is_neither_stale_nor_orphaned(self, store: MetadataStore) -> None:
+        video, processed = processed_pipeline(store, [1, 2])
+        (bumped, _), given = pipeline(frames=2), samples([3, 2, 1], note=["c", "b", "a"])
+        store.write_metadata(bumped, videos([1]))
+        increment = store.resolve_update(pipeline(frames=2)[1], samples=given)
+
+        assert increment.counts == (0, 1, 0, 2)
+        assert increment.waiting.rows() == [(3, [str(VIDEO)]), (2, [str(VIDEO)])]
+        assert store.resolve_update(processed, samples=given).waiting.rows() == [(3, [str(VIDEO)])]
+        assert store.resolve_update(video, samples=videos([1, 2])).waiting.is_empty()
+
+    def test_lazy_increment_tells_what_waits(self, store: MetadataStore) -> None:
+        _, processed = processed_pipeline(store, [1, 2])
+        increment = store.resolve_update(processed, samples=samples([9, 2, 7, 1]).lazy(), lazy=True)
+
+        assert increment.counts == (0, 0, 0, 2)
+        assert increment.waiting.collect().rows() == [(7, [str(VIDEO)]), (9, [str(VIDEO)])]
+        assert repr(increment) == "LazyIncrement(new=0, stale=0, orphaned=0, waiting=2)"
+
+    def test_samples_that_wait_are_left_out_as_the_error_says(self, store: MetadataStore) -> None:
+        _, feature = processed_pipeline(store, [1, 2])
+        given = samples([1, 9, 2])
+        with pytest.raises(DependencyError) as caught:
+            store.calculate_data_versions(feature, given)
+        advice = str(caught.value).split("leave these samples out: ")[1].removesuffix(".")
+        left = eval(advice, {"samples": given, "store": store, "feature": feature})  # noqa: S307  # what a user would type
+
+        assert ids_of(store.calculate_data_versions(feature, left)) == [1, 2]
+        with pytest.raises(DependencyError) as caught:
+            store.calculate_data_versions(feature, given, allow_upstream_fallback=False)
+        advice = str(caught.value).split("leave these samples out: ")[1].removesuffix(".")
+        left = eval(advice, {"samples": given, "store": store, "feature": feature})  # noqa: S307
+        assert ids_of(store.calculate_data_versions(feature, left, allow_upstream_fallback=False)) == [1, 2]
 
     def test_columns_whose_type_changed_with_the_code_do_no_harm(self, store: MetadataStore) -> None:
         (video, _), (bumped, _) = pipeline(), pipeline(frames=2)
@@ -279,11 +388,10 @@ class StoreIncrements(StoreCase):
         with pytest.raises(MetadataSchemaError, match=r"'sample_id'.*String.*Int64"):
             store.resolve_update(video, samples=videos(["1"]))
 
-    def test_given_sample_without_upstream_row_is_named(self, store: MetadataStore) -> None:
+    def test_given_sample_without_upstream_row_waits(self, store: MetadataStore) -> None:
         _, processed = processed_pipeline(store, [1])
 
-        with pytest.raises(DependencyError, match=r"1 of 2 samples.*: 9\. "):
-            store.resolve_update(processed, samples=samples([1, 9]))
+        assert store.resolve_update(processed, samples=samples([1, 9])).waiting.rows() == [(9, [str(VIDEO)])]
 
     @pytest.mark.parametrize("column", ["stored_data_version", "changed_containers", "_metaxy_partition"])
     def test_samples_with_a_column_of_the_increment_are_refused(self, store: MetadataStore, column: str) -> None:

@@ -15,6 +15,9 @@ STORED_DATA_VERSION: Final = "stored_data_version"
 CHANGED_CONTAINERS: Final = "changed_containers"
 """In an increment: the names of the containers whose version differs from the stored one."""
 
+MISSING: Final = "missing"
+"""In an increment: the upstream features that a sample waits for."""
+
 RESERVED_PREFIX: Final = "_metaxy_"
 """Columns of the library's own bookkeeping begin with this."""
 

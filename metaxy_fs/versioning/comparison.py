@@ -1,4 +1,4 @@
-"""Which samples have to be computed, given what they should be and what is stored?"""
+"""Compare the samples that there should be with those that are stored."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,14 +7,35 @@ import polars as pl
 
 from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, PARTITION, REDO, STORED_DATA_VERSION
 from metaxy_fs.versioning.definition import DefinitionVersion
-from metaxy_fs.versioning.increment import Increment
 
 
 class Layer(NamedTuple):
-    """What one store of a chain holds: the latest row of each sample, and the definitions of all its rows."""
+    """What one store of a chain holds: the row of each sample to compare with, and the definitions of all its rows."""
 
     stored: pl.DataFrame
     definitions: Sequence[DefinitionVersion]
+
+
+class Comparison(NamedTuple):
+    """What samples are, as `metaxy_fs.versioning.increment.Increment` says."""
+
+    new: pl.DataFrame
+    stale: pl.DataFrame
+    orphaned: pl.DataFrame
+
+
+def compared_rows(current: pl.DataFrame, others: pl.DataFrame, *, id_columns: Sequence[str]) -> pl.DataFrame:
+    """Return the row of each sample to compare with: that in the current partition, or else that in the others.
+
+    The rows of the others come first, so that of several samples of a parent the current ones were written last.
+
+    Args:
+        current: The latest row of each sample in the current partition, in commit order.
+        others: The latest row of each sample in the other partitions, likewise and with the same columns.
+        id_columns: What names a sample.
+    """
+    elsewhere = others.join(current, on=list(id_columns), how="anti", maintain_order="left")
+    return pl.concat([elsewhere, current])
 
 
 def compare(
@@ -24,18 +45,18 @@ def compare(
     id_columns: Sequence[str],
     current: DefinitionVersion,
     definitions: Sequence[DefinitionVersion],
-) -> Increment:
-    """Return the increment between expected samples and the latest stored row of each.
+) -> Comparison:
+    """Return what separates expected samples from the stored row of each.
 
     A container has changed if its version differs, if only one side has it, or if the stored row was written under
     another version of its definition. The last makes a change of code complete even where it leaves the row's version
-    as it was (the versions of a root feature are given, not calculated): exactly the samples whose latest row is not
-    in the current partition, or differs there, are stale; so once `new` and `stale` are written, the current
-    partition holds every sample.
+    as it was (the versions of a root feature are given, not calculated). So exactly the samples are stale whose stored
+    row is not in the current partition, or differs there; and once `new` and `stale` are written, the current partition
+    holds every sample.
 
     Args:
-        expected: One row a sample: id columns, `data_version`, and any other columns.
-        stored: One row a sample: id columns, `data_version`, the partition that the row was read from, and whether it
+        expected: One row per sample: id columns, `data_version`, and any other columns.
+        stored: One row per sample: id columns, `data_version`, the partition that the row was read from, and whether it
             is to be computed again in any case.
         id_columns: What names a sample, of the same types on both sides.
         current: The version of the feature's definition now.
@@ -48,7 +69,7 @@ def compare(
     is_stored = pl.col(PARTITION).is_not_null()
     stale = joined.filter(is_stored & pl.any_horizontal(REDO, *changes.values()))
     names = pl.concat_list(pl.when(changed).then(pl.lit(name)) for name, changed in changes.items()).list.drop_nulls()
-    return Increment(
+    return Comparison(
         new=joined.filter(~is_stored).drop(PARTITION, REDO, STORED_DATA_VERSION),
         stale=stale.with_columns(names.alias(CHANGED_CONTAINERS)).drop(PARTITION, REDO),
         orphaned=_orphaned(held, expected, ids).drop(PARTITION, REDO),
@@ -76,11 +97,11 @@ def container_changes(
     return changes
 
 
-def nothing_stored(expected: pl.DataFrame, *, id_columns: Sequence[str]) -> Increment:
-    """Return the increment for a feature that no store holds: every sample, or parent, is new."""
+def nothing_stored(expected: pl.DataFrame, *, id_columns: Sequence[str]) -> Comparison:
+    """Return what separates samples, or parents, from a feature of which nothing is looked at: all are new."""
     version = expected.schema[DATA_VERSION]
     unknown = [pl.lit(None).alias(name) for name in id_columns if name not in expected.columns]
-    return Increment(
+    return Comparison(
         new=expected,
         stale=expected.clear().with_columns(
             pl.lit(None, dtype=version).alias(STORED_DATA_VERSION),

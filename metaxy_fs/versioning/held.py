@@ -23,7 +23,8 @@ class HeldRows(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         current: The latest row under the current definition: what is read, and what downstream features are made from;
             of a group, the digests that stand for it.
-        layers: The latest row under any definition, of each store that an increment compares with, the nearest first.
+        layers: The row that an increment compares with in each store, the nearest first: the latest under the current
+            definition, or else under any.
         history: All that the row, or the digests of the group, have been, in any store, latest first.
         definitions: All that any rows of the feature were written under.
         is_excluded: Whether there are current rows, and the predicate of the dep holds for none.

@@ -1,4 +1,4 @@
-"""What separates the samples of a feature from what a store holds of them?"""
+"""An increment: what separates the samples of a feature from what a store holds of them."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +14,7 @@ class Counts(NamedTuple):
     new: int
     stale: int
     orphaned: int
+    waiting: int
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,22 @@ class Increment:
         new: Samples that are not stored: the id columns (and, where samples were given, their other columns),
             `data_version`.
         stale: Samples that are stored under another version, or that were asked to be computed again: the columns of
-            `new`, then `stored_data_version` (struct of texts) and `changed_containers` (list of texts, the names of
-            the containers that differ; empty where none does and the caller asked).
+            `new`, then `stored_data_version` (struct of strings) and `changed_containers` (list of strings, the names
+            of the containers that differ; empty where none does and the caller asked).
         orphaned: Stored samples that there are no longer: the id columns, `stored_data_version`.
+        waiting: Samples that lack an upstream row, or a group of rows, and so have no version yet: the id columns,
+            `missing` (list of strings, the keys of the upstream features that have none). They are in no other frame,
+            whatever is stored of them.
 
-    `new` and `stale` are in the order of the samples that were given, else sorted by id, as `orphaned` always is. Where
-    one upstream row makes many samples and these were not given, `new` and `stale` have one row for each upstream row,
-    and its ids alone.
+    `new`, `stale` and `waiting` are in the order of the samples that were given, else sorted by id, as `orphaned` always
+    is. Where one upstream row makes many samples and these were not given, `new`, `stale` and `waiting` have one row for
+    each upstream row, and its ids alone.
     """
 
     new: pl.DataFrame
     stale: pl.DataFrame
     orphaned: pl.DataFrame
+    waiting: pl.DataFrame
 
     @property
     def pending(self) -> pl.DataFrame:
@@ -45,7 +50,12 @@ class Increment:
     @property
     def counts(self) -> Counts:
         """How many samples there are of each kind."""
-        return Counts(new=self.new.height, stale=self.stale.height, orphaned=self.orphaned.height)
+        return Counts(
+            new=self.new.height,
+            stale=self.stale.height,
+            orphaned=self.orphaned.height,
+            waiting=self.waiting.height,
+        )
 
     def __bool__(self) -> bool:
         """Whether there is anything to compute."""
@@ -54,12 +64,17 @@ class Increment:
     def lazy(self) -> "LazyIncrement":
         """Return the increment with lazy frames."""
         return LazyIncrement(
-            new=self.new.lazy(), stale=self.stale.lazy(), orphaned=self.orphaned.lazy(), counts=self.counts
+            new=self.new.lazy(),
+            stale=self.stale.lazy(),
+            orphaned=self.orphaned.lazy(),
+            waiting=self.waiting.lazy(),
+            counts=self.counts,
         )
 
     def _repr_html_(self) -> str:
         """Show the counts and the first samples of each kind in a notebook."""
-        return _html("Increment", self.counts, [self.new.head(), self.stale.head(), self.orphaned.head()])
+        heads = [frame.head() for frame in (self.new, self.stale, self.orphaned, self.waiting)]
+        return _html("Increment", self.counts, heads)
 
     def __repr__(self) -> str:
         return _shown("Increment", self.counts)
@@ -76,12 +91,14 @@ class LazyIncrement:
         new: As in `Increment`, but always sorted by id.
         stale: Likewise.
         orphaned: Likewise.
+        waiting: Likewise.
         counts: How many samples there are of each kind.
     """
 
     new: pl.LazyFrame
     stale: pl.LazyFrame
     orphaned: pl.LazyFrame
+    waiting: pl.LazyFrame
     counts: Counts
 
     @property
@@ -95,19 +112,24 @@ class LazyIncrement:
 
     def collect(self) -> Increment:
         """Return the increment with its frames in memory."""
-        return Increment(*pl.collect_all([self.new, self.stale, self.orphaned]))
+        new, stale, orphaned, waiting = pl.collect_all(self._frames)
+        return Increment(new=new, stale=stale, orphaned=orphaned, waiting=waiting)
+
+    @property
+    def _frames(self) -> list[pl.LazyFrame]:
+        return [self.new, self.stale, self.orphaned, self.waiting]
 
     def _repr_html_(self) -> str:
         """Show the counts and the first samples of each kind in a notebook."""
-        heads = pl.collect_all([self.new.head(5), self.stale.head(5), self.orphaned.head(5)])
-        return _html("LazyIncrement", self.counts, heads)
+        return _html("LazyIncrement", self.counts, pl.collect_all([frame.head(5) for frame in self._frames]))
 
     def __repr__(self) -> str:
         return _shown("LazyIncrement", self.counts)
 
 
 def _shown(name: str, counts: Counts) -> str:
-    return f"{name}(new={counts.new}, stale={counts.stale}, orphaned={counts.orphaned})"
+    kinds = zip(counts._fields, counts, strict=True)
+    return f"{name}({', '.join(f'{kind}={count}' for kind, count in kinds)})"
 
 
 def _html(name: str, counts: Counts, heads: list[pl.DataFrame]) -> str:

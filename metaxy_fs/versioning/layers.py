@@ -1,15 +1,14 @@
-"""What has to be computed, where the stores of a chain hold some samples each?
+"""Compare samples with what several stores of a chain hold of them.
 
 A sample is done if any store holds it as it should be. Else it is stale by what the nearest store that holds it says.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import reduce
 
 import polars as pl
 
-from metaxy_fs.versioning.comparison import Layer, compare, nothing_stored
+from metaxy_fs.versioning.comparison import Comparison, Layer, compare, nothing_stored
 from metaxy_fs.versioning.definition import DefinitionVersion
 from metaxy_fs.versioning.increment import Increment
 from metaxy_fs.versioning.parents import compare_parents
@@ -19,6 +18,7 @@ _PLACE = "_metaxy_place_in_layers"
 
 def compare_layers(
     expected: pl.DataFrame,
+    waiting: pl.DataFrame,
     layers: Sequence[Layer],
     *,
     id_columns: Sequence[str],
@@ -29,30 +29,47 @@ def compare_layers(
 
     Args:
         expected: As `compare` and `compare_parents` take it.
+        waiting: Samples, or parents, that lack an upstream row; nothing is said of what is stored of them.
         layers: What the stores hold, the nearest first, with ids and versions of the same types.
         id_columns: What names a sample.
         parent_columns: What names a row of `expected`: the same, or those of them that name a parent.
         current: The version of the feature's definition now.
     """
+    if waiting.height:
+        names = list(parent_columns)
+        layers = [layer._replace(stored=_without(layer.stored, waiting, names)) for layer in layers]
+    found = _compare_all(
+        expected, layers, id_columns=id_columns, parent_columns=parent_columns, current=current
+    )
+    return Increment(**found._asdict(), waiting=waiting)
+
+
+def _compare_all(
+    expected: pl.DataFrame,
+    layers: Sequence[Layer],
+    *,
+    id_columns: Sequence[str],
+    parent_columns: Sequence[str],
+    current: DefinitionVersion,
+) -> Comparison:
     if not layers:
         return nothing_stored(expected, id_columns=id_columns)
-    increments = [
+    found = [
         _compare(expected, layer, id_columns=id_columns, parent_columns=parent_columns, current=current)
         for layer in layers
     ]
     names, samples = list(parent_columns), list(id_columns)
-    if len(increments) == 1:
-        return replace(increments[0], orphaned=increments[0].orphaned.sort(samples))
-    for place, farther in enumerate(increments[1:], start=1):
+    if len(found) == 1:
+        return found[0]._replace(orphaned=found[0].orphaned.sort(samples))
+    for place, farther in enumerate(found[1:], start=1):
         # What a nearer store holds is judged there.
         nearer_ids = pl.concat(layer.stored.select(samples) for layer in layers[:place])
-        kept = farther.orphaned.join(nearer_ids, on=samples, how="anti", maintain_order="left")
-        increments[place] = replace(farther, orphaned=kept)
-    merged = reduce(lambda nearer, farther: _merged(nearer, farther, names=names), increments)
+        found[place] = farther._replace(orphaned=_without(farther.orphaned, nearer_ids, samples))
+    merged = reduce(lambda nearer, farther: _merged(nearer, farther, names=names), found)
     # Stale samples of several stores are put back into the order of those expected.
     order = expected.select(names).with_row_index(_PLACE)
     stale = merged.stale.join(order, on=names, how="left").sort(_PLACE).drop(_PLACE)
-    return replace(merged, stale=stale, orphaned=merged.orphaned.sort(samples))
+    return merged._replace(stale=stale, orphaned=merged.orphaned.sort(samples))
 
 
 def _compare(
@@ -62,7 +79,7 @@ def _compare(
     id_columns: Sequence[str],
     parent_columns: Sequence[str],
     current: DefinitionVersion,
-) -> Increment:
+) -> Comparison:
     if list(parent_columns) == list(id_columns):
         return compare(expected, layer.stored, id_columns=id_columns, current=current, definitions=layer.definitions)
     return compare_parents(
@@ -75,10 +92,10 @@ def _compare(
     )
 
 
-def _merged(nearer: Increment, farther: Increment, *, names: list[str]) -> Increment:
-    """Return the increment against two stores, from those against each."""
+def _merged(nearer: Comparison, farther: Comparison, *, names: list[str]) -> Comparison:
+    """Return the comparison with two stores, from those with each."""
     undone = pl.concat([farther.new.select(names), farther.stale.select(names)])
-    return Increment(
+    return Comparison(
         new=_those(nearer.new, farther.new, names),
         stale=pl.concat([_those(nearer.stale, undone, names), _those(farther.stale, nearer.new, names)]),
         orphaned=pl.concat([nearer.orphaned, farther.orphaned]),
@@ -87,3 +104,7 @@ def _merged(nearer: Increment, farther: Increment, *, names: list[str]) -> Incre
 
 def _those(frame: pl.DataFrame, others: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return frame.join(others.select(names), on=names, how="semi", maintain_order="left")
+
+
+def _without(frame: pl.DataFrame, others: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    return frame.join(others.select(names), on=names, how="anti", maintain_order="left")

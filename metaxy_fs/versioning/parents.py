@@ -1,4 +1,4 @@
-"""Which parents have to be computed again, where each makes many samples?
+"""Compare parents, each of which makes many samples, with the samples that are stored of them.
 
 Nobody but the code that makes samples from a parent knows which they are. So a parent is judged by what was written of
 it last: the samples of a parent are written together, in one commit. What was stored of it before and was not written
@@ -6,14 +6,12 @@ again, such as the last frames of a film that has become shorter, is orphaned.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import polars as pl
 
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, STORED_DATA_VERSION
-from metaxy_fs.versioning.comparison import compare, container_changes
+from metaxy_fs.versioning.comparison import Comparison, compare, container_changes
 from metaxy_fs.versioning.definition import DefinitionVersion
-from metaxy_fs.versioning.increment import Increment
 from metaxy_fs.versioning.latest import latest_rows
 
 _HAS_PARENT = "_metaxy_has_parent"
@@ -28,32 +26,32 @@ def compare_parents(
     parent_columns: Sequence[str],
     current: DefinitionVersion,
     definitions: Sequence[DefinitionVersion],
-) -> Increment:
-    """Return the increment between parents and the samples that are stored of them.
+) -> Comparison:
+    """Return what separates parents from the samples that are stored of them.
 
     A parent is new if no sample of it is stored. It is stale if the sample of it that was written last has changed (as
     `compare` says), or one that has not is to be computed again in any case. A stored sample is orphaned if there is no
     such parent, or if it has changed while its parent is not stale.
 
     Args:
-        expected: One row a parent: its ids, and the `data_version` of every sample made from it.
-        stored: The latest row of each sample, as `compare` takes them, in commit order.
+        expected: One row per parent: its ids, and the `data_version` of every sample made from it.
+        stored: The row of each sample, as `compared_rows` gives them: those of the current partition last.
         id_columns: What names a sample.
         parent_columns: Those of them that name a parent, of the same types on both sides.
         current: The version of the feature's definition now.
         definitions: Those that the stored rows were written under.
 
     Returns:
-        `new` and `stale` with one row a parent, and in `stale` the stored version of the sample that was written last;
-        `orphaned` with one row a sample.
+        `new` and `stale` with one row per parent, and in `stale` the stored version of the sample that was written last;
+        `orphaned` with one row per sample.
     """
     parents = list(parent_columns)
     judged = _judged(expected, stored, parents, current=current, definitions=definitions)
     last = _last_of_each_parent(stored, judged, parents)
-    increment = compare(expected, last, id_columns=parents, current=current, definitions=definitions)
+    found = compare(expected, last, id_columns=parents, current=current, definitions=definitions)
     left_over = judged.filter(~pl.col(_HAS_PARENT) | pl.col(_CHANGED))
-    orphaned = left_over.join(increment.stale, on=parents, how="anti", maintain_order="left")
-    return replace(increment, orphaned=orphaned.select(*id_columns, STORED_DATA_VERSION))
+    orphaned = left_over.join(found.stale, on=parents, how="anti", maintain_order="left")
+    return found._replace(orphaned=orphaned.select(*id_columns, STORED_DATA_VERSION))
 
 
 def _judged(

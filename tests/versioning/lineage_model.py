@@ -1,4 +1,4 @@
-"""What do stores answer about features of every relation, computed with nothing but hashlib, dicts and loops?
+"""What stores answer about features of every relation, computed with nothing but hashlib, dicts and loops.
 
 What samples are named by is called a dimension here: each feature has a column for each of three dimensions, under
 names of its own, and some of them are its id columns. A row knows its place in all of them, so that rows can be grouped
@@ -23,7 +23,7 @@ PREDICATES = {
 
 
 class NoVersionError(Exception):
-    """A sample has no version, or cannot be told: a store raises."""
+    """A sample has no version that could be calculated, or cannot be told: a store raises."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,19 @@ class Model:
         """Return the versions of one sample, or of all that are made from a parent."""
         node = self.nodes[feature]
         self.refuse_lost_rows(feature)
+        if self.missing(feature, place):
+            raise NoVersionError
         rows = {}
-        for above, dep in node.deps.items():
+        for above in node.deps:
             found = self.kept(feature, above, place)
-            if not found and not dep.optional:
-                raise NoVersionError
             rows[above] = {part: self._text(feature, above, part, found) for part in self.nodes[above].containers}
         return row_version(node.containers, rows)
+
+    def missing(self, feature, place):
+        """Return the required upstream features that a sample, or a parent, has no row or group of, by their keys."""
+        deps = self.nodes[feature].deps
+        lacking = [above for above, dep in deps.items() if not dep.optional and not self.kept(feature, above, place)]
+        return sorted("_".join(above) for above in lacking)
 
     def refuse_lost_rows(self, feature):
         """Rows that have no place in a dimension are in no group; and what was never written is missing."""
@@ -163,33 +169,41 @@ class Model:
         return {key: place for key, place in found.items() if not self._is_excluded(feature, place)}
 
     def expected(self, feature):
-        """Return what there should be, with the versions."""
-        return {key: self.versions(feature, place) for key, place in self.samples(feature).items()}
+        """Return what there should be, with the versions; and what waits, with what it waits for."""
+        return self._versions_or_missing(feature, self.samples(feature))
 
     def increment(self, feature):
-        """Return new, stale and orphaned of the default samples."""
+        """Return new, stale, orphaned and waiting of the default samples."""
         _, ids, are_parents = self.grain(feature)
-        expected = self.expected(feature)
-        return (self._of_parents if are_parents else self._of_samples)(feature, ids, expected)
+        expected, waiting = self.expected(feature)
+        return (*(self._of_parents if are_parents else self._of_samples)(feature, ids, expected, waiting), waiting)
 
     def increment_of(self, feature, places):
-        """Return new, stale and orphaned where samples are given."""
-        expected = {self.key(feature, place): self.versions(feature, place) for place in places}
-        return self._of_samples(feature, self.nodes[feature].ids, expected)
+        """Return new, stale, orphaned and waiting where samples are given."""
+        self.refuse_lost_rows(feature)
+        expected, waiting = self._versions_or_missing(feature, {self.key(feature, place): place for place in places})
+        return (*self._of_samples(feature, self.nodes[feature].ids, expected, waiting), waiting)
 
-    def _of_samples(self, feature, _ids, expected):
+    def _versions_or_missing(self, feature, places):
+        lacking = {key: self.missing(feature, place) for key, place in places.items()}
+        waiting = {key: missing for key, missing in lacking.items() if missing}
+        return {key: self.versions(feature, place) for key, place in places.items() if key not in waiting}, waiting
+
+    def _of_samples(self, feature, _ids, expected, waiting):
         stored = self.rows[feature]
         new = {key: found for key, found in expected.items() if key not in stored}
         stale = {key: found for key, found in expected.items() if key in stored and stored[key].versions != found}
-        return new, stale, {key for key in stored if key not in expected}
+        return new, stale, {key for key in stored if key not in expected and key not in waiting}
 
-    def _of_parents(self, feature, ids, expected):
+    def _of_parents(self, feature, ids, expected, waiting):
         last = {tuple(row.place[d] for d in ids): row.versions for row in self.rows[feature].values()}
         new = {key: found for key, found in expected.items() if key not in last}
         stale = {key: found for key, found in expected.items() if key in last and last[key] != found}
         orphaned = set()
         for key, row in self.rows[feature].items():
             parent = tuple(row.place[d] for d in ids)
+            if parent in waiting:
+                continue
             if parent not in expected or (parent not in stale and row.versions != expected[parent]):
                 orphaned.add(key)
         return new, stale, orphaned

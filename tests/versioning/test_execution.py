@@ -71,16 +71,17 @@ def answers(store, feature, frame, ids):
     try:
         increment = store.resolve_update(key, samples=frame)
         lazy = store.resolve_update(key, samples=frame.lazy(), lazy=True)
+        assert lazy.counts == increment.counts
+        kinds = list(vars(increment).values())
+        for eager, spooled in zip(kinds, vars(lazy.collect()).values(), strict=True):
+            assert sorted_rows(spooled, ids) == sorted_rows(eager, ids)
+        frame = frame.join(increment.waiting, on=ids, how="anti", maintain_order="left")
         versions = store.calculate_data_versions(key, frame)
         lazy_versions = store.calculate_data_versions(key, frame.lazy()).collect()
     except MetaxyError as error:
         return type(error), str(error).split("; searched")[0].split(":")[0]
-    assert lazy.counts == increment.counts
     assert versions.drop("data_version").equals(frame)
     assert sorted_rows(lazy_versions, ids) == sorted_rows(versions, ids)
-    kinds = [increment.new, increment.stale, increment.orphaned]
-    for eager, spooled in zip(kinds, vars(lazy.collect()).values(), strict=True):
-        assert sorted_rows(spooled, ids) == sorted_rows(eager, ids)
     return [sorted_rows(kind, ids) for kind in (*kinds, versions)]
 
 

@@ -1,7 +1,8 @@
-"""Do increments follow from any history of writes and changes of the declaration as a model of dicts says?
+"""Increments after any history of writes and changes of the declaration, held against a model of dicts.
 
 Three features: `a` is a root, `d` is made from `a`, `e` from both. The model keeps the latest row of each sample, in
-each partition and over all of them, and compares by hand.
+each partition and over all of them, and compares by hand: with the row in the current partition, or else with the
+latest in the others. Samples that lack an upstream row wait.
 """
 
 import uuid
@@ -29,6 +30,7 @@ A, D, E = ("a",), ("d",), ("e",)
 ids = st.integers(0, 4)
 some_ids = st.lists(ids, unique=True, max_size=5)
 texts = st.sampled_from(["u", "v"])
+NOTHING = {}
 
 
 class Increments(RuleBasedStateMachine):
@@ -78,15 +80,17 @@ class Increments(RuleBasedStateMachine):
 
     @rule(feature=st.sampled_from([D, E]))
     def compute_all(self, feature):
-        samples = self.all_samples(feature)
-        if not self.is_computable(feature, samples):
+        if not self.has_upstream(feature):
             return
+        samples = self.all_samples(feature)
+        waiting = self.waiting(feature, samples)
+        expected = self.expected(feature, [i for i in samples if i not in waiting])
         with self.graph.use():
             self.store.write_metadata(FeatureKey(feature), self.store.resolve_update(FeatureKey(feature)).pending)
             assert not self.store.resolve_update(FeatureKey(feature))
-        new, stale, _ = self.difference(feature, self.expected(feature, samples))
-        self.remember(feature, {i: self.expected(feature, [i])[i] for i in [*new, *stale]})
-        self.check_holds(feature, self.expected(feature, samples))
+        new, stale, _ = self.difference(feature, expected, waiting=waiting)
+        self.remember(feature, {i: expected[i] for i in [*new, *stale]})
+        self.check_holds(feature, expected)
 
     @rule(samples=st.dictionaries(ids, st.tuples(texts, texts, texts), max_size=4))
     def update_root(self, samples):
@@ -109,27 +113,31 @@ class Increments(RuleBasedStateMachine):
     @rule(feature=st.sampled_from([D, E]), samples=some_ids)
     def resolve_some(self, feature, samples):
         frame = pl.DataFrame({"sample_id": samples}, schema={"sample_id": pl.Int64})
-        if self.is_computable(feature, samples):
-            self.compare(feature, self.expected(feature, samples), samples=frame)
-        else:
-            with self.graph.use(), pytest.raises(DependencyError):
-                self.store.resolve_update(FeatureKey(feature), samples=frame)
+        self.compare_computed(feature, samples, given=frame)
 
     @precondition(lambda self: hasattr(self, "store"))
     @invariant()
     def increments_agree(self):
         for feature in (D, E):
-            samples = self.all_samples(feature)
-            if self.is_computable(feature, samples):
-                self.compare(feature, self.expected(feature, samples))
-            else:
-                with self.graph.use(), pytest.raises(DependencyError):
-                    self.store.resolve_update(FeatureKey(feature))
+            self.compare_computed(feature, self.all_samples(feature))
 
-    def compare(self, feature, expected, **options):
+    def compare_computed(self, feature, samples, *, given=None):
+        options = {} if given is None else {"samples": given}
+        if self.has_upstream(feature):
+            waiting = self.waiting(feature, samples)
+            expected = self.expected(feature, [i for i in samples if i not in waiting])
+            self.compare(feature, expected, waiting=waiting, **options)
+        else:
+            with self.graph.use(), pytest.raises(DependencyError):
+                self.store.resolve_update(FeatureKey(feature), **options)
+
+    def compare(self, feature, expected, *, waiting=NOTHING, **options):
         with self.graph.use():
             increment = self.store.resolve_update(FeatureKey(feature), **options)
-        new, stale, orphaned = self.difference(feature, expected)
+            lazy = self.store.resolve_update(FeatureKey(feature), lazy=True, **options)
+        assert lazy.counts == increment.counts
+        new, stale, orphaned = self.difference(feature, expected, waiting=waiting)
+        assert dict(increment.waiting.iter_rows()) == waiting
         assert {row["sample_id"]: row["data_version"] for row in increment.new.to_dicts()} == new
         assert {row["sample_id"]: row["data_version"] for row in increment.stale.to_dicts()} == {
             i: expected[i] for i in stale
@@ -145,6 +153,7 @@ class Increments(RuleBasedStateMachine):
             rank = list(expected)
             assert increment.new["sample_id"].to_list() == sorted(new, key=rank.index)
             assert increment.stale["sample_id"].to_list() == sorted(stale, key=rank.index)
+            assert increment.waiting["sample_id"].to_list() == list(waiting)
 
     def check_holds(self, feature, expected):
         """What was brought up to date is in the current partition, each sample with its version."""
@@ -181,25 +190,43 @@ class Increments(RuleBasedStateMachine):
         return sorted({i for above in self.upstream(feature) if self.is_written(above) for i in self.rows(above)})
 
     def is_computable(self, feature, samples):
-        return all(self.is_written(above) and set(samples) <= set(self.rows(above)) for above in self.upstream(feature))
+        return self.has_upstream(feature) and not self.waiting(feature, samples)
+
+    def has_upstream(self, feature):
+        return all(self.is_written(above) for above in self.upstream(feature))
+
+    def waiting(self, feature, samples):
+        """Return what each sample lacks that lacks an upstream row."""
+        lacking = {i: [up[0] for up in self.upstream(feature) if i not in self.rows(up)] for i in samples}
+        return {i: missing for i, missing in lacking.items() if missing}
 
     def expected(self, feature, samples):
         above = self.upstream(feature)
         return {i: row_version(self.containers[feature], {up: self.rows(up)[i] for up in above}) for i in samples}
 
-    def difference(self, feature, expected):
-        now = self.definitions[feature]["containers"]
+    def difference(self, feature, expected, *, waiting=NOTHING):
+        """Return what is new, what is stale and by which containers, and what is orphaned."""
+        present = self.current.get((feature, self.definitions[feature]["version"]), {})
+        looks_elsewhere = not present.keys() >= expected.keys()
         new, stale = {}, {}
         for i, versions in expected.items():
             if i not in self.latest[feature]:
                 new[i] = versions
-                continue
-            stored, then = self.latest[feature][i]
-            changed = {name for name in {*now, *then} if now.get(name) != then.get(name)}
-            changed |= {name for name in {*versions} & {*stored} if versions[name] != stored[name]}
-            if changed:
-                stale[i] = [name for name in now if name in changed] + sorted(changed - {*now})
-        return new, stale, set(self.latest[feature]) - set(expected)
+            elif changed := self.changed(feature, versions, *self.compared_row(feature, i)):
+                stale[i] = changed
+        looked_at = {*present, *(self.latest[feature] if looks_elsewhere else ())}
+        return new, stale, looked_at - {*expected} - {*waiting}
+
+    def compared_row(self, feature, i):
+        """Return the row in the current partition, or else the latest in the others, and its definition."""
+        present = self.current.get((feature, self.definitions[feature]["version"]), {})
+        return (present[i], self.definitions[feature]["containers"]) if i in present else self.latest[feature][i]
+
+    def changed(self, feature, versions, stored, then):
+        now = self.definitions[feature]["containers"]
+        changed = {name for name in {*now, *then} if now.get(name) != then.get(name)}
+        changed |= {name for name in {*versions} & {*stored} if versions[name] != stored[name]}
+        return [name for name in now if name in changed] + sorted(changed - {*now})
 
     def in_order(self, feature, names):
         """Declared containers come in the order of their declaration, removed ones after them in any order."""

@@ -1,4 +1,4 @@
-"""Do versions and increments follow from upstream rows as the formula says, whatever the relation?"""
+"""Versions and increments of features of every relation, held against a model."""
 
 import pytest
 from hypothesis import given
@@ -16,6 +16,11 @@ def by_key(frame, columns):
     return dict(zip(frame.select(columns).rows(), versions, strict=True))
 
 
+def missing_by_key(frame, columns):
+    assert frame.columns == [*columns, "missing"]
+    return dict(zip(frame.select(columns).rows(), frame["missing"].to_list(), strict=True))
+
+
 def columns_of(model, feature, ids):
     return [model.nodes[feature].names[d] for d in ids]
 
@@ -24,7 +29,7 @@ def compare_increment(history, store, feature):
     model = history.model
     try:
         _, ids, _ = model.grain(feature)
-        new, stale, orphaned = model.increment(feature)
+        new, stale, orphaned, waiting = model.increment(feature)
     except NoVersionError:
         with pytest.raises((DependencyError, MetadataSchemaError)):
             store.resolve_update(FeatureKey(feature))
@@ -35,6 +40,7 @@ def compare_increment(history, store, feature):
     assert by_key(increment.stale, columns) == stale
     assert set(increment.orphaned.select(columns_of(model, feature, model.nodes[feature].ids)).rows()) == orphaned
     assert increment.orphaned.height == len(orphaned)
+    assert missing_by_key(increment.waiting, columns) == waiting
     for row in increment.stale.to_dicts():
         expected, stored = row["data_version"], row["stored_data_version"]
         assert row["changed_containers"] == [name for name in expected if stored[name] != expected[name]]
@@ -59,16 +65,22 @@ def test_versions_of_given_samples_are_those_of_the_model(history, data):
         samples = model.frame(feature, data.draw(st.permutations(rows)), versions=False)
         with model.graph.use():
             try:
-                new, stale, orphaned = model.increment_of(feature, [row.place for row in rows])
-                if not rows:
-                    model.refuse_lost_rows(feature)
+                new, stale, orphaned, waiting = model.increment_of(feature, [row.place for row in rows])
             except NoVersionError:
                 with pytest.raises((DependencyError, MetadataSchemaError)):
                     store.calculate_data_versions(FeatureKey(feature), samples)
+                with pytest.raises((DependencyError, MetadataSchemaError)):
+                    store.resolve_update(FeatureKey(feature), samples=samples)
                 continue
-            found = store.calculate_data_versions(FeatureKey(feature), samples)
             increment = store.resolve_update(FeatureKey(feature), samples=samples)
+            if waiting:
+                with pytest.raises(DependencyError):
+                    store.calculate_data_versions(FeatureKey(feature), samples)
+                samples = samples.join(increment.waiting, on=ids, how="anti", maintain_order="left")
+                rows = [row for row in rows if model.key(feature, row.place) not in waiting]
+            found = store.calculate_data_versions(FeatureKey(feature), samples)
         assert found.drop("data_version").equals(samples)
         assert by_key(found, ids) == {model.key(feature, row.place): model.versions(feature, row.place) for row in rows}
         assert (by_key(increment.new, ids), by_key(increment.stale, ids)) == (new, stale)
         assert set(increment.orphaned.select(ids).rows()) == orphaned
+        assert missing_by_key(increment.waiting, ids) == waiting

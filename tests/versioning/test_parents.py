@@ -138,6 +138,39 @@ def test_samples_of_an_excluded_parent_are_orphaned(store):
     assert increment.orphaned.select("film", "frame").rows() == [("c", 0), ("c", 1)]
 
 
+def test_back_at_earlier_code_parents_are_judged_by_what_it_wrote(store):
+    film, frame = declared()
+    store.write_metadata(film, films_of(a="1", b="1"))
+    store.write_metadata(frame, frames_of(store.resolve_update(frame), a=2, b=1))
+    _, other = declared(optional=True)
+    store.write_metadata(other, frames_of(store.resolve_update(other), a=3, b=1))
+    assert [store.resolve_update(each).counts for each in (frame, other)] == [(0, 0, 0, 0)] * 2
+    store.write_metadata(film, films_of(b="2", c="1"))
+    increment = store.resolve_update(frame)
+    assert (increment.new["film"].to_list(), increment.stale["film"].to_list()) == (["c"], ["b"])
+    assert increment.orphaned.select("film", "frame").rows() == [("a", 2)]
+
+
+def test_a_parent_waits_for_the_other_that_its_samples_need(store):
+    label = FeatureKey(["label"])
+    film, labels, frame = declare(
+        root(FILM, id_columns=["film"]),
+        root(label, id_columns=["film"]),
+        FeatureSpec(
+            key=FRAME,
+            deps=[FeatureDep(key=key, relation="expansion") for key in (FILM, label)],
+            id_columns=["film", "frame"],
+        ),
+    )
+    store.write_metadata(film, films_of(a="1", b="1"))
+    store.write_metadata(labels, films_of(a="1", b="1"))
+    store.write_metadata(frame, frames_of(store.resolve_update(frame), a=2, b=1))
+    store.write_metadata(film, films_of(c="1"))
+    increment = store.resolve_update(frame)
+    assert increment.counts == (0, 0, 0, 1)
+    assert increment.waiting.rows() == [("c", ["label"])]
+
+
 def test_what_failed_is_done_again_with_its_parent(store):
     film, frame = declared()
     store.write_metadata(film, films_of(a="1", b="1"))

@@ -38,7 +38,7 @@ def held_rows(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algori
         read, compared = holder.of(partition) if holder else [], [holder] if holder else found[:1]
     if rows.is_group:
         return _held_group(found, read, compared, definition_version(graph, rows.spec.key), algorithm=algorithm)
-    return _held_row(found, read, compared)
+    return _held_row(found, read, compared, partition)
 
 
 class _Row(NamedTuple):
@@ -58,10 +58,16 @@ class _Found(NamedTuple):
         """Return the rows of one partition."""
         return [row.member for row in self.rows if row.partition == partition]
 
+    def compared(self, partition: str) -> _Row:
+        """Return the row that an increment compares with: the last of the current partition, or else of any."""
+        return next((row for row in reversed(self.rows) if row.partition == partition), self.rows[-1])
 
-def _held_row(found: Sequence[_Found], read: Sequence[Member], compared: Sequence[_Found]) -> HeldRows:
+
+def _held_row(
+    found: Sequence[_Found], read: Sequence[Member], compared: Sequence[_Found], partition: str
+) -> HeldRows:
     is_kept = bool(read) and read[-1].is_kept
-    last = [(one.rows[-1], one.definitions) for one in compared if one.rows]
+    last = [(one.compared(partition), one.definitions) for one in compared if one.rows]
     return HeldRows(
         current=read[-1].versions if is_kept else None,
         layers=[HeldRow(row.member.versions, definitions[row.partition]) for row, definitions in last],

@@ -1,4 +1,4 @@
-"""What would have to be computed again if code versions changed?"""
+"""Count what would have to be computed again if code versions changed."""
 
 from collections.abc import Mapping
 
@@ -7,10 +7,11 @@ import polars as pl
 
 from metaxy_fs.errors import SpecError
 from metaxy_fs.metadata_store.arguments.features import Declared
-from metaxy_fs.metadata_store.backends.backend import Backend, Query
+from metaxy_fs.metadata_store.backends.backend import Backend
 from metaxy_fs.metadata_store.backends.damage import names_damage
 from metaxy_fs.metadata_store.backends.layered import layered
-from metaxy_fs.metadata_store.reading.queries import compared_scans, latest, require_id_columns
+from metaxy_fs.metadata_store.reading.compared import compared_stores
+from metaxy_fs.metadata_store.reading.queries import latest
 from metaxy_fs.spec import FeatureGraph, FeatureSpec
 from metaxy_fs.versioning.columns import PARTITION, RETIRED
 from metaxy_fs.versioning.definition import definition_version
@@ -58,16 +59,18 @@ def _changed_containers(before: FeatureGraph, after: FeatureGraph, spec: Feature
 
 def _count(store: Backend, feature: Declared, changed: list[str]) -> tuple[int, int]:
     """Return how many stored samples would be stale, and how many there are, where an increment would compare them."""
-    ids = feature.spec.id_columns
-    query = Query(key=feature.key, partition=None, columns=frozenset((*ids, RETIRED)), mark_partition=True)
-    scans = compared_scans(store, feature, query)
+    ids = list(feature.spec.id_columns)
+    found = compared_stores(store, feature, columns=frozenset((*ids, RETIRED)))
+    current = [(one.location, one.current) for one in found if one.current is not None]
+    others = [(one.location, one.others) for one in found if one.others is not None]
+    # Those of the current partitions come last, as the nearest do: a sample that is in one is done.
+    scans = [*current, *others]
     if not scans:
         return 0, 0
-    scan = layered(scans)
-    require_id_columns(scan, feature.spec)
-    counted = latest(scan, id_columns=ids).group_by(PARTITION).len().collect()
+    counted = latest(layered(scans), id_columns=ids).group_by(PARTITION).len().collect()
     expected = feature.definition.containers
-    elsewhere = [d.partition for d in scan.definitions if any(d.containers.get(c) != expected[c] for c in changed)]
+    definitions = [definition for _, scan in scans for definition in scan.definitions]
+    elsewhere = [d.partition for d in definitions if any(d.containers.get(c) != expected[c] for c in changed)]
     return _total(counted.filter(pl.col(PARTITION).is_in(elsewhere))), _total(counted)
 
 

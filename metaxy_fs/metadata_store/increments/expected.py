@@ -1,8 +1,8 @@
-"""Which versions should the samples of a piece have?"""
+"""The versions that the samples of a piece should have, and what those lack that have none."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import polars as pl
 
@@ -15,34 +15,22 @@ from metaxy_fs.metadata_store.arguments.samples import HeldSamples, SpooledSampl
 from metaxy_fs.metadata_store.increments.pieces import Input
 from metaxy_fs.metadata_store.increments.upstream import UpstreamRows
 from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.spec.lineage import joined_by
+from metaxy_fs.versioning.columns import MISSING
 from metaxy_fs.versioning.lineage import evaluating_where
 from metaxy_fs.versioning.rows import beside_upstream, data_versions, is_missing
 from metaxy_fs.versioning.samples import present_samples, sample_source, without_excluded
 
-Result = TypeVar("Result")
-
-
-class Missing(NamedTuple):
-    """Samples that lack a row of an upstream feature which they need: how many, and some of them."""
-
-    height: int
-    shown: pl.DataFrame
-
-
 class Piece(NamedTuple):
-    """The samples of one range: sorted by id and with their versions, unless some lack an upstream row."""
+    """The samples of one range, sorted by id.
+
+    Attributes:
+        samples: Those that have all the upstream rows that they need, with their versions.
+        waiting: The others, with `missing`: the upstream features that they lack a row of, as strings.
+    """
 
     samples: pl.DataFrame
-    missing: Mapping[FeatureKey, Missing]
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[Result]):
-    """What was made of a piece: how many samples it has, those that lack an upstream row, and else the result."""
-
-    height: int
-    missing: Mapping[FeatureKey, Missing]
-    result: Result | None
+    waiting: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -84,17 +72,17 @@ class Expected:
         with evaluating_where(self.feature.spec):
             return pl.collect_all(scans)
 
-    def piece(self, frames: Sequence[pl.DataFrame]) -> Piece:
-        """Return the samples of a range from its collected `scans`."""
+    def piece(self, frames: Sequence[pl.DataFrame], *, with_versions: bool = True) -> Piece:
+        """Return the samples of a range from its collected `scans`; without their versions, where these do not count."""
         frames = same_id_types(frames, self.feature.spec)
         given, above = (None, frames) if self.samples is None else (frames[0], frames[1:])
         if self.feature.spec.is_root and given is not None:
-            return Piece(given, {})
+            return Piece(given, _waiting(given.clear(), []))
         for rows, frame in zip(self.upstream, above, strict=True):
             rows.refuse_rows_without_group(frame)
         versions = {rows.upstream.key: frame for rows, frame in zip(self.upstream, above, strict=True)}
         samples = self._named(versions) if given is None else given
-        return self._versioned(samples, versions)
+        return self._versioned(samples, versions, with_versions=with_versions)
 
     def _named(self, versions: Mapping[FeatureKey, pl.DataFrame]) -> pl.DataFrame:
         """Return every sample, or parent, that upstream features name, sorted by id."""
@@ -115,36 +103,39 @@ class Expected:
             first = pl.concat([first, *rest]).unique(maintain_order=True)
         return first if is_sorted(first, source.id_columns) else first.sort(source.id_columns)
 
-    def _versioned(self, samples: pl.DataFrame, versions: Mapping[FeatureKey, pl.DataFrame]) -> Piece:
+    def _versioned(
+        self, samples: pl.DataFrame, versions: Mapping[FeatureKey, pl.DataFrame], *, with_versions: bool
+    ) -> Piece:
         graph, spec = self.feature.graph, self.feature.spec
         ids = [name for name in spec.id_columns if name in samples.columns]
         joined = beside_upstream(samples.select(ids), graph, spec, versions)
-        missing = {}
-        for above in graph.upstream(spec):
-            lacking = joined.filter(is_missing(graph, spec, above)).select(ids)
-            if lacking.height:
-                missing[above.key] = Missing(lacking.height, lacking.head(10))
-        if missing:
-            return Piece(samples, missing)
-        return Piece(samples.with_columns(data_versions(joined, graph, spec, algorithm=self.algorithm)), {})
+        upstream = graph.upstream(spec)
+        lacks = joined.select(is_missing(graph, spec, above).alias(str(above.key)) for above in upstream)
+        has_all = ~lacks.select(pl.any_horizontal(pl.all())).to_series()
+        waiting = _waiting(samples.filter(~has_all), lacks.filter(~has_all).get_columns())
+        if waiting.height:
+            samples, joined = samples.filter(has_all), joined.filter(has_all)
+        if with_versions:
+            samples = samples.with_columns(data_versions(joined, graph, spec, algorithm=self.algorithm))
+        return Piece(samples, waiting)
 
 
-def complete(outcomes: Iterable[Outcome[Result]], spec: FeatureSpec) -> Iterator[Result]:
-    """Yield what was made of pieces, or say of all of them which samples lack an upstream row.
+def complete(pieces: Iterable[Piece], feature: Declared, *, fallback: bool) -> Iterator[pl.DataFrame]:
+    """Yield the samples of pieces, or say of all of them which lack an upstream row.
 
     Raises:
         DependencyError: Some do; once one does, nothing more is yielded.
     """
     height = 0
-    missing: dict[FeatureKey, list[Missing]] = {}
-    for outcome in outcomes:
-        height += outcome.height
-        for key, found in outcome.missing.items():
-            missing.setdefault(key, []).append(found)
-        if not missing and outcome.result is not None:
-            yield outcome.result
-    for key, lacking in missing.items():
-        raise _lacking(key, lacking, spec, height=height)
+    lacking: dict[FeatureKey, list[_Lacking]] = {}
+    for piece in pieces:
+        height += piece.samples.height + piece.waiting.height
+        for key, found in _lacking(piece.waiting, feature).items():
+            lacking.setdefault(key, []).append(found)
+        if not lacking:
+            yield piece.samples
+    for key, several in lacking.items():
+        raise _lacking_error(key, several, feature, height=height, fallback=fallback)
 
 
 def same_id_types(frames: Sequence[pl.DataFrame], spec: FeatureSpec) -> list[pl.DataFrame]:
@@ -164,13 +155,46 @@ def same_id_types(frames: Sequence[pl.DataFrame], spec: FeatureSpec) -> list[pl.
     return aligned
 
 
-def _lacking(key: FeatureKey, missing: Sequence[Missing], spec: FeatureSpec, *, height: int) -> DependencyError:
-    count = sum(each.height for each in missing)
-    shown = show_samples(pl.concat([each.shown for each in missing]))
+class _Lacking(NamedTuple):
+    """Samples that lack a row of one upstream feature: how many, and some of them."""
+
+    height: int
+    shown: pl.DataFrame
+
+
+def _waiting(samples: pl.DataFrame, lacks: Sequence[pl.Series]) -> pl.DataFrame:
+    """Return samples with the names of those series that are true of them."""
+    names = pl.concat_list(pl.lit(None, dtype=pl.String), *(pl.when(each).then(pl.lit(each.name)) for each in lacks))
+    return samples.with_columns(names.list.drop_nulls().alias(MISSING))
+
+
+def _lacking(waiting: pl.DataFrame, feature: Declared) -> dict[FeatureKey, _Lacking]:
+    """Return what the samples of a piece lack, by upstream feature."""
+    if waiting.is_empty():
+        return {}
+    ids = list(feature.spec.id_columns)
+    found = {
+        above.key: waiting.filter(pl.col(MISSING).list.contains(str(above.key))).select(ids)
+        for above in feature.graph.upstream(feature.spec)
+    }
+    return {key: _Lacking(frame.height, frame.head(10)) for key, frame in found.items() if frame.height}
+
+
+def _lacking_error(
+    key: FeatureKey, several: Sequence[_Lacking], feature: Declared, *, height: int, fallback: bool
+) -> DependencyError:
+    spec = feature.spec
+    count = sum(each.height for each in several)
+    shown = show_samples(pl.concat([each.shown for each in several]))
     excluded = "" if spec.dep(key).where is None else " that its `where` holds for"
+    ids = list(spec.id_columns)
+    left_out = f'samples.join(store.resolve_update(feature, samples=samples).waiting, on={ids!r}, how="anti")'
+    if not fallback:  # an increment looks into the fallback stores
+        above = f'store.read_upstream_metadata(feature, allow_upstream_fallback=False)["{key}"]'
+        left_out = f'samples.join({above}, on={list(joined_by(spec, feature.graph.specs[key]))!r}, how="semi")'
     return DependencyError(
         f"{count} of {height} samples of feature '{spec.key}' have no row in its upstream '{key}'{excluded}: {shown}. "
-        "Write those rows first, or leave these samples out."
+        f"Write those rows first, or leave these samples out: {left_out}."
     )
 
 

@@ -1,34 +1,36 @@
-"""Which stored rows does an increment compare with?"""
+"""The stored rows that an increment compares with, store by store, in the current partition and in others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import polars as pl
 
 from metaxy_fs.log.reading.ranges import IdRange, Span
 from metaxy_fs.metadata_store.arguments.features import Declared
 from metaxy_fs.metadata_store.arguments.predicates import check_predicate
-from metaxy_fs.metadata_store.backends.backend import Backend, Query
+from metaxy_fs.metadata_store.backends.backend import Backend
 from metaxy_fs.metadata_store.backends.layered import fitting
 from metaxy_fs.metadata_store.backends.scan import Scan
-from metaxy_fs.metadata_store.reading.queries import compared_scans, latest, refuse_unknown, require_id_columns
+from metaxy_fs.metadata_store.reading.compared import Compared, compared_stores
+from metaxy_fs.metadata_store.reading.queries import latest, refuse_unknown
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
 from metaxy_fs.versioning.definition import DefinitionVersion
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """The latest stored row of each sample, in one store.
+    """The latest stored row of each sample in some partitions of one store.
 
     Attributes:
         feature: Whose rows they are.
-        scan: The rows under all definitions.
+        scan: All rows of these partitions.
         stale_if: What asks for a sample to be computed again.
     """
 
     feature: Declared
     scan: Scan
-    stale_if: pl.Expr | None
+    stale_if: pl.Expr | None = None
 
     @property
     def definitions(self) -> Sequence[DefinitionVersion]:
@@ -51,23 +53,57 @@ class StoredRows:
         return rows.select(*ids, DATA_VERSION, PARTITION, asked.alias(REDO))
 
 
-def find_stored(store: Backend, feature: Declared, *, stale_if: pl.Expr | None) -> list[StoredRows]:
-    """Return the stored rows to compare with, by store, the nearest first; none if no store of the chain has any.
+class StoredLayer:
+    """What one store holds of a feature.
+
+    Attributes:
+        current: The rows of the current partition, None if it has none.
+    """
+
+    def __init__(self, feature: Declared, compared: Compared, *, stale_if: pl.Expr | None) -> None:
+        """Look at the current partition.
+
+        Raises:
+            MetadataSchemaError: No row that may be compared with has a column that `stale_if` names.
+        """
+        self._feature = feature
+        self._compared = compared
+        current = compared.current if stale_if is None else _with_columns(compared, stale_if, feature)
+        self.current = None if current is None else StoredRows(feature, current, stale_if)
+
+    @cached_property
+    def others(self) -> StoredRows | None:
+        """The rows of the other partitions, None if there are none; looked for when this is first asked for."""
+        # A sample whose row is there is stale in any case, so whether it is asked for again makes no difference.
+        scan = self._compared.others
+        return None if scan is None else StoredRows(self._feature, scan)
+
+
+def find_stored(store: Backend, feature: Declared, *, stale_if: pl.Expr | None) -> list[StoredLayer]:
+    """Return the stored rows to compare with, by store, the nearest first.
 
     Raises:
         MetadataSchemaError: They have other id columns, or lack one that `stale_if` names.
         TypeError: `stale_if` is no expression that names its columns.
     """
-    query = Query(key=feature.key, partition=None, columns=_columns(feature, stale_if), mark_partition=True)
-    scans = compared_scans(store, feature, query)
-    for _, scan in scans:
-        require_id_columns(scan, feature.spec)
-        if stale_if is not None:
-            refuse_unknown(set(stale_if.meta.root_names()), scan, feature.key)
-            check_predicate(
-                stale_if.fill_null(value=False), scan.rows.collect_schema(), name="stale_if", key=feature.key
-            )
-    return [StoredRows(feature, scan, stale_if) for scan in fitting(scans)]
+    compared = compared_stores(store, feature, columns=_columns(feature, stale_if))
+    return [StoredLayer(feature, one, stale_if=stale_if) for one in compared]
+
+
+def _with_columns(compared: Compared, stale_if: pl.Expr, feature: Declared) -> Scan | None:
+    """Return the rows of the current partition with all columns that a predicate names; null where others have them."""
+    current, named = compared.current, set(stale_if.meta.root_names())
+    is_complete = current is not None and named <= set(current.columns)
+    others = None if is_complete else compared.others
+    scans = [(compared.location, scan) for scan in (current, others) if scan is not None]
+    fitted = fitting(scans)
+    if not fitted:
+        return None
+    refuse_unknown(named, fitted[0], feature.key)
+    check_predicate(
+        stale_if.fill_null(value=False), fitted[0].rows.collect_schema(), name="stale_if", key=feature.key
+    )
+    return None if current is None else fitted[0]
 
 
 def _columns(feature: Declared, stale_if: pl.Expr | None) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Which data versions do samples get, and which of them have to be computed?
+"""The data versions of samples, and which of these have to be computed.
 
 Both are answered piece by piece (see `metaxy_fs.metadata_store.increments.pieces`): of a range of ids the upstream
 rows, the stored rows and the samples are read, joined, hashed and compared, a few ranges side by side. So memory holds
@@ -10,7 +10,7 @@ from functools import partial
 
 import polars as pl
 
-from metaxy_fs.errors import DependencyError
+from metaxy_fs.errors import DependencyError, MetadataSchemaError
 from metaxy_fs.log.objects.tags import check_tags
 from metaxy_fs.log.reading.ranges import IdRange
 from metaxy_fs.log.writing.chunks import Chunks
@@ -28,17 +28,16 @@ from metaxy_fs.metadata_store.arguments.spool import Spool
 from metaxy_fs.metadata_store.backends.backend import Backend
 from metaxy_fs.metadata_store.backends.damage import names_damage
 from metaxy_fs.metadata_store.backends.hashing import chain_algorithm
-from metaxy_fs.metadata_store.increments.expected import Expected, Outcome, complete, same_id_types
+from metaxy_fs.metadata_store.increments.comparing import Comparing
+from metaxy_fs.metadata_store.increments.expected import Expected, Piece, complete
 from metaxy_fs.metadata_store.increments.pieces import divide
-from metaxy_fs.metadata_store.increments.stored import StoredRows, find_stored
+from metaxy_fs.metadata_store.increments.stored import find_stored
 from metaxy_fs.metadata_store.increments.upstream import find_upstream
 from metaxy_fs.metadata_store.writing.appending import Tags, append
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.spec import FeatureSpec
-from metaxy_fs.versioning.columns import DATA_VERSION, version_type
-from metaxy_fs.versioning.comparison import Layer
+from metaxy_fs.versioning.columns import DATA_VERSION, MISSING, version_type
 from metaxy_fs.versioning.increment import Counts, Increment, LazyIncrement
-from metaxy_fs.versioning.layers import compare_layers
 
 
 @names_damage
@@ -92,12 +91,13 @@ def calculate_and_write(
 @names_damage
 def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None) -> Increment:
     """Return what separates the samples of a feature from what the chain holds of them."""
-    given, found = _to_compare(store, feature, samples, stale_if=stale_if)
-    parts = list(found)
+    expected, found = _to_compare(store, feature, samples, stale_if=stale_if)
+    parts, given = list(found), expected.samples
     return Increment(
         new=_restored(given, [part.new for part in parts]),
         stale=_restored(given, [part.stale for part in parts]),
         orphaned=pl.concat(part.orphaned for part in parts),
+        waiting=_restored(given, [part.waiting for part in parts]).select(*expected.id_columns, MISSING),
     )
 
 
@@ -106,17 +106,17 @@ def lazy_increment(
     store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None
 ) -> LazyIncrement:
     """Return what `increment` does, sorted by id and kept in files."""
-    given, found = _to_compare(store, feature, samples, stale_if=stale_if)
+    expected, found = _to_compare(store, feature, samples, stale_if=stale_if)
+    filled = (lambda frame: frame) if expected.samples is None else expected.samples.filled
     spools: list[Spool] = []
     for part in found:
-        filled = (part.new, part.stale) if given is None else (given.filled(part.new), given.filled(part.stale))
-        frames = [*filled, part.orphaned]
+        waiting = filled(part.waiting).select(*expected.id_columns, MISSING)
+        frames = [filled(part.new), filled(part.stale), part.orphaned, waiting]
         spools = spools or [Spool(frame.schema) for frame in frames]
         for spool, frame in zip(spools, frames, strict=True):
             spool.add(frame)
-    new, stale, orphaned = spools
-    counts = Counts(new=new.height, stale=stale.height, orphaned=orphaned.height)
-    return LazyIncrement(new=new.scan(), stale=stale.scan(), orphaned=orphaned.scan(), counts=counts)
+    counts = Counts(*(spool.height for spool in spools))
+    return LazyIncrement(*(spool.scan() for spool in spools), counts=counts)
 
 
 def _to_version(
@@ -131,32 +131,20 @@ def _to_version(
         feature, find_upstream(store, feature, fallback=fallback), samples, chain_algorithm(store, fallback=fallback)
     )
 
-    def version(id_range: IdRange) -> Outcome[pl.DataFrame]:
-        piece = expected.piece(expected.collected(expected.scans(id_range)))
-        return Outcome(piece.samples.height, piece.missing, piece.samples)
+    def version(id_range: IdRange) -> Piece:
+        return expected.piece(expected.collected(expected.scans(id_range)))
 
     ranges = divide(expected.inputs, expected.id_columns[0])
-    return samples, complete(ordered_map(version, ranges), spec)
+    return samples, complete(ordered_map(version, ranges), feature, fallback=fallback)
 
 
 def _to_compare(
     store: Backend, feature: Declared, given: FrameLike | None, *, stale_if: pl.Expr | None
-) -> tuple[HeldSamples | SpooledSamples | None, Iterator[Increment]]:
-    """Return the samples that were given, and an iterator that gives the increment, range by range."""
+) -> tuple[Expected, Iterator[Increment]]:
+    """Return the samples that there should be, and an iterator that gives the increment, range by range."""
     expected = _expected(store, feature, given)
     stored = find_stored(store, feature, stale_if=stale_if)
-    column = expected.id_columns[0]
-
-    def compare(id_range: IdRange) -> Outcome[Increment]:
-        scans = [*expected.scans(id_range), *(rows.within(column, id_range) for rows in stored)]
-        frames = expected.collected(scans)
-        first = len(frames) - len(stored)
-        piece = expected.piece(frames[:first])
-        result = None if piece.missing else _increment_of(expected, piece.samples, stored, frames[first:])
-        return Outcome(piece.samples.height, piece.missing, result)
-
-    ranges = divide([*expected.inputs, *stored], column)
-    return expected.samples, complete(ordered_map(compare, ranges), feature.spec)
+    return expected, Comparing(expected, stored).increments()
 
 
 def _expected(store: Backend, feature: Declared, given: FrameLike | None) -> Expected:
@@ -167,25 +155,14 @@ def _expected(store: Backend, feature: Declared, given: FrameLike | None) -> Exp
             f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their "
             f"versions: resolve_update(feature, samples=...) with {list(spec.id_columns)} and '{DATA_VERSION}'."
         )
+    if MISSING in spec.id_columns:
+        raise MetadataSchemaError(
+            f"The id columns of feature '{spec.key}' are {list(spec.id_columns)}; an increment has a column of its own "
+            f"that is called '{MISSING}'. Name its samples by another column."
+        )
     samples = None if given is None else given_samples(given, spec, check=partial(samples_to_compare, spec=spec))
     return Expected(
         feature, find_upstream(store, feature, fallback=True), samples, chain_algorithm(store, fallback=True)
-    )
-
-
-def _increment_of(
-    expected: Expected, samples: pl.DataFrame, stored: Sequence[StoredRows], frames: Sequence[pl.DataFrame]
-) -> Increment:
-    """Return the increment of one piece."""
-    spec = expected.feature.spec
-    aligned, *held = same_id_types([samples, *frames], spec)
-    layers = [Layer(frame, rows.definitions) for rows, frame in zip(stored, held, strict=True)]
-    return compare_layers(
-        aligned,
-        layers,
-        id_columns=spec.id_columns,
-        parent_columns=expected.id_columns,
-        current=expected.feature.definition,
     )
 
 

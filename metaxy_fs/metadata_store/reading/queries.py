@@ -192,28 +192,6 @@ def first_scan(store: Backend, query: Query, *, fallback: bool, with_tags: bool 
     return layered(found) if found else None
 
 
-def compared_scans(store: Backend, feature: Declared, query: Query) -> list[tuple[str, Scan]]:
-    """Return what an increment compares with, by location, the nearest first; none if no store holds the feature.
-
-    In a chain that falls back by feature, it is the store that reads of the current data version come from: a nearer
-    one that holds other versions alone does not hide it. Where no store holds the current data version, it is the first
-    that holds any. In a chain that falls back by sample, it is every store that holds any.
-    """
-    stores = list(chain(store, fallback=True))
-    if store.fallback_mode == "feature":
-        current = feature.definition.partition
-        holder = next((candidate for candidate in stores if candidate.has_version(feature.key, current)), None)
-        stores = stores if holder is None else [holder]
-    found = []
-    for candidate in stores:
-        scan = candidate.scan_rows(query)
-        if scan is not None:
-            found.append((candidate.location, scan))
-            if store.fallback_mode == "feature":
-                break
-    return found
-
-
 def require_id_columns(scan: Scan, spec: FeatureSpec) -> None:
     """Refuse stored rows that were written when other columns named the samples."""
     for name in spec.id_columns:

@@ -1,4 +1,4 @@
-"""Do explanations follow from any history of writes and changes of the declaration as a model of dicts says?"""
+"""Explanations after any history of writes and changes of the declaration, held against a model of dicts."""
 
 import pytest
 from hypothesis.stateful import invariant, precondition, run_state_machine_as_test
@@ -44,15 +44,15 @@ class Explanations(Increments):
     def expected_of(self, feature, sample):
         """What the upstream rows make it; of a root, and where one is missing, nothing that could differ."""
         if feature == A:
-            return self.latest[A].get(sample, ({}, {}))[0]
+            return self.compared_row(A, sample)[0] if sample in self.latest[A] else {}
         if self.is_computable(feature, [sample]):
             return self.expected(feature, [sample])[sample]
         return dict.fromkeys(self.codes[feature])
 
-    def difference(self, feature, expected):
+    def difference(self, feature, expected, **options):
         """A version that cannot be told differs from none."""
         known = {i: {k: v for k, v in versions.items() if v is not None} for i, versions in expected.items()}
-        return super().difference(feature, known)
+        return super().difference(feature, known, **options)
 
     def possible_statuses(self, is_new, is_stale):
         if is_new:

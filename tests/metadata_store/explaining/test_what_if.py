@@ -62,10 +62,25 @@ def test_samples_that_were_written_under_the_version_that_would_return_stay(make
     compute(store, declared(audio=1), [1, 2, 3])
     compute(store, declared(audio=2), [3, 4])
     assert store.what_if(declared(audio=2)[0], code_versions={"audio": 1}).rows() == [
-        ("video", ["audio"], 2, 4),
-        ("sound", ["default"], 2, 4),
-        ("film", ["track"], 2, 4),
+        ("video", ["audio"], 1, 4),
+        ("sound", ["default"], 1, 4),
+        ("film", ["track"], 1, 4),
     ]
+    increment = store.resolve_update(declared(audio=1)[0], samples=videos([1, 2, 3, 4]))
+    assert increment.stale["sample_id"].to_list() == [4]
+
+
+@pytest.mark.parametrize("mode", ["feature", "sample"])
+def test_samples_count_as_an_increment_finds_them_store_by_store(make_store, mode):
+    production = make_store("production")
+    compute(production, declared(audio=1), [1, 2])
+    compute(production, declared(audio=2), [3])
+    development = make_store("development", fallback_stores=[production], fallback_mode=mode)
+    development.write_metadata(declared(audio=2)[0], videos([1, 4]))
+    impact = development.what_if(declared(audio=2)[0], code_versions={"audio": 1}).row(0)
+    increment = development.resolve_update(declared(audio=1)[0], samples=videos([1, 2, 3, 4]))
+    assert impact[2] == increment.stale.height == {"feature": 1, "sample": 2}[mode]
+    assert impact[3] == {"feature": 3, "sample": 4}[mode]
 
 
 def test_sample_that_was_written_twice_counts_once(make_store):
