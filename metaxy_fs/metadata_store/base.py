@@ -440,23 +440,24 @@ class MetadataStore(Backend):
         stale_if: pl.Expr | None = None,
         lazy: bool = False,
     ) -> Increment | LazyIncrement:
-        """Return which samples of a feature are new, stale or orphaned.
+        """Return which samples of a feature are new, stale, orphaned or waiting.
 
-        Expected versions are compared with the latest stored row of each sample, across all data versions of the
-        feature, in the store that `read_metadata` reads; where no store holds the current data version, in the first
-        that holds any. In a chain of `fallback_mode="sample"`, they are compared with every store.
+        The expected version of each sample is compared with its latest row under the current data version of the
+        feature, or else under any other, in the store that `read_metadata` reads; where no store holds the current data
+        version, in the first that holds any. In a chain of `fallback_mode="sample"`, it is compared with every store. A
+        sample that lacks a required upstream row waits, and the others do not.
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
             samples: The samples that there are now, with the id columns and any others. A root feature needs them,
                 with their `data_version`, which others do not. For these the default is every sample of the required
                 upstream features that no `where` excludes; the rows of these features, if all deps are expansions.
-            stale_if: A predicate on the latest stored row of each sample, such as `pl.col("status") == "failed"`: where
-                it holds, the sample is stale whatever its version. Null counts as false.
+            stale_if: A predicate on the stored row of each sample, such as `pl.col("status") == "failed"`: where it
+                holds, the sample is stale whatever its version. Null counts as false.
             lazy: Keep the answer in files of a temporary directory instead of memory, for more samples than that holds.
 
         Raises:
-            DependencyError: An upstream feature or row is missing, or nothing tells which samples there should be.
+            DependencyError: A required upstream feature has no commit, or nothing tells which samples there should be.
             MetadataSchemaError: The samples do not fit the feature, or `stale_if` names a column that is not stored.
         """
         compute = lazy_increment if flag(lazy, name="lazy") else increment
@@ -490,8 +491,9 @@ class MetadataStore(Backend):
     def what_if(self, feature: FeatureLike, *, code_versions: Mapping[str, int | str]) -> pl.DataFrame:
         """Return which stored samples a change of code versions would make stale, down the graph. Nothing is changed.
 
-        Counts what the definitions tell: a sample is counted if its latest stored row was written under another
-        definition of some container than it would then have. Ids are read at most, and no versions.
+        Counts what the definitions tell: a sample is counted if it has no row under the definition that there would
+        then be, and its latest row under the others was written under another definition of a container that would
+        change. Ids are read at most, and no versions.
 
         Args:
             feature: The feature whose code would change: a Feature class, or a key that the active graph holds.

@@ -32,9 +32,9 @@ class Increment:
             `missing` (list of strings, the keys of the upstream features that have none). They are in no other frame,
             whatever is stored of them.
 
-    `new`, `stale` and `waiting` are in the order of the samples that were given, else sorted by id, as `orphaned` always
-    is. Where one upstream row makes many samples and these were not given, `new`, `stale` and `waiting` have one row for
-    each upstream row, and its ids alone.
+    `new`, `stale` and `waiting` are in the order of the samples that were given, else sorted by id; `orphaned` always
+    is. Where one upstream row makes many samples and these were not given, `new`, `stale` and `waiting` have one row
+    for each upstream row, and its ids alone.
     """
 
     new: pl.DataFrame

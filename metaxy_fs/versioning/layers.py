@@ -38,9 +38,7 @@ def compare_layers(
     if waiting.height:
         names = list(parent_columns)
         layers = [layer._replace(stored=_without(layer.stored, waiting, names)) for layer in layers]
-    found = _compare_all(
-        expected, layers, id_columns=id_columns, parent_columns=parent_columns, current=current
-    )
+    found = _compare_all(expected, layers, id_columns=id_columns, parent_columns=parent_columns, current=current)
     return Increment(**found._asdict(), waiting=waiting)
 
 

@@ -42,8 +42,8 @@ def compare_parents(
         definitions: Those that the stored rows were written under.
 
     Returns:
-        `new` and `stale` with one row per parent, and in `stale` the stored version of the sample that was written last;
-        `orphaned` with one row per sample.
+        `new` and `stale` with one row per parent, and in `stale` the stored version of the sample that was written
+        last; `orphaned` with one row per sample.
     """
     parents = list(parent_columns)
     judged = _judged(expected, stored, parents, current=current, definitions=definitions)

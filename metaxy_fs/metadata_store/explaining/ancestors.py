@@ -63,9 +63,7 @@ class _Found(NamedTuple):
         return next((row for row in reversed(self.rows) if row.partition == partition), self.rows[-1])
 
 
-def _held_row(
-    found: Sequence[_Found], read: Sequence[Member], compared: Sequence[_Found], partition: str
-) -> HeldRows:
+def _held_row(found: Sequence[_Found], read: Sequence[Member], compared: Sequence[_Found], partition: str) -> HeldRows:
     is_kept = bool(read) and read[-1].is_kept
     last = [(one.compared(partition), one.definitions) for one in compared if one.rows]
     return HeldRows(

@@ -21,6 +21,7 @@ from metaxy_fs.versioning.lineage import evaluating_where
 from metaxy_fs.versioning.rows import beside_upstream, data_versions, is_missing
 from metaxy_fs.versioning.samples import present_samples, sample_source, without_excluded
 
+
 class Piece(NamedTuple):
     """The samples of one range, sorted by id.
 
@@ -73,7 +74,7 @@ class Expected:
             return pl.collect_all(scans)
 
     def piece(self, frames: Sequence[pl.DataFrame], *, with_versions: bool = True) -> Piece:
-        """Return the samples of a range from its collected `scans`; without their versions, where these do not count."""
+        """Return the samples of a range from its collected `scans`, with their versions unless these do not count."""
         frames = same_id_types(frames, self.feature.spec)
         given, above = (None, frames) if self.samples is None else (frames[0], frames[1:])
         if self.feature.spec.is_root and given is not None:

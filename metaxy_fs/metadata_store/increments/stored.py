@@ -100,9 +100,7 @@ def _with_columns(compared: Compared, stale_if: pl.Expr, feature: Declared) -> S
     if not fitted:
         return None
     refuse_unknown(named, fitted[0], feature.key)
-    check_predicate(
-        stale_if.fill_null(value=False), fitted[0].rows.collect_schema(), name="stale_if", key=feature.key
-    )
+    check_predicate(stale_if.fill_null(value=False), fitted[0].rows.collect_schema(), name="stale_if", key=feature.key)
     return None if current is None else fitted[0]
 
 

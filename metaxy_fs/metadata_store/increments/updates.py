@@ -116,7 +116,8 @@ def lazy_increment(
         for spool, frame in zip(spools, frames, strict=True):
             spool.add(frame)
     counts = Counts(*(spool.height for spool in spools))
-    return LazyIncrement(*(spool.scan() for spool in spools), counts=counts)
+    new, stale, orphaned, waiting = (spool.scan() for spool in spools)
+    return LazyIncrement(new=new, stale=stale, orphaned=orphaned, waiting=waiting, counts=counts)
 
 
 def _to_version(

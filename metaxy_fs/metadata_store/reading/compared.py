@@ -1,4 +1,4 @@
-"""The stored rows that samples are compared with: those of the current partition, and of others where one is in none."""
+"""The stored rows that samples are compared with: those of the current partition, and of the others on demand."""
 
 from functools import cached_property
 from itertools import islice
