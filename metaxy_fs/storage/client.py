@@ -17,12 +17,12 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, sync
 
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange
-from metaxy_fs.storage.failures import Failure, failure_of
+from metaxy_fs.storage.failures import Failure, failure_of, is_conflict
 from metaxy_fs.storage.paths import join
 from metaxy_fs.storage.retrying import GaveUpError, Retries, is_momentary, longest_try
 from metaxy_fs.storage.walk import Entry, walk
 
-ENDPOINTS = ("endpoint_url", "endpoint")
+_ENDPOINTS = ("endpoint_url", "endpoint")
 """The names of options that say where a service is."""
 UNKNOWN_SIZE = 64 * 1024 * 1024
 """How large an object of unknown size is taken to be, in the time that a try may last."""
@@ -113,12 +113,22 @@ class Client:
                 self._try("pipe_file", self.full(path), data, mode="create", chunksize=whole, moved=len(data))
             except Exception as error:
                 failed += 1
+                if is_conflict(error) and self._holds(path):
+                    raise FileExistsError(path) from error
                 # A refusal says that nothing was written, but by this try alone.
                 if failed > 1 and failure_of(error) is Failure.REFUSED:
                     raise GaveUpError(error, tries=failed) from error
                 raise
 
         self._retries.run(create)
+
+    def _holds(self, path: str) -> bool:
+        """Whether there surely is an object of that name."""
+        try:
+            self._try("cat_file", self.full(path), start=0, end=1)
+        except Exception as error:  # noqa: BLE001  # then nothing is sure
+            return failure_of(error) is Failure.EMPTY_RANGE
+        return True
 
     def _ask(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
         """Call a method of the filesystem, in as many tries as it takes.
@@ -249,10 +259,13 @@ class CachedClient(Client):
 
 def _endpoint(filesystem: AbstractFileSystem) -> str:
     """Return whom a filesystem speaks to, as far as its options tell."""
-    options = filesystem.storage_options
+    return " ".join([type(filesystem).__name__, *endpoints_of(filesystem.storage_options)])
+
+
+def endpoints_of(options: Mapping[str, Any]) -> builtins.list[str]:
+    """Return where the options of a filesystem say that its service is; nothing where they leave that to it."""
     named = [options, options.get("client_kwargs") or {}]
-    found = [str(each[name]) for each in named for name in ENDPOINTS if isinstance(each, Mapping) and each.get(name)]
-    return " ".join([type(filesystem).__name__, *found])
+    return [str(each[name]) for each in named for name in _ENDPOINTS if isinstance(each, Mapping) and each.get(name)]
 
 
 class NoListingError(OSError):

@@ -13,6 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from metaxy_fs.storage import gcs, obstore, s3
 from metaxy_fs.storage.address import protocols_of
 from metaxy_fs.storage.client import CachedClient, Client, MemoryClient
+from metaxy_fs.storage.options import configured
 from metaxy_fs.storage.sharing import shared
 
 # fsspec keeps one instance for all who ask with the same options. Those that share it would share its directory cache,
@@ -25,6 +26,7 @@ _NO_LISTINGS = {"use_listings_cache": False}
 def connect(url: str, storage_options: Mapping[str, Any]) -> Client:
     """Return the client of a root, on a filesystem that no others but roots of this library use. Sends nothing."""
     protocols = protocols_of(url)
+    storage_options = configured(protocols[0], storage_options)
     if len(protocols) > 1:
         filesystem, root = url_to_fs(url, **_chained_options(protocols, storage_options))
         _bound_attempts(_innermost(filesystem))
@@ -59,8 +61,15 @@ def unwrapped(filesystem: AbstractFileSystem, path: str) -> tuple[AbstractFileSy
     return filesystem, path
 
 
+def class_of(protocol: str) -> type[AbstractFileSystem]:
+    """Return the class of the filesystem for a protocol."""
+    if protocol in gcs.PROTOCOLS:
+        return gcs.filesystem_class()
+    return get_filesystem_class(protocol)  # type: ignore[no-any-return]  # it has no types
+
+
 def _of_service(protocol: str, storage_options: Mapping[str, Any]) -> AbstractFileSystem:
-    kind = gcs.filesystem_class() if protocol in gcs.PROTOCOLS else get_filesystem_class(protocol)
+    kind = class_of(protocol)
     filesystem = kind(**_options(protocol, storage_options))
     _bound_attempts(filesystem)
     return filesystem
@@ -83,7 +92,10 @@ def _options(protocol: str, storage_options: Mapping[str, Any]) -> dict[str, Any
 
 def _chained_options(protocols: list[str], storage_options: Mapping[str, Any]) -> dict[str, Any]:
     # fsspec takes the options of each protocol under its name, and hands all others to the outermost.
-    named = {protocol: _options(protocol, storage_options.get(protocol) or {}) for protocol in protocols}
+    named = {
+        protocol: _options(protocol, configured(protocol, storage_options.get(protocol) or {}))
+        for protocol in protocols
+    }
     return {**storage_options, **named}
 
 

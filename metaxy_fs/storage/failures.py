@@ -30,20 +30,27 @@ class Failure(Enum):
     """A connection broke, or the service was busy, slow or in trouble; the request may have been applied."""
     UNREACHABLE = auto()
     """No connection could be made."""
+    UNSUPPORTED = auto()
+    """The service does not know something that the request asks for: a condition, or a checksum."""
     UNKNOWN = auto()
     """Anything else. It says nothing about the object."""
 
 
+_BAD_REQUEST, _CONFLICT, _LENGTH_REQUIRED = 400, 409, 411
 _BY_STATUS = {
+    # Some servers answer a put on a taken name as if it were a get on a condition.
+    304: Failure.TAKEN,
     401: Failure.REFUSED,
     403: Failure.REFUSED,
     404: Failure.NOTHING,
     408: Failure.MOMENTARY,
     409: Failure.MOMENTARY,
+    411: Failure.UNSUPPORTED,
     412: Failure.TAKEN,
     416: Failure.EMPTY_RANGE,
     429: Failure.MOMENTARY,
     500: Failure.MOMENTARY,
+    501: Failure.UNSUPPORTED,
     502: Failure.MOMENTARY,
     503: Failure.MOMENTARY,
     504: Failure.MOMENTARY,
@@ -53,11 +60,14 @@ _BY_S3_CODE = {
     "NoSuchBucket": Failure.NO_ROOT,
     "PreconditionFailed": Failure.TAKEN,
     "InvalidRange": Failure.EMPTY_RANGE,
+    "NotImplemented": Failure.UNSUPPORTED,
     # Refusals that come with status 400.
     "ExpiredToken": Failure.REFUSED,
+    "ExpiredTokenException": Failure.REFUSED,
     "InvalidAccessKeyId": Failure.REFUSED,
     "InvalidSecurity": Failure.REFUSED,
     "InvalidToken": Failure.REFUSED,
+    "RequestExpired": Failure.REFUSED,
     "SignatureDoesNotMatch": Failure.REFUSED,
     "TokenRefreshRequired": Failure.REFUSED,
     # What was damaged on its way there, or stopped coming, has status 400.
@@ -68,6 +78,16 @@ _BY_S3_CODE = {
     # An attempt that was repeated may have completed the upload before: its status 404 says nothing about the object.
     "NoSuchUpload": Failure.MOMENTARY,
 }
+_OUTDATED = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+_CHECKSUMS = re.compile(r"checksum|trailer|x-amz-sdk|content-length", re.IGNORECASE)
 _BOTOCORE_CREDENTIAL_ERRORS = {
     "CredentialRetrievalError",
     "NoAuthTokenError",
@@ -86,6 +106,7 @@ _BY_OBSTORE_TYPE = {
 }
 _SHOWN = 100
 """How much of an answer that is none is quoted."""
+_CODE_IN_TEXT = re.compile(r"<Code>(\w+)</Code>")
 _STATUS_IN_TEXT = re.compile(r"status code: (\d{3})\b")
 # Classes of botocore, aiohttp, requests, urllib3, google.auth, gcsfs and Python, any of which may be a base.
 _UNREACHABLE = {
@@ -119,6 +140,23 @@ def failure_of(error: Exception) -> Failure:
     return _s3_failure(error) or _gcs_failure(error) or _obstore_failure(error) or _builtin_failure(error)
 
 
+def is_conflict(error: Exception) -> bool:
+    """Whether the status is 409: another put of that name is under way, or, for some servers, has been."""
+    return _s3_status(error) == _CONFLICT or (
+        type(error).__module__.startswith("gcsfs") and _gcs_status(error) == _CONFLICT
+    )
+
+
+def is_outdated(error: object) -> bool:
+    """Whether S3 does not take credentials that may have been right before."""
+    return isinstance(error, Exception) and _s3_answer(error).get("Error", {}).get("Code") in _OUTDATED
+
+
+def is_about_checksums(error: Exception) -> bool:
+    """Whether a service that does not know something has checksums in mind: it says so, or misses a length."""
+    return bool(_CHECKSUMS.search(str(error))) or _s3_status(error) == _LENGTH_REQUIRED
+
+
 def described(error: Exception) -> str:
     """Return what an exception says, and what came where an answer was not of the form that it should have."""
     if isinstance(error, json.JSONDecodeError):
@@ -134,6 +172,14 @@ def _s3_answer(error: Exception) -> Mapping[str, Any]:
     return response if isinstance(response, Mapping) else {}
 
 
+def _s3_status(error: Exception) -> object:
+    return _s3_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+
+
+def _gcs_status(error: Exception) -> int:
+    return int(getattr(error, "code", None) or 0)
+
+
 def _s3_failure(error: Exception) -> Failure | None:
     if type(error).__name__ in _BOTOCORE_CREDENTIAL_ERRORS:
         return Failure.REFUSED
@@ -141,8 +187,9 @@ def _s3_failure(error: Exception) -> Failure | None:
     if "Error" not in response:
         return None
     code = str(response["Error"].get("Code"))
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return _BY_S3_CODE.get(code) or _BY_STATUS.get(status, Failure.UNKNOWN)
+    status = _s3_status(error)
+    found = _BY_S3_CODE.get(code) or (_BY_STATUS.get(status) if isinstance(status, int) else None)
+    return found or (Failure.UNSUPPORTED if status == _BAD_REQUEST and is_about_checksums(error) else Failure.UNKNOWN)
 
 
 def _gcs_failure(error: Exception) -> Failure | None:
@@ -150,7 +197,7 @@ def _gcs_failure(error: Exception) -> Failure | None:
     if module == "google.auth.exceptions":
         return Failure.MOMENTARY if type(error).__name__ == "TransportError" else Failure.REFUSED
     if module.startswith("gcsfs") and hasattr(error, "code"):
-        return _BY_STATUS.get(int(error.code or 0), Failure.UNKNOWN)
+        return _BY_STATUS.get(_gcs_status(error), Failure.UNKNOWN)
     # gcsfs tells a refusal by the first word of a plain OSError.
     return Failure.REFUSED if type(error) is OSError and str(error).startswith("Forbidden") else None
 
@@ -158,10 +205,12 @@ def _gcs_failure(error: Exception) -> Failure | None:
 def _obstore_failure(error: Exception) -> Failure | None:
     if not type(error).__module__.startswith("obstore"):
         return None
-    # It has a type of its own for what it knows, and one for all else, whose text tells the status.
-    status = _STATUS_IN_TEXT.search(str(error))
+    # It has a type of its own for what it knows, and one for all else, whose text tells the code and the status.
+    if (found := _BY_OBSTORE_TYPE.get(type(error).__name__)) is not None:
+        return found
+    code, status = _CODE_IN_TEXT.search(str(error)), _STATUS_IN_TEXT.search(str(error))
     by_status = _BY_STATUS.get(int(status[1]), Failure.UNKNOWN) if status else Failure.UNKNOWN
-    return _BY_OBSTORE_TYPE.get(type(error).__name__, by_status)
+    return _BY_S3_CODE.get(code[1], by_status) if code else by_status
 
 
 def _builtin_failure(error: Exception) -> Failure:

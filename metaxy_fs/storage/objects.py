@@ -24,9 +24,10 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.storage.address import path_on_filesystem, protocols_of, url_of
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
-from metaxy_fs.storage.client import Client
+from metaxy_fs.storage.client import Client, endpoints_of
 from metaxy_fs.storage.connect import client_of, connect
-from metaxy_fs.storage.failures import Failure, described, failure_of
+from metaxy_fs.storage.failures import Failure, described, failure_of, is_about_checksums
+from metaxy_fs.storage.options import configured
 from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
 from metaxy_fs.storage.retrying import GaveUpError
@@ -82,10 +83,7 @@ class ObjectStorage(Storage):
     @property
     def identity(self) -> str:
         """The root, and the endpoint if the options name one."""
-        options = self._options if self._filesystem is None else self._filesystem.storage_options
-        named = [options, options.get("client_kwargs") or {}]
-        endpoints = [str(each[name]) for each in named for name in ("endpoint_url", "endpoint") if each.get(name)]
-        return redact(" ".join([self.location, *endpoints]))
+        return redact(" ".join([self.location, *endpoints_of(self._given)]))
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object if the name is free, in one request."""
@@ -185,12 +183,14 @@ class ObjectStorage(Storage):
         return protocols_of(self._root), self._options
 
     def _prepare(self) -> None:
-        url, options = self._root, self._options
-        if self._filesystem is not None:
+        if self._filesystem is None:
+            url, self._given = self._root, configured(protocols_of(self._root)[0], self._options)
+        else:
             url = url_of(self._filesystem.unstrip_protocol(self._root))
-            options = self._filesystem.storage_options
+            self._given = self._filesystem.storage_options
         self._location = redact(url)
-        self._secrets = secrets_of(url, options)
+        elsewhere = {protocol: configured(protocol, {}) for protocol in protocols_of(url)}
+        self._secrets = secrets_of(url, {"given": self._given, "elsewhere": elsewhere})
         self._made_by = getattr(self._filesystem, "_pid", os.getpid())
         # Whether the bucket is known to exist; with one that is gone since, all of its objects are.
         self._is_seen = False
@@ -286,7 +286,8 @@ class ObjectStorage(Storage):
             return StorageAccessError(
                 f"{what}: refused, check the credentials and their permissions ({self._reason(error)})"
             )
-        return StorageError(f"{what}: {self._reason(error)}")
+        advice = f". {_advice(error)}" if failure is Failure.UNSUPPORTED and verb == "write" else ""
+        return StorageError(f"{what}: {self._reason(error)}{advice}")
 
     def _diagnosed(self, verb: str, error: Exception) -> tuple[Failure, Exception]:
         failure = failure_of(error)
@@ -304,6 +305,20 @@ class ObjectStorage(Storage):
     def _reason(self, error: Exception) -> str:
         reason = " ".join(described(error).split()) or type(error).__name__
         return conceal(redact(reason), self._secrets)[:_LONGEST_REASON]
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do where a service does not know something that a put asks for."""
+    checksums = (
+        "If the service does not know the checksums of newer AWS clients, give "
+        'storage_options={"config_kwargs": {"request_checksum_calculation": "when_required"}}'
+    )
+    if is_about_checksums(error):
+        return checksums
+    return (
+        "If the service has no conditional puts (If-None-Match), writers could overwrite each other there: write to a "
+        "local directory, or to a service that has them, and read this root as one of its fallback_roots. " + checksums
+    )
 
 
 def _path_on(filesystem: AbstractFileSystem, root: str) -> str:

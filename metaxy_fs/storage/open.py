@@ -27,7 +27,7 @@ def open_storage(
         root: A path of the local file system (`~` is expanded), or a URL of any protocol of fsspec, chained ones too.
             Doubled and trailing slashes mean nothing; `s3a` is `s3`, and `gcs` is `gs`. A storage is returned as it
             is. What s3fs, gcsfs, obstore and fsspec's memory do not reach can be read only.
-        storage_options: Handed on untouched to the filesystem of a URL.
+        storage_options: Handed on to the filesystem of a URL, with what the user's configuration of fsspec has for it.
         filesystem: A filesystem of fsspec to use; `root` is then a path on it, or a URL of its protocol.
 
     Raises:
@@ -68,10 +68,16 @@ def _on_disk(path: str, storage_options: Mapping[str, Any] | None) -> Storage:
 
 def _on_url(url: str, storage_options: Mapping[str, Any] | None) -> Storage:
     # fsspec costs more to import than all else that a store on a local disk needs.
+    from metaxy_fs.storage.connect import class_of  # noqa: PLC0415
     from metaxy_fs.storage.objects import ObjectStorage  # noqa: PLC0415
+    from metaxy_fs.storage.options import check_options  # noqa: PLC0415
 
-    for protocol in protocols_of(url):
+    protocols = protocols_of(url)
+    for protocol in protocols:
         _check_protocol(protocol, url)
+        options = (storage_options or {}) if len(protocols) == 1 else (storage_options or {}).get(protocol) or {}
+        if protocol in _EXTRAS and options:
+            check_options(protocol, class_of(protocol), options)
     return ObjectStorage(url, storage_options=storage_options)
 
 
@@ -80,6 +86,8 @@ def _on_filesystem(root: str, storage_options: Mapping[str, Any] | None, filesys
 
     from metaxy_fs.storage.connect import unwrapped  # noqa: PLC0415
     from metaxy_fs.storage.objects import ObjectStorage  # noqa: PLC0415
+    from metaxy_fs.storage.obstore import is_obstore  # noqa: PLC0415
+    from metaxy_fs.storage.options import check_obstore  # noqa: PLC0415
 
     if storage_options:
         raise ValueError(
@@ -88,7 +96,10 @@ def _on_filesystem(root: str, storage_options: Mapping[str, Any] | None, filesys
     filesystem, path = unwrapped(filesystem, root)
     if isinstance(filesystem, LocalFileSystem):
         return _on_disk(address_of(path), None)
-    return ObjectStorage(path, filesystem=filesystem)
+    storage = ObjectStorage(path, filesystem=filesystem)
+    if is_obstore(filesystem):
+        check_obstore(filesystem, path)
+    return storage
 
 
 def _check_protocol(protocol: str, url: str) -> None:

@@ -1,16 +1,20 @@
 """Read, write and list a bucket of S3 through s3fs."""
 
 import builtins
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fsspec import AbstractFileSystem
 
-from metaxy_fs.storage.base import ObjectInfo
+from metaxy_fs.ids import elapsed
+from metaxy_fs.storage.base import ObjectInfo, ObjectRange
 from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, NoListingError, below, keep_objects, next_page
-from metaxy_fs.storage.failures import Failure, failure_of
+from metaxy_fs.storage.failures import Failure, failure_of, is_outdated
 
 PROTOCOLS = frozenset({"s3", "s3a"})
+_BETWEEN_RENEWALS = 10.0
+"""The fewest seconds from one look for renewed credentials to the next."""
 PAGE = 1000
 """The most objects that one request lists, for the server too."""
 # botocore's pool of 10 is what bounds many small reads. Its attempts, s3fs's and the client's would multiply; those of
@@ -31,6 +35,8 @@ class S3Client(Client):
         self._bucket, key, _ = filesystem.split_path(f"{root}/")
         self._prefix = f"{key.strip('/')}/" if key.strip("/") else ""
         self._keeps_copied_over: bool | None = None
+        self._renewed = -_BETWEEN_RENEWALS
+        self._renewing = threading.Lock()
 
     def copy_from(self, source: Client, path: str, *, probe: str) -> bool:
         """Put an object of another root if the name is free: the server copies, and decides.
@@ -86,6 +92,42 @@ class S3Client(Client):
         ]
         return sorted(name for prefix in prefixes if (name := below(self._key(directory), prefix)[:-1]))
 
+    def _try(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
+        filesystem = self.filesystem
+        try:
+            return super()._try(method, *arguments, moved=moved, **options)
+        except Exception as error:
+            if not is_outdated(error) or not self._renew(filesystem):
+                raise
+        return super()._try(method, *arguments, moved=moved, **options)
+
+    def _try_ranges(self, wanted: Sequence[ObjectRange]) -> builtins.list[bytes | BaseException]:
+        filesystem = self.filesystem
+        parts = super()._try_ranges(wanted)
+        if any(map(is_outdated, parts)) and self._renew(filesystem):
+            return super()._try_ranges(wanted)
+        return parts
+
+    def _renew(self, outdated: AbstractFileSystem) -> bool:
+        """Look for credentials again where clients of AWS look for them; whether there may be others now.
+
+        botocore reads the shared files once in a session, so a long job would not see that they were renewed.
+        """
+        if _has_credentials_of_its_own(outdated):
+            return False
+        with self._renewing:
+            if self.filesystem is not outdated:
+                return True
+            if elapsed() < self._renewed + _BETWEEN_RENEWALS:
+                return False
+            self._renewed = elapsed()
+            options = {**outdated.storage_options, "skip_instance_cache": True}
+            filesystem = type(outdated)(*outdated.storage_args, **options)
+            filesystem.retries = getattr(outdated, "retries", 1)
+            # Other threads may still use the outdated one; the last of them lets it go, and it closes its connections.
+            self.filesystem = filesystem
+        return True
+
     def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
         arguments |= {"Bucket": self._bucket, "Prefix": self._key(directory)}
         before = set[str]()
@@ -104,6 +146,14 @@ class S3Client(Client):
 
     def _info(self, item: Mapping[str, Any]) -> ObjectInfo:
         return ObjectInfo(below(self._prefix, item["Key"]), item["Size"], item["LastModified"], item.get("ETag"))
+
+
+def _has_credentials_of_its_own(filesystem: AbstractFileSystem) -> bool:
+    """Whether a filesystem was told who to be, rather than where to look for that."""
+    options = filesystem.storage_options
+    named = options.get("client_kwargs") or {}
+    told = getattr(filesystem, "key", None) or getattr(filesystem, "anon", False)
+    return bool(told or options.get("session") or named.get("aws_access_key_id"))
 
 
 def speaks_s3(filesystem: AbstractFileSystem) -> bool:
