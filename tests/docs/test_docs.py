@@ -71,6 +71,16 @@ def test_python_blocks_of_a_page_run(page, reader):
             block.evaluate()
 
 
+def test_first_pages_run_in_one_directory(reader):
+    for name in ("README.md", "docs/quickstart.md", "docs/tutorial.md"):
+        document = parse(ROOT / name)
+        document.namespace["__name__"] = "__main__"
+        with reader(""):
+            for block in document.examples():
+                if not is_marked(block):
+                    block.evaluate()
+
+
 @pytest.mark.parametrize("page", holding(PAGES, PYTHON_FENCE.pattern))
 def test_every_python_block_is_seen(page):
     # A fence in other words, such as "py" or "python title=...", would be passed over in silence.

@@ -1,11 +1,12 @@
 """Read, compare and verify partitions whose columns are in conflict, which only roots of earlier versions hold."""
 
+import re
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from metaxy_fs import FilesystemMetadataStore, MetadataSchemaError
+from metaxy_fs import CorruptObjectError, FilesystemMetadataStore, MetadataSchemaError, compact, verify
 from metaxy_fs.testing.store_cases import SAMPLE_ID, ids_of, pipeline, videos
 from tests.older import forget_types
 
@@ -45,3 +46,48 @@ def test_what_was_read_is_compared_where_nothing_was_agreed_on(root: Path) -> No
     assert store.read_metadata(video, columns=["score"]).schema["score"] == pl.Float64
     with pytest.raises(MetadataSchemaError, match="'score'"):
         store.write_metadata(video, videos([4], score=["high"]))
+
+
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_verify_names_the_column(root: Path, *, is_compacted: bool) -> None:
+    store = FilesystemMetadataStore(root)
+    if is_compacted:
+        compact(store, full=True)
+    found = verify(store)
+    [error] = [finding for finding in found.findings if finding.severity == "error"]
+    assert re.search(r"'label' as String in \S+ and as Int64 in \S+, and no type", error.problem)
+    assert not found.is_sound
+
+
+def test_verify_names_integers_that_no_float_holds(tmp_path: Path) -> None:
+    video, _ = pipeline()
+    store = FilesystemMetadataStore(tmp_path)
+    for sample, size in enumerate([1, 0.5, 2**60]):
+        FilesystemMetadataStore(tmp_path).write_metadata(video, videos([sample], size=[size]))
+        forget_types(store.storage)
+        if sample < 2:
+            assert verify(store).is_sound
+            assert store.read_metadata(video).height == sample + 1
+    [error] = verify(store).findings
+    assert "'size' as Int64" in error.problem
+    with pytest.raises(MetadataSchemaError, match="'size'"):
+        store.read_metadata(video)
+
+
+def test_verify_names_types_that_writers_cannot_use(tmp_path: Path) -> None:
+    video, _ = pipeline()
+    store = FilesystemMetadataStore(tmp_path)
+    store.write_metadata(video, videos([1]))
+    for name in ("a", "b", "c"):
+        store.write_metadata(video, videos([2], {name: ["x"]}))
+    assert verify(store).is_sound
+    first, second, _ = sorted(tmp_path.glob("*/*/_types/*.json"))
+    first.write_bytes(b"{}")
+    second.unlink()
+    assert [(finding.path[-8:], finding.severity) for finding in verify(store).findings] == [
+        ("s/1.json", "error"),
+        ("s/2.json", "warning"),
+    ]
+    with pytest.raises(CorruptObjectError, match=r"_types/1\.json"):
+        FilesystemMetadataStore(tmp_path).write_metadata(video, videos([3], new=[1]))
+    assert FilesystemMetadataStore(tmp_path).read_metadata(video).height == 4

@@ -13,6 +13,7 @@ import msgspec
 
 from metaxy_fs.errors import MetaxyError, StorageError
 from metaxy_fs.log.checking.manifests import Checked, check_manifests, read_manifests, unusable
+from metaxy_fs.log.checking.types import TypesFound, check_further
 from metaxy_fs.log.history.pins import Pins, read_pins
 from metaxy_fs.log.objects.findings import GONE, LOST, ORPHAN, RESTORE, SUPERSEDED, Finding
 from metaxy_fs.log.objects.inventory import Inventory, all_partitions, take_inventory
@@ -111,6 +112,7 @@ def _check_partition(storage: Storage, partition: Partition, pins: Pins, tally: 
     damaged: dict[str, Finding] = {}
     inventory, compactions = _compactions(storage, partition, damaged)
     yield from _check_definition(storage, inventory)
+    yield from check_further(storage, partition, inventory.types)
     yield from _out_of_place(inventory)
     covers = {commit: Covers(manifest.covers) for commit, manifest in compactions.items()}
     covered = frozenset[str]().union(*(held.ids for held in covers.values()))
@@ -118,12 +120,15 @@ def _check_partition(storage: Storage, partition: Partition, pins: Pins, tally: 
     living = [compactions[commit] for commit in sorted(counting.compactions)]
     tally.known += sum(info.size for info in inventory.data.values())
     named: dict[str, str] = {}
+    types = TypesFound(partition)
     for checked in check_manifests(storage, partition, chain(_appends(storage, inventory, covered, damaged), living)):
         tally.add(checked)
         tally.commits += not checked.manifest.covers
+        types.add(checked.manifest)
         yield from _named_twice(checked.manifest, partition, named)
         yield from checked.findings
     tally.commits += len(covered)
+    yield from types.conflicts()
     yield from damaged.values()
     held = inventory.appends.keys() | covered
     yield from _unpinned(pins, partition, held)

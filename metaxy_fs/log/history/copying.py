@@ -31,6 +31,7 @@ import msgspec
 
 from metaxy_fs.errors import (
     CorruptObjectError,
+    MetadataSchemaError,
     ObjectExistsError,
     ObjectNotFoundError,
     StorageError,
@@ -38,10 +39,12 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.ids import shared_clock, wall_clock
 from metaxy_fs.log.history.commits import digests_of
+from metaxy_fs.log.objects.agreed import large_integers
 from metaxy_fs.log.objects.clock import storage_time
 from metaxy_fs.log.objects.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.objects.layout import STORE_FILE, Partition
 from metaxy_fs.log.objects.manifest import CommitTable, DataFile, Manifest
+from metaxy_fs.log.objects.schema import Path, decode_schema
 from metaxy_fs.log.objects.second_look import fetched_anew, find_right
 from metaxy_fs.log.views.resolve import Covers
 from metaxy_fs.log.views.tables import CommitTables
@@ -49,6 +52,7 @@ from metaxy_fs.log.views.view import View, ViewLoader, settled
 from metaxy_fs.log.writing.commit import MAX_AGE_SECONDS, NAMED_WRITE
 from metaxy_fs.log.writing.partition import copy_description
 from metaxy_fs.log.writing.settled import put_settled
+from metaxy_fs.log.writing.types import settle, types_of
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -91,6 +95,7 @@ def copy_partition(
 
     Raises:
         WriteConflictError: The target holds other rows under the id of one of them; nothing was copied.
+        MetadataSchemaError: A column has a type that does not go with what is agreed on in the target; likewise.
         ObjectExistsError: The target holds another object under the name of one.
         CorruptObjectError: An object of the source is not what its manifest vouches for.
         StorageError: A root could not be read or written; what was copied stays, and a repetition goes on.
@@ -127,7 +132,7 @@ def _copy(
     items = [_item(partition, manifest) for manifest in chosen if not _ids(manifest) <= there]
     run = _Run(source, target, partition, items, advance)
     if items:
-        copy_description(source, target, partition)
+        _agree_on_types(source, target, partition, [item.manifest for item in items])
         run.copy(leftovers=_leftovers(target, partition, held, items))
     return Copied(commits=len(brought), added=len(brought - there), files=run.files, bytes=run.bytes)
 
@@ -234,6 +239,28 @@ class _Run:
 
 def _view(storage: Storage, partition: Partition) -> View | None:
     return ViewLoader(storage, clock=shared_clock(storage.identity)).load(partition)
+
+
+def _agree_on_types(source: Storage, target: Storage, partition: Partition, manifests: Iterable[Manifest]) -> None:
+    """Agree with the writers to the target on the types of what is copied, before any of it is."""
+    info = copy_description(source, target, partition)
+    types = types_of(info, name=f"{target.location}/{partition.definition_file}")
+    if types is None:
+        return
+    brought: dict[bytes, frozenset[Path]] = {}
+    for manifest in manifests:
+        for file in manifest.files:
+            data = manifest.schema_of(file)
+            large = large_integers(decode_schema(data), file.statistics, rows=file.rows, id_columns=manifest.id_columns)
+            brought[data] = brought.get(data, frozenset()) | large
+    try:
+        for data, large in brought.items():
+            types = settle(target, partition, types, decode_schema(data), large, feature="_".join(info.feature))
+    except MetadataSchemaError as error:
+        raise MetadataSchemaError(
+            f"{partition} of {source.location} does not go with what {target.location} holds, so nothing was copied. "
+            f"{error}"
+        ) from error
 
 
 def _ids(manifest: Manifest) -> frozenset[str]:

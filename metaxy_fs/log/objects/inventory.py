@@ -17,8 +17,8 @@ from metaxy_fs.log.objects.layout import (
     is_kept_write,
     is_partition_directory,
     is_stray,
-    is_types_file,
     is_vacuum_record,
+    number_of_types,
 )
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -32,6 +32,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
         appends: The manifests of single writes, by commit.
         compactions: Those that stand for many, by commit.
         data: The data files, by name.
+        types: The types of columns that were agreed on after the description, by number.
         records: What vacuums have noted.
         damaged: What repair found in the place of manifests and keeps as evidence, by commit.
         misplaced: What is below `_manifests` and is no manifest; readers refuse the partition because of it.
@@ -44,6 +45,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     appends: dict[str, ObjectInfo]
     compactions: dict[str, ObjectInfo]
     data: dict[str, ObjectInfo]
+    types: dict[int, ObjectInfo]
     records: tuple[ObjectInfo, ...]
     damaged: dict[str, ObjectInfo]
     misplaced: tuple[ObjectInfo, ...]
@@ -100,17 +102,19 @@ def _sorted(partition: Partition, objects: Iterable[ObjectInfo], stray: tuple[Ob
             data[name] = info
         elif (commit := commit_of_damaged(info.path, partition)) is not None:
             damaged[commit] = info
-        elif not is_kept_write(info.path, partition) and not is_types_file(info.path, partition):
+        elif not is_kept_write(info.path, partition):
             strange.append(info)
+    numbered = [(number_of_types(info.path, partition), info) for info in strange]
     return Inventory(
         partition=partition,
         definition=definition,
         appends=appends,
         compactions=compactions,
         data=data,
+        types={number: info for number, info in numbered if number is not None},
         records=tuple(records),
         damaged=damaged,
         misplaced=tuple(misplaced),
         stray=stray,
-        strange=tuple(strange),
+        strange=tuple(info for number, info in numbered if number is None),
     )

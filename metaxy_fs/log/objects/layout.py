@@ -210,10 +210,11 @@ def is_vacuum_record(path: str, partition: Partition) -> bool:
     return path.startswith(f"{partition}/_vacuum/") and path.endswith(".json")
 
 
-def is_types_file(path: str, partition: Partition) -> bool:
-    """Whether a path is that of types that were agreed on after the description."""
+def number_of_types(path: str, partition: Partition) -> int | None:
+    """Return which object of types that were agreed on after the description a path names, None for any other path."""
     number = path.removeprefix(f"{partition}/_types/").removesuffix(".json")
-    return number.isdecimal() and path == partition.types_file(int(number))
+    is_number = number.isdecimal() and number.isascii() and number[0] != "0"
+    return int(number) if is_number and path == f"{partition}/_types/{number}.json" else None
 
 
 def is_kept_write(path: str, partition: Partition) -> bool:

@@ -5,12 +5,13 @@ its root besides (see `metaxy_fs.log.writing.types`).
 """
 
 import threading
+from dataclasses import replace
 
 import polars as pl
 
 from metaxy_fs.log.objects.agreed import AgreedTypes
 from metaxy_fs.log.writing.chunks import Chunks
-from metaxy_fs.spec import FeatureKey
+from metaxy_fs.spec import FeatureKey, FeatureSpec
 
 
 class SeenSchemas:
@@ -20,15 +21,15 @@ class SeenSchemas:
         self._seen: dict[tuple[FeatureKey, str], AgreedTypes] = {}
         self._lock = threading.Lock()
 
-    def check(self, key: FeatureKey, partition: str, rows: Chunks) -> None:
+    def check(self, spec: FeatureSpec, partition: str, rows: Chunks) -> None:
         """Refuse rows that could not be read together with what was seen; none at all can always be.
 
         Raises:
             MetadataSchemaError: A column has a type that has none in common with the one seen.
         """
-        seen = self.of(key, partition)
+        seen = self.of(spec.key, partition)
         if seen.conflicts(rows.schema) and any(frame.height for frame in rows):
-            seen.refuse_conflicts(rows.schema, feature=str(key))
+            replace(seen, id_columns=spec.id_columns).refuse_conflicts(rows.schema, feature=str(spec.key))
 
     def add(self, key: FeatureKey, partition: str, schema: pl.Schema) -> None:
         """Remember a schema that was read or written; what does not fit is passed over."""

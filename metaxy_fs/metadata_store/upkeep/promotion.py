@@ -56,6 +56,7 @@ def copy_metadata(
         FeatureNotFoundError: The source has no such commit.
         SnapshotError: The source keeps no such snapshot.
         WriteConflictError: A write_id stands for other rows in the target; nothing was copied.
+        MetadataSchemaError: A column has a type that does not go with that in the target; nothing was copied.
         ObjectExistsError: The target holds another object under a name that is needed.
         HashAlgorithmError: The versions in the two roots are hashed with two algorithms.
         TypeError: A store is not one of files.

@@ -37,7 +37,7 @@ def commit(store: Backend, feature: Declared, rows: Chunks, *, write_id: str | N
     """Commit rows that have been checked, unless the types of their columns do not fit those seen."""
     partition = feature.definition.partition
     rows = rows if store.takes_chunks else Chunks.of(rows.collect())
-    store.seen.check(feature.key, partition, rows)
+    store.seen.check(feature.spec, partition, rows)
     store.append_rows(
         Append(
             spec=feature.spec,

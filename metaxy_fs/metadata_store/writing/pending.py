@@ -58,7 +58,7 @@ class PendingRows:
         with self._lock:
             self._refuse_closed()
             self._raise_failure()
-            self._seen.check(key, partition, Chunks.of(rows))
+            self._seen.check(self._feature.spec, partition, Chunks.of(rows))
             if rows.height:
                 if self._seen.of(key, partition).added(rows.schema).is_mixed:
                     unify(_described((*self._held.frames, rows)))

@@ -16,12 +16,14 @@ from metaxy_fs import (
     FilesystemMetadataStore,
     HashAlgorithmError,
     InMemoryMetadataStore,
+    MetadataSchemaError,
     SnapshotError,
     StorageError,
     copy_metadata,
 )
 from metaxy_fs.ids import shared_clock, wall_clock
 from metaxy_fs.storage import MemoryStorage
+from metaxy_fs.testing.store_cases import pipeline, videos
 from tests.servers.gcs import GCSServer
 from tests.servers.s3 import S3Server
 
@@ -210,3 +212,27 @@ def test_nothing_is_copied_to_a_root_that_overwrites(staging: FilesystemMetadata
     with pytest.raises(StorageError, match="a copy could replace what is there"):
         copy_metadata(Video, source=staging, target=target)
     assert target.list_features() == []
+
+
+def test_types_that_the_target_has_agreed_on_bind_a_copy(tmp_path: Path) -> None:
+    video, _ = pipeline()
+    source, target = (FilesystemMetadataStore(tmp_path / name) for name in ("source", "target"))
+    target.write_metadata(video, videos([1], size=[1]))
+    source.write_metadata(video, videos([2], size=["large"]))
+    before = {path: path.read_bytes() for path in (tmp_path / "target").rglob("*") if path.is_file()}
+    with pytest.raises(MetadataSchemaError, match=r"nothing was copied.*'size'.*String.*Int64"):
+        copy_metadata(video, source=source, target=target)
+    assert {path: path.read_bytes() for path in (tmp_path / "target").rglob("*") if path.is_file()} == before
+
+
+def test_types_that_a_copy_brings_bind_writers_to_the_target(tmp_path: Path) -> None:
+    video, _ = pipeline()
+    source, target = (FilesystemMetadataStore(tmp_path / name) for name in ("source", "target"))
+    target.write_metadata(video, videos([1]))
+    source.write_metadata(video, videos([2]))
+    source.write_metadata(video, videos([3], note=["a"], size=[2**60]))
+    copy_metadata(video, source=source, target=target)
+    for wrong in ({"note": [1]}, {"size": [0.5]}):
+        with pytest.raises(MetadataSchemaError, match=next(iter(wrong))):
+            FilesystemMetadataStore(target.location).write_metadata(video, videos([4], wrong))
+    assert FilesystemMetadataStore(target.location).read_metadata(video).height == 3
