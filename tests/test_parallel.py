@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from metaxy_fs.parallel import ordered_map
+from tests.patience import PATIENCE
 
 
 def test_results_come_in_the_order_of_items():
@@ -13,7 +14,7 @@ def test_results_come_in_the_order_of_items():
     def finish_in_reverse(number):
         if number == 1:
             last_is_done.set()
-        return last_is_done.wait(10) and number
+        return last_is_done.wait(PATIENCE) and number
 
     assert list(ordered_map(finish_in_reverse, [0, 1], workers=2)) == [0, 1]
     for workers in (1, 2, 3):
@@ -49,7 +50,7 @@ def test_an_error_is_raised_in_its_place():
 
 @pytest.mark.parametrize("workers", [2, 5])
 def test_as_many_items_are_under_way_at_once_as_there_are_workers(workers):
-    barrier = threading.Barrier(workers, timeout=10)
+    barrier = threading.Barrier(workers, timeout=PATIENCE)
     found = ordered_map(lambda _: barrier.wait() >= 0, range(2 * workers), workers=workers)
     assert list(found) == [True] * 2 * workers
 

@@ -20,7 +20,7 @@ START = 1_795_000_000_000_000
 """The time at which every simulation starts, in microseconds since 1970 (UTC)."""
 
 _REQUEST_MICROSECONDS = 20_000
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 600.0
 
 
 class KilledError(BaseException):

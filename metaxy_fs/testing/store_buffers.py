@@ -50,7 +50,7 @@ class StoreBuffers(StoreCase):
         with store.buffered(video, seconds=0.05) as buffer:
             for sample in range(2):
                 buffer.write(videos([sample]))
-                for _ in range(200):
+                for _ in range(12_000):
                     if store.has_feature(video) and store.history(video).height > sample:
                         break
                     waited.wait(0.05)

@@ -16,6 +16,7 @@ from metaxy_fs._version import __version__
 from metaxy_fs.cli import demo as module
 from metaxy_fs.cli.main import main
 from metaxy_fs.spec import FeatureGraph
+from tests.patience import PATIENCE
 
 
 def test_no_command_prints_help(capsys):
@@ -166,7 +167,7 @@ def test_one_ctrl_c_ends_a_run(notes):
         try:
             wait_until_it_reads(process, notes / "huge")
             process.send_signal(signal.SIGINT)
-            error = process.communicate(timeout=60)[1]
+            error = process.communicate(timeout=PATIENCE)[1]
         finally:
             process.kill()
     assert (process.returncode, error) == (130, b"")
@@ -174,7 +175,7 @@ def test_one_ctrl_c_ends_a_run(notes):
 
 def wait_until_it_reads(process: subprocess.Popen[bytes], path: Path) -> None:
     """Return once a process has a file open: from then on its main thread waits for those that read."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < deadline:
         for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
             with suppress(FileNotFoundError):

@@ -9,6 +9,7 @@ import pytest
 from metaxy_fs.cli import hashing
 from metaxy_fs.cli.tree import from_id, to_id, walk
 from tests.cli.conftest import LONG_AGO, table, write
+from tests.patience import PATIENCE
 
 ODD_NAMES = [
     b"caf\xe9",
@@ -173,7 +174,7 @@ def test_the_hashing_of_a_huge_file_ends_with_the_run(notes):
         read.append(size)
         if size > len("ham"):
             has_begun.set()
-        elif has_begun.wait(timeout=30):
+        elif has_begun.wait(timeout=PATIENCE):
             raise KeyboardInterrupt
 
     read: list[int] = []

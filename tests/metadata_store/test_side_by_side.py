@@ -22,10 +22,10 @@ from metaxy_fs import (
 )
 from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.storage.memory import MemoryStorage
+from tests.patience import PATIENCE
 
 VERSIONS = 50
 THREADS = 8
-PATIENCE_SECONDS = 60
 
 
 class DistantStorage(MemoryStorage):
@@ -43,7 +43,7 @@ class DistantStorage(MemoryStorage):
     def meet(self, *kinds: str, count: int, where: Callable[[str], bool] = lambda _path: True) -> None:
         """Let the first requests of these kinds for some paths wait for each other; one that waits in vain fails."""
         self._waited.clear()
-        self.meetings = {kind: threading.Barrier(count, timeout=PATIENCE_SECONDS) for kind in kinds}
+        self.meetings = {kind: threading.Barrier(count, timeout=PATIENCE) for kind in kinds}
         self._is_met = where
 
     def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:

@@ -1,5 +1,6 @@
 """Does the proxy before the servers add what it says it does, and nothing else?"""
 
+import asyncio
 import contextlib
 import http.client
 import time
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from metaxy_fs.testing.faults import NOT_APPLIED, Fault
+from tests.patience import PATIENCE
 from tests.servers import ObjectServer
+from tests.servers import proxy as proxy_module
 from tests.servers.filesystems import open_filesystem
 from tests.servers.proxy import Proxy
 
@@ -31,7 +34,7 @@ def filesystem(proxy: Proxy) -> Any:
     return open_filesystem(proxy.server.scheme, proxy.storage_options)
 
 
-def ask(proxy: Proxy, bucket: str, name: str, *, timeout: float = 20) -> tuple[int, bytes]:
+def ask(proxy: Proxy, bucket: str, name: str, *, timeout: float = PATIENCE) -> tuple[int, bytes]:
     """Get an object without a client that tries again."""
     path = f"/{bucket}/{name}" if proxy.server.scheme == "s3" else f"/download/storage/v1/b/{bucket}/o/{name}?alt=media"
     return send(proxy.endpoint, "GET", path, timeout=timeout)
@@ -42,7 +45,7 @@ def put(server: ObjectServer, bucket: str, name: str) -> None:
     send(server.endpoint, "PUT" if server.scheme == "s3" else "POST", s3 if server.scheme == "s3" else gcs, body=DATA)
 
 
-def send(endpoint: str, method: str, path: str, *, body: bytes = b"", timeout: float = 20) -> tuple[int, bytes]:
+def send(endpoint: str, method: str, path: str, *, body: bytes = b"", timeout: float = PATIENCE) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(endpoint.removeprefix("http://"), timeout=timeout)
     try:
         connection.request(method, path, body=body, headers={"Authorization": AUTHORIZATION})
@@ -74,14 +77,22 @@ def test_proxy_records_what_the_server_records(proxy: Proxy, bucket: str, filesy
     assert proxy.kinds() == []
 
 
-def test_requests_wait_side_by_side(proxy: Proxy, bucket: str) -> None:
+def test_requests_wait_side_by_side(proxy: Proxy, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[float] = []
+
+    async def wait_for_the_others(delay: float) -> None:
+        waiting.append(delay)
+        while len(waiting) < 10:
+            await pause(0.01)
+
+    pause = asyncio.sleep
     put(proxy.server, bucket, "a")
     proxy.delay = 0.5
+    monkeypatch.setattr(proxy_module.asyncio, "sleep", wait_for_the_others)
 
-    began = time.monotonic()
     with ThreadPoolExecutor(10) as pool:
         assert set(pool.map(lambda _: ask(proxy, bucket, "a"), range(10))) == {(200, DATA)}
-    assert 0.5 < time.monotonic() - began < 5
+    assert waiting == [0.5] * 10
 
 
 @pytest.mark.parametrize(
@@ -133,8 +144,8 @@ def strike(proxy: Proxy, bucket: str, fault: Fault) -> None:
     proxy.server.clear_requests()
     proxy.faults = lambda kind, path: fault
     with contextlib.suppress(OSError, http.client.HTTPException):
-        ask(proxy, bucket, "a", timeout=0.1 if "HANG" in fault.name else 20)
-    deadline = time.monotonic() + 60
+        ask(proxy, bucket, "a", timeout=1.0 if "HANG" in fault.name else PATIENCE)
+    deadline = time.monotonic() + PATIENCE
     while not proxy.injected() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert proxy.injected() == [fault]
@@ -150,9 +161,9 @@ def test_hanging_request_lasts_until_the_client_gives_up(proxy: Proxy, bucket: s
 def test_stopped_proxy_ends_what_hangs(server: ObjectServer, bucket: str) -> None:
     proxy = Proxy(server, faults=lambda kind, path: Fault.HANG_BEFORE).start()
     with ThreadPoolExecutor(1) as pool:
-        hanging = pool.submit(ask, proxy, bucket, "a", timeout=60)
+        hanging = pool.submit(ask, proxy, bucket, "a", timeout=PATIENCE)
         while not proxy.injected():
             time.sleep(0.01)
         proxy.stop()
         with pytest.raises((ConnectionError, http.client.HTTPException)):
-            hanging.result(timeout=60)
+            hanging.result(timeout=PATIENCE)

@@ -24,6 +24,7 @@ from metaxy_fs.storage import local as local_module
 from metaxy_fs.storage.base import NotDurableError
 from metaxy_fs.storage.fence import Fence
 from metaxy_fs.storage.local import TEMPORARY_PREFIX
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -498,7 +499,7 @@ def test_nobody_waits_at_a_pipe_that_takes_the_place_of_a_file_when_it_was_looke
     monkeypatch.setattr(Fence, "check_file", lambda _fence, _path: None)
     reader = threading.Thread(target=storage.get, args=["a/c"], daemon=True)
     reader.start()
-    reader.join(60)
+    reader.join(PATIENCE)
     assert not reader.is_alive()
 
 

@@ -26,6 +26,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.storage import ObjectInfo, ObjectRange, open_storage, s3
 from metaxy_fs.storage.client import Client
 from metaxy_fs.storage.objects import ObjectStorage
+from tests.patience import PATIENCE
 from tests.servers.s3 import obstore_of
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYzEXAMPLEKEY"
@@ -298,7 +299,7 @@ def test_dead_endpoint_fails_in_seconds(scheme, closed_port):
     with pytest.raises(StorageError, match="bucket/root") as caught:
         storage.get("a")
     assert not isinstance(caught.value, ObjectNotFoundError | StorageAccessError)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 45  # less than the deadline of one that may be reached
 
 
 def test_server_that_calls_a_duplicate_by_its_status_alone_is_understood(storage, monkeypatch, s3_server):
@@ -586,7 +587,7 @@ def ready_filesystem(server):
 
 def is_held(data):
     """Whether anybody holds some bytes but who asks; the loop of a filesystem may take a moment to let go."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE
     while sys.getrefcount(data) > NOBODY and time.monotonic() < until:
         time.sleep(0.01)
     return sys.getrefcount(data) > NOBODY
@@ -621,7 +622,7 @@ def failing(error, storage_options=None):
 
 
 def in_child(work):
-    """Run work in a forked child, which has 20 seconds; return its exit code."""
+    """Run work in a forked child, return its exit code."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -629,7 +630,7 @@ def in_child(work):
         except BaseException:  # noqa: BLE001  # the child must not go on as a second run of the tests
             os._exit(1)
         os._exit(0)
-    for _ in range(2_000):
+    for _ in range(60_000):
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)

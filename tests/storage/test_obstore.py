@@ -11,6 +11,7 @@ from obstore.fsspec import FsspecStore
 
 from metaxy_fs.errors import ObjectNotFoundError, StorageAccessError, StorageError
 from metaxy_fs.storage import Storage, open_storage
+from tests.patience import PATIENCE
 from tests.servers.s3 import S3Server, obstore_of
 
 
@@ -85,7 +86,7 @@ def test_a_fork_of_a_process_that_has_used_it_is_told_so(storage: Storage) -> No
             sender.send(str(error))
         finally:
             os._exit(0)
-    assert receiver.poll(timeout=60)
+    assert receiver.poll(timeout=PATIENCE)
     assert "spawn" in receiver.recv()
     os.waitpid(pid, 0)
 

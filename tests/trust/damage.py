@@ -65,7 +65,7 @@ def outcomes(
         path.write_bytes(whole)
 
 
-def run(*arguments: str, seconds: float = 600) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str, seconds: float = 3_600) -> "subprocess.CompletedProcess[str]":
     """Run Python in a process of its own, in which a crash is seen."""
     return subprocess.run(
         [sys.executable, *arguments],

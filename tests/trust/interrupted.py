@@ -21,6 +21,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs import FilesystemMetadataStore, compact, copy_metadata, vacuum, verify
+from tests.patience import PATIENCE as UNTIL_ENDED
 from tests.trust.victims import AT_ONCE, JOB_ROWS, Clip, Job, Video, tagged, versions
 
 SERVING = {"fsspecIO"}
@@ -159,7 +160,7 @@ def interrupt(operation: str, work: Work, *, after: float) -> Press:
 
 def left_threads(before: AbstractSet[threading.Thread]) -> list[str]:
     """Return the names of the threads that are new and do not end."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + UNTIL_ENDED
     while True:
         left = [thread for thread in set(threading.enumerate()) - before if thread.name not in SERVING]
         if not left or time.monotonic() > deadline:

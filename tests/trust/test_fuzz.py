@@ -184,7 +184,7 @@ def test_any_manifest_gives_rows_or_an_error_that_names_it(directory: Path, *, s
         print(seed, told)
         assert set(told["found"]) <= {"rows", "refused"}
         assert told["found"]["refused"] > count // 2
-        assert told["slowest"] < 30
+        assert told["slowest"] < 120
         assert not told["opened"]
 
 

@@ -203,12 +203,12 @@ def peak() -> int:
 def test_so_much_works(case: str, *, soak: bool) -> None:
     _, quick, full = CASES[case]
     count = full if soak else quick
-    done = run("-m", "tests.trust.test_limits", case, str(count), seconds=1_800)
+    done = run("-m", "tests.trust.test_limits", case, str(count), seconds=7_200)
     assert done.returncode == 0, done.stderr[-2_000:]
     told = json.loads(done.stdout)
     print(f"{case} {count:,}: {told}")
     assert [answer for _, answer in told["steps"].values()] == ANSWERS[case](count)
-    assert all(seconds < (600 if soak else 60) for seconds, _ in told["steps"].values())
+    assert all(seconds < 600 for seconds, _ in told["steps"].values())
     assert told["peak"] < 4_096
 
 

@@ -33,7 +33,7 @@ ROWS = 3
 HANGS = {Fault.HANG_BEFORE, Fault.HANG_AFTER}
 # Long enough for an answer of a server that shares two cores with nine processes, short enough to hang often.
 PATIENCE = 3.0
-DEADLINE = 600
+DEADLINE = 1_800
 
 with FeatureGraph().use():
 

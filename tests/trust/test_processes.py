@@ -25,6 +25,7 @@ from metaxy_fs import (
     vacuum,
     verify,
 )
+from tests.patience import PATIENCE
 
 THREADS = 16
 
@@ -126,7 +127,7 @@ def test_a_child_forked_after_polars_was_used_is_refused_what_would_hang(tmp_pat
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the names of threads are not to be seen")
-@pytest.mark.parametrize("way", ["sys.exit()", "os.kill(os.getpid(), 15), time.sleep(30), os._exit(1)"])
+@pytest.mark.parametrize("way", ["sys.exit()", "os.kill(os.getpid(), 15), time.sleep(600), os._exit(1)"])
 def test_a_child_that_leaves_the_block_of_a_buffer_leaves_its_rows_to_the_parent(tmp_path, way):
     output = run(
         tmp_path,
@@ -232,10 +233,10 @@ def recordings(*names: str) -> pl.DataFrame:
 
 
 def run(root: Path, code: str, *arguments: str) -> str:
-    """Run code in a process of its own, which has a minute, and return what it prints."""
+    """Run code in a process of its own, and return what it prints."""
     source = textwrap.dedent(PRELUDE) + textwrap.dedent(code)
     # From 3.12 on, Python warns of forks in processes that have threads, which is what some of these do.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", source, str(root), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout

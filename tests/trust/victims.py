@@ -40,6 +40,7 @@ from metaxy_fs import (
 )
 from metaxy_fs.storage import LocalStorage
 from metaxy_fs.storage.objects import ObjectStorage
+from tests.patience import PATIENCE
 
 Done = tuple[str, str]
 """Something that a victim has done: the kind, and the name."""
@@ -134,7 +135,7 @@ class Keeper:
 
     def __exit__(self, *_: object) -> None:
         self._process.stdin.close()
-        self._process.wait(60)
+        self._process.wait(PATIENCE)
         self._process.stdout.close()
 
     def begin(self, order: Order) -> None:
@@ -257,7 +258,7 @@ class _Step:
             self._left -= 1
             while self._left == 0:
                 self._memory[:1] = b"."
-                time.sleep(60)
+                time.sleep(PATIENCE)
 
     def get(self) -> str:
         return self._memory[1:].decode().strip()

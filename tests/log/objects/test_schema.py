@@ -337,9 +337,9 @@ def test_no_files_have_no_columns():
 def test_ten_thousand_files_of_one_schema_are_unified_at_once():
     schema, other = pl.Schema({"a": pl.Int8(), "b": pl.String()}), pl.Schema({"a": pl.Int16()})
     files = [(str(index), other if index == 5_000 else schema, UNPROVEN) for index in range(10_000)]
-    started = time.perf_counter()
+    started = time.process_time()
     assert unify(files) == pl.Schema({"a": pl.Int16(), "b": pl.String()})
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def conformed(frame, target):

@@ -323,16 +323,16 @@ def many_files(count):
 def test_ten_thousand_files_are_pruned_at_once():
     schema, files = many_files(10_000)
     may_match(c("id") > 5, schema=schema, files=files[:1])
-    started = time.perf_counter()
+    started = time.process_time()
     keeps = may_match((c("id") > 50_000) & (c("id") <= 60_000), schema=schema, files=files)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert keeps == [5_000 <= n <= 6_000 for n in range(10_000)]
 
 
 def test_a_million_ids_are_looked_up_in_ten_thousand_files():
     schema, files = many_files(10_000)
     ids = pl.Series(range(40_000, 1_040_000)).shuffle(seed=1).implode()
-    started = time.perf_counter()
+    started = time.process_time()
     keeps = may_match(c("id").is_in(ids), schema=schema, files=files)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert keeps == [n >= 4_000 for n in range(10_000)]

@@ -21,10 +21,10 @@ from metaxy_fs.log.writing.agreements import MAX_AGREEMENT_BYTES
 from metaxy_fs.log.writing.commit import CommitRequest
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, request, rows
+from tests.patience import PATIENCE
 
 SPEC = b"{}"
 STORE = b'{"format_version":1,"hash_algorithm":"sha256"}'
-PATIENCE_SECONDS = 60
 
 
 class DistantStorage(MemoryStorage):
@@ -56,7 +56,7 @@ class DistantStorage(MemoryStorage):
         kind = "data" if path.endswith(".parquet") else path
         if kind in self.meeting:
             # Who is alone here waits in vain: so those that meet were under way at once.
-            if self.meeting[kind].wait(timeout=PATIENCE_SECONDS) == 0:
+            if self.meeting[kind].wait(timeout=PATIENCE) == 0:
                 self.waves.append(sorted(f"put {each}" for each in self.meeting))
         else:
             self.waves.append([f"put {kind}"])

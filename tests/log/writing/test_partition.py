@@ -1,5 +1,6 @@
 """Does a writer refuse to mix its rows with those of a feature that is not its own?"""
 
+import json
 from typing import Any
 
 import msgspec
@@ -60,7 +61,10 @@ def test_rows_of_another_kind_are_refused(changes: dict[str, Any], message: str)
 def test_the_order_of_id_columns_does_not_matter() -> None:
     storage = MemoryStorage()
     describe(storage, PARTITION, info(id_columns=("a", "b")))
+    first = storage.get(PARTITION.definition_file)
     describe(storage, PARTITION, info(id_columns=("b", "a")))
+    assert storage.get(PARTITION.definition_file) == first
+    assert json.loads(first)["id_columns"] == ["a", "b"]
 
 
 def test_a_description_of_a_newer_format_asks_for_an_upgrade() -> None:

@@ -30,6 +30,7 @@ from metaxy_fs import (
 from metaxy_fs.metadata_store import Append
 from metaxy_fs.metadata_store.writing import flushes
 from metaxy_fs.storage import local
+from tests.patience import PATIENCE
 
 SAMPLES, CUT = 60, 5
 PIECES = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=5, unique=True), max_size=6)
@@ -72,7 +73,7 @@ def failing() -> FailingStore:
 
 
 def wait_until(is_so: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not is_so():
         assert time.monotonic() < deadline, "it never came about"
         time.sleep(0.01)
@@ -98,8 +99,11 @@ def test_attempts_at_once_commit_every_sample_once(
     assert Counter(ids(store)) == Counter({sample for pieces, _ in attempts for piece in pieces for sample in piece})
 
 
-def job(root: str, attempt: int) -> None:
-    """One attempt: the samples in an order of its own, from two threads, cut wherever the clock has it."""
+def job(root: str, attempt: int, stop_after: int = SAMPLES) -> None:
+    """One attempt: the samples in an order of its own, from two threads, cut wherever the clock has it.
+
+    It stands still after some of them, so that it is killed before it has done all.
+    """
     samples = sorted(range(SAMPLES), key=lambda sample: (sample * (7 + 6 * attempt)) % 61)
     store = FilesystemMetadataStore(root)
     with (
@@ -111,7 +115,8 @@ def job(root: str, attempt: int) -> None:
             time.sleep(0.01)
             buffer.write(rows(sample))
 
-        list(pool.map(work, samples))
+        list(pool.map(work, samples[:stop_after]))
+        time.sleep(0 if stop_after == SAMPLES else PATIENCE)
 
 
 def spawn(target: Any, *arguments: Any) -> SpawnProcess:
@@ -122,9 +127,9 @@ def spawn(target: Any, *arguments: Any) -> SpawnProcess:
 
 def test_a_job_that_is_killed_and_tried_again_commits_every_sample_once(tmp_path: Path) -> None:
     store, root = FilesystemMetadataStore(tmp_path / "root"), str(tmp_path / "root")
-    for attempt in range(2):
+    for attempt, stop_after in enumerate([20, 35]):
         before = len(ids(store))
-        process = spawn(job, root, attempt)
+        process = spawn(job, root, attempt, stop_after)
         wait_until(lambda before=before, process=process: len(ids(store)) > before or not process.is_alive())
         process.kill()
         process.join()
@@ -153,7 +158,7 @@ def holding(root: str, ready: Any, *, chained: str) -> None:
         first.write(rows(1, 2))
         second.write(rows(3))
         ready.set()
-        time.sleep(0.5 if chained == "ignore" else 30)
+        time.sleep(0.5 if chained == "ignore" else PATIENCE)
 
 
 def raise_exit(*_: Any) -> None:
@@ -168,9 +173,9 @@ def test_rows_are_committed_before_sigterm_does_what_it_did(tmp_path: Path, chai
     ready = context.Event()
     process = context.Process(target=holding, args=(str(tmp_path),), kwargs={"ready": ready, "chained": chained})
     process.start()
-    assert ready.wait(20)
+    assert ready.wait(PATIENCE)
     os.kill(process.pid or 0, signal.SIGTERM)
-    process.join(20)
+    process.join(PATIENCE)
     assert process.exitcode == code
     store = FilesystemMetadataStore(tmp_path)
     assert [store.read_metadata(feature)["sample_id"].to_list() for feature in (Video, Audio)] == [[1, 2], [3]]
@@ -278,13 +283,15 @@ def test_rows_stay_in_the_buffer_while_the_disk_is_full(tmp_path: Path, monkeypa
 
 
 def test_a_failure_in_the_background_is_raised_by_the_next_write_which_takes_nothing(failing: FailingStore) -> None:
-    failing.failures = [("before", StorageError("no connection"))]
-    with failing.buffered(Video, seconds=0.4) as buffer:
+    failing.failures = [("before", StorageError("no connection"))] * 100_000
+    with failing.buffered(Video, seconds=0.05) as buffer:
         buffer.write(rows(1))
-        wait_until(lambda: not failing.failures)
-        time.sleep(0.05)
+        wait_until(lambda: buffer._pending._failure is not None)
         with pytest.raises(StorageError, match="no connection"):
             buffer.write(rows(2))
+        wait_until(lambda: buffer._pending._failure is not None)
+        failing.failures = []
+        wait_until(lambda: buffer._pending._failure is None)
         buffer.write(rows(3))
     assert ids(failing) == [1, 3]
 
@@ -293,7 +300,7 @@ def test_a_failure_in_the_background_that_was_mended_is_not_raised(failing: Fail
     failing.failures = [("before", StorageError("no connection"))]
     with failing.buffered(Video, seconds=0.05) as buffer:
         buffer.write(rows(1))
-        wait_until(lambda: ids(failing) == [1])
+        wait_until(lambda: ids(failing) == [1] and buffer._pending._failure is None)
         buffer.write(rows(2))
     assert ids(failing) == [1, 2]
 
@@ -341,7 +348,7 @@ def test_an_unknown_commit_in_the_background_is_raised_even_if_later_ones_succee
         def append_rows(self, append: Append) -> None:
             if not inside.is_set():
                 inside.set()
-                assert go_on.wait(20)
+                assert go_on.wait(PATIENCE)
                 raise CommitStateUnknownError("it may be there")
             super().append_rows(append)
 
@@ -349,7 +356,7 @@ def test_an_unknown_commit_in_the_background_is_raised_even_if_later_ones_succee
     opened = store.buffered(Video, seconds=0.05)
     buffer = opened.__enter__()
     buffer.write(rows(1))
-    assert inside.wait(20)
+    assert inside.wait(PATIENCE)
     buffer.write(rows(2))
     go_on.set()
     wait_until(lambda: ids(store) == [2])
@@ -364,7 +371,7 @@ def test_a_full_buffer_makes_its_writers_wait() -> None:
     class SlowStore(InMemoryMetadataStore):
         def append_rows(self, append: Append) -> None:
             inside.set()
-            assert go_on.wait(20)
+            assert go_on.wait(PATIENCE)
             super().append_rows(append)
 
     store = SlowStore()
@@ -376,7 +383,7 @@ def test_a_full_buffer_makes_its_writers_wait() -> None:
                 taken.append(sample)
 
         running = [pool.submit(work, 0), pool.submit(work, 10)]
-        assert inside.wait(20)
+        assert inside.wait(PATIENCE)
         time.sleep(0.1)
         assert len(taken) <= 4, "writers went on although the buffer was full"
         go_on.set()
