@@ -1,6 +1,7 @@
-"""Where do times and random names come from?
+"""Times, pauses and random names: the only module that reads a clock, sleeps, or asks for randomness.
 
-Nothing else in the package reads a clock, waits, or asks for randomness, so a test can drive all three (`driven_by`).
+A test can drive all three (`driven_by`). A wait for another thread or for an answer ends with what it waits for, and is
+no pause.
 """
 
 import secrets
@@ -37,7 +38,7 @@ def random_fraction() -> float:
 
 
 def pause(seconds: float) -> None:
-    """Let time pass before a request is tried again."""
+    """Let time pass before something is tried again."""
     _SOURCES[-1].pause(seconds)
 
 

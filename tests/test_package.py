@@ -1,6 +1,7 @@
 """Is every public name where it is said to be, and is nothing loaded before it is used?"""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 import metaxy_fs
 from metaxy_fs import metadata_store
+
+PACKAGE = Path(metaxy_fs.__file__).parent
 
 
 def modules_after(code):
@@ -68,3 +71,26 @@ def test_the_modules_of_public_names_are_attributes(module):
 def test_a_name_that_there_is_not_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'metaxy_fs' has no attribute 'FeatureKeys'"):
         metaxy_fs.FeatureKeys  # noqa: B018  # the access is the test
+
+
+def test_names_of_reserved_columns_are_spelled_in_one_module() -> None:
+    spelled = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"_metaxy_\w*|data_version", node.value)
+    }
+    assert {path for path in spelled if not path.startswith("testing/")} == {"reserved.py"}
+
+
+def test_one_module_reads_clocks_waits_and_asks_for_randomness() -> None:
+    sources = {"time", "secrets", "random"}
+    asking = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import) and not sources.isdisjoint(each.name for each in node.names)
+    }
+    assert {path for path in asking if not path.startswith("testing/")} == {"ids.py"}

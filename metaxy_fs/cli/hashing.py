@@ -17,6 +17,7 @@ import polars as pl
 
 from metaxy_fs.cli.tree import FileStat, OutOfReach, open_file, reason_of
 from metaxy_fs.ids import wall_clock
+from metaxy_fs.reserved import DATA_VERSION
 
 PIECE = 1 << 20
 CHANGED = "it changed while it was read"
@@ -30,7 +31,7 @@ FILE_ROWS = pl.Schema(
         "mode": pl.Int64(),
         "modified": _TIME,
         "hashed": _TIME,
-        "data_version": pl.Struct({"content": pl.String, "stat": pl.String}),
+        DATA_VERSION: pl.Struct({"content": pl.String, "stat": pl.String}),
     }
 )
 """The columns of the rows of files; `hashed` is when the content was looked at."""

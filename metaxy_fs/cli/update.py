@@ -18,6 +18,7 @@ from metaxy_fs.cli.tree import OutOfReach, Tree, open_file, reason_of
 from metaxy_fs.errors import FeatureNotFoundError
 from metaxy_fs.ids import wall_clock
 from metaxy_fs.metadata_store import Increment, InMemoryMetadataStore, MetadataStore
+from metaxy_fs.reserved import DATA_VERSION
 from metaxy_fs.spec import Feature
 
 FILES_PER_COMMIT = 10_000
@@ -85,7 +86,7 @@ def resolve_texts(
     """
     seen = InMemoryMetadataStore(fallback_stores=[store])
     seen.write_metadata(features.files, files)
-    samples = files.select("path", "size", pl.col("data_version").struct.field("content"))
+    samples = files.select("path", "size", pl.col(DATA_VERSION).struct.field("content"))
     return _joined([seen.resolve_update(features.texts, samples=samples)], out_of_reach=out_of_reach)
 
 
@@ -118,7 +119,7 @@ def _unchanged(store: MetadataStore, feature: type[Feature], found: pl.DataFrame
     stored = latest(store, feature, columns=list(FILE_ROWS))
     if stored is None:
         return pl.DataFrame(schema=FILE_ROWS)
-    stat = pl.col("data_version").struct.field("stat")
+    stat = pl.col(DATA_VERSION).struct.field("stat")
     return stored.filter(is_settled()).join(found, left_on=["path", stat], right_on=["path", "stat"], how="semi")
 
 
@@ -135,7 +136,7 @@ def _count_texts(
             rows.append((sample, *measures))
         advance(size)
     counted = pl.DataFrame(rows, schema={"path": pl.String(), **TEXT_ROWS}, orient="row")
-    return counted.join(batch.select("path", "data_version"), on="path", maintain_order="left"), failed
+    return counted.join(batch.select("path", DATA_VERSION), on="path", maintain_order="left"), failed
 
 
 def _measure_file(directory: Path, sample: str, *, size: int, content: str) -> Measures | OutOfReach:

@@ -9,13 +9,14 @@ credentials may have changed in a place that nobody sees.
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from weakref import ref
 
 import msgspec
 from fsspec import AbstractFileSystem
+
+from metaxy_fs.ids import elapsed
 
 SECONDS = 10.0
 """For how long others may come to share a filesystem that was made."""
@@ -27,7 +28,7 @@ class _Made(NamedTuple):
 
     def shared(self) -> AbstractFileSystem | None:
         """Return the filesystem if it may be shared, and somebody still uses it."""
-        return self.filesystem() if time.monotonic() - self.since < SECONDS else None
+        return self.filesystem() if elapsed() - self.since < SECONDS else None
 
 
 _made: dict[bytes, _Made] = {}
@@ -54,7 +55,7 @@ def shared(
         if made.shared() is None:
             _made.pop(other, None)
     if key is not None:
-        _made[key] = _Made(ref(filesystem), time.monotonic())
+        _made[key] = _Made(ref(filesystem), elapsed())
     return filesystem
 
 

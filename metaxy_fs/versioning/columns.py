@@ -1,13 +1,36 @@
-"""Which columns have a meaning of their own?"""
+"""Columns that have a meaning of their own; the names of those that are reserved are in `metaxy_fs.reserved`."""
 
 from typing import Final
 
 import polars as pl
 
+from metaxy_fs.reserved import COMMIT as MARKED_COMMIT
+from metaxy_fs.reserved import DATA_VERSION, PARTITION, REDO, RETIRED
+from metaxy_fs.reserved import PREFIX as RESERVED_PREFIX
+from metaxy_fs.reserved import TAGS as MARKED_TAGS
+from metaxy_fs.reserved import TIME as MARKED_TIME
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 
-DATA_VERSION: Final = "data_version"
-"""A struct of one text per container: the version of each part of a sample."""
+__all__ = [
+    "CHANGED_CONTAINERS",
+    "COMMIT",
+    "COMMITTED_AT",
+    "COMMIT_TAGS",
+    "DATA_VERSION",
+    "MARKED_COMMIT",
+    "MARKED_TAGS",
+    "MARKED_TIME",
+    "MISSING",
+    "PARTITION",
+    "REDO",
+    "RESERVED_PREFIX",
+    "RETIRED",
+    "STORED_DATA_VERSION",
+    "is_id_type",
+    "present_column",
+    "version_column",
+    "version_type",
+]
 
 STORED_DATA_VERSION: Final = "stored_data_version"
 """In an increment: the `data_version` that the store holds for the sample."""
@@ -18,18 +41,6 @@ CHANGED_CONTAINERS: Final = "changed_containers"
 MISSING: Final = "missing"
 """In an increment: the upstream features that a sample waits for."""
 
-RESERVED_PREFIX: Final = "_metaxy_"
-"""Columns of the library's own bookkeeping begin with this."""
-
-REDO: Final = "_metaxy_redo"
-"""Whether a stored row is to be computed again whatever its version, where an increment was told when."""
-
-PARTITION: Final = "_metaxy_partition"
-"""The partition that a row was read from, where a scan is asked to say so."""
-
-RETIRED: Final = "_metaxy_retired"
-"""Whether a stored row retires its sample, Boolean; few commits have the column, and no read shows it."""
-
 COMMIT: Final = "commit"
 """In a read with commits: the id of the commit that a row belongs to."""
 
@@ -38,15 +49,6 @@ COMMITTED_AT: Final = "committed_at"
 
 COMMIT_TAGS: Final = "commit_tags"
 """In a read with the tags of commits: those of the row's commit, a JSON object of strings; null without any."""
-
-MARKED_COMMIT: Final = "_metaxy_commit"
-"""The commit of a row, where a scan is asked to say so."""
-
-MARKED_TIME: Final = "_metaxy_time"
-"""The time of that commit in microseconds since 1970 (UTC), likewise."""
-
-MARKED_TAGS: Final = "_metaxy_tags"
-"""The tags of that commit, likewise."""
 
 
 def version_column(feature: FeatureKey, container: str) -> str:

@@ -8,12 +8,11 @@ from functools import reduce
 
 import polars as pl
 
+from metaxy_fs.reserved import PLACE_IN_LAYERS as _PLACE
 from metaxy_fs.versioning.comparison import Comparison, Layer, compare, nothing_stored
 from metaxy_fs.versioning.definition import DefinitionVersion
 from metaxy_fs.versioning.increment import Increment
 from metaxy_fs.versioning.parents import compare_parents
-
-_PLACE = "_metaxy_place_in_layers"
 
 
 def compare_layers(

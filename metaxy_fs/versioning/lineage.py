@@ -31,13 +31,11 @@ import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError, SpecError
 from metaxy_fs.hashing import hash_text
+from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureSpec
 from metaxy_fs.spec.lineage import joined_by, old_names, told_apart_by
 from metaxy_fs.versioning.columns import DATA_VERSION, is_id_type, present_column, version_column
 from metaxy_fs.versioning.rows import needed_containers
-
-ROW_IN_GROUP = "_metaxy_row"
-"""The ids of a row of a group, as they are hashed."""
 
 _UNITS = {"ms": 10**3, "us": 10**6, "ns": 10**9}
 

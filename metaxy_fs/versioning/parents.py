@@ -9,13 +9,12 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from metaxy_fs.reserved import CHANGED as _CHANGED
+from metaxy_fs.reserved import HAS_PARENT as _HAS_PARENT
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, STORED_DATA_VERSION
 from metaxy_fs.versioning.comparison import Comparison, compare, container_changes
 from metaxy_fs.versioning.definition import DefinitionVersion
 from metaxy_fs.versioning.latest import latest_rows
-
-_HAS_PARENT = "_metaxy_has_parent"
-_CHANGED = "_metaxy_changed"
 
 
 def compare_parents(

@@ -25,7 +25,7 @@ from metaxy_fs import (
     FilesystemMetadataStore,
 )
 from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
-from metaxy_fs.ids import Source, driven_by
+from metaxy_fs.ids import Source, driven_by, elapsed
 from metaxy_fs.log.writing import settled
 from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.storage import ObjectInfo, Storage, open_storage, retrying
@@ -184,7 +184,7 @@ class PausesAlone(Source):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 0.0
+        self.now = elapsed()  # since the budget of retries knows the time of the last one
 
     def pause(self, seconds: float) -> None:
         self.now += seconds

@@ -22,9 +22,8 @@ from metaxy_fs.log.objects.findings import FOREIGN, RESTORE, Finding
 from metaxy_fs.log.objects.manifest import CommitHeader, DataFile, FileHeader, Manifest
 from metaxy_fs.log.objects.schema import column, decode_schema
 from metaxy_fs.log.objects.statistics import unfounded
-
-DATA_VERSION = "data_version"
-RESERVED = "_metaxy_"
+from metaxy_fs.reserved import DATA_VERSION
+from metaxy_fs.reserved import PREFIX as RESERVED
 
 
 class Contents(NamedTuple):

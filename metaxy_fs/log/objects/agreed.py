@@ -22,6 +22,7 @@ from metaxy_fs.log.objects.manifest import FORMAT_VERSION
 from metaxy_fs.log.objects.schema import Path, decode_schema, encode_schema
 from metaxy_fs.log.objects.statistics import ColumnStatistics, exact_in, exact_integers
 from metaxy_fs.log.objects.widening import join, wide_integers, widen
+from metaxy_fs.reserved import PREFIX
 
 
 class FurtherTypes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -149,7 +150,7 @@ class AgreedTypes:
 
 def _binds(name: str, dtype: pl.DataType) -> bool:
     """Whether a type is to be agreed on: the library's own columns have each their own, and nulls fit any."""
-    return dtype != pl.Null() and not name.startswith("_metaxy_")
+    return dtype != pl.Null() and not name.startswith(PREFIX)
 
 
 def _unproven(_path: Path) -> bool:

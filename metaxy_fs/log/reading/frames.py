@@ -9,9 +9,10 @@ import polars as pl
 from metaxy_fs.log.files.commit_columns import COMMIT, COMMIT_COLUMNS
 from metaxy_fs.log.objects.schema import column
 from metaxy_fs.log.objects.widening import conform
-from metaxy_fs.log.reading.marks import MARKS, ROW_INDEX, mark_commits, mark_partitions
+from metaxy_fs.log.reading.marks import MARKS, mark_commits, mark_partitions
 from metaxy_fs.log.reading.order import without
 from metaxy_fs.log.views.live import LiveFile
+from metaxy_fs.reserved import ROW_OF_SCAN as ROW_INDEX
 
 Source = str | bytes
 """A data file as Polars takes it: its path, or its bytes."""

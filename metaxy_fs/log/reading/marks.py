@@ -12,14 +12,11 @@ import polars as pl
 
 from metaxy_fs.log.files.commit_columns import COMMIT, COMMIT_COLUMNS, ORDINAL, TIME
 from metaxy_fs.log.views.live import LiveFile
+from metaxy_fs.reserved import ROW_OF_SCAN as ROW_INDEX
+from metaxy_fs.reserved import SHIFT as _SHIFT
 
 MARKS: Final = pl.Schema({name: COMMIT_COLUMNS[name] for name in (COMMIT, TIME)})
 """What a scan can give of each row: its commit, and the time of that."""
-
-ROW_INDEX: Final = "_metaxy_row"
-"""The place of a row in a scan of several files; what marks are found by."""
-
-_SHIFT = "_metaxy_shift"
 
 
 def mark_commits(rows: pl.LazyFrame, files: Sequence[LiveFile]) -> pl.LazyFrame:

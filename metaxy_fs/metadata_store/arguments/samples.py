@@ -6,7 +6,7 @@ its rows are sorted in runs, and kept in files until they are wanted.
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 
@@ -16,11 +16,9 @@ from metaxy_fs.log.reading.ranges import IdRange, Span, plan_ranges
 from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.arguments.frames import FrameLike, is_sorted, refuse_repeated, to_frame
 from metaxy_fs.metadata_store.arguments.spool import Spool
+from metaxy_fs.reserved import PLACE
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION
-
-PLACE: Final = "_metaxy_place"
-"""Where a sample stood among those that were handed in."""
 
 RUN_ROWS = 2**19
 """How many rows of a LazyFrame are sorted at once."""

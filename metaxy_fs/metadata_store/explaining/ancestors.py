@@ -13,6 +13,8 @@ from metaxy_fs.metadata_store.backends.backend import Backend, Query
 from metaxy_fs.metadata_store.backends.chain import chain
 from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.reading.queries import require_id_columns
+from metaxy_fs.reserved import KEPT as _IS_KEPT
+from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.spec.lineage import old_names, told_apart_by
 from metaxy_fs.versioning.ancestry import AncestorRows
@@ -21,9 +23,7 @@ from metaxy_fs.versioning.definition import DefinitionVersion, definition_versio
 from metaxy_fs.versioning.explanation import Versions
 from metaxy_fs.versioning.groups import Member, group_states
 from metaxy_fs.versioning.held import HeldRow, HeldRows
-from metaxy_fs.versioning.lineage import ROW_IN_GROUP, evaluating_where, marked_rows, stored_columns
-
-_IS_KEPT = "_metaxy_kept"
+from metaxy_fs.versioning.lineage import evaluating_where, marked_rows, stored_columns
 
 
 def held_rows(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> HeldRows:

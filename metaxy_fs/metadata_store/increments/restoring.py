@@ -19,6 +19,7 @@ from metaxy_fs.metadata_store.reading.queries import Read, find_scan, first_scan
 from metaxy_fs.metadata_store.reading.snapshots import at
 from metaxy_fs.metadata_store.writing.appending import append
 from metaxy_fs.metadata_store.writing.retiring import refuse_hiding, retired_rows, with_reason
+from metaxy_fs.reserved import PLACE
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME, RETIRED
 
@@ -76,7 +77,7 @@ def _differing(before: pl.DataFrame, now: pl.DataFrame, spec: FeatureSpec) -> pl
     described = [(name, frame.schema, exact_in(frame)) for name, frame in (("then", before), ("now", now))]
     target = unify(described)
     aligned, others = (conform(frame.lazy(), source=frame.schema, target=target).collect() for frame in (before, now))
-    place = "_metaxy_place"
+    place = PLACE
     numbered = aligned.select(ids).with_row_index(place)
     both = numbered.join(others.select(ids), on=ids, how="semi", maintain_order="left").get_column(place)
     others = others.join(aligned.select(ids), on=ids, how="semi", maintain_order="left")

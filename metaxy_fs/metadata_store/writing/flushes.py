@@ -30,6 +30,7 @@ from metaxy_fs.metadata_store.arguments.features import Declared
 from metaxy_fs.metadata_store.arguments.frames import show_samples
 from metaxy_fs.metadata_store.backends.backend import Backend, Query
 from metaxy_fs.metadata_store.writing.appending import Tags, commit
+from metaxy_fs.reserved import KNOWN
 from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME
 from metaxy_fs.versioning.latest import latest_rows
 
@@ -121,8 +122,9 @@ class NamedFlushes:
     def _without_known(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of samples that no attempt has committed; those of the others have to be as they are."""
         given, known = _of_one_schema(rows.select(self._ids), self._known)
-        is_known = given.join(known.with_columns(_metaxy_known=True), on=self._ids, how="left", maintain_order="left")
-        mask = is_known.get_column("_metaxy_known").is_not_null()
+        known = known.with_columns(pl.lit(value=True).alias(KNOWN))
+        is_known = given.join(known, on=self._ids, how="left", maintain_order="left")
+        mask = is_known.get_column(KNOWN).is_not_null()
         if mask.any():
             again = rows.filter(mask)
             self._refuse_others(again, self._committed(again.select(self._ids)))

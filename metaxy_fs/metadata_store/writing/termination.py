@@ -10,10 +10,11 @@ step of Python and the system call of a wait does not end that wait, so it is se
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from metaxy_fs.ids import pause
 
 _RESENT_AFTER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """In seconds. A main thread that has not run its handler by then is in code that lets none run."""
@@ -39,7 +40,7 @@ class Termination:
         for seconds in _RESENT_AFTER:
             # To the main thread and no other: a wait of the main thread ends only for a signal of its own.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-            time.sleep(seconds)
+            pause(seconds)
             if not self._is_done:  # the handler has passed it on
                 return
 

@@ -1,0 +1,67 @@
+"""Names of columns that the library keeps for itself: each is spelled here and nowhere else.
+
+Users may not bring columns of these names. Those that are in files are part of the format (`docs/format.md`); the
+others are in frames for as long as a computation needs them.
+"""
+
+from typing import Final
+
+DATA_VERSION: Final = "data_version"
+"""A struct of one string for each container: the version of each part of a sample."""
+
+PREFIX: Final = "_metaxy_"
+"""Every other column of the library begins with this."""
+
+# In data files.
+
+COMMIT: Final = "_metaxy_commit"
+"""The id of a row's commit, String; scans give it too, where they are asked to."""
+
+TIME: Final = "_metaxy_time"
+"""The time of a row's commit, in microseconds since 1970 (UTC), Int64; scans give it too."""
+
+ORDINAL: Final = "_metaxy_ordinal"
+"""How many rows of its commit come before a row, UInt32."""
+
+RETIRED: Final = "_metaxy_retired"
+"""Whether a row retires its sample, Boolean; a column of the commit itself, which few commits have."""
+
+# In scans.
+
+PARTITION: Final = "_metaxy_partition"
+"""The partition that a row was read from, where a scan is asked to say so."""
+
+TAGS: Final = "_metaxy_tags"
+"""The tags of a row's commit, where a scan is asked to say so."""
+
+ROW_OF_SCAN: Final = "_metaxy_row"
+"""The place of a row in a scan of several files."""
+
+SHIFT: Final = "_metaxy_shift"
+"""What is taken from that place to get the ordinal."""
+
+# In computations.
+
+REDO: Final = "_metaxy_redo"
+"""Whether a stored row is to be computed again whatever its version, where an increment was told when."""
+
+PLACE: Final = "_metaxy_place"
+"""The place of a sample in the frame that was given."""
+
+PLACE_IN_LAYERS: Final = "_metaxy_place_in_layers"
+"""The place of a sample among those of several layers."""
+
+ROW_IN_GROUP: Final = "_metaxy_row_in_group"
+"""The place of a row among those of its group."""
+
+HAS_PARENT: Final = "_metaxy_has_parent"
+"""Whether an expanded row's parent has a row."""
+
+CHANGED: Final = "_metaxy_changed"
+"""Whether a parent has changed since its rows were expanded."""
+
+KEPT: Final = "_metaxy_kept"
+"""Whether a predicate keeps a row."""
+
+KNOWN: Final = "_metaxy_known"
+"""Whether a row is that of a sample which an earlier attempt has committed."""
