@@ -284,6 +284,36 @@ def test_a_page_that_promises_gigabytes_is_refused(root: Path) -> None:
     assert str(data_file(root)) in str(caught.value)
 
 
+def fragmented(groups: int) -> bytes:
+    """A Parquet file of one column that claims to be made of so many row groups, each of them the same rows."""
+    buffer = io.BytesIO()
+    rows(0).select("sample_id").write_parquet(buffer)
+    data = buffer.getvalue()
+    begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    footer = thrift.decode_struct(data[begin:-8])
+    kept = footer[4].value
+    footer[4] = thrift.Field(thrift.LIST, kept._replace(values=kept.values * groups))
+    footer[3] = thrift.Field(thrift.I64, footer[3].value * groups)
+    encoded = thrift.encode_struct(footer)
+    return data[:begin] + encoded + len(encoded).to_bytes(4, "little") + data[-4:]
+
+
+@pytest.mark.parametrize("kind", ["local", "remote"])
+def test_a_file_of_a_hundred_thousand_row_groups_is_refused_before_they_are_read(root: Path, kind: str) -> None:
+    plant(root, fragmented(1))
+    assert read(root)["sample_id"].to_list() == [0, 1, 2, 3]
+    plant(root, fragmented(100_000))
+    store = FilesystemMetadataStore(root)
+    if kind == "remote":
+        storage = MemoryStorage()
+        for info in store.storage.list(""):
+            storage.put(info.path, store.storage.get(info.path))
+        store = FilesystemMetadataStore(storage)
+    with pytest.raises(CorruptObjectError, match="100000 row groups"):
+        store.read_metadata(VIDEO)
+    assert any("100000 row groups" in finding.problem for finding in verify(store).findings)
+
+
 def test_a_file_that_claims_a_huge_size_is_not_made_room_for(root: Path) -> None:
     forge(root, lambda fields: (fields["files"][0].update(rows=2**52), fields.update(rows=2**52)))
     assert read(root).height in (0, 4)

@@ -11,6 +11,7 @@ from metaxy_fs.log.checking.compacted import commits_in, is_rewritten, rewritten
 from metaxy_fs.log.files.commit_columns import COMMIT_COLUMNS, RETIRED
 from metaxy_fs.log.files.parquet import (
     FOOTER_KEY,
+    check_row_groups,
     checksums,
     content_digest,
     count_retired,
@@ -52,6 +53,7 @@ def check_contents(data: bytes, *, manifest: Manifest, file: DataFile, path: str
     if whole != file.sha256:
         return _damaged(path, "does not have the checksum that its manifest gives")
     try:
+        check_row_groups(data, name=path)
         rows, footer = pl.read_parquet(data), pl.read_parquet_metadata(data)
     # A panic is no Exception, and whatever Polars makes of a hostile file must not end the process.
     except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001

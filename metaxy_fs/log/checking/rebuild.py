@@ -14,7 +14,7 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.checking.contents import Contents, check_commit, check_contents
-from metaxy_fs.log.files.parquet import FOOTER_KEY, checksums, content_digest, describe_file
+from metaxy_fs.log.files.parquet import FOOTER_KEY, check_row_groups, checksums, content_digest, describe_file
 from metaxy_fs.log.objects.decoding import decode_manifest
 from metaxy_fs.log.objects.layout import Partition, compaction_of_table
 from metaxy_fs.log.objects.manifest import CommitHeader, CommitTable, DataFile, FileHeader, Manifest, encode_manifest
@@ -42,6 +42,7 @@ def read_fragment(data: bytes, *, name: str) -> Fragment:
         CorruptObjectError: It is no Parquet file, or its footer does not tell its commit and its place in it.
     """
     try:
+        check_row_groups(data, name=name)
         rows = pl.read_parquet(data)
         header = msgspec.json.decode(pl.read_parquet_metadata(data)[FOOTER_KEY], type=FileHeader)
         file = describe_file(data, rows, header=header, name=name)

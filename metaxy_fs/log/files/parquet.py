@@ -17,7 +17,7 @@ from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.files.columns import described
 from metaxy_fs.log.files.commit_columns import COMMIT, COMMIT_COLUMNS, RETIRED
 from metaxy_fs.log.files.footer import ENDING, Footer
-from metaxy_fs.log.files.thrift import MalformedError
+from metaxy_fs.log.files.thrift import MalformedError, count_items
 from metaxy_fs.log.objects.manifest import CommitHeader, DataFile
 from metaxy_fs.log.objects.statistics import column_statistics, fences
 
@@ -26,6 +26,12 @@ FOOTER_KEY = "metaxy_fs"
 
 ROW_GROUP_ROWS = 2**16
 """Rows that are encoded together, the least that a reader of a local file decodes: of ids in order, a narrow range."""
+
+MAX_ROW_GROUPS = 1_000
+"""The most that a reader takes; a file of the largest size has eight."""
+_ROW_GROUPS_FIELD = 4
+_SHORT_FOOTER = 2**16
+"""Footers of so many bytes cannot describe row groups by the ten thousands."""
 
 LARGE_BYTES = 2**20
 """From this size on a file is worth reading in part, so its manifest describes its columns."""
@@ -141,8 +147,33 @@ def decode_rows(data: bytes, *, entry: DataFile, name: str) -> pl.DataFrame:
 
 
 def check_bytes(data: bytes, *, entry: DataFile, name: str) -> None:
-    """Refuse the bytes of a data file that are not those that the manifest vouches for."""
+    """Refuse the bytes of a data file that are not those that the manifest vouches for, or cost more than they hold."""
     check_digest(hashlib.sha256(data).hexdigest(), entry=entry, name=name)
+    check_row_groups(data, name=name)
+
+
+def check_row_groups(end: bytes, *, name: str) -> None:
+    """Refuse a file of more row groups than any writer makes: each costs a reader as much as many rows.
+
+    Args:
+        end: Its last bytes: the whole footer, and what comes after it.
+        name: What the message calls it.
+
+    Raises:
+        CorruptObjectError: It has too many.
+    """
+    length = footer_bytes(end)
+    if not _SHORT_FOOTER < length <= len(end):
+        return
+    try:
+        groups = count_items(end[-length:-8], _ROW_GROUPS_FIELD)
+    except MalformedError:  # whoever reads it will say so
+        return
+    if groups > MAX_ROW_GROUPS:
+        raise CorruptObjectError(
+            f"The data file {name} has {groups} row groups, more than the {MAX_ROW_GROUPS} that one may have, and "
+            "than metaxy_fs writes. Find out who has put it there."
+        )
 
 
 def check_digest(digest: str, *, entry: DataFile, name: str) -> None:

@@ -48,6 +48,18 @@ def decode_struct(data: bytes) -> Struct:
         raise MalformedError("the bytes end early") from error
 
 
+def count_items(data: bytes, number: int) -> int:
+    """Return how many items the list in a field of a struct has, which are not read; 0 if there is no such field.
+
+    Raises:
+        MalformedError: The bytes begin with no struct.
+    """
+    try:
+        return _Reader(data).count_of(number)
+    except IndexError as error:
+        raise MalformedError("the bytes end early") from error
+
+
 def encode_struct(fields: Struct) -> bytes:
     """Return the bytes of a struct."""
     out = bytearray()
@@ -73,6 +85,22 @@ class _Reader:
             fields[number] = Field(kind, None if kind in (TRUE, FALSE) else self._value(kind, depth=depth + 1))
         return fields
 
+    def count_of(self, wanted: int) -> int:
+        number = 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._integer()
+            kind = head & 15
+            if number == wanted and kind == LIST:
+                return self._count()[1]
+            if kind not in (TRUE, FALSE):
+                self._value(kind, depth=1)
+        return 0
+
+    def _count(self) -> tuple[int, int]:
+        """Return the type of the items that follow, and how many there are."""
+        head = self._byte()
+        return head & 15, head >> 4 if head >> 4 < 15 else self._varint()
+
     def _value(self, kind: int, *, depth: int) -> Any:
         match kind:
             case 5 | 6 | 4:  # I32, I64, I16
@@ -91,12 +119,10 @@ class _Reader:
                 raise MalformedError(f"there is no type {kind} in a footer")
 
     def _items(self, *, depth: int) -> Items:
-        head = self._byte()
-        count = head >> 4 if head >> 4 < 15 else self._varint()
+        kind, count = self._count()
         # Each item takes a byte at least.
         if count > len(self._data) - self._at or depth > _DEEPEST:
             raise MalformedError(f"a list of {count} items does not fit")
-        kind = head & 15
         return Items(kind, [self._value(kind, depth=depth + 1) for _ in range(count)])
 
     def _integer(self) -> int:

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, TypeVar
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageAccessError, StorageError
 from metaxy_fs.log.files.columns import Section, check_section, row_groups, sections
 from metaxy_fs.log.files.footer import Excerpt
-from metaxy_fs.log.files.parquet import check_digest, footer_bytes, footer_digest
+from metaxy_fs.log.files.parquet import check_bytes, check_digest, check_row_groups, footer_bytes, footer_digest
 from metaxy_fs.log.pruning.divided import Need, divided, wanted_of
 from metaxy_fs.log.reading.frames import Source
 from metaxy_fs.log.reading.unreadable import refuse_unreadable
@@ -123,6 +123,7 @@ class LocalFiles:
         digests = chain.from_iterable(_side_by_side(_digests, groups, size=size))
         for (path, identity), digest in zip(suspects.items(), digests, strict=True):
             check_digest(digest, entry=files[path].file, name=path)
+            check_row_groups(_tried(_end, path), name=path)
             self._remember(path, _Right(identity, None))
 
     def _checked_parts(self, looks: Sequence[_Look], identities: Mapping[str, _Identity]) -> dict[str, bytes]:
@@ -154,7 +155,7 @@ class LocalFiles:
     ) -> list[bytes]:
         held = {path: _content(path) for path in files}
         for path, identity in suspects.items():
-            check_digest(hashlib.sha256(held[path]).hexdigest(), entry=files[path].file, name=path)
+            check_bytes(held[path], entry=files[path].file, name=path)
             self._remember(path, _Right(identity, None))
         return [held[path] for path in paths]
 
@@ -217,6 +218,7 @@ def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], nee
         end = _tried(_end, path)
         if footer_digest(end) != live.file.footer:
             raise CorruptObjectError(f"The data file {path} does not have the footer that its manifest gives.")
+        check_row_groups(end, name=path)
         columns = frozenset(need.of(live))
         if is_tested and (file := divided(live, end)) is not None:
             parted[path] = file
