@@ -5,7 +5,7 @@ import pytest
 
 from metaxy_fs.errors import WriteConflictError
 from metaxy_fs.log.objects.statistics import exact_in
-from metaxy_fs.log.objects.widening import conform, unify
+from metaxy_fs.log.objects.widening import conform, differ_in_order_alone, unify
 from metaxy_fs.metadata_store import COMMITS, MetadataStore, Scan
 from metaxy_fs.storage import MemoryStorage
 from metaxy_fs.testing import StoreSuite
@@ -34,8 +34,7 @@ class ShelfStore(MetadataStore):
         append = append.beside(held.rows for _, held in earlier)
         for _, held in earlier:
             if append.write_id is not None and held.write_id == append.write_id:
-                is_other = sorted(held.rows.schema.items(), key=str) != sorted(append.rows.schema.items(), key=str)
-                if is_other or not held.rows.equals(append.rows.select(held.rows.columns)):
+                if not have_same_rows(held.rows, append.rows):
                     raise WriteConflictError(
                         f"{append.write_id!r} names a commit of {held.rows.height} rows; these are others"
                     )
@@ -95,6 +94,12 @@ class ShelfStore(MetadataStore):
 
 def sees(moment, time, append):
     return moment.sees(partition=append.definition.partition, commit=str(time), time=time)
+
+
+def have_same_rows(held, given):
+    if not differ_in_order_alone(held.schema, given.schema):
+        return False
+    return held.equals(conform(given.lazy(), source=given.schema, target=held.schema).collect())
 
 
 class TestShelfStore(StoreSuite):
