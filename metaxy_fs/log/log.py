@@ -131,14 +131,14 @@ class Log:
         """Return what is committed to a partition now, None if nothing is."""
         return self._views.load(partition)
 
-    def views(self, feature: str, *, without: str | None = None) -> list[View]:
+    def views(self, feature: str, *, without: Collection[str] = ()) -> list[View]:
         """Return what is committed to each partition of a feature now; all partitions are asked for side by side.
 
         Args:
             feature: The parts of its key joined by `.`.
-            without: The version of a partition that is not asked for.
+            without: The versions of partitions that are not asked for.
         """
-        wanted = [partition for partition in self._all_partitions(feature) if partition.version != without]
+        wanted = [partition for partition in self._all_partitions(feature) if partition.version not in without]
         views = self._asked(self.view, wanted)
         return [view for view in views if view is not None]
 

@@ -203,7 +203,7 @@ class FilesystemMetadataStore(MetadataStore):
         partitions = self._partitions(feature, query.at) if query.partition is None else [query.partition]
         views = asked(
             lambda version: self._view(Partition(feature, version), query.at),
-            [version for version in partitions if version != query.without],
+            [version for version in partitions if version not in query.without],
             is_distant=self._storage.is_distant,
         )
         return [view for view in views if view is not None]

@@ -153,7 +153,7 @@ class InMemoryMetadataStore(MetadataStore):
 
 
 def _is_asked_for(held: _Commit, query: Query) -> bool:
-    if query.partition not in (None, held.partition) or query.without == held.partition:
+    if query.partition not in (None, held.partition) or held.partition in query.without:
         return False
     return query.at is None or query.at.sees(partition=held.partition, commit=held.commit, time=held.time)
 

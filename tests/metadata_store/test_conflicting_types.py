@@ -6,7 +6,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from metaxy_fs import CorruptObjectError, FilesystemMetadataStore, MetadataSchemaError, compact, verify
+from metaxy_fs import (
+    CorruptObjectError,
+    FilesystemMetadataStore,
+    InMemoryMetadataStore,
+    MetadataSchemaError,
+    compact,
+    verify,
+)
 from metaxy_fs.testing.store_cases import SAMPLE_ID, ids_of, pipeline, videos
 from tests.older import forget_types
 
@@ -91,3 +98,35 @@ def test_verify_names_types_that_writers_cannot_use(tmp_path: Path) -> None:
     with pytest.raises(CorruptObjectError, match=r"_types/1\.json"):
         FilesystemMetadataStore(tmp_path).write_metadata(video, videos([3], new=[1]))
     assert FilesystemMetadataStore(tmp_path).read_metadata(video).height == 4
+
+
+@pytest.mark.parametrize("kind", ["files", "memory"])
+@pytest.mark.parametrize("is_current", [True, False], ids=["a row under it", "none under it"])
+def test_definitions_whose_ids_never_match_are_left_out_of_an_increment(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, *, is_current: bool
+) -> None:
+    (texts, _), (numbers, _), (now, processed) = (pipeline(frames=version) for version in (1, 2, 3))
+    store = FilesystemMetadataStore(tmp_path) if kind == "files" else InMemoryMetadataStore()
+    store.write_metadata(texts, videos(["a"]))
+    store.write_metadata(numbers, videos([1, 2]))
+    if is_current:
+        store.write_metadata(now, videos([2]))
+    increment = store.resolve_update(now, samples=videos([1, 2, 3]))
+    assert (ids_of(increment.stale), ids_of(increment.new)) == (([1], [3]) if is_current else ([1, 2], [3]))
+    assert store.resolve_update(now, samples=videos([1, 2, 3]), lazy=True).collect().counts == increment.counts
+    [message] = {record.getMessage() for record in caplog.records}
+    assert re.fullmatch(r"The ids of feature 'video_processing' in .* of other types under .*", message)
+    store.write_metadata(now, videos([1, 2, 3]))
+    caplog.clear()
+    assert not store.resolve_update(now, samples=videos([1, 2, 3]))
+    assert ids_of(store.resolve_update(processed).new) == [1, 2, 3]
+    assert not caplog.records
+
+
+def test_stale_if_leaves_them_out_too(tmp_path: Path) -> None:
+    (texts, _), (now, _) = pipeline(frames=1), pipeline(frames=2)
+    store = FilesystemMetadataStore(tmp_path)
+    store.write_metadata(texts, videos(["a"], status=["failed"]))
+    store.write_metadata(now, videos([1], status=["failed"]))
+    increment = store.resolve_update(now, samples=videos([1, 2]), stale_if=pl.col("status") == "failed")
+    assert (ids_of(increment.stale), ids_of(increment.new)) == ([1], [2])

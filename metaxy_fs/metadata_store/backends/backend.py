@@ -126,7 +126,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         key: The feature.
         partition: The version of one partition (see `DefinitionVersion.partition`), None for all of them.
-        without: Rows of this partition are not needed; a backend may leave out any of them, or none.
+        without: Rows of these partitions are not needed; a backend may leave out any of them, or none.
         columns: The only columns to return, None for all; those that do not exist are left out.
         prune: Rows that do not satisfy this are not needed; a backend may leave out any of them, or none.
         mark_partition: Add the column `_metaxy_partition`, text, that gives the partition of each row.
@@ -141,7 +141,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     partition: str | None
     columns: frozenset[str] | None = None
     prune: pl.Expr | None = None
-    without: str | None = None
+    without: frozenset[str] = frozenset()
     mark_partition: bool = False
     mark_commits: bool = False
     at: Moment | None = None

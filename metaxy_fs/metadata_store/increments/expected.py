@@ -62,6 +62,12 @@ class Expected:
         """What pieces are divided by."""
         return [*self.upstream, *([] if self.samples is None else [self.samples])]
 
+    @property
+    def id_types(self) -> Mapping[str, pl.DataType]:
+        """The types of the id columns, as far as they are known before any row is read."""
+        found = ((name, each.dtype(name)) for name in self.id_columns for each in self.inputs)
+        return {name: dtype for name, dtype in found if dtype is not None}
+
     def scans(self, id_range: IdRange) -> list[pl.LazyFrame]:
         """Return what `piece` needs collected."""
         column = self.id_columns[0]

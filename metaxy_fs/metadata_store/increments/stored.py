@@ -12,7 +12,7 @@ from metaxy_fs.metadata_store.arguments.predicates import check_predicate
 from metaxy_fs.metadata_store.backends.backend import Backend
 from metaxy_fs.metadata_store.backends.layered import fitting
 from metaxy_fs.metadata_store.backends.scan import Scan
-from metaxy_fs.metadata_store.reading.compared import Compared, compared_stores
+from metaxy_fs.metadata_store.reading.compared import Compared, IdTypes, compared_stores
 from metaxy_fs.metadata_store.reading.queries import latest, refuse_unknown
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
 from metaxy_fs.versioning.definition import DefinitionVersion
@@ -79,14 +79,20 @@ class StoredLayer:
         return None if scan is None else StoredRows(self._feature, scan)
 
 
-def find_stored(store: Backend, feature: Declared, *, stale_if: pl.Expr | None) -> list[StoredLayer]:
+def find_stored(store: Backend, feature: Declared, *, stale_if: pl.Expr | None, id_types: IdTypes) -> list[StoredLayer]:
     """Return the stored rows to compare with, by store, the nearest first.
+
+    Args:
+        store: The first store of the chain.
+        feature: Whose rows they are.
+        stale_if: What asks for a sample to be computed again.
+        id_types: The types of the ids that there should be.
 
     Raises:
         MetadataSchemaError: They have other id columns, or lack one that `stale_if` names.
         TypeError: `stale_if` is no expression that names its columns.
     """
-    compared = compared_stores(store, feature, columns=_columns(feature, stale_if))
+    compared = compared_stores(store, feature, columns=_columns(feature, stale_if), id_types=id_types)
     return [StoredLayer(feature, one, stale_if=stale_if) for one in compared]
 
 

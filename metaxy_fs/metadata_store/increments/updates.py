@@ -144,7 +144,7 @@ def _to_compare(
 ) -> tuple[Expected, Iterator[Increment]]:
     """Return the samples that there should be, and an iterator that gives the increment, range by range."""
     expected = _expected(store, feature, given)
-    stored = find_stored(store, feature, stale_if=stale_if)
+    stored = find_stored(store, feature, stale_if=stale_if, id_types=expected.id_types)
     return expected, Comparing(expected, stored).increments()
 
 
