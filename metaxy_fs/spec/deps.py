@@ -31,7 +31,8 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             the new names.
         where: A predicate in SQL, as `polars.sql_expr` reads it, on the latest upstream rows under the names that
             they are stored with, such as `"quality > 0.5 AND lang = 'en'"`. Rows for which it is false or null make no
-            sample. It looks at one row at a time.
+            sample. It looks at one row at a time. It selects samples and enters no version: changing it makes samples
+            orphaned or new, and none stale but groups whose rows change.
 
     Raises:
         SpecError: There is no such relation, or a name or the predicate cannot be one.
@@ -54,11 +55,6 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __hash__(self) -> int:
         return hash((self.key, self.relation, self.optional, tuple(self.rename.items()), self.where))
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether one row makes one sample, and nothing else is declared."""
-        return self == FeatureDep(key=self.key)
 
     def _named(self, field: str) -> str:
         return f"FeatureDep({field}=...) on '{self.key}'"

@@ -1,13 +1,14 @@
-"""Which data version does the definition of a feature have?
+"""The data version that the definition of a feature has.
 
 The version of a container's definition is the sha256, in hex, of the text
 
     F/c|v|U1/x|<definition version of U1/x>|U1/y|<...>|U2/z|<...>
 
 for container `c` of feature `F` with code version `v`, made from containers `x`, `y`, `z` of features `U1`, `U2`;
-features come in the order of their key strings, containers within them likewise. Where the dep on `U1` says more than
-its key, `|U1?|<digest>` follows the containers of `U1`: the sha256 of what it says, as JSON with the keys in order,
-without blanks and without what is left to the default, such as `{"optional":true,"where":"quality > 0.5"}`.
+features come in the order of their key strings, containers within them likewise. Where the dep on `U1` says how rows
+are related to samples, `|U1?|<digest>` follows the containers of `U1`: the sha256 of its `relation`, `optional` and
+`rename` as JSON, with the keys in order, without blanks and without what is left to the default, such as
+`{"optional":true,"rename":{"name":"sample_id"}}`. Its `where` selects samples, and is no part of what one is made from.
 
 The version of a feature's definition is the sha256 of `c|<definition version of c>` of its containers, sorted and
 joined by `|`. So a change of any code version upstream, or of what any dep says, changes every definition that is made
@@ -78,16 +79,15 @@ def _of_container(
         for _, upstream_container in containers:
             name = str(upstream_container.key)
             parts += [f"{key}/{name}", known[key].containers[name]]
-        dep = spec.dep(key)
-        parts += [] if dep.is_plain else [f"{key}?", dep_digest(dep)]
+        said = dep_digest(spec.dep(key))
+        parts += [f"{key}?", said] if said else []
     return _sha256("|".join(parts))
 
 
 def dep_digest(dep: FeatureDep) -> str:
-    """Return the digest of what a dep says beside its key."""
-    declared = msgspec.to_builtins(dep)
-    del declared["key"]
-    return _sha256(json.dumps(declared, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+    """Return the digest of how a dep relates rows to samples; nothing of one that says no more than its key."""
+    declared = {name: value for name, value in msgspec.to_builtins(dep).items() if name not in ("key", "where")}
+    return _sha256(json.dumps(declared, sort_keys=True, separators=(",", ":"), ensure_ascii=False)) if declared else ""
 
 
 def _sha256(text: str) -> str:

@@ -122,8 +122,8 @@ class Digests:
         texts = [f"{ref.feature}/{ref.container}" if self._name_feature else ref.container, str(code_version)]
         for feature, several in groupby(parts.items(), key=lambda part: part[0].feature):
             texts += [f"{feature}/{above.container}|{text}" for above, text in several]
-            dep = self._graph.specs[ref.feature].dep(feature)
-            texts += [f"{feature}?|{dep_digest(dep)}"] if self._name_feature and not dep.is_plain else []
+            said = dep_digest(self._graph.specs[ref.feature].dep(feature)) if self._name_feature else ""
+            texts += [f"{feature}?|{said}"] if said else []
         return "|".join(texts)
 
 

@@ -113,14 +113,13 @@ SAID = {"relation": "aggregation", "optional": True, "rename": {"b": "c", "a": "
 
 def test_dep_says_nothing_but_its_key_by_default():
     dep = FeatureDep(key=UP)
-    assert (dep.relation, dep.optional, dep.rename, dep.where, dep.is_plain) == ("one_to_one", False, {}, None, True)
+    assert (dep.relation, dep.optional, dep.rename, dep.where) == ("one_to_one", False, {}, None)
     assert msgspec.json.encode(dep) == b'{"key":{"parts":["up"]}}'
 
 
 @pytest.mark.parametrize("field", SAID)
-def test_dep_that_says_more_is_not_plain_and_is_read_back_from_json(field):
+def test_dep_that_says_more_is_read_back_from_json(field):
     dep = FeatureDep(key=UP, **{field: SAID[field]})
-    assert not dep.is_plain
     assert msgspec.json.decode(msgspec.json.encode(dep), type=FeatureDep) == dep
     assert msgspec.to_builtins(dep) == {"key": {"parts": ("up",)}, field: SAID[field]}
     assert dep != FeatureDep(key=UP)

@@ -30,8 +30,9 @@ def definition_versions(graph, deps=NO_OPTIONS):
             for place, (above, part) in enumerate(in_order):
                 text += f"|{'_'.join(above)}/{part}|{known[above]['containers'][part]}"
                 is_last = all(other != above for other, _ in in_order[place + 1 :])
-                if is_last and deps.get((feature, above)):
-                    said = json.dumps(deps[feature, above], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+                options = {key: value for key, value in deps.get((feature, above), {}).items() if key != "where"}
+                if is_last and options:
+                    said = json.dumps(options, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
                     text += f"|{'_'.join(above)}?|{sha256(said)}"
             found[container] = sha256(text)
         joined = "|".join(f"{container}|{found[container]}" for container in sorted(found))

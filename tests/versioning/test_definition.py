@@ -57,12 +57,17 @@ def test_golden_versions_of_all_relations_are_those_of_the_formula():
 
 def test_what_a_dep_says_is_spelled_out():
     graph = {AUDIO: {"x": (1, []), "y": (1, [])}, FACES: {"all": (1, [(AUDIO, "x"), (AUDIO, "y")]), "none": (1, [])}}
-    x, y, said = sha256("audio/x|1"), sha256("audio/y|1"), sha256('{"optional":true,"where":"x > \'é\'"}')
-    found = computed(graph, deps={(FACES, AUDIO): {"where": "x > 'é'", "optional": True}})
+    x, y, said = sha256("audio/x|1"), sha256("audio/y|1"), sha256('{"optional":true,"rename":{"é":"x"}}')
+    found = computed(graph, deps={(FACES, AUDIO): {"where": "x > 'é'", "optional": True, "rename": {"é": "x"}}})
     assert found[FACES]["containers"] == {
         "all": sha256(f"faces/all|1|audio/x|{x}|audio/y|{y}|audio?|{said}"),
         "none": sha256("faces/none|1"),
     }
+
+
+def test_predicate_that_selects_samples_is_no_part_of_a_definition():
+    graph = {AUDIO: {"x": (1, [])}, FACES: {"all": (1, [(AUDIO, "x")])}}
+    assert computed(graph, deps={(FACES, AUDIO): {"where": "x > 1"}}) == computed(graph)
 
 
 def test_version_of_the_smallest_graph_is_spelled_out():

@@ -61,6 +61,17 @@ def test_sample_that_is_excluded_is_orphaned_and_cannot_be_given(store):
         store.calculate_data_versions(own, pl.DataFrame({"sample_id": [1, 2]}))
 
 
+def test_excluding_one_sample_makes_one_orphan_and_no_stale_sample(store):
+    up, own = declared()
+    store.write_metadata(up, rows(map(str, range(1_000)), sample_id=range(1_000), quality=range(1_000)))
+    store.write_metadata(own, store.resolve_update(own).pending)
+    _, filtered = declared(where="quality > 0")
+    increment = store.resolve_update(filtered)
+    assert increment.counts[:4] == (0, 0, 1, 0)
+    assert increment.orphaned["sample_id"].to_list() == [0]
+    assert not store.resolve_update(own)
+
+
 def test_sample_that_one_upstream_excludes_is_none_although_another_has_it(store):
     up, other, own = declared(where="quality > 0.5", more=[FeatureDep(key=OTHER)])
     store.write_metadata(up, rows("ab", sample_id=[1, 2], quality=[1.0, 0.0]))
@@ -266,7 +277,7 @@ def test_change_of_a_dep_makes_all_samples_stale(store):
     up, own = declared()
     store.write_metadata(up, rows("ab", sample_id=[1, 2], quality=[1.0, 1.0]))
     store.write_metadata(own, store.resolve_update(own).pending)
-    _, own = declared(where="quality > 0.5")
+    _, own = declared(optional=True)
     assert not store.has_feature(own)
     increment = store.resolve_update(own)
     assert increment.stale["changed_containers"].to_list() == [["default"], ["default"]]

@@ -14,7 +14,7 @@ from tests.versioning.lineage_strategies import histories
 CLIP, FRAME, LABEL, SCENE = (FeatureKey([name]) for name in ("clip", "frame", "label", "scene"))
 
 
-def declared(*, where=None, scene_code=1, frame_code=1, clip_code=1):
+def declared(*, where=None, optional=False, scene_code=1, frame_code=1, clip_code=1):
     """A clip has many frames, and they make one scene; a frame may have a label."""
     return declare(
         root(CLIP, container("default", clip_code), id_columns=["name"]),
@@ -30,7 +30,7 @@ def declared(*, where=None, scene_code=1, frame_code=1, clip_code=1):
         ),
         FeatureSpec(
             key=SCENE,
-            deps=[FeatureDep(key=FRAME, relation="aggregation", where=where)],
+            deps=[FeatureDep(key=FRAME, relation="aggregation", where=where, optional=optional)],
             containers=[container("default", scene_code)],
             id_columns=["clip"],
         ),
@@ -183,10 +183,22 @@ def test_change_of_code_that_leaves_versions_as_they_were_is_followed_to_the_gro
 
 
 def test_change_of_a_dep_is_a_change_of_the_declaration(store):
-    _, scene = write(store, declared(), sharp=[1.0, 1.0])
+    _, scene = write(store, declared())
     store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
-    *_, scene = declared(where="sharp > 0.5")
+    *_, scene = declared(optional=True)
     assert store.explain(scene, "a").containers["default"].reason == "code version, or what it is made from, changed"
+
+
+def test_change_of_a_predicate_is_a_change_of_the_group_alone(store):
+    _, scene = write(store, declared(), sharp=[1.0, 0.0])
+    store.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    *_, scene = declared(where="sharp >= 0")
+    assert store.explain(scene, "a").status == "up to date"
+    *_, scene = declared(where="sharp > 0.5")
+    explanation = store.explain(scene, "a")
+    assert explanation.status == "stale"
+    assert explanation.containers["default"].reason == "made from other upstream rows than any that is stored"
+    assert store.resolve_update(scene).stale["clip"].to_list() == ["a"]
 
 
 def test_rows_that_have_moved_to_another_group_are_gone(store):
