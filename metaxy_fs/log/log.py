@@ -30,7 +30,7 @@ from metaxy_fs.log.views.tables import CommitTables
 from metaxy_fs.log.views.view import View, ViewLoader, live_files, settled
 from metaxy_fs.log.writing.agreements import Agreement, agree
 from metaxy_fs.log.writing.commit import CommitRequest, commit
-from metaxy_fs.log.writing.partition import PartitionInfo, agreement_on_partition, check_info, decode_info
+from metaxy_fs.log.writing.partition import PartitionInfo, agreement_on_partition, check_info, decode_info, find_info
 from metaxy_fs.log.writing.root import Root, agreement_on_root, decode_root, find_root, refuse_overwriting_storage
 from metaxy_fs.log.writing.types import fitting, settle, types_of
 from metaxy_fs.parallel import Item, Result, asked
@@ -126,6 +126,15 @@ class Log:
     def has_commit(self, partition: Partition) -> bool:
         """Whether a partition holds any commit."""
         return self._views.has_commit(partition)
+
+    def declarations(self, partitions: Iterable[Partition]) -> list[bytes]:
+        """Return what the first writer of each partition declared, as JSON, of those that are described.
+
+        Raises:
+            CorruptObjectError: A description is something else.
+        """
+        infos = self._asked(partial(find_info, self._storage), partitions)
+        return [bytes(info.spec) for info in infos if info is not None]
 
     def view(self, partition: Partition) -> View | None:
         """Return what is committed to a partition now, None if nothing is."""

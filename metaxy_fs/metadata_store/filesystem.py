@@ -8,6 +8,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs._version import WRITER
+from metaxy_fs.errors import SpecError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.hashing import HashAlgorithm, check_algorithm
 from metaxy_fs.ids import shared_clock
@@ -22,7 +23,7 @@ from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, FallbackM
 from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.parallel import asked
-from metaxy_fs.spec import FeatureKey
+from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.cache import DEFAULT_BYTES, CachedStorage, DiskCache
 from metaxy_fs.storage.open import open_storage
@@ -189,6 +190,10 @@ class FilesystemMetadataStore(MetadataStore):
     def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
         return self._log.commits(key.dotted).cast(COMMITS)
 
+    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> list[FeatureSpec]:
+        kept = self._log.declarations(Partition(key.dotted, version) for version in partitions)
+        return [spec for spec in map(_spec, kept) if spec is not None]
+
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         return self._log.has_commit(Partition(key.dotted, partition))
 
@@ -218,6 +223,14 @@ class FilesystemMetadataStore(MetadataStore):
         if at is not None and at.commits is not None:
             return sorted(at.commits)
         return [partition.version for partition in self._log.partitions(feature)]
+
+
+def _spec(declaration: bytes) -> FeatureSpec | None:
+    """Return a declaration, None if a later metaxy_fs made it that has more to say."""
+    try:
+        return msgspec.json.decode(declaration, type=FeatureSpec)
+    except (msgspec.MsgspecError, SpecError):
+        return None
 
 
 def _definition(view: View) -> DefinitionVersion:

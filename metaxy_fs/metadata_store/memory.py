@@ -17,7 +17,7 @@ from metaxy_fs.log.objects.widening import FileSchema, conform, differ_in_order_
 from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, FallbackMode, Query
 from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.base import MetadataStore
-from metaxy_fs.spec import FeatureKey
+from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME, PARTITION
@@ -138,6 +138,10 @@ class InMemoryMetadataStore(MetadataStore):
 
     def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
         return pl.DataFrame([_described_commit(held) for held in self._of(key)], schema=COMMITS, orient="row")
+
+    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> list[FeatureSpec]:
+        found = {held.partition: held.append.spec for held in reversed(self._of(key))}
+        return [found[partition] for partition in partitions if partition in found]
 
     def _refuse_other_id_columns(self, append: Append) -> None:
         for held in self._of(append.spec.key):

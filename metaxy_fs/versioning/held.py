@@ -1,6 +1,6 @@
 """What do stores hold of a row, or of a group of rows, that a sample is made from?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -27,6 +27,7 @@ class HeldRows(msgspec.Struct, frozen=True, kw_only=True):
             definition, or else under any.
         history: All that the row, or the digests of the group, have been, in any store, latest first.
         definitions: All that any rows of the feature were written under.
+        code_versions: The code versions that each container had under other definitions, by its name.
         is_excluded: Whether there are current rows, and the predicate of the dep holds for none.
         states: Of a group, its rows as they were, latest first: the digests that stood for it, and its members.
     """
@@ -35,6 +36,7 @@ class HeldRows(msgspec.Struct, frozen=True, kw_only=True):
     layers: Sequence[HeldRow] = ()
     history: Sequence[Versions] = ()
     definitions: Sequence[DefinitionVersion] = ()
+    code_versions: Mapping[str, Sequence[int | str]] = msgspec.field(default_factory=dict)
     is_excluded: bool = False
     states: Sequence[GroupState] = ()
 

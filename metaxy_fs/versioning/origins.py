@@ -1,7 +1,7 @@
-"""From what was a stored version made?
+"""What a stored version was made from.
 
 Theory of operation. A version is a digest, so it does not say what it was made from. But nothing is ever deleted: the
-upstream rows that it was made from are most often still there. So the texts that could have been hashed are put
+upstream rows that it was made from are most often still there, and so are the declarations of their time. So the texts that could have been hashed are put
 together from all that the upstream containers have been, and the one whose digest is the version is the proof. It
 works alike for the versions of rows and for those of definitions.
 """
@@ -22,9 +22,6 @@ _MAX_CANDIDATES = 50_000
 
 _MAX_BATCH = 4_096
 """How many of them at once; the first batch is one text, which most often is the right one."""
-
-_GUESSED_CODE_VERSIONS = range(100)
-"""What an earlier code version may have been, where it is a number."""
 
 
 def declared(graph: FeatureGraph, ref: ContainerRef) -> ContainerSpec:
@@ -56,6 +53,7 @@ class Digests:
     Attributes:
         present: What downstream containers would be made from now.
         past: All that they may have been made from, by row or group of rows.
+        code_versions: Those that containers had before, by row or group of rows and by name.
     """
 
     def __init__(
@@ -68,6 +66,7 @@ class Digests:
     ) -> None:
         self.present: dict[ContainerRef, str] = {}
         self.past: dict[RowsRef, list[Versions]] = {}
+        self.code_versions: dict[RowsRef, Mapping[str, Sequence[int | str]]] = {}
         self._graph = graph
         self._ancestors = {rows.ref: rows for rows in ancestors}
         self._name_feature = name_feature
@@ -103,8 +102,9 @@ class Digests:
         refs = made_from(self._graph, rows, container)
         choices = [self._choices(rows, feature, refs) for feature in dict.fromkeys(ref.feature for ref in refs)]
         yield from ((container.code_version, _merged(choice)) for choice in product(*choices))
+        earlier = self.code_versions.get(rows.ref, {}).get(str(container.key), ())
         for choice in product(*choices):
-            yield from ((code_version, _merged(choice)) for code_version in _GUESSED_CODE_VERSIONS)
+            yield from ((code_version, _merged(choice)) for code_version in earlier)
 
     def _choices(
         self, rows: AncestorRows, feature: FeatureKey, refs: Sequence[ContainerRef]

@@ -119,6 +119,7 @@ class _Comparison:
         """Note what downstream containers are made from now, and may have been made from."""
         held = self.held[rows.ref]
         self.rows.past[rows.ref] = list(held.history)
+        self.rows.code_versions[rows.ref] = self.definitions.code_versions[rows.ref] = held.code_versions
         written = [definition.containers for definition in held.definitions]
         self.definitions.past[rows.ref] = [current.containers, *written]
         for name, digest in current.containers.items():

@@ -220,7 +220,9 @@ def test_code_version_and_rows_may_have_changed_together():
         for feature, row in now.items()
     }
     old = definition(feature_graph(before), ("end",))
-    held[RowsRef(END.feature)] = HeldRows(layers=[HeldRow(stored, old)], history=[stored], definitions=[old])
+    held[RowsRef(END.feature)] = HeldRows(
+        layers=[HeldRow(stored, old)], history=[stored], definitions=[old], code_versions={"c": [6, 7]}
+    )
     ancestors = ancestry(graph, graph.specs[END.feature], {"sample_id": 1})
     found = explain_sample(graph, ancestors, held=held, algorithm="sha256")
     assert found.containers["c"].reason == "code version changed from 7 to v1; upstream top/x changed"

@@ -29,7 +29,8 @@ class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         feature: The full key of the feature, part by part.
         definition: The data versions of its declaration.
         id_columns: The columns that name a sample.
-        spec: The whole declaration, as its first writer made it; for people and tools, never read back by the log.
+        spec: The whole declaration, as its first writer made it; for people, tools and explanations; the log does
+            not look into it.
         columns: The types of the columns of the first write, which later ones have to fit; roots of earlier versions
             lack it.
     """

@@ -259,6 +259,20 @@ class Backend(ABC):
             StorageError: The commits could not be looked for.
         """
 
+    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> list[FeatureSpec]:  # noqa: ARG002
+        """Return the declarations that the first writers of some partitions of a feature made, as far as they are kept.
+
+        Explanations name earlier code versions by them; backends that keep declarations override this.
+
+        Args:
+            key: The feature.
+            partitions: The versions of the partitions.
+
+        Raises:
+            StorageError: They could not be looked for.
+        """
+        return []
+
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         """Whether a partition of a feature holds any commit; backends that know a shorter way override this."""
         return partition in self.stored_versions(key)

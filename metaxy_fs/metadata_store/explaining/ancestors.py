@@ -1,4 +1,4 @@
-"""What do the stores of a chain hold of the rows that a sample is made from?"""
+"""Find what the stores of a chain hold of the rows that a sample is made from."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -15,7 +15,7 @@ from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.reading.queries import require_id_columns
 from metaxy_fs.reserved import KEPT as _IS_KEPT
 from metaxy_fs.reserved import ROW_IN_GROUP
-from metaxy_fs.spec import FeatureGraph, FeatureKey
+from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.lineage import old_names, told_apart_by
 from metaxy_fs.versioning.ancestry import AncestorRows
 from metaxy_fs.versioning.columns import DATA_VERSION, MARKED_COMMIT, PARTITION, is_id_type, present_column
@@ -28,9 +28,9 @@ from metaxy_fs.versioning.lineage import evaluating_where, marked_rows, stored_c
 
 def held_rows(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> HeldRows:
     """Return what the stores of a chain hold of some rows; they are read, and compared, where reads would find them."""
-    asked = (_find(candidate, rows) for candidate in chain(store, fallback=True))
-    found = [one for one in asked if one is not None]
     partition = definition_version(graph, rows.spec.key).partition
+    asked = (_find(candidate, rows, partition) for candidate in chain(store, fallback=True))
+    found = [one for one in asked if one is not None]
     if store.fallback_mode == "sample":
         read, compared = [member for one in reversed(found) for member in one.of(partition)], found
     else:
@@ -49,10 +49,17 @@ class _Row(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What one store holds: rows in commit order, and the definitions of all rows of the feature."""
+    """What one store holds of a feature.
+
+    Attributes:
+        rows: Those that are meant, in commit order.
+        definitions: The definitions of all rows of the feature, by partition.
+        others: The declarations of the other partitions.
+    """
 
     rows: Sequence[_Row]
     definitions: Mapping[str, DefinitionVersion]
+    others: Sequence[FeatureSpec]
 
     def of(self, partition: str) -> list[Member]:
         """Return the rows of one partition."""
@@ -71,6 +78,7 @@ def _held_row(found: Sequence[_Found], read: Sequence[Member], compared: Sequenc
         layers=[HeldRow(row.member.versions, definitions[row.partition]) for row, definitions in last],
         history=[row.member.versions for one in found for row in reversed(one.rows)],
         definitions=_definitions(found),
+        code_versions=_code_versions(found),
         is_excluded=bool(read) and not is_kept,
     )
 
@@ -98,6 +106,7 @@ def _held_group(
         layers=layers or [HeldRow(states[0].digests, d) for d, states in elsewhere if states and states[0].members],
         history=[state.digests for state in states if state.members],
         definitions=_definitions(found),
+        code_versions=_code_versions(found),
         is_excluded=bool(read) and not is_kept,
         states=states,
     )
@@ -107,7 +116,16 @@ def _definitions(found: Sequence[_Found]) -> list[DefinitionVersion]:
     return [definition for one in found for definition in one.definitions.values()]
 
 
-def _find(store: Backend, rows: AncestorRows) -> _Found | None:
+def _code_versions(found: Sequence[_Found]) -> dict[str, list[int | str]]:
+    """Return the code versions that containers had in other partitions, each once."""
+    versions: dict[str, dict[int | str, None]] = {}
+    for spec in (spec for one in found for spec in one.others):
+        for container in spec.containers:
+            versions.setdefault(str(container.key), {})[container.code_version] = None
+    return {name: list(several) for name, several in versions.items()}
+
+
+def _find(store: Backend, rows: AncestorRows, partition: str) -> _Found | None:
     """Return what one store holds, None if it has no commit of the feature."""
     ids, below = rows.spec.id_columns, rows.below
     needed = {*ids, DATA_VERSION, *(() if below is None else stored_columns(below, rows.spec))}
@@ -127,7 +145,8 @@ def _find(store: Backend, rows: AncestorRows) -> _Found | None:
         return None
     require_id_columns(scan, rows.spec)
     definitions = {definition.partition: definition for definition in scan.definitions}
-    return _Found(_members(scan, rows) if set(rows.values) <= set(scan.columns) else [], definitions)
+    others = store.stored_specs(rows.spec.key, sorted(set(definitions) - {partition}))
+    return _Found(_members(scan, rows) if set(rows.values) <= set(scan.columns) else [], definitions, others)
 
 
 def _members(scan: Scan, rows: AncestorRows) -> list[_Row]:

@@ -13,7 +13,7 @@ import polars as pl
 from metaxy_fs.errors import StorageAccessError
 from metaxy_fs.metadata_store.backends.backend import Append, Backend, Moment, Query
 from metaxy_fs.metadata_store.backends.scan import Scan
-from metaxy_fs.spec import FeatureKey
+from metaxy_fs.spec import FeatureKey, FeatureSpec
 
 
 class Pin(NamedTuple):
@@ -107,6 +107,9 @@ class BackendAt(Backend):
         moment = self._pins.moment(key)
         commits = self._store.stored_commits(key)
         return commits.clear() if moment is None else commits.filter(_is_seen(moment))
+
+    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> list[FeatureSpec]:
+        return self._store.stored_specs(key, partitions)
 
     def refuse_damaged_reads(self, error: BaseException) -> None:
         self._store.refuse_damaged_reads(error)

@@ -224,7 +224,7 @@ def test_change_of_a_code_version_that_is_a_text_is_told_from_one_upstream(store
     compute(store, b)
     _, b = line(1, "blue")
     explanation = store.explain(b, "s")
-    assert explanation.containers["default"].reason == "code version, or what it is made from, changed"
+    assert explanation.containers["default"].reason == "code version changed from red to blue"
     assert names(explanation.causes) == ["b/default"]
 
 
@@ -313,6 +313,20 @@ def test_row_in_the_current_partition_is_compared_whatever_other_code_wrote_sinc
     for feature, version in ((new, "v2"), (old, "v1")):
         explanation = store.explain(feature, "s")
         assert (explanation.status, explanation.containers["default"].stored) == ("up to date", version)
+
+
+@pytest.mark.parametrize(("before", "after"), [(100, 101), (20261101, 20261128), ("v1", "v2"), (0, "a")])
+def test_earlier_code_versions_of_any_kind_are_named(store, before, after):
+    for code in (before, after):
+        a, b = line(code, code)
+        write_root(store, a, s="v")
+        if code == before:
+            compute(store, b)
+    for feature, reason in ((a, None), (b, f"code version changed from {before} to {after}")):
+        explanation = store.explain(feature, "s")
+        assert explanation.containers["default"].reason == (reason or "same")
+    (bumped,) = line("other")
+    assert store.explain(bumped, "s").containers["default"].reason == f"code version changed from {after} to other"
 
 
 def test_given_version_is_never_taken_for_a_digest_of_code(store):
