@@ -113,6 +113,8 @@ def _link(part: str, url: str) -> str:
     protocol = _SAME.get(protocol.lower(), protocol.lower())
     if protocol in BUCKETS:
         _check_bucket(rest, url)
+    if protocol in ("http", "https") and {"?", "#"} & set(rest):
+        raise ValueError(f"{redact(url)!r} has a query or a fragment, and a root has neither: give the address alone")
     if protocol in BUCKETS or protocol == "memory":
         rest = _joined(rest)
     return f"{protocol}://{rest.rstrip('/')}"

@@ -1,6 +1,6 @@
 """Make the client of a root from its URL, or from a filesystem that the user made."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from fsspec.implementations.cached import CachingFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from metaxy_fs.storage import gcs, obstore, s3
+from metaxy_fs.storage import gcs, http, obstore, s3
 from metaxy_fs.storage.address import protocols_of
 from metaxy_fs.storage.client import CachedClient, Client, MemoryClient
 from metaxy_fs.storage.options import configured
@@ -43,15 +43,7 @@ def client_of(filesystem: AbstractFileSystem, root: str) -> Client:
     filesystem, path = unwrapped(filesystem, root.rstrip("/"))
     if isinstance(filesystem, CachingFileSystem):
         return CachedClient(filesystem, path, target=client_of(filesystem.fs, path))
-    if obstore.is_obstore(filesystem):
-        return obstore.ObstoreClient(filesystem, path)
-    if s3.speaks_s3(filesystem):
-        return s3.S3Client(filesystem, path)
-    if gcs.speaks_gcs(filesystem):
-        return gcs.GCSClient(filesystem, path)
-    if isinstance(filesystem, MemoryFileSystem):
-        return MemoryClient(filesystem, path)
-    return Client(filesystem, path)
+    return next((kind for speaks, kind in _CLIENTS if speaks(filesystem)), Client)(filesystem, path)
 
 
 def unwrapped(filesystem: AbstractFileSystem, path: str) -> tuple[AbstractFileSystem, str]:
@@ -101,3 +93,16 @@ def _chained_options(protocols: list[str], storage_options: Mapping[str, Any]) -
 
 def _innermost(filesystem: AbstractFileSystem) -> AbstractFileSystem:
     return _innermost(filesystem.fs) if isinstance(filesystem, CachingFileSystem | DirFileSystem) else filesystem
+
+
+def _is_memory(filesystem: AbstractFileSystem) -> bool:
+    return isinstance(filesystem, MemoryFileSystem)
+
+
+_CLIENTS: tuple[tuple[Callable[[AbstractFileSystem], bool], type[Client]], ...] = (
+    (obstore.is_obstore, obstore.ObstoreClient),
+    (s3.speaks_s3, s3.S3Client),
+    (gcs.speaks_gcs, gcs.GCSClient),
+    (http.speaks_http, http.HTTPClient),
+    (_is_memory, MemoryClient),
+)

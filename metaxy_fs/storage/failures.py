@@ -137,7 +137,13 @@ _MOMENTARY = {
 
 def failure_of(error: Exception) -> Failure:
     """Sort an exception of any filesystem."""
-    return _s3_failure(error) or _gcs_failure(error) or _obstore_failure(error) or _builtin_failure(error)
+    return (
+        _s3_failure(error)
+        or _gcs_failure(error)
+        or _obstore_failure(error)
+        or _http_failure(error)
+        or _builtin_failure(error)
+    )
 
 
 def is_conflict(error: Exception) -> bool:
@@ -211,6 +217,12 @@ def _obstore_failure(error: Exception) -> Failure | None:
     code, status = _CODE_IN_TEXT.search(str(error)), _STATUS_IN_TEXT.search(str(error))
     by_status = _BY_STATUS.get(int(status[1]), Failure.UNKNOWN) if status else Failure.UNKNOWN
     return _BY_S3_CODE.get(code[1], by_status) if code else by_status
+
+
+def _http_failure(error: Exception) -> Failure | None:
+    # What aiohttp makes of a status of which the client made nothing better.
+    status = getattr(error, "status", None)
+    return _BY_STATUS.get(status, Failure.UNKNOWN) if isinstance(status, int) else None
 
 
 def _builtin_failure(error: Exception) -> Failure:
