@@ -1,9 +1,9 @@
 """What a stored version was made from.
 
 Theory of operation. A version is a digest, so it does not say what it was made from. But nothing is ever deleted: the
-upstream rows that it was made from are most often still there, and so are the declarations of their time. So the texts that could have been hashed are put
-together from all that the upstream containers have been, and the one whose digest is the version is the proof. It
-works alike for the versions of rows and for those of definitions.
+upstream rows that it was made from are most often still there, and so are the declarations of their time. So the texts
+that could have been hashed are put together from all that the upstream containers have been, and the one whose digest
+is the version is the proof. It works alike for the versions of rows and for those of definitions.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
