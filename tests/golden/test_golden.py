@@ -9,7 +9,16 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from metaxy_fs import Feature, FilesystemMetadataStore, compact, repair, vacuum, verify
+from metaxy_fs import (
+    Feature,
+    FilesystemMetadataStore,
+    MetadataSchemaError,
+    UnsupportedFormatError,
+    compact,
+    repair,
+    vacuum,
+    verify,
+)
 from tests.golden import compacted, retired
 from tests.golden.contents import FACES, FIRST, SECOND, Faces, Video
 
@@ -46,6 +55,7 @@ def test_there_are_golden_roots() -> None:
         "format-1-retired-compacted",
         "format-1-sealed-compacted",
         "format-1-sha3_256",
+        "format-1-types",
     ]
 
 
@@ -79,6 +89,43 @@ def test_a_retried_write_finds_itself_and_new_ones_go_beside(root: Path, copy: F
     assert copy.read_metadata(Faces).height == 2
     copy.write_metadata(Video, FIRST.head(1))
     assert copy.read_metadata(Video, latest_only=True)["sample_id"].to_list() == ["ü", "b", "a"]
+
+
+# A root whose writers have agreed on types.
+
+
+@pytest.fixture
+def typed(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(next(root for root in ROOTS if root.name == "format-1-types"), tmp_path / "typed"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ({"day": ["2024-02-29"] * 3}, "'day'.*String.*Date"),
+        ({"note": [1, 2, 3]}, "'note'.*Int64.*String"),
+        ({"sample_id": [1, 2, 3]}, "'sample_id'.*Int64.*String"),
+    ],
+    ids=["of the first write", "of a later one", "an id"],
+)
+def test_types_that_were_agreed_on_bind_writers(typed: Path, columns: dict[str, list[object]], named: str) -> None:
+    before = {path for path in typed.rglob("*") if path.is_file()}
+    with pytest.raises(MetadataSchemaError, match=named):
+        FilesystemMetadataStore(typed).write_metadata(Video, FIRST.with_columns(**columns))
+    assert {path for path in typed.rglob("*") if path.is_file()} == before
+
+
+def test_types_of_a_newer_format_are_refused_by_who_needs_them(typed: Path) -> None:
+    [path] = typed.glob("*/*/_types/1.json")
+    path.write_bytes(path.read_bytes().replace(b'"format_version":1', b'"format_version":2,"more":[]'))
+    before = path.read_bytes()
+    FilesystemMetadataStore(typed).write_metadata(Video, FIRST)
+    with pytest.raises(UnsupportedFormatError, match=r"_types/1\.json.*Upgrade metaxy_fs"):
+        FilesystemMetadataStore(typed).write_metadata(Video, SECOND)
+    [finding] = verify(FilesystemMetadataStore(typed)).findings
+    assert (finding.severity, finding.remedy) == ("error", "Upgrade metaxy_fs.")
+    assert not vacuum(FilesystemMetadataStore(typed), dry_run=False).removals
+    assert path.read_bytes() == before
 
 
 # Roots with compactions.
