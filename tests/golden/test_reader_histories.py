@@ -52,6 +52,7 @@ class History:
         self.directory = directory
         self.storage = LocalStorage(directory)
         open_for_writing(self.storage)
+        open_for_writing(self.storage)
         self.dice = dice
         self.appends: list[Manifest] = []
         self.vacuumed = False

@@ -10,7 +10,9 @@ A commit is the same in two roots if its rows are. Random ids never meet, but tw
 written other rows to the two roots: the digests in manifests and tables tell, before anything is put.
 
 Whole manifests are copied. One of a compaction brings all commits that it stands for. It also takes along what is known
-of the named writes among them, because a retry in the target has to find them (see `metaxy_fs.log.writing.commit`).
+of the named writes among them, because a retry in the target has to find them (see `metaxy_fs.log.writing.commit`). A
+job may write to the target under one of these names at the same moment: so the target is looked at once more when that
+is there, and before the manifest is put (see `metaxy_fs.log.writing.names`).
 
 Where one service keeps both roots, and can put a copy if a name is free, the bytes do not come through here. Nobody
 looks at them then: a data file that is damaged in the source is as damaged in the target.
@@ -42,7 +44,7 @@ from metaxy_fs.log.history.commits import digests_of
 from metaxy_fs.log.objects.agreed import large_integers
 from metaxy_fs.log.objects.clock import storage_time
 from metaxy_fs.log.objects.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest
-from metaxy_fs.log.objects.layout import STORE_FILE, Partition
+from metaxy_fs.log.objects.layout import STORE_FILE, Partition, is_data_file_name, owners_of_data_file
 from metaxy_fs.log.objects.manifest import CommitTable, DataFile, Manifest
 from metaxy_fs.log.objects.schema import Path, decode_schema
 from metaxy_fs.log.objects.second_look import fetched_anew, find_right
@@ -50,6 +52,7 @@ from metaxy_fs.log.views.resolve import Covers
 from metaxy_fs.log.views.tables import CommitTables
 from metaxy_fs.log.views.view import View, ViewLoader, settled
 from metaxy_fs.log.writing.commit import MAX_AGE_SECONDS, NAMED_WRITE
+from metaxy_fs.log.writing.names import WriteName
 from metaxy_fs.log.writing.partition import copy_description
 from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.log.writing.types import settle, types_of
@@ -60,6 +63,8 @@ AT_ONCE = 8
 """How many objects are copied side by side; each is held in memory meanwhile."""
 
 _BATCH_FILES = 256
+_ATTEMPT = timedelta(seconds=MAX_AGE_SECONDS) + timedelta(hours=1)
+"""How old the data files of a write are when its manifest is not put any more, a slow request reckoned in."""
 
 _T = TypeVar("_T")
 
@@ -130,8 +135,9 @@ def _copy(
     if held is not None and brought & there:
         _refuse_conflicts(source, target, found, held)
     items = [_item(partition, manifest) for manifest in chosen if not _ids(manifest) <= there]
-    run = _Run(source, target, partition, items, advance)
+    run = _Run(source, target, found, items, advance)
     if items:
+        run.refuse_attempts()
         _agree_on_types(source, target, partition, [item.manifest for item in items])
         run.copy(leftovers=_leftovers(target, partition, held, items))
     return Copied(commits=len(brought), added=len(brought - there), files=run.files, bytes=run.bytes)
@@ -140,12 +146,11 @@ def _copy(
 class _Run:
     """One copy of some manifests of a partition."""
 
-    def __init__(
-        self, source: Storage, target: Storage, partition: Partition, items: Sequence[_Item], advance: Advance
-    ) -> None:
+    def __init__(self, source: Storage, target: Storage, found: View, items: Sequence[_Item], advance: Advance) -> None:
         self._source = source
         self._target = target
-        self._partition = partition
+        self._found = found
+        self._partition = found.partition
         self._items = items
         self._advance = advance
         self._clock = shared_clock(target.identity)
@@ -159,18 +164,32 @@ class _Run:
             leftovers: The paths of objects that are there already, and may be relied on if they are what is wanted.
         """
         done, total = 0, sum(each.entry.bytes for item in self._items for each in item.objects)
-        copy_object = partial(self._copy_object, leftovers)
-        for batch in _batches(self._items):
-            started = wall_clock()
-            objects = [each for item in batch for each in item.objects]
-            for each, is_new in zip(objects, ordered_map(copy_object, objects, workers=AT_ONCE), strict=True):
+
+        def copy_objects(objects: Sequence[_Object]) -> None:
+            nonlocal done
+            copied = ordered_map(partial(self._copy_object, leftovers), objects, workers=AT_ONCE)
+            for each, is_new in zip(objects, copied, strict=True):
                 self.files += is_new
                 self.bytes += each.entry.bytes * is_new
                 done += each.entry.bytes
                 self._advance(done, total)
+
+        for batch in _batches(self._items):
+            started = wall_clock()
+            objects = [each for item in batch for each in item.objects]
+            copy_objects([each for each in objects if not isinstance(each.entry, CommitTable)])
+            named = {commit for item in batch for commit in item.named}
+            self._run(self._keep_write, sorted(named))
+            self._run(self._decide, self._unknown(named) if named else ())
+            # Last of all: a table shows that there were its commits (see `metaxy_fs.log.checking.repair`).
+            copy_objects([each for each in objects if isinstance(each.entry, CommitTable)])
             self._refuse_stalled(started)
-            self._run(self._keep_write, (commit for item in batch for commit in item.named))
             self._run(self._copy_manifest, batch)
+
+    def refuse_attempts(self) -> None:
+        """Refuse to begin beside writes under the names of what is copied, before anything is put."""
+        if named := {commit for item in self._items for commit in item.named}:
+            self._unknown(named)
 
     def _run(self, function: Callable[[_T], object], items: Iterable[_T]) -> None:
         for _ in ordered_map(function, items, workers=AT_ONCE):
@@ -216,6 +235,43 @@ class _Run:
                     put_settled(self._target, self._partition.kept_write(commit), data)
                 return
 
+    def _unknown(self, named: AbstractSet[str]) -> list[tuple[str, str]]:
+        """Return those of some named writes that the target does not have, each with the digest of its rows.
+
+        Raises:
+            WriteConflictError: The target has other rows under one of the names.
+            StorageError: A write of one of them is under way there.
+        """
+        wanted = {each.path for item in self._items for each in item.objects}
+        listed = list(self._target.list(str(self._partition)))
+        held = _view(self._target, self._partition)
+        if held is not None:
+            _refuse_conflicts(self._source, self._target, self._found, held)
+        unknown = named - (frozenset() if held is None else held.commits)
+        for info in listed:
+            name = info.path.removeprefix(f"{self._partition}/")
+            if (
+                info.path not in wanted
+                and is_data_file_name(name)
+                and not unknown.isdisjoint(owners_of_data_file(name))
+            ):
+                self._refuse_attempt(info)
+        digests = digests_of(self._found, table_of=CommitTables(self._source).of)
+        return [(commit, digests[commit]) for commit in sorted(unknown)]
+
+    def _refuse_attempt(self, info: ObjectInfo) -> None:
+        """Refuse to go on beside a write, unless its files are so old that its manifest must not be put any more."""
+        if info.modified is None or storage_time(self._target) - info.modified < _ATTEMPT:
+            raise StorageError(
+                f"{self._target.location}/{info.path} shows that a write under the name of one of the commits is under "
+                "way there, or was cut short. Its rows may be other ones. Nothing of these commits was copied: copy "
+                "again once that write has ended or its job has run again, or a day later."
+            )
+
+    def _decide(self, wanted: tuple[str, str]) -> None:
+        commit, digest = wanted
+        WriteName(self._target, self._partition, commit).decide(digest)
+
     def _copy_manifest(self, item: _Item) -> None:
         is_compaction = bool(item.manifest.covers)
         commit = item.manifest.commit
@@ -224,8 +280,25 @@ class _Run:
         data = self._manifest(commit, path, is_compaction=is_compaction)
         if data is None:
             raise ObjectNotFoundError(f"{self._source.location}/{path} is gone since it was listed.")
-        put_settled(self._target, path, data)
+        if commit.startswith(NAMED_WRITE) and not is_compaction:
+            self._put_named(item.manifest, path, data)
+        else:
+            put_settled(self._target, path, data)
         self._clock.observe(item.manifest.time)
+
+    def _put_named(self, manifest: Manifest, path: str, data: bytes) -> None:
+        """Put the manifest of a named write as its writer would, so that it stands for no other rows."""
+        name = WriteName(self._target, self._partition, manifest.commit)
+        held = name.claim(manifest.digest)
+        if held is None:
+            try:
+                put_settled(self._target, path, data)
+                is_put = True
+            except ObjectExistsError:
+                is_put = False
+            held = name.confirm(is_put=is_put)
+        if held is not None and held.digest != manifest.digest:
+            raise _conflict([manifest.commit], self._source, self._target, self._partition)
 
     def _manifest(self, commit: str, path: str, *, is_compaction: bool = False) -> bytes | None:
         """Return the bytes of a manifest of the source, None if it is not there."""
@@ -281,11 +354,15 @@ def _refuse_conflicts(source: Storage, target: Storage, found: View, held: View)
     ours = digests_of(found, table_of=CommitTables(source).of)
     others = sorted(commit for commit, digest in ours.items() if digests.get(commit, digest) != digest)
     if others:
-        raise WriteConflictError(
-            f"{len(others)} commits of {source.location}/{found.partition} have ids that stand for other rows in "
-            f"{target.location}: {', '.join(others[:3])}. They were written to both under one write_id; history tells "
-            "which. Nothing was copied. Read those rows, and write what is missing under another write_id."
-        )
+        raise _conflict(others, source, target, found.partition)
+
+
+def _conflict(commits: Sequence[str], source: Storage, target: Storage, partition: Partition) -> WriteConflictError:
+    return WriteConflictError(
+        f"{len(commits)} commits of {source.location}/{partition} have ids that stand for other rows in "
+        f"{target.location}: {', '.join(commits[:3])}. They were written to both under one write_id; history tells "
+        "which. They were not copied. Read those rows, and write what is missing under another write_id."
+    )
 
 
 def _leftovers(target: Storage, partition: Partition, held: View | None, items: Sequence[_Item]) -> frozenset[str]:
@@ -308,8 +385,8 @@ def _leftovers(target: Storage, partition: Partition, held: View | None, items: 
         if oldest.modified is not None and now - oldest.modified > timedelta(seconds=MAX_AGE_SECONDS):
             raise StorageError(
                 f"{target.location}/{oldest.path} was left by a copy that was cut short on {oldest.modified:%Y-%m-%d}, "
-                "and a vacuum may be about to remove it. Remove such files yourself while no vacuum runs, or let "
-                "vacuum remove them, and copy again."
+                "and a vacuum may be about to remove it. Let vacuum remove such files, or remove them yourself while "
+                "no vacuum runs, and copy again. Where `repair` calls the compaction restorable, that ends the copy."
             )
     return frozenset(info.path for info in listed)
 

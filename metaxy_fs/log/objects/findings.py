@@ -39,7 +39,6 @@ SUPERSEDED = "`metaxy-fs vacuum` removes them in time."
 GONE = "`metaxy-fs repair` restores them if their data files are there; until then reads at the snapshot fail."
 LOST = (
     "`metaxy-fs repair` restores them if their data files are there; restore those from a backup that are missing or "
-    "damaged. Until then vacuum leaves the partition as it is. To give the commits up, move this file out of the root, "
-    "and the data files whose names begin alike."
+    "damaged. Until then vacuum leaves the partition as it is. To give the commits up, move this file out of the root."
 )
 UPGRADE = "Upgrade metaxy_fs."

@@ -13,6 +13,7 @@ from metaxy_fs.log.objects.layout import (
     commit_of_compaction,
     commit_of_damaged,
     is_data_file_name,
+    is_decided_write,
     is_feature_directory,
     is_kept_write,
     is_partition_directory,
@@ -102,7 +103,7 @@ def _sorted(partition: Partition, objects: Iterable[ObjectInfo], stray: tuple[Ob
             data[name] = info
         elif (commit := commit_of_damaged(info.path, partition)) is not None:
             damaged[commit] = info
-        elif not is_kept_write(info.path, partition):
+        elif not is_kept_write(info.path, partition) and not is_decided_write(info.path, partition):
             strange.append(info)
     numbered = [(number_of_types(info.path, partition), info) for info in strange]
     return Inventory(

@@ -41,7 +41,6 @@ from metaxy_fs.log.objects.layout import (
     STORE_FILE,
     Partition,
     commit_of_append,
-    compaction_of_table,
     holds_objects,
     is_clock_probe,
 )
@@ -230,24 +229,16 @@ def _whole(run: _Run, held: Survey) -> tuple[Survey, Ledger]:
     for path in _lacking(storage, held):
         raise CorruptObjectError(f"{path} is not there as committed.")
     ledger = read_ledger(storage, held.inventory.records)
-    for loss in _losses(run, held, ledger):
+    for loss in _losses(run, held):
         raise CorruptObjectError(f"{location}/{loss.path} {loss.problem}: files that no manifest names may hold them.")
     return held, ledger
 
 
-def _losses(run: _Run, held: Survey, ledger: Ledger) -> Iterator[Loss]:
-    """Yield what shows that commits are lost; of data files only those are looked into that are about to go."""
-    partition, data = held.inventory.partition, held.inventory.data
-    yield from pinned_losses(partition, run.pins.commits.get(partition, {}), held.commits)
-    named = held.named()
-    unnamed = [name for name in data if name not in named]
-    going = [name for name in unnamed if compaction_of_table(name) or _is_due(run, ledger.unnamed_since(name))]
-    yield from losses(run.storage, held.inventory, unnamed=going, held=held.commits)
-
-
-def _is_due(run: _Run, since: datetime | None) -> bool:
-    """Whether a data file may be deleted in this run, given since when it is known to be unnamed."""
-    return not run.policy.retention or (since is not None and run.now - since >= run.policy.retention)
+def _losses(run: _Run, held: Survey) -> Iterator[Loss]:
+    """Yield what shows that commits are lost."""
+    partition, commits = held.inventory.partition, held.commits
+    yield from pinned_losses(partition, run.pins.commits.get(partition, {}), commits)
+    yield from losses(run.storage, held.inventory, unnamed=held.inventory.data.keys() - held.named(), held=commits)
 
 
 def _lacking(storage: Storage, held: Survey) -> Iterator[str]:

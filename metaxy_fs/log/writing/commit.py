@@ -10,7 +10,8 @@ failure: a data file without a manifest is invisible, and is left to vacuum.
 A `write_id` names the commit, so that every attempt of a retried job aims at the same manifest: the first attempt to
 land wins, and the others find it. Data files are named at random even then, because the footer of each attempt
 differs in its time. Once a compaction stands for the commit, vacuum deletes the manifest, and first keeps a copy in
-`_writes`: an attempt that comes later, whose manifest nobody would read, finds that.
+`_writes`: an attempt that comes later, whose manifest nobody would read, finds that. What a name stands for beside a
+copy of other rows under the same name is settled in `metaxy_fs.log.writing.names`.
 """
 
 import hashlib
@@ -30,13 +31,14 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.ids import LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.files.parquet import EncodedFile, content_digest, decode_rows, encode_rows
-from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES, decode_manifest
+from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.manifest import CommitHeader, DataFile, Definition, FileHeader, Manifest, encode_manifest
 from metaxy_fs.log.objects.schema import decode_schema, encode_schema
-from metaxy_fs.log.objects.second_look import find_right, taken
+from metaxy_fs.log.objects.second_look import taken
 from metaxy_fs.log.objects.widening import conform, differ_in_order_alone
 from metaxy_fs.log.writing.chunks import Chunks, file_sized, have_equal_rows
+from metaxy_fs.log.writing.names import Standing, WriteName
 from metaxy_fs.log.writing.settled import SilentRefusalError, put_settled
 from metaxy_fs.parallel import beside, ordered_map
 from metaxy_fs.storage.base import NoRoomError, ObjectInfo, Storage
@@ -160,39 +162,34 @@ def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
 
 def _put_named(storage: Storage, request: CommitRequest, attempt: Manifest) -> Manifest:
     """Put the manifest of a named write; return it, or that of the earlier attempt that is the commit."""
-    path, kept = request.partition.append_manifest(attempt.commit), request.partition.kept_write(attempt.commit)
-    try:
-        _put_manifest(storage, path, attempt)
-        places = [kept]
-    except ObjectExistsError:
-        places = [kept, path, kept]  # vacuum may move it from one to the other meanwhile
-    for place in places:
-        decode = partial(
-            decode_manifest, partition=request.partition, commit=attempt.commit, name=f"{storage.location}/{place}"
-        )
+    name = WriteName(storage, request.partition, attempt.commit)
+    held = name.claim(attempt.digest)
+    if held is None:
         try:
-            data = find_right(storage, place, limit=MAX_MANIFEST_BYTES, check=decode)
+            _put_manifest(storage, request.partition.append_manifest(attempt.commit), attempt)
+            is_put = True
+        except ObjectExistsError:
+            is_put = False
+        try:
+            held = name.confirm(is_put=is_put)
         except StorageError as error:
             raise CommitStateUnknownError(
                 f"The rows were written, but whether an earlier attempt of write_id {request.write_id!r} had been is "
                 f"unknown: {error} Write them again with the same write_id."
             ) from error
-        if data is not None:
-            return _earlier_attempt(storage, request, attempt, held=decode(data), path=place)
-    return attempt
+    return attempt if held is None else _earlier_attempt(storage, request, attempt, held)
 
 
-def _earlier_attempt(
-    storage: Storage, request: CommitRequest, attempt: Manifest, *, held: Manifest, path: str
-) -> Manifest:
+def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest, held: Standing) -> Manifest:
     """Return the commit that holds the name of this one, if it holds the same rows."""
-    if held.digest != attempt.digest and not _same_rows(storage, request, held, attempt):
+    is_same = held.digest == attempt.digest
+    if not is_same and (held.manifest is None or not _same_rows(storage, request, held.manifest, attempt)):
         raise WriteConflictError(
             f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
-            f"{held.rows} rows at {storage.location}/{path}; the {attempt.rows} rows given now are not the same. "
+            f"{held.rows} rows at {storage.location}/{held.path}; the {attempt.rows} rows given now are not the same. "
             "Use another write_id for other rows."
         )
-    return held
+    return held.manifest or attempt
 
 
 def _same_rows(storage: Storage, request: CommitRequest, held: Manifest, attempt: Manifest) -> bool:

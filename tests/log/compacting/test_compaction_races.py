@@ -14,6 +14,7 @@ from metaxy_fs.log.compacting.compaction import Compaction, Options, compact_par
 from metaxy_fs.log.vacuuming.retention import Policy
 from metaxy_fs.log.vacuuming.vacuum import vacuum
 from metaxy_fs.log.views.view import ATTEMPTS, ViewLoader
+from metaxy_fs.log.writing.root import open_for_writing
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.testing.simulation import Host, Simulation
 from tests.log.commits import PARTITION, write
@@ -26,6 +27,7 @@ EAGER = Policy(grace=timedelta(0), retention=timedelta(0), is_safe=False)
 @pytest.fixture
 def simulation() -> Iterator[Simulation]:
     with Simulation() as simulation:
+        open_for_writing(simulation.storage("writer"))
         for number in range(12):
             write(simulation.storage("writer"), number % 5, 10 + number)
         yield simulation

@@ -16,6 +16,7 @@ from metaxy_fs.log.vacuuming.vacuum import vacuum
 from metaxy_fs.log.views.view import ViewLoader
 from metaxy_fs.log.writing import chunks as chunks_module
 from metaxy_fs.log.writing.commit import commit
+from metaxy_fs.log.writing.root import open_for_writing
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, request, rows
 from tests.log.compactions import read
@@ -28,6 +29,7 @@ class Root:
 
     def __init__(self, dice: random.Random) -> None:
         self.storage = MemoryStorage()
+        open_for_writing(self.storage)
         self.dice = dice
         self.clock = LamportClock()
         self.expected = rows()

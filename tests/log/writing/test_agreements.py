@@ -110,6 +110,7 @@ def test_a_named_write_asks_whether_its_root_overwrites_while_its_rows_are_put()
     assert storage.waves == [
         [f"find {STORE_FILE}", f"find {PARTITION.definition_file}"],
         [f"put {STORE_FILE}", "put data"],
+        [f"find {PARTITION.kept_write(commit)}"],
         [f"put {PARTITION.append_manifest(commit)}"],
         [f"find {PARTITION.kept_write(commit)}"],
     ]

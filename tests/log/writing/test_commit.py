@@ -32,6 +32,7 @@ from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, rows, write
+from tests.log.compactions import put_compaction, read
 from tests.log.faulty import FaultyStorage
 
 
@@ -296,26 +297,45 @@ def test_the_second_of_two_racing_attempts_finds_the_first() -> None:
 
 
 class Moving(MemoryStorage):
-    """A root of which a vacuum takes the manifest of a named write when somebody has just asked for its copy."""
+    """A root of which a vacuum takes the manifest of a covered write when its copy has been asked for so many times."""
+
+    def __init__(self, questions: int) -> None:
+        super().__init__()
+        self.questions = questions
 
     def get(self, path: str) -> bytes:
         try:
             return super().get(path)
         finally:
-            manifests = [info.path for info in self.list(PARTITION.manifests)]
-            if "/_writes/" in path and manifests:
-                kept = PARTITION.kept_write(manifests[0].rpartition("/")[2].removesuffix(".json"))
-                self.put(kept, super().get(manifests[0]))
-                self.delete(manifests[0])
+            if "/_writes/" in path:
+                self.questions -= 1
+                if self.questions == 0:
+                    append = PARTITION.append_manifest(path.rpartition("/")[2].removesuffix(".json"))
+                    self.put(path, super().get(append))
+                    self.delete(append)
 
 
-def test_a_retried_write_is_found_that_a_vacuum_moves_meanwhile() -> None:
+@pytest.mark.parametrize("questions", [1, 2])
+def test_a_retried_write_is_found_that_a_vacuum_moves_meanwhile(questions: int) -> None:
     storage = MemoryStorage()
     first = write(storage, 1, write_id="job 7")
-    moving = Moving()
+    put_compaction(storage, [first])
+    moving = Moving(questions)
     for info in storage.list(""):
         moving.put(info.path, storage.get(info.path))
     assert write(moving, 1, write_id="job 7") == first
+    assert moving.questions <= 0
+
+
+@pytest.mark.parametrize("questions", [1, 2])
+def test_other_rows_are_refused_also_while_a_vacuum_moves_the_manifest(questions: int) -> None:
+    moving = Moving(3)
+    first = write(moving, 1, write_id="job 7")
+    put_compaction(moving, [first])
+    moving.questions = questions
+    with pytest.raises(WriteConflictError):
+        write(moving, 2, write_id="job 7")
+    assert read(moving)["sample_id"].to_list() == [1]
 
 
 def test_every_data_file_can_rebuild_the_header_of_its_manifest() -> None:
