@@ -34,6 +34,9 @@ MAGIC = b"PAR1"
 ENDING = 8
 """The bytes at the end of a file that tell the length of its footer."""
 
+LONGEST_FOOTER = 2**20
+"""A file whose footer is longer is read and checked whole: what it claims is taken apart in Python, byte for byte."""
+
 
 class Chunk(NamedTuple):
     """A leaf of one row group: its path, where its bytes are, and what the footer says of it."""

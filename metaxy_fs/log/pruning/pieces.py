@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from metaxy_fs.log.files.columns import Section, check_section
-from metaxy_fs.log.files.footer import Excerpt
+from metaxy_fs.log.files.footer import LONGEST_FOOTER, Excerpt
 from metaxy_fs.log.files.parquet import check_bytes, footer_bytes
 from metaxy_fs.log.objects.second_look import right_bytes
 from metaxy_fs.log.pruning.divided import DividedFile, Need, divided, wanted_of
@@ -21,7 +21,6 @@ from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
 
 TAIL = 2**15
 """Bytes of the first look at a footer; few are longer."""
-_LONGEST_FOOTER = 2**20
 _TAILS_AT_ONCE = 256
 
 BATCH_FILES = 256
@@ -144,7 +143,7 @@ def _ends(storage: Storage, files: Sequence[LiveFile]) -> list[bytes | None]:
     """Return the footer of each file, with what comes after it; None where that is longer than it can be."""
     tails = storage.get_ranges([_end(live, TAIL) for live in files]) if files else []
     lengths = [footer_bytes(tail) for tail in tails]
-    longer = [at for at, length in enumerate(lengths) if TAIL < length <= min(_LONGEST_FOOTER, files[at].file.bytes)]
+    longer = [at for at, length in enumerate(lengths) if TAIL < length <= min(LONGEST_FOOTER, files[at].file.bytes)]
     fetched = storage.get_ranges([_end(files[at], lengths[at]) for at in longer]) if longer else []
     for at, tail in zip(longer, fetched, strict=True):
         tails[at] = tail

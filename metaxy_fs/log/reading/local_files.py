@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageAccessError, StorageError
 from metaxy_fs.log.files.columns import Section, check_section, row_groups, sections
-from metaxy_fs.log.files.footer import Excerpt
+from metaxy_fs.log.files.footer import LONGEST_FOOTER, Excerpt
 from metaxy_fs.log.files.parquet import check_bytes, check_digest, check_row_groups, footer_bytes, footer_digest
 from metaxy_fs.log.pruning.divided import Need, divided, wanted_of
 from metaxy_fs.log.reading.frames import Source
@@ -37,10 +37,11 @@ _BATCH_BYTES = 2**26
 _REMEMBERED = 2**16
 """Of how many files it is remembered what was found right."""
 
+_LONGEST_COUNTED = 2**26
+"""Up to this length the row groups are counted that a footer tells of."""
 _WORTH_THREADS = 2**24
 _GROUP_BYTES = 2**22
 """What a thread is given at once: to hand a file over takes about as long as to hash a small one."""
-_LONGEST_FOOTER = 2**26
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -123,7 +124,7 @@ class LocalFiles:
         digests = chain.from_iterable(_side_by_side(_digests, groups, size=size))
         for (path, identity), digest in zip(suspects.items(), digests, strict=True):
             check_digest(digest, entry=files[path].file, name=path)
-            check_row_groups(_tried(_end, path), name=path)
+            check_row_groups(_tried(partial(_end, longest=_LONGEST_COUNTED), path), name=path)
             self._remember(path, _Right(identity, None))
 
     def _checked_parts(self, looks: Sequence[_Look], identities: Mapping[str, _Identity]) -> dict[str, bytes]:
@@ -207,7 +208,7 @@ class LocalSupply(NamedTuple):
 def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], need: Need) -> dict[str, _Look]:
     """Return what is looked at of large files, if anything: columns of suspects, and row groups that may be left out.
 
-    A suspect whose manifest does not say where its columns are is missing.
+    A suspect whose manifest does not say where its columns are is missing, and one whose footer is too long.
     """
     looks, parted = {}, {}
     for path, live in files.items():
@@ -215,7 +216,8 @@ def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], nee
         if not (is_tested or path in suspects) or not (groups := row_groups(live.file, live.stored_schema.names())):
             continue
         # Polars finds and skips columns by the footer, so that is compared with its checksum.
-        end = _tried(_end, path)
+        if not (end := _tried(partial(_end, longest=LONGEST_FOOTER), path)):
+            continue
         if footer_digest(end) != live.file.footer:
             raise CorruptObjectError(f"The data file {path} does not have the footer that its manifest gives.")
         check_row_groups(end, name=path)
@@ -274,11 +276,13 @@ def _read_section(path: str, *, section: Section) -> bytes:
         return file.read(section.end - section.start)
 
 
-def _end(path: str) -> bytes:
+def _end(path: str, *, longest: int) -> bytes:
+    """Return the footer of a file, with what comes after it; nothing where that is longer than what is looked at."""
     with open(path, "rb", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 8))
-        length = min(size, _LONGEST_FOOTER, footer_bytes(file.read(8)))
+        if (length := footer_bytes(file.read(8))) > min(size, longest):
+            return b""
         file.seek(size - length)
         return file.read(length)
 

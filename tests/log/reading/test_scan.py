@@ -7,7 +7,9 @@ import pytest
 
 from metaxy_fs.errors import CorruptObjectError, MetaxyError
 from metaxy_fs.ids import LamportClock
+from metaxy_fs.log.files import parquet as parquet_module
 from metaxy_fs.log.pruning import pieces as pieces_module
+from metaxy_fs.log.reading import local_files as local_files_module
 from metaxy_fs.log.reading.local_files import LocalFiles
 from metaxy_fs.log.reading.scan import reading_schema, scan_files
 from metaxy_fs.log.views.live import LiveFile
@@ -60,6 +62,28 @@ def test_a_short_object_is_refused_by_name(root: MemoryStorage) -> None:
     with pytest.raises(CorruptObjectError) as caught:
         read(alter(root, file.path, root.get(file.path)[:-1]))
     assert file.path in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["local", "remote"])
+def test_a_file_whose_footer_is_too_long_to_be_looked_at_is_checked_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    storage = LocalStorage(tmp_path) if kind == "local" else MemoryStorage()
+    monkeypatch.setattr(parquet_module, "LARGE_BYTES", 0)
+    monkeypatch.setattr(local_files_module, "SMALL_BYTES", 0)
+    write(storage, 1, 2, 3)
+    [file] = files_of(storage)
+    assert file.file.columns
+    for module in (local_files_module, pieces_module):
+        monkeypatch.setattr(module, "LONGEST_FOOTER", 100)
+    assert read(storage)["sample_id"].to_list() == [1, 2, 3]
+
+    data = bytearray(storage.get(file.path))
+    data[-4 - 100] ^= 1
+    storage.delete(file.path)
+    storage.put(file.path, bytes(data))
+    with pytest.raises(CorruptObjectError, match="checksum"):
+        read(storage)
 
 
 @pytest.mark.parametrize("damage", ["gone", "short"])
