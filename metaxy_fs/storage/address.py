@@ -23,6 +23,11 @@ _VARIABLE = re.compile(r"\$\{\w+\}|(?:^|(?<=/))\$\w+(?=/|$)")
 _OPTION_IN_URL = re.compile(r"\?\w+=")
 
 
+def one_name(protocol: str) -> str:
+    """Return the one name of a protocol that has several."""
+    return _SAME.get(protocol.lower(), protocol.lower())
+
+
 def text_of_root(root: object) -> str:
     """Return what a root is given as: the path of a directory, or a URL.
 
@@ -102,7 +107,7 @@ def path_on_filesystem(path: str, *, protocol: str) -> str:
     """Return a path on a filesystem of a protocol without the slashes that mean nothing there."""
     if "://" in path:
         return path.rstrip("/")
-    is_absolute = path.startswith("/") and _SAME.get(protocol, protocol) not in BUCKETS
+    is_absolute = path.startswith("/") and one_name(protocol) not in BUCKETS
     return "/" * is_absolute + _joined(path)
 
 
@@ -110,7 +115,7 @@ def _link(part: str, url: str) -> str:
     protocol, separator, rest = part.partition("://")
     if not separator:
         return part
-    protocol = _SAME.get(protocol.lower(), protocol.lower())
+    protocol = one_name(protocol)
     if protocol in BUCKETS:
         _check_bucket(rest, url)
     if protocol in ("http", "https") and {"?", "#"} & set(rest):

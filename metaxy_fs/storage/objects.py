@@ -83,7 +83,8 @@ class ObjectStorage(Storage):
     @property
     def identity(self) -> str:
         """The root, and the endpoint if the options name one."""
-        return redact(" ".join([self.location, *endpoints_of(self._given)]))
+        endpoints = [endpoint for options in self._reached_with for endpoint in endpoints_of(options)]
+        return redact(" ".join([self.location, *endpoints]))
 
     def put(self, path: str, data: bytes) -> None:
         """Write an object if the name is free, in one request."""
@@ -184,13 +185,12 @@ class ObjectStorage(Storage):
 
     def _prepare(self) -> None:
         if self._filesystem is None:
-            url, self._given = self._root, configured(protocols_of(self._root)[0], self._options)
+            url, self._reached_with = self._root, _reached_with(protocols_of(self._root), self._options)
         else:
             url = url_of(self._filesystem.unstrip_protocol(self._root))
-            self._given = self._filesystem.storage_options
+            self._reached_with = [self._filesystem.storage_options]
         self._location = redact(url)
-        elsewhere = {protocol: configured(protocol, {}) for protocol in protocols_of(url)}
-        self._secrets = secrets_of(url, {"given": self._given, "elsewhere": elsewhere})
+        self._secrets = secrets_of(url, {"options": self._reached_with})
         self._made_by = getattr(self._filesystem, "_pid", os.getpid())
         # Whether the bucket is known to exist; with one that is gone since, all of its objects are.
         self._is_seen = False
@@ -319,6 +319,13 @@ def _advice(error: Exception) -> str:
         "If the service has no conditional puts (If-None-Match), writers could overwrite each other there: write to a "
         "local directory, or to a service that has them, and read this root as one of its fallback_roots. " + checksums
     )
+
+
+def _reached_with(protocols: Sequence[str], options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the options that each filesystem of a URL is made with."""
+    if len(protocols) == 1:
+        return [configured(protocols[0], options)]
+    return [configured(protocol, options.get(protocol) or {}) for protocol in protocols] + [options]
 
 
 def _path_on(filesystem: AbstractFileSystem, root: str) -> str:

@@ -70,15 +70,16 @@ def _on_url(url: str, storage_options: Mapping[str, Any] | None) -> Storage:
     # fsspec costs more to import than all else that a store on a local disk needs.
     from metaxy_fs.storage.connect import class_of  # noqa: PLC0415
     from metaxy_fs.storage.objects import ObjectStorage  # noqa: PLC0415
-    from metaxy_fs.storage.options import check_options  # noqa: PLC0415
+    from metaxy_fs.storage.options import check_options, options_of_chain  # noqa: PLC0415
 
     protocols = protocols_of(url)
     for protocol in protocols:
         _check_protocol(protocol, url)
-        options = (storage_options or {}) if len(protocols) == 1 else (storage_options or {}).get(protocol) or {}
-        if protocol in _EXTRAS and options:
-            check_options(protocol, class_of(protocol), options)
-    return ObjectStorage(url, storage_options=storage_options)
+    options = options_of_chain(protocols, storage_options or {})
+    for protocol, given in options.items() if len(protocols) > 1 else [(protocols[0], options)]:
+        if protocol in _EXTRAS and given:
+            check_options(protocol, class_of(protocol), given)
+    return ObjectStorage(url, storage_options=options)
 
 
 def _on_filesystem(root: str, storage_options: Mapping[str, Any] | None, filesystem: "AbstractFileSystem") -> Storage:

@@ -4,13 +4,14 @@ s3fs hands options that it does not know to botocore, which fails at the first r
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fsspec import AbstractFileSystem
 from fsspec.config import conf
 
 from metaxy_fs.storage import gcs, s3
+from metaxy_fs.storage.address import one_name
 
 _OF_EVERY_FILESYSTEM = {
     "asynchronous",
@@ -87,6 +88,12 @@ _OBSTORE_NAMES = {
 }
 
 
+_S3_OPTIONS = frozenset(
+    {"anon", "client_kwargs", "config_kwargs", "endpoint_url", "key", "profile", "secret", "token", *_S3_NAMES}
+)
+_GCS_OPTIONS = frozenset({"endpoint_url", "project", "requests_timeout", "token", *_GCS_NAMES})
+
+
 def configured(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options with those of the user's configuration of fsspec, which give way.
 
@@ -99,6 +106,25 @@ def configured(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
     for name in names:
         merged |= conf.get(name) or {}
     return {**merged, **options}
+
+
+def options_of_chain(protocols: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a URL, where those of each protocol of a chain stand under its one name.
+
+    Raises:
+        ValueError: One stands beside them that a service has and the outermost protocol has not, which would drop it.
+    """
+    if len(protocols) == 1:
+        return dict(options)
+    named = {one_name(name) if one_name(name) in protocols else name: value for name, value in options.items()}
+    services = {"s3": _S3_OPTIONS, "gs": _GCS_OPTIONS}
+    for protocol in protocols[1:]:
+        if lost := sorted(services.get(protocol, frozenset()) & named.keys()):
+            raise ValueError(
+                "the storage_options of each protocol of a chained URL stand under its name: give "
+                f"{', '.join(lost)} as storage_options={{{protocol!r}: {{{lost[0]!r}: ...}}}}"
+            )
+    return named
 
 
 def check_options(protocol: str, kind: type[AbstractFileSystem], options: Mapping[str, Any]) -> None:

@@ -44,6 +44,23 @@ def test_an_option_that_the_filesystem_does_not_have_is_named_at_once(
     assert "hunter22" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["s3", "s3a"])
+def test_options_of_a_chain_reach_their_protocol_by_each_of_its_names(
+    s3_server: S3Server, s3_bucket: str, name: str
+) -> None:
+    options = {name: s3_server.storage_options}
+    storage = open_storage(f"simplecache::{name}://{s3_bucket}/x", storage_options=options)
+    storage.put("a", b"1")
+    assert storage.get("a") == b"1"
+    assert s3_server.endpoint in storage.identity
+
+
+def test_options_of_a_chain_that_its_outermost_protocol_would_drop_are_refused(s3_server: S3Server) -> None:
+    with pytest.raises(ValueError, match="stand under its name") as caught:
+        open_storage("simplecache::s3://bucket/x", storage_options=s3_server.storage_options)
+    assert "storage_options={'s3': {'endpoint_url': ...}}" in str(caught.value)
+
+
 def test_options_that_s3fs_and_gcsfs_have_are_taken() -> None:
     config = {"connect_timeout": 2}
     s3 = {
