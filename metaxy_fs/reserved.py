@@ -65,3 +65,6 @@ KEPT: Final = "_metaxy_kept"
 
 KNOWN: Final = "_metaxy_known"
 """Whether a row is that of a sample which an earlier attempt has committed."""
+
+IS_CURRENT: Final = "_metaxy_is_current"
+"""Whether a stored row is of the current partition."""

@@ -233,7 +233,7 @@ class StoreIncrements(StoreCase):
         store.write_metadata(bumped, store.resolve_update(bumped, samples=videos(range(1_000))).pending)
         increment = store.resolve_update(video, samples=videos(range(1_000)))
 
-        assert increment.counts == (0, 0, 0, 0)
+        assert increment.counts == (0, 0, 0, 0, 0)
         assert not store.resolve_update(bumped, samples=videos(range(1_000)))
 
     def test_sample_that_only_later_code_has_computed_is_stale(self, store: MetadataStore) -> None:
@@ -300,7 +300,7 @@ class StoreIncrements(StoreCase):
         store.write_metadata(sound, versioned(list(range(999)), default="s"))
         increment = store.resolve_update(film)
 
-        assert increment.counts == (999, 0, 0, 1)
+        assert increment.counts == (999, 0, 0, 1, 0)
         assert increment.waiting.schema == {SAMPLE_ID: pl.Int64(), "missing": pl.List(pl.String())}
         assert increment.waiting.rows() == [(999, ["sound"])]
         assert repr(increment) == "Increment(new=999, stale=0, orphaned=0, waiting=1)"
@@ -316,7 +316,7 @@ class StoreIncrements(StoreCase):
         store.write_metadata(bumped, videos([1]))
         increment = store.resolve_update(pipeline(frames=2)[1], samples=given)
 
-        assert increment.counts == (0, 1, 0, 2)
+        assert increment.counts == (0, 1, 0, 2, 0)
         assert increment.waiting.rows() == [(3, [str(VIDEO)]), (2, [str(VIDEO)])]
         assert store.resolve_update(processed, samples=given).waiting.rows() == [(3, [str(VIDEO)])]
         assert store.resolve_update(video, samples=videos([1, 2])).waiting.is_empty()
@@ -325,7 +325,7 @@ class StoreIncrements(StoreCase):
         _, processed = processed_pipeline(store, [1, 2])
         increment = store.resolve_update(processed, samples=samples([9, 2, 7, 1]).lazy(), lazy=True)
 
-        assert increment.counts == (0, 0, 0, 2)
+        assert increment.counts == (0, 0, 0, 2, 0)
         assert increment.waiting.collect().rows() == [(7, [str(VIDEO)]), (9, [str(VIDEO)])]
         assert repr(increment) == "LazyIncrement(new=0, stale=0, orphaned=0, waiting=2)"
 

@@ -56,8 +56,8 @@ def compare(
 
     Args:
         expected: One row per sample: id columns, `data_version`, and any other columns.
-        stored: One row per sample: id columns, `data_version`, the partition that the row was read from, and whether it
-            is to be computed again in any case.
+        stored: One row per sample, of which none retires it: id columns, `data_version`, the partition that the row was
+            read from, and whether it is to be computed again in any case.
         id_columns: What names a sample, of the same types on both sides.
         current: The version of the feature's definition now.
         definitions: Those that the stored rows were written under.

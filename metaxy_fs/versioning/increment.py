@@ -15,6 +15,7 @@ class Counts(NamedTuple):
     stale: int
     orphaned: int
     waiting: int
+    retired: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Increment:
         waiting: Samples that lack an upstream row, or a group of rows, and so have no version yet: the id columns,
             `missing` (list of strings, the keys of the upstream features that have none). They are in no other frame,
             whatever is stored of them.
+        retired: How many of the samples that there should be are retired; they are in no frame.
 
     `new`, `stale` and `waiting` are in the order of the samples that were given, else sorted by id; `orphaned` always
     is. Where one upstream row makes many samples and these were not given, `new`, `stale` and `waiting` have one row
@@ -41,6 +43,7 @@ class Increment:
     stale: pl.DataFrame
     orphaned: pl.DataFrame
     waiting: pl.DataFrame
+    retired: int = 0
 
     @property
     def pending(self) -> pl.DataFrame:
@@ -55,6 +58,7 @@ class Increment:
             stale=self.stale.height,
             orphaned=self.orphaned.height,
             waiting=self.waiting.height,
+            retired=self.retired,
         )
 
     def __bool__(self) -> bool:
@@ -113,7 +117,7 @@ class LazyIncrement:
     def collect(self) -> Increment:
         """Return the increment with its frames in memory."""
         new, stale, orphaned, waiting = pl.collect_all(self._frames)
-        return Increment(new=new, stale=stale, orphaned=orphaned, waiting=waiting)
+        return Increment(new=new, stale=stale, orphaned=orphaned, waiting=waiting, retired=self.counts.retired)
 
     @property
     def _frames(self) -> list[pl.LazyFrame]:
@@ -128,13 +132,14 @@ class LazyIncrement:
 
 
 def _shown(name: str, counts: Counts) -> str:
-    kinds = zip(counts._fields, counts, strict=True)
+    # Few features have samples that are retired.
+    kinds = [(kind, count) for kind, count in zip(counts._fields, counts, strict=True) if count or kind != "retired"]
     return f"{name}({', '.join(f'{kind}={count}' for kind, count in kinds)})"
 
 
 def _html(name: str, counts: Counts, heads: list[pl.DataFrame]) -> str:
-    kinds = zip(counts._fields, counts, heads, strict=True)
+    kinds = zip(counts._fields, counts, heads, strict=False)  # of those that are retired there is no frame
     parts = [
         f"<details><summary>{kind}: {count}</summary>{head._repr_html_()}</details>" for kind, count, head in kinds
     ]
-    return f"<div><b>{name}</b>" + "".join(parts) + "</div>"
+    return f"<div><b>{name}</b>" + "".join(parts) + f"<div>retired: {counts.retired}</div></div>"

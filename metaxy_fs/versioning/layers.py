@@ -8,7 +8,9 @@ from functools import reduce
 
 import polars as pl
 
+from metaxy_fs.reserved import IS_CURRENT as _IS_CURRENT
 from metaxy_fs.reserved import PLACE_IN_LAYERS as _PLACE
+from metaxy_fs.versioning.columns import PARTITION, RETIRED
 from metaxy_fs.versioning.comparison import Comparison, Layer, compare, nothing_stored
 from metaxy_fs.versioning.definition import DefinitionVersion
 from metaxy_fs.versioning.increment import Increment
@@ -29,16 +31,46 @@ def compare_layers(
     Args:
         expected: As `compare` and `compare_parents` take it.
         waiting: Samples, or parents, that lack an upstream row; nothing is said of what is stored of them.
-        layers: What the stores hold, the nearest first, with ids and versions of the same types.
+        layers: What the stores hold, the nearest first, with ids and versions of the same types, and whether each row
+            retires its sample.
         id_columns: What names a sample.
         parent_columns: What names a row of `expected`: the same, or those of them that name a parent.
         current: The version of the feature's definition now.
     """
+    names = list(parent_columns)
+    retired, layers = _retired(layers, names, list(id_columns), current)
+    height = expected.height + waiting.height
+    if retired is not None:
+        expected, waiting = _without(expected, retired, names), _without(waiting, retired, names)
+    count = height - expected.height - waiting.height
     if waiting.height:
-        names = list(parent_columns)
         layers = [layer._replace(stored=_without(layer.stored, waiting, names)) for layer in layers]
     found = _compare_all(expected, layers, id_columns=id_columns, parent_columns=parent_columns, current=current)
-    return Increment(**found._asdict(), waiting=waiting)
+    return Increment(**found._asdict(), waiting=waiting, retired=count)
+
+
+def _retired(
+    layers: Sequence[Layer], names: list[str], samples: list[str], current: DefinitionVersion
+) -> tuple[pl.DataFrame | None, list[Layer]]:
+    """Return which samples, or parents, are retired, and what the stores hold of the others.
+
+    What retires a sample counts where it is the row to compare with: of the nearest store that has one in the current
+    partition, or else of the nearest that has any. A parent is retired if all of its samples are.
+    """
+    if not any(layer.stored.get_column(RETIRED).any() for layer in layers):
+        return None, [layer._replace(stored=layer.stored.drop(RETIRED)) for layer in layers]
+    is_current = (pl.col(PARTITION) == current.partition).alias(_IS_CURRENT)
+    held = [
+        layer.stored.select(*samples, RETIRED, is_current, pl.lit(place).alias(_PLACE))
+        for place, layer in enumerate(layers)
+    ]
+    rows = pl.concat(held).sort(pl.col(_IS_CURRENT), _PLACE, descending=[True, False], maintain_order=True)
+    rows = rows.unique(samples, keep="first", maintain_order=True)
+    # A parent that has a row in the current partition is judged by what is there.
+    rows = rows.filter(pl.col(_IS_CURRENT) | ~pl.col(_IS_CURRENT).any().over(names))
+    retired = rows.group_by(names).agg(pl.col(RETIRED).all()).filter(RETIRED).select(names)
+    rest = [_without(layer.stored.filter(~pl.col(RETIRED)), retired, names).drop(RETIRED) for layer in layers]
+    return retired, [layer._replace(stored=stored) for layer, stored in zip(layers, rest, strict=True)]
 
 
 def _compare_all(

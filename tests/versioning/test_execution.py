@@ -72,8 +72,8 @@ def answers(store, feature, frame, ids):
         increment = store.resolve_update(key, samples=frame)
         lazy = store.resolve_update(key, samples=frame.lazy(), lazy=True)
         assert lazy.counts == increment.counts
-        kinds = list(vars(increment).values())
-        for eager, spooled in zip(kinds, vars(lazy.collect()).values(), strict=True):
+        kinds = frames_of(increment)
+        for eager, spooled in zip(kinds, frames_of(lazy.collect()), strict=True):
             assert sorted_rows(spooled, ids) == sorted_rows(eager, ids)
         frame = frame.join(increment.waiting, on=ids, how="anti", maintain_order="left")
         versions = store.calculate_data_versions(key, frame)
@@ -83,6 +83,10 @@ def answers(store, feature, frame, ids):
     assert versions.drop("data_version").equals(frame)
     assert sorted_rows(lazy_versions, ids) == sorted_rows(versions, ids)
     return [sorted_rows(kind, ids) for kind in (*kinds, versions)]
+
+
+def frames_of(increment):
+    return [increment.new, increment.stale, increment.orphaned, increment.waiting]
 
 
 def sorted_rows(frame, ids):

@@ -166,7 +166,7 @@ def test_a_parent_waits_for_the_other_that_its_samples_need(store):
     store.write_metadata(frame, frames_of(store.resolve_update(frame), a=2, b=1))
     store.write_metadata(film, films_of(c="1"))
     increment = store.resolve_update(frame)
-    assert increment.counts == (0, 0, 0, 1)
+    assert increment.counts == (0, 0, 0, 1, 0)
     assert increment.waiting.rows() == [("c", ["label"])]
 
 

@@ -13,7 +13,7 @@ from metaxy_fs.metadata_store.backends.backend import Backend
 from metaxy_fs.metadata_store.backends.layered import fitting
 from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.reading.compared import Compared, IdTypes, compared_stores
-from metaxy_fs.metadata_store.reading.queries import latest, refuse_unknown
+from metaxy_fs.metadata_store.reading.queries import latest_or_retired, refuse_unknown, shown_schema
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
 from metaxy_fs.versioning.definition import DefinitionVersion
 
@@ -46,11 +46,15 @@ class StoredRows:
         return self.scan.rows.collect_schema()[column]
 
     def within(self, column: str, id_range: IdRange) -> pl.LazyFrame:
-        """Return the rows of a range in commit order: ids, version, partition, and whether they are asked for again."""
+        """Return the rows of a range in commit order.
+
+        They have ids, version and partition, whether they are asked for again, and whether they retire the sample.
+        """
         ids = self.feature.spec.id_columns
-        rows = latest(self.scan, id_columns=ids, column=column, within=id_range)
+        rows = latest_or_retired(self.scan, id_columns=ids, column=column, within=id_range)
         asked = pl.lit(value=False) if self.stale_if is None else self.stale_if.fill_null(value=False)
-        return rows.select(*ids, DATA_VERSION, PARTITION, asked.alias(REDO))
+        is_retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in self.scan.columns else pl.lit(value=False)
+        return rows.select(*ids, DATA_VERSION, PARTITION, asked.alias(REDO), is_retired.alias(RETIRED))
 
 
 class StoredLayer:
@@ -106,7 +110,7 @@ def _with_columns(compared: Compared, stale_if: pl.Expr, feature: Declared) -> S
     if not fitted:
         return None
     refuse_unknown(named, fitted[0], feature.key)
-    check_predicate(stale_if.fill_null(value=False), fitted[0].rows.collect_schema(), name="stale_if", key=feature.key)
+    check_predicate(stale_if.fill_null(value=False), shown_schema(fitted[0]), name="stale_if", key=feature.key)
     return None if current is None else fitted[0]
 
 

@@ -98,6 +98,7 @@ def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, s
         stale=_restored(given, [part.stale for part in parts]),
         orphaned=pl.concat(part.orphaned for part in parts),
         waiting=_restored(given, [part.waiting for part in parts]).select(*expected.id_columns, MISSING),
+        retired=sum(part.retired for part in parts),
     )
 
 
@@ -109,13 +110,15 @@ def lazy_increment(
     expected, found = _to_compare(store, feature, samples, stale_if=stale_if)
     filled = (lambda frame: frame) if expected.samples is None else expected.samples.filled
     spools: list[Spool] = []
+    retired = 0
     for part in found:
+        retired += part.retired
         waiting = filled(part.waiting).select(*expected.id_columns, MISSING)
         frames = [filled(part.new), filled(part.stale), part.orphaned, waiting]
         spools = spools or [Spool(frame.schema) for frame in frames]
         for spool, frame in zip(spools, frames, strict=True):
             spool.add(frame)
-    counts = Counts(*(spool.height for spool in spools))
+    counts = Counts(*[spool.height for spool in spools], retired)
     new, stale, orphaned, waiting = (spool.scan() for spool in spools)
     return LazyIncrement(new=new, stale=stale, orphaned=orphaned, waiting=waiting, counts=counts)
 
