@@ -177,6 +177,73 @@ class StoreRetired(StoreCase):
         dev.retire(video, samples([3]))
         assert latest(dev, video) == [1, 2]
 
+    # Increments.
+
+    @pytest.mark.parametrize("lazy", [False, True])
+    def test_a_retired_sample_is_not_computed_again(self, store: MetadataStore, *, lazy: bool) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1, 2, 3]))
+        store.calculate_and_write_data_versions(processed, samples([1, 2]))
+        store.retire(processed, samples([2, 3, 9]))
+        found = store.resolve_update(processed, lazy=True).collect() if lazy else store.resolve_update(processed)
+
+        assert not found
+        assert found.counts == (0, 0, 0, 0, 2)
+        assert repr(found) == "Increment(new=0, stale=0, orphaned=0, waiting=0, retired=2)"
+        store.write_metadata(video, videos([2, 3], take="again"))
+        assert store.resolve_update(processed).counts == (0, 0, 0, 0, 2)
+        asked = store.resolve_update(processed, stale_if=pl.col(SAMPLE_ID) > 0)
+        assert (ids_of(asked.stale), asked.counts.retired) == ([1], 2)
+
+    def test_a_row_written_later_takes_part_in_increments_again(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1, 2]))
+        store.retire(processed, samples([1, 2]))
+        store.calculate_and_write_data_versions(processed, samples([1]))
+        store.write_metadata(video, videos([1, 2], take="again"))
+        increment = store.resolve_update(processed)
+
+        assert (ids_of(increment.stale), increment.counts.retired) == ([1], 1)
+
+    def test_a_sample_stays_retired_after_a_change_of_code(self, store: MetadataStore) -> None:
+        (video, processed), (_, changed) = pipeline(), pipeline(processed=2)
+        store.write_metadata(video, videos([1, 2]))
+        store.calculate_and_write_data_versions(processed, samples([1, 2]))
+        store.retire(processed, samples([2]))
+        increment = store.resolve_update(changed)
+        assert (ids_of(increment.stale), increment.new.height, increment.counts.retired) == ([1], 0, 1)
+        store.write_metadata(changed, increment.pending)
+        assert store.resolve_update(changed).counts == (0, 0, 0, 0, 1)
+        store.calculate_and_write_data_versions(changed, samples([2]))
+
+        assert store.resolve_update(changed).counts == (0, 0, 0, 0, 0)
+        assert store.resolve_update(processed).counts == (0, 0, 0, 0, 1)
+
+    def test_a_retired_sample_does_not_wait(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1]))
+        store.retire(processed, samples([1, 2]))
+        increment = store.resolve_update(processed, samples=samples([1, 2, 3]))
+
+        assert (ids_of(increment.waiting), increment.counts.retired) == ([3], 2)
+
+    def test_retired_samples_that_there_should_not_be_are_not_counted(self, store: MetadataStore) -> None:
+        video, _ = pipeline()
+        store.write_metadata(video, videos([1, 2, 3]))
+        store.retire(video, samples([3]))
+        increment = store.resolve_update(video, samples=videos([1, 2]))
+
+        assert increment.counts == (0, 0, 0, 0, 0)
+
+    def test_what_if_leaves_out_retired_samples(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1, 2]))
+        store.calculate_and_write_data_versions(processed, samples([1, 2]))
+        store.retire(processed, samples([2]))
+        counted = store.what_if(video, code_versions={"frames": 2}).select("feature", "stale", "samples").rows()
+
+        assert counted == [("video_processing", 2, 2), ("processed_video", 1, 1)]
+
     # Restoring.
 
     def test_restoring_undoes_what_was_done_since(self, store: MetadataStore) -> None:

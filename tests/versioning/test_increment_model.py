@@ -2,7 +2,8 @@
 
 Three features: `a` is a root, `d` is made from `a`, `e` from both. The model keeps the latest row of each sample, in
 each partition and over all of them, and compares by hand: with the row in the current partition, or else with the
-latest in the others. Samples that lack an upstream row wait.
+latest in the others. Samples that lack an upstream row wait. Where the row to compare with retires the sample, it is
+in no frame.
 """
 
 import uuid
@@ -46,6 +47,8 @@ class Increments(RuleBasedStateMachine):
         # The latest row of each sample: by feature and version of the definition, and by feature alone.
         self.current = defaultdict(dict)
         self.latest = {feature: {} for feature in self.codes}
+        # The samples that are retired in each partition; over all of them the latest row is None.
+        self.gone = defaultdict(set)
         self.redeclare()
 
     # What changes.
@@ -89,8 +92,9 @@ class Increments(RuleBasedStateMachine):
             self.store.write_metadata(FeatureKey(feature), self.store.resolve_update(FeatureKey(feature)).pending)
             assert not self.store.resolve_update(FeatureKey(feature))
         new, stale, _ = self.difference(feature, expected, waiting=waiting)
+        done = {i: found for i, found in expected.items() if not self.is_retired(feature, i)}
         self.remember(feature, {i: expected[i] for i in [*new, *stale]})
-        self.check_holds(feature, expected)
+        self.check_holds(feature, done)
 
     @rule(samples=st.dictionaries(ids, st.tuples(texts, texts, texts), max_size=4))
     def update_root(self, samples):
@@ -100,8 +104,19 @@ class Increments(RuleBasedStateMachine):
             pending = self.store.resolve_update(FeatureKey(A), samples=frame).pending
             self.store.write_metadata(FeatureKey(A), pending)
             assert not self.store.resolve_update(FeatureKey(A), samples=frame)
+        done = {i: found for i, found in given.items() if not self.is_retired(A, i)}
         self.remember(A, {i: given[i] for i in pending["sample_id"]})
-        self.check_holds(A, given)
+        self.check_holds(A, done)
+
+    @rule(feature=st.sampled_from([A, D, E]), samples=st.lists(ids, unique=True, min_size=1, max_size=3))
+    def retire(self, feature, samples):
+        frame = pl.DataFrame({"sample_id": samples}, schema={"sample_id": pl.Int64})
+        with self.graph.use():
+            self.store.retire(FeatureKey(feature), frame)
+        for i in samples:
+            self.rows(feature).pop(i, None)
+        self.gone[feature, self.definitions[feature]["version"]].update(samples)
+        self.latest[feature].update(dict.fromkeys(samples))
 
     # What is compared.
 
@@ -137,6 +152,9 @@ class Increments(RuleBasedStateMachine):
             lazy = self.store.resolve_update(FeatureKey(feature), lazy=True, **options)
         assert lazy.counts == increment.counts
         new, stale, orphaned = self.difference(feature, expected, waiting=waiting)
+        retired = {i for i in [*expected, *waiting] if self.is_retired(feature, i)}
+        assert increment.counts.retired == len(retired)
+        waiting = {i: missing for i, missing in waiting.items() if i not in retired}
         assert dict(increment.waiting.iter_rows()) == waiting
         assert {row["sample_id"]: row["data_version"] for row in increment.new.to_dicts()} == new
         assert {row["sample_id"]: row["data_version"] for row in increment.stale.to_dicts()} == {
@@ -206,16 +224,27 @@ class Increments(RuleBasedStateMachine):
 
     def difference(self, feature, expected, *, waiting=NOTHING):
         """Return what is new, what is stale and by which containers, and what is orphaned."""
-        present = self.current.get((feature, self.definitions[feature]["version"]), {})
-        looks_elsewhere = not present.keys() >= expected.keys()
+        place = feature, self.definitions[feature]["version"]
+        present, gone = self.current.get(place, {}), self.gone[place]
+        looks_elsewhere = not {*present, *gone} >= {*expected, *waiting}
         new, stale = {}, {}
         for i, versions in expected.items():
+            if self.is_retired(feature, i):
+                continue
             if i not in self.latest[feature]:
                 new[i] = versions
             elif changed := self.changed(feature, versions, *self.compared_row(feature, i)):
                 stale[i] = changed
-        looked_at = {*present, *(self.latest[feature] if looks_elsewhere else ())}
+        elsewhere = {i for i in self.latest[feature] if not self.is_retired(feature, i)}
+        looked_at = {*present, *(elsewhere if looks_elsewhere else ())}
         return new, stale, looked_at - {*expected} - {*waiting}
+
+    def is_retired(self, feature, i):
+        """Whether the row to compare with retires the sample."""
+        place = feature, self.definitions[feature]["version"]
+        if i in self.current.get(place, {}):
+            return False
+        return i in self.gone[place] or (i in self.latest[feature] and self.latest[feature][i] is None)
 
     def compared_row(self, feature, i):
         """Return the row in the current partition, or else the latest in the others, and its definition."""
@@ -241,6 +270,7 @@ class Increments(RuleBasedStateMachine):
 
     def remember(self, feature, versions):
         self.rows(feature).update(versions)
+        self.gone[feature, self.definitions[feature]["version"]].difference_update(versions)
         definition = self.definitions[feature]["containers"]
         self.latest[feature].update({i: (found, definition) for i, found in versions.items()})
 

@@ -143,7 +143,7 @@ def test_back_at_earlier_code_parents_are_judged_by_what_it_wrote(store):
     store.write_metadata(frame, frames_of(store.resolve_update(frame), a=2, b=1))
     _, other = declared(optional=True)
     store.write_metadata(other, frames_of(store.resolve_update(other), a=3, b=1))
-    assert [store.resolve_update(each).counts for each in (frame, other)] == [(0, 0, 0, 0)] * 2
+    assert [store.resolve_update(each).counts for each in (frame, other)] == [(0, 0, 0, 0, 0)] * 2
     store.write_metadata(film, films_of(b="2", c="1"))
     increment = store.resolve_update(frame)
     assert (increment.new["film"].to_list(), increment.stale["film"].to_list()) == (["c"], ["b"])
@@ -210,3 +210,71 @@ def test_samples_that_no_upstream_feature_tells_have_to_be_given(store):
     store.write_metadata(labels, films_of(a="x").with_columns(frame=0))
     increment = store.resolve_update(frame, samples=pl.DataFrame({"film": ["a", "a"], "frame": [0, 1]}))
     assert increment.new["data_version"].n_unique() == 2
+
+
+def frame_ids(*frames):
+    return pl.DataFrame(frames, schema={"film": pl.String, "frame": pl.Int64}, orient="row")
+
+
+def test_a_left_over_sample_is_orphaned_until_it_is_retired(store):
+    film, frame = declared()
+    store.write_metadata(film, films_of(a="1"))
+    store.write_metadata(frame, frames_of(store.resolve_update(frame), a=3))
+    store.write_metadata(film, films_of(a="2"))
+    store.write_metadata(frame, frames_of(store.resolve_update(frame), a=2))
+    increment = store.resolve_update(frame)
+    assert increment.orphaned.select("film", "frame").rows() == [("a", 2)]
+    store.retire(frame, increment.orphaned)
+    assert store.resolve_update(frame).counts == (0, 0, 0, 0, 0)
+    store.write_metadata(film, films_of(a="3"))
+    assert store.resolve_update(frame).stale["film"].to_list() == ["a"]
+
+
+def test_a_parent_whose_last_sample_is_retired_is_judged_by_the_others(store):
+    film, frame = declared()
+    store.write_metadata(film, films_of(a="1"))
+    store.write_metadata(frame, frames_of(store.resolve_update(frame), a=2))
+    store.retire(frame, frame_ids(("a", 1)))
+    assert store.resolve_update(frame).counts == (0, 0, 0, 0, 0)
+
+
+def test_a_parent_is_retired_once_all_of_its_samples_are(store):
+    film, frame = declared()
+    store.write_metadata(film, films_of(a="1", b="1"))
+    store.write_metadata(frame, frames_of(store.resolve_update(frame), a=2, b=1))
+    store.retire(frame, frame_ids(("a", 0), ("a", 1)))
+    assert store.resolve_update(frame).counts == (0, 0, 0, 0, 1)
+    store.write_metadata(film, films_of(a="2", b="2"))
+    increment = store.resolve_update(frame)
+    assert (increment.stale["film"].to_list(), increment.counts.retired) == (["b"], 1)
+    store.write_metadata(frame, frame_ids(("a", 0)).with_columns(increment.stale["data_version"].head(1)))
+    increment = store.resolve_update(frame)
+    assert (increment.stale["film"].to_list(), increment.counts.retired) == (["b"], 0)
+
+
+def test_a_parent_without_samples_is_retired_by_any_that_it_might_have(store):
+    film, frame = declared()
+    store.write_metadata(film, films_of(a="1"))
+    store.retire(frame, frame_ids(("a", 0)))
+    assert store.resolve_update(frame).counts == (0, 0, 0, 0, 1)
+
+
+def test_retired_in_the_current_partition_a_parent_is_not_stale_by_what_another_holds(store):
+    film, frame = declared()
+    store.write_metadata(film, films_of(a="1", b="1"))
+    store.write_metadata(frame, frames_of(store.resolve_update(frame), a=3, b=1))
+    _, other = declared(optional=True)
+    store.retire(other, frame_ids(("a", 0)))
+    increment = store.resolve_update(other)
+    assert (increment.stale["film"].to_list(), increment.counts.retired) == (["b"], 1)
+    assert increment.orphaned.height == 0
+
+
+def test_retired_upstream_a_parent_orphans_its_samples(store):
+    film, frame = declared()
+    store.write_metadata(film, films_of(a="1", b="1"))
+    store.write_metadata(frame, frames_of(store.resolve_update(frame), a=2, b=1))
+    store.retire(film, pl.DataFrame({"film": ["a"]}))
+    increment = store.resolve_update(frame)
+    assert increment.orphaned.select("film", "frame").rows() == [("a", 0), ("a", 1)]
+    assert not increment

@@ -97,12 +97,15 @@ class Comparing:
         return any(ordered_map(lacks, ranges))
 
     def _lacks(self, piece: Piece, place: int, parts: Sequence[_Part], frames: Sequence[pl.DataFrame]) -> bool:
-        """Whether some sample of a piece has no row in the current partition of a store."""
+        """Whether some sample of a piece, also one that waits, has no row in the current partition of a store."""
         names = list(self.expected.id_columns)
+        wanted = piece.samples.select(names)
+        if piece.waiting.height:
+            wanted = pl.concat(same_id_types([wanted, piece.waiting.select(names)], self.expected.feature.spec))
         held = next((frame for part, frame in zip(parts, frames, strict=True) if part.place == place), None)
         if held is None:
-            return not piece.samples.is_empty()
-        samples, rows = same_id_types([piece.samples.select(names), held.select(names)], self.expected.feature.spec)
+            return not wanted.is_empty()
+        samples, rows = same_id_types([wanted, held.select(names)], self.expected.feature.spec)
         return not samples.equals(rows) and not samples.join(rows, on=names, how="anti").is_empty()
 
     def _read(

@@ -118,9 +118,13 @@ def lazy_increment(
         spools = spools or [Spool(frame.schema) for frame in frames]
         for spool, frame in zip(spools, frames, strict=True):
             spool.add(frame)
-    counts = Counts(*[spool.height for spool in spools], retired)
-    new, stale, orphaned, waiting = (spool.scan() for spool in spools)
-    return LazyIncrement(new=new, stale=stale, orphaned=orphaned, waiting=waiting, counts=counts)
+    new, stale, orphaned, waiting = spools
+    counts = Counts(
+        new=new.height, stale=stale.height, orphaned=orphaned.height, waiting=waiting.height, retired=retired
+    )
+    return LazyIncrement(
+        new=new.scan(), stale=stale.scan(), orphaned=orphaned.scan(), waiting=waiting.scan(), counts=counts
+    )
 
 
 def _to_version(

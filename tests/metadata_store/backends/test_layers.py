@@ -11,6 +11,8 @@ from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataSt
 from metaxy_fs.testing.store_cases import pipeline, videos
 
 VERSIONS = st.dictionaries(st.integers(0, 5), st.sampled_from("uvw"), max_size=5)
+WRITES = st.dictionaries(st.integers(0, 5), st.sampled_from(["u", "v", "w", None]), max_size=5)
+"""Versions by sample; None retires it."""
 
 
 def rows(versions):
@@ -28,27 +30,35 @@ def chain_of(layers, feature):
     for writes in reversed(layers):
         store = InMemoryMetadataStore(fallback_stores=[] if store is None else [store], fallback_mode="sample")
         for versions in writes:
-            store.write_metadata(feature, rows(versions))
+            store.write_metadata(feature, rows({i: text for i, text in versions.items() if text is not None}))
+            store.retire(feature, ids([i for i, text in versions.items() if text is None]))
     return store
+
+
+def ids(samples):
+    return pl.DataFrame({"sample_id": samples}, schema={"sample_id": pl.Int64})
 
 
 def frames_of(frame):
     return {row["sample_id"]: row["data_version"]["frames"] for row in frame.to_dicts()}
 
 
-@given(st.lists(st.lists(VERSIONS, min_size=1, max_size=2), min_size=1, max_size=3), VERSIONS)
+@given(st.lists(st.lists(WRITES, min_size=1, max_size=2), min_size=1, max_size=3), VERSIONS)
 def test_the_nearest_row_counts_and_what_any_store_holds_is_done(layers, expected):
     video, _ = pipeline()
     store = chain_of(layers, video)
     held = [{i: text for versions in writes for i, text in versions.items()} for writes in layers]
-    nearest = {i: text for layer in reversed(held) for i, text in layer.items()}
+    last = {i: text for layer in reversed(held) for i, text in layer.items()}
+    nearest = {i: text for i, text in last.items() if text is not None}
     read = store.read_metadata(video, latest_only=True)
     assert frames_of(read) == nearest
     assert read.height == len(nearest)
-    assert store.read_metadata(video).height == sum(len(versions) for writes in layers for versions in writes)
+    written = [text for writes in layers for versions in writes for text in versions.values()]
+    assert store.read_metadata(video).height == len([text for text in written if text is not None])
 
     increment = store.resolve_update(video, samples=rows(expected))
-    assert frames_of(increment.new) == {i: text for i, text in expected.items() if i not in nearest}
+    assert frames_of(increment.new) == {i: text for i, text in expected.items() if i not in last}
+    assert increment.counts.retired == len([i for i in expected if i in last and i not in nearest])
     done = {i for i, text in expected.items() if any(layer.get(i) == text for layer in held)}
     stale = {i: text for i, text in expected.items() if i in nearest and i not in done}
     assert frames_of(increment.stale) == stale
