@@ -343,3 +343,20 @@ class StoreRetired(StoreCase):
         rows = dev.read_metadata(video, latest_only=True).sort(SAMPLE_ID)
         assert rows.select("sample_id", "label", "data_version").equals(prod.read_metadata(video))
         assert prod.history(video).height == 1
+
+    # Explanations.
+
+    def test_an_explanation_says_that_a_sample_is_retired(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1, 2]))
+        store.calculate_and_write_data_versions(processed, samples([1, 2]))
+        store.retire(processed, samples([1]))
+        store.retire(video, samples([2]))
+
+        assert store.explain(processed, 1).status == "retired"
+        assert store.explain(video, 1).status == "up to date"
+        assert store.explain(processed, 2).status == "excluded"
+        assert "video_processing/audio: code 2; retired" in store.explain(processed, 2).to_text()
+        assert store.explain(video, 2).status == "retired"
+        store.calculate_and_write_data_versions(processed, samples([1]))
+        assert store.explain(processed, 1).status == "up to date"

@@ -72,7 +72,9 @@ class Difference(StrEnum):
     UPSTREAM_MISSING = "upstream missing"
     """Nothing is known to differ, but there is no current upstream row to tell the expected version from."""
     EXCLUDED = "excluded"
-    """There should be no such sample: the `where` of a dep does not hold for its upstream row."""
+    """There should be no such sample: its upstream row is retired, or the `where` of a dep does not hold for it."""
+    RETIRED = "retired"
+    """The sample is not to be computed again: the row to compare with retires it."""
 
 
 class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,8 +184,13 @@ class Explanation(msgspec.Struct, frozen=True):
 
     @property
     def status(self) -> str:
-        """One of "up to date", "waiting" (an upstream row has to be computed first), "stale", "new" and "excluded"."""
+        """One of "up to date", "waiting", "stale", "new", "excluded" and "retired".
+
+        A sample is waiting if an upstream row has to be computed first, and excluded if there should be no such sample.
+        """
         differences = {node.difference for node in self.containers.values()}
+        if Difference.RETIRED in differences:
+            return "retired"
         if Difference.EXCLUDED in differences:
             return "excluded"
         if Difference.NEVER_STORED in differences:

@@ -28,7 +28,8 @@ class HeldRows(msgspec.Struct, frozen=True, kw_only=True):
         history: All that the row, or the digests of the group, have been, in any store, latest first.
         definitions: All that any rows of the feature were written under.
         code_versions: The code versions that each container had under other definitions, by its name.
-        is_excluded: Whether there are current rows, and the predicate of the dep holds for none.
+        is_excluded: Whether there are current rows, and each is retired or excluded by the predicate of the dep.
+        is_retired: Whether the row to compare with retires the sample.
         states: Of a group, its rows as they were, latest first: the digests that stood for it, and its members.
     """
 
@@ -38,6 +39,7 @@ class HeldRows(msgspec.Struct, frozen=True, kw_only=True):
     definitions: Sequence[DefinitionVersion] = ()
     code_versions: Mapping[str, Sequence[int | str]] = msgspec.field(default_factory=dict)
     is_excluded: bool = False
+    is_retired: bool = False
     states: Sequence[GroupState] = ()
 
     @property

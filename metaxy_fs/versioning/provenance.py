@@ -185,8 +185,8 @@ class _Comparison:
     ) -> Difference:
         """Return what separates stored from expected; what an increment calls changed is changed here."""
         held = self.held[_rows(ref)]
-        if is_excluded:
-            return Difference.EXCLUDED
+        if held.is_retired or is_excluded:
+            return Difference.RETIRED if held.is_retired else Difference.EXCLUDED
         if held.stored is None:
             return Difference.NEVER_STORED
         if ref.container not in held.stored:
@@ -264,7 +264,7 @@ class _Search:
                 return False, []
             case Difference.CODE_CHANGED | Difference.UPSTREAM_CHANGED:
                 return _beyond(self._comparison.parting_of_stored(ref))
-            case Difference.ADDED | Difference.REMOVED | Difference.EXCLUDED:
+            case Difference.ADDED | Difference.REMOVED | Difference.EXCLUDED | Difference.RETIRED:
                 return True, []
             case _:
                 return not node.waits_for, [_Step(above) for above in node.waits_for]

@@ -49,6 +49,7 @@ class Increments(RuleBasedStateMachine):
         self.latest = {feature: {} for feature in self.codes}
         # The samples that are retired in each partition; over all of them the latest row is None.
         self.gone = defaultdict(set)
+        self.ever = defaultdict(set)
         self.redeclare()
 
     # What changes.
@@ -270,6 +271,7 @@ class Increments(RuleBasedStateMachine):
 
     def remember(self, feature, versions):
         self.rows(feature).update(versions)
+        self.ever[feature].update(versions)
         self.gone[feature, self.definitions[feature]["version"]].difference_update(versions)
         definition = self.definitions[feature]["containers"]
         self.latest[feature].update({i: (found, definition) for i, found in versions.items()})

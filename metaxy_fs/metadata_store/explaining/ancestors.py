@@ -18,7 +18,7 @@ from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.lineage import old_names, told_apart_by
 from metaxy_fs.versioning.ancestry import AncestorRows
-from metaxy_fs.versioning.columns import DATA_VERSION, MARKED_COMMIT, PARTITION, is_id_type, present_column
+from metaxy_fs.versioning.columns import DATA_VERSION, MARKED_COMMIT, PARTITION, RETIRED, is_id_type, present_column
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
 from metaxy_fs.versioning.explanation import Versions
 from metaxy_fs.versioning.groups import Member, group_states
@@ -42,10 +42,11 @@ def held_rows(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algori
 
 
 class _Row(NamedTuple):
-    """A stored row as a member of a group, perhaps the only one, and the partition that it was read from."""
+    """A stored row as a member of a group, perhaps the only one, its partition, and whether it retires the sample."""
 
     partition: str
     member: Member
+    retires: bool
 
 
 class _Found(NamedTuple):
@@ -73,10 +74,15 @@ class _Found(NamedTuple):
 def _held_row(found: Sequence[_Found], read: Sequence[Member], compared: Sequence[_Found], partition: str) -> HeldRows:
     is_kept = bool(read) and read[-1].is_kept
     last = [(one.compared(partition), one.definitions) for one in compared if one.rows]
+    # As in an increment: what the nearest store has in the current partition decides, or else the nearest of all.
+    deciding = next((row for row, _ in last if row.partition == partition), last[0][0] if last else None)
+    is_retired = deciding is not None and deciding.retires
+    last = [] if is_retired else [(row, definitions) for row, definitions in last if not row.retires]
     return HeldRows(
         current=read[-1].versions if is_kept else None,
         layers=[HeldRow(row.member.versions, definitions[row.partition]) for row, definitions in last],
-        history=[row.member.versions for one in found for row in reversed(one.rows)],
+        history=[row.member.versions for one in found for row in reversed(one.rows) if not row.retires],
+        is_retired=is_retired,
         definitions=_definitions(found),
         code_versions=_code_versions(found),
         is_excluded=bool(read) and not is_kept,
@@ -128,7 +134,7 @@ def _code_versions(found: Sequence[_Found]) -> dict[str, list[int | str]]:
 def _find(store: Backend, rows: AncestorRows, partition: str) -> _Found | None:
     """Return what one store holds, None if it has no commit of the feature."""
     ids, below = rows.spec.id_columns, rows.below
-    needed = {*ids, DATA_VERSION, *(() if below is None else stored_columns(below, rows.spec))}
+    needed = {*ids, DATA_VERSION, RETIRED, *(() if below is None else stored_columns(below, rows.spec))}
     # Pruning takes the values as they come; what it cannot compare keeps every file. Rows that are told by columns that
     # are no ids may have other values there since.
     prune = _all_of(pl.col(column) == _literal(value) for column, value in rows.values.items())
@@ -165,12 +171,15 @@ def _members(scan: Scan, rows: AncestorRows) -> list[_Row]:
     elif below is not None:  # rows that lack what the predicate looks at
         is_kept = pl.lit(value=False)
     commit = pl.col(MARKED_COMMIT) if rows.is_group else pl.lit("")
-    marks = (row.alias(ROW_IN_GROUP), commit.alias(MARKED_COMMIT), is_kept.alias(_IS_KEPT))
+    retires = pl.col(RETIRED).fill_null(value=False) if RETIRED in scan.columns else pl.lit(value=False)
+    # A row that retires its sample is in no group, as one that `where` excludes.
+    is_kept &= ~retires
+    marks = (row.alias(ROW_IN_GROUP), commit.alias(MARKED_COMMIT), is_kept.alias(_IS_KEPT), retires.alias(RETIRED))
     with evaluating_where(below):
         found = ever.select(PARTITION, *marks, DATA_VERSION, *apart).collect()
     return [
-        _Row(partition, Member(text, _named(apart, values), commit, kept, _without_nulls(versions)))
-        for partition, text, commit, kept, versions, *values in found.iter_rows()
+        _Row(partition, Member(text, _named(apart, values), commit, kept, _without_nulls(versions or {})), retires)
+        for partition, text, commit, kept, retires, versions, *values in found.iter_rows()
     ]
 
 

@@ -18,7 +18,7 @@ class Explanations(Increments):
     def increments_agree(self):
         for feature in (A, D, E):
             for sample in range(5):
-                if any(sample in self.latest[above] for above in UPSTREAM[feature]):
+                if any(sample in self.ever[above] for above in UPSTREAM[feature]):
                     self.compare_explanation(feature, sample)
                 else:
                     with self.graph.use(), pytest.raises(LookupError, match=str(sample)):
@@ -29,6 +29,10 @@ class Explanations(Increments):
             explanation = self.store.explain(FeatureKey(feature), sample)
         declared = {name: node for name, node in explanation.containers.items() if node.code_version is not None}
         assert {name: node.code_version for name, node in declared.items()} == self.codes[feature]
+        if self.is_retired(feature, sample) or self.is_without_upstream(feature, sample):
+            assert explanation.status == ("retired" if self.is_retired(feature, sample) else "excluded")
+            assert explanation.causes
+            return
         expected = self.expected_of(feature, sample)
         if feature != A:
             assert {name: node.expected for name, node in declared.items()} == expected
@@ -40,6 +44,13 @@ class Explanations(Increments):
         assert bool(explanation.causes) is (explanation.status != "up to date")
         assert set(explanation.causes) <= set(explanation.nodes)
         assert explanation.to_text().splitlines()[0].startswith(f"{feature[0]} of sample_id={sample} is ")
+
+    def is_without_upstream(self, feature, sample):
+        """Whether an upstream row is retired, of which there should be a sample otherwise."""
+        above = () if feature == A else self.upstream(feature)
+        return any(
+            sample in self.gone[up, self.definitions[up]["version"]] and sample not in self.rows(up) for up in above
+        )
 
     def expected_of(self, feature, sample):
         """What the upstream rows make it; of a root, and where one is missing, nothing that could differ."""
