@@ -6,13 +6,14 @@
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError, HashAlgorithmError
+from metaxy_fs.errors import CorruptObjectError, HashAlgorithmError, MetaxyError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.ids import LamportClock, elapsed
 from metaxy_fs.log.history.commits import commits_of
@@ -29,10 +30,11 @@ from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.log.views.tables import CommitTables
 from metaxy_fs.log.views.view import View, ViewLoader, live_files, settled
 from metaxy_fs.log.writing.agreements import Agreement, agree
+from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.log.writing.commit import CommitRequest, commit
 from metaxy_fs.log.writing.partition import PartitionInfo, agreement_on_partition, check_info, decode_info, find_info
 from metaxy_fs.log.writing.root import Root, agreement_on_root, decode_root, find_root, refuse_overwriting_storage
-from metaxy_fs.log.writing.types import fitting, settle, types_of
+from metaxy_fs.log.writing.types import fitting, refuse_unfit, settle, types_of
 from metaxy_fs.parallel import Item, Result, asked
 from metaxy_fs.storage.base import Storage
 
@@ -68,6 +70,7 @@ class Log:
         self._keeps_existing = False
         self._agreed: dict[Partition, _Agreed] = {}
         self._agreeing: dict[Partition, threading.Lock] = {}
+        self._glimpsed: dict[Partition, AgreedTypes | None] = {}
 
     def append(self, request: CommitRequest, *, spec: bytes) -> Manifest:
         """Commit one write; the first one to a root and to a partition also leaves their descriptions.
@@ -273,6 +276,29 @@ class Log:
             _description(request, spec),
             before_put=lambda: next(iter(request.rows), None),
         )
+
+    def refuse_types(self, partition: Partition, rows: Chunks, *, feature: str) -> None:
+        """Refuse rows in memory that do not fit what is known to be agreed on; asks the root once, and puts nothing.
+
+        Raises:
+            MetadataSchemaError: A column does not fit.
+        """
+        if (agreed := self._agreed.get(partition)) is not None:
+            types = agreed.types
+        else:
+            if partition not in self._glimpsed:
+                self._glimpsed[partition] = self._glimpse(partition)
+            types = self._glimpsed[partition]
+        if types is not None:
+            refuse_unfit(rows, types, feature=feature)
+
+    def _glimpse(self, partition: Partition) -> AgreedTypes | None:
+        """Return the types of a partition's description; None if it cannot be had, which the next write will say."""
+        with suppress(MetaxyError):
+            info = find_info(self._storage, partition)
+            if info is not None:
+                return types_of(info, name=f"{self._storage.location}/{partition.definition_file}")
+        return None
 
     def _settle(self, request: CommitRequest, types: AgreedTypes, large: AbstractSet[SchemaPath] = frozenset()) -> None:
         """Agree on the types of the rows of a write, and remember them."""

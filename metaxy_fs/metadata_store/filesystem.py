@@ -18,6 +18,7 @@ from metaxy_fs.log.objects.layout import STORE_FILE, Partition
 from metaxy_fs.log.objects.manifest import Definition
 from metaxy_fs.log.reading.scan import column_names
 from metaxy_fs.log.views.view import View
+from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.log.writing.commit import CommitRequest
 from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, FallbackMode, Moment, Query
 from metaxy_fs.metadata_store.backends.scan import Scan
@@ -155,6 +156,10 @@ class FilesystemMetadataStore(MetadataStore):
             tags=append.tags,
         )
         self._log.append(request, spec=msgspec.json.encode(append.spec))
+
+    def refuse_types(self, spec: FeatureSpec, partition: str, rows: Chunks) -> None:
+        super().refuse_types(spec, partition, rows)
+        self._log.refuse_types(Partition(spec.key.dotted, partition), rows, feature=str(spec.key))
 
     def after_commits(self, key: FeatureKey, partition: str, *, commits: int) -> None:
         if self._upkeep is not None:

@@ -380,6 +380,23 @@ class StoreWrites(StoreCase):
 
         assert ids_of(reopen("a").read_metadata(video)) == [0, 1]
 
+    @pytest.mark.parametrize(
+        "wrong", [videos(["b"]), videos([2], label=[2])], ids=["ids of another kind", "another type"]
+    )
+    def test_buffer_refuses_rows_that_do_not_fit_when_it_is_given_them(
+        self, reopen: MakeStore, wrong: pl.DataFrame
+    ) -> None:
+        video, _ = pipeline()
+        reopen("a").write_metadata(video, videos([1], label=["a"]))
+        store = reopen("a")
+        store.read_metadata(video)
+        with store.buffered(video) as buffer:
+            with pytest.raises(MetadataSchemaError, match=r"Int64|String"):
+                buffer.write(wrong)
+            buffer.write(videos([3], label=["c"]))
+
+        assert ids_of(reopen("a").read_metadata(video)) == [1, 3]
+
     def test_buffer_takes_whole_numbers_and_floats(self, store: MetadataStore) -> None:
         video, _ = pipeline()
         with store.buffered(video, rows=2) as buffer:

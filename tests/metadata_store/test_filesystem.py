@@ -8,7 +8,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, InMemoryMetadataStore
+from metaxy_fs import (
+    Feature,
+    FeatureGraph,
+    FeatureKey,
+    FeatureSpec,
+    FilesystemMetadataStore,
+    InMemoryMetadataStore,
+    MetadataSchemaError,
+)
 from metaxy_fs.storage import MemoryStorage
 
 with FeatureGraph().use():
@@ -62,3 +70,13 @@ def test_a_store_in_memory_is_not_copied_to_other_processes() -> None:
     for store in (InMemoryMetadataStore(), FilesystemMetadataStore(".", fallback_stores=[InMemoryMetadataStore()])):
         with pytest.raises(TypeError, match=r"InMemoryMetadataStore lives in one process.* local directory"):
             pickle.dumps(store)
+
+
+def test_a_buffer_of_a_fresh_process_refuses_types_when_it_is_given_them(tmp_path):
+    FilesystemMetadataStore(tmp_path).write_metadata(Video, frame(1).with_columns(label=pl.lit("a"), size=0.5))
+    with FilesystemMetadataStore(tmp_path).buffered(Video) as buffer:
+        for wrong in ({"sample_id": pl.lit("b")}, {"label": pl.lit(2)}, {"size": pl.lit(2**60)}):
+            with pytest.raises(MetadataSchemaError, match="in the rows that are stored"):
+                buffer.write(frame(2).with_columns(**wrong))
+        buffer.write(frame(3).with_columns(size=2))
+    assert FilesystemMetadataStore(tmp_path).read_metadata(Video)["size"].to_list() == [0.5, 2]

@@ -13,7 +13,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.log.objects.agreed import AgreedTypes, decode_columns, decode_further, encode_further
+from metaxy_fs.log.objects.agreed import AgreedTypes, decode_columns, decode_further, encode_further, large_in
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.log.objects.schema import Path
 from metaxy_fs.log.writing.agreements import Agreement, agree
@@ -82,6 +82,18 @@ def fitting(rows: Chunks, types: AgreedTypes, *, feature: str) -> Chunks:
     if list(target.items()) == list(rows.schema.items()):
         return rows
     return Chunks(target, lambda: (_brought(frame, target, feature=feature) for frame in rows))
+
+
+def refuse_unfit(rows: Chunks, types: AgreedTypes, *, feature: str) -> None:
+    """Refuse rows in memory that do not fit what is agreed on.
+
+    Raises:
+        MetadataSchemaError: Some column does not.
+    """
+    for frame in fitting(rows, types, feature=feature):
+        if types.added(frame.schema).is_mixed:
+            large = large_in(frame, id_columns=types.id_columns)
+            types.refuse_conflicts(frame.schema, large, feature=feature)
 
 
 def _brought(frame: pl.DataFrame, target: pl.Schema, *, feature: str) -> pl.DataFrame:

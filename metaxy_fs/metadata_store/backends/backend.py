@@ -226,6 +226,14 @@ class Backend(ABC):
             StorageError: The rows could not be written.
         """
 
+    def refuse_types(self, spec: FeatureSpec, partition: str, rows: Chunks) -> None:
+        """Refuse rows that are going to be appended, and whose types do not fit those that are known in the partition.
+
+        Raises:
+            MetadataSchemaError: A column has a type that has none in common with the one known.
+        """
+        self.seen.check(spec, partition, rows)
+
     def after_commits(self, key: FeatureKey, partition: str, *, commits: int) -> None:  # noqa: B027  # most do nothing
         """Do what keeps a partition in order after so many commits to it, which stand whatever becomes of this.
 

@@ -59,7 +59,7 @@ class WriteBuffer:
             WriteConflictError: Under the `write_id` of the buffer, some sample has another row already.
         """
         rows = rows_to_write(df, self._feature.spec)
-        self._store.seen.check(self._feature.spec, self._feature.definition.partition, Chunks.of(rows))
+        self._store.refuse_types(self._feature.spec, self._feature.definition.partition, Chunks.of(rows))
         if self._pending.hold(rows) >= self._enough:
             self._pending.flush(at_least=self._enough)
         _after_commits(self._store, self._feature, self._pending)
