@@ -16,6 +16,9 @@ from metaxy_fs.errors import CorruptObjectError
 MAX_TIME = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 """The latest commit time that a manifest may claim, in microseconds since 1970 (UTC)."""
 
+AHEAD = 36 * 60 * 60 * 1_000_000
+"""By how many microseconds a time is ahead that is not followed; clocks are wrong by whole hours, or by whole days."""
+
 
 def wall_clock() -> int:
     """Return the microseconds since 1970 (UTC)."""
@@ -112,13 +115,14 @@ class LamportClock:
         """Return a new time, in microseconds since 1970 (UTC).
 
         Raises:
-            CorruptObjectError: A root showed a time at the end of the calendar, and none is left above it.
+            CorruptObjectError: The clock is at the end of the calendar, and no time is left above it.
         """
         with self._lock:
             self._latest = max(self._wall(), self._latest + 1)
             if self._latest > MAX_TIME:
                 raise CorruptObjectError(
-                    "The root holds a commit that claims to be from the year 9999, so no commit can follow it."
+                    "The clock of this machine, or a compaction in the root, says that this is the year 9999, so no "
+                    "commit can follow. Set the clock right."
                 )
             return self._latest
 

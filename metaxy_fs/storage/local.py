@@ -14,7 +14,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from metaxy_fs.errors import (
@@ -34,6 +34,7 @@ from metaxy_fs.system_errors import NO_DESCRIPTOR, NO_ROOM, REFUSED, explained
 TEMPORARY_PREFIX = ".tmp-"
 """Files of this name are puts under way or cut short; listings leave them out."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{16}}")
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -284,13 +285,13 @@ class LocalStorage(Storage):
                     path = os.path.relpath(os.path.join(parent, name), self._root).replace(os.sep, "/")
                     with suppress(FileNotFoundError):  # the put was under way, and ended
                         status = os.stat(os.path.join(parent, name))
-                        yield ObjectInfo(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+                        yield ObjectInfo(path, status.st_size, _modified(status))
 
     def _touched(self) -> datetime:
         """Return the time by the clock of the file system where it has no room for a file: a directory needs none."""
         try:
             os.utime(self._root)
-            return datetime.fromtimestamp(os.stat(self._root).st_mtime, UTC)
+            return _modified(os.stat(self._root))
         except OSError as error:
             raise self._explained("write", "", error) from error
 
@@ -309,6 +310,11 @@ class LocalStorage(Storage):
         kind = StorageAccessError if error.errno in REFUSED else StorageError
         kind = NoRoomError if verb == "write" and error.errno in NO_ROOM | NO_DESCRIPTOR else kind
         return kind(f"cannot {verb} {path!r} in {self.location}: {explained(error)}")
+
+
+def _modified(status: os.stat_result) -> datetime:
+    """Return when a file was written; a float would not hold the microseconds."""
+    return _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1_000)
 
 
 def _make_directories(directory: str) -> None:
@@ -393,6 +399,6 @@ def _entry(entry: "os.DirEntry[str]") -> Entry:
             status = entry.stat()
         except FileNotFoundError:
             return None
-        return ObjectInfo(path, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+        return ObjectInfo(path, status.st_size, _modified(status))
 
     return Entry(entry.name, entry.is_dir(), describe)

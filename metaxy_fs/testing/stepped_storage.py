@@ -9,7 +9,7 @@ import builtins
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import partial
 from typing import Literal, NamedTuple, NoReturn, TypeVar
@@ -21,6 +21,8 @@ from metaxy_fs.storage.paths import check_directory, check_path
 from metaxy_fs.storage.walk import Entry, walk
 
 T = TypeVar("T")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Request(NamedTuple):
@@ -63,6 +65,7 @@ class Bucket:
     Attributes:
         objects: What there is now, by path.
         written: What there ever was, by path; of a name that was used again, the first object.
+        arrivals: When each of these was written, in microseconds since 1970 (UTC).
         deletions: How many objects were deleted.
         late: Requests that are on their way, each to be applied by `land`.
     """
@@ -70,6 +73,7 @@ class Bucket:
     def __init__(self, *, now: Callable[[], int] = wall_clock) -> None:
         self.objects: dict[str, StoredObject] = {}
         self.written: dict[str, bytes] = {}
+        self.arrivals: dict[str, int] = {}
         self.deletions = 0
         self.late: list[Callable[[], object]] = []
         self._now = now
@@ -80,9 +84,10 @@ class Bucket:
         with self._lock:
             if path in self.objects:
                 return False
-            modified = datetime.fromtimestamp(self._now() / 1_000_000, UTC)
-            self.objects[path] = StoredObject(bytes(data), modified)
+            now = self._now()
+            self.objects[path] = StoredObject(bytes(data), _EPOCH + timedelta(microseconds=now))
             self.written.setdefault(path, bytes(data))
+            self.arrivals.setdefault(path, now)
             return True
 
     def delete(self, path: str) -> None:

@@ -10,6 +10,7 @@ A store whose rows end with the object that wrote them sets `persistent = False`
 
 from metaxy_fs.testing.store_buffers import StoreBuffers
 from metaxy_fs.testing.store_chains import StoreChains
+from metaxy_fs.testing.store_clocks import StoreClocks
 from metaxy_fs.testing.store_commits import StoreCommits
 from metaxy_fs.testing.store_increments import StoreIncrements
 from metaxy_fs.testing.store_moments import StoreMoments
@@ -33,5 +34,6 @@ class StoreSuite(
     StoreRedo,
     StoreTags,
     StoreRetired,
+    StoreClocks,
 ):
     """Tests of one kind of store; each test opens fresh ones through the fixture `make_store`, see `StoreCase`."""

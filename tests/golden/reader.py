@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 import struct
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ STRAY_DIRECTORY = re.compile(r"[.~#].*|.*_\$folder\$|@eaDir", re.DOTALL)
 STRAY_NAME = re.compile(
     r".*~|.*\.partial|.*\.tmp|.*_\.gstmp|.*\.[0-9a-f]{8}|thumbs\.db|desktop\.ini", re.DOTALL | re.IGNORECASE
 )
+HOUR = 3_600_000_000
 TAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MARKS = ["_metaxy_commit", "_metaxy_time", "_metaxy_ordinal"]
 RETIRED = "_metaxy_retired"
@@ -207,8 +209,21 @@ def _listed(partition: Path, kind: str) -> dict[str, Json]:
         assert ".".join(manifest["feature"]) == feature
         assert manifest["definition"]["version"][:16] == version
         assert manifest["rows"] == sum(file["rows"] for file in manifest["files"])
-        found[manifest["commit"]] = manifest
+        counts = {"time": time_that_counts(manifest, path, partition)} if kind == "appends" else {}
+        found[manifest["commit"]] = manifest | counts
     return found
+
+
+def time_that_counts(manifest: Json, path: Path, partition: Path) -> int:
+    """Return the time at which a write counts, unless its own is far ahead of when it was written (7)."""
+    claimed: int = manifest["time"]
+    present, written = time.time_ns() // 1_000, path.stat().st_mtime_ns // 1_000
+    horizon = present + 366 * 24 * HOUR
+    if min(claimed, written) > horizon and any(
+        each.stat().st_mtime_ns // 1_000 <= horizon for each in _manifests(partition)
+    ):
+        return claimed // 1_000
+    return written if claimed > written + 36 * HOUR else claimed
 
 
 def _json(data: bytes) -> Json:

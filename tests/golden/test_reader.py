@@ -97,7 +97,7 @@ def test_both_refuse_whatever_else_is_among_the_manifests(root: Path, tmp_path: 
     closed = Path(shutil.copytree(root, tmp_path / "root"))
     feature, [version, *_] = next(iter(reader.features(root).items()))
     path = closed / feature / version / "_manifests" / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_bytes(b"x")
 
     with pytest.raises((AssertionError, ValueError)):

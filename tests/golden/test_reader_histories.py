@@ -1,6 +1,7 @@
 """Does the reader of `docs/format.md` read whatever history of writes, compactions and vacuums as the library does?"""
 
 import json
+import os
 import random
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 
 from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.ids import LamportClock
+from metaxy_fs.ids import MAX_TIME, LamportClock
 from metaxy_fs.log.compacting.compaction import Options, compact_partition
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.objects.manifest import Manifest
@@ -27,6 +28,7 @@ from tests.golden.compacted import small_files
 from tests.log.commits import PARTITION, request, rows
 from tests.log.compactions import put_compaction
 
+IN_2199 = 7_226_582_400
 EAGER = Policy(grace=timedelta(0), retention=timedelta(0), is_safe=False)
 SIZE = pl.col("sample_id")
 KINDS = [
@@ -64,9 +66,21 @@ class History:
             frame = retiring(frame, share=self.dice.choice([0, 2, 3]))
         tags = {"run": str(len(self.appends))} if self.dice.random() < 0.4 else {}
         name = f"job {len(self.appends)}" if self.dice.random() < 0.4 else None
-        moment = self.dice.randrange(1_000_000)
+        is_ahead = self.dice.random() < 0.2
+        moment = self.dice.randrange(1_000_000) + is_ahead * (MAX_TIME - 1_000_000)
         clock = LamportClock(wall=lambda: moment)
         self.appends.append(commit(self.storage, request(frame, write_id=name, tags=tags), clock=clock))
+        if is_ahead and self.dice.random() < 0.3:  # the machine of the disk was wrong, too
+            os.utime(self.path_of(self.appends[-1]), (IN_2199, IN_2199))
+
+    def time_of(self, append: Manifest) -> int:
+        """The time at which a commit counts."""
+        path = self.path_of(append)
+        return reader.time_that_counts({"time": append.time}, path, path.parents[2])
+
+    def path_of(self, append: Manifest) -> Path:
+        """The place of a manifest."""
+        return self.directory / PARTITION.append_manifest(append.commit)
 
     def compact(self) -> None:
         clock = LamportClock()
@@ -79,6 +93,7 @@ class History:
         if not self.vacuumed:
             chosen = self.dice.sample(self.appends, self.dice.randint(1, len(self.appends)))
             again = [append.commit for append in chosen if self.dice.random() < 0.4]
+            chosen = [msgspec.structs.replace(each, time=self.time_of(each)) for each in chosen]
             put_compaction(self.storage, chosen, token=f"{self.dice.getrandbits(64):016x}", listed_again=again)
 
     def vacuum(self) -> None:

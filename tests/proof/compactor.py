@@ -5,7 +5,9 @@ them overlap, cover the same, or one a part of the other.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from metaxy_fs.ids import LamportClock, random_token, wall_clock
 from metaxy_fs.log.objects.decoding import decode_manifest
@@ -14,6 +16,7 @@ from metaxy_fs.log.objects.manifest import Manifest
 from metaxy_fs.log.views.view import ViewLoader
 from metaxy_fs.storage.base import Storage
 from tests.log.compactions import put_compaction
+from tests.proof.oracle import Oracle
 
 DAY = 24 * 60 * 60 * 1_000_000
 
@@ -38,13 +41,13 @@ def by_dice(seed: int) -> Choose:
 
 
 def compact_chosen(
-    storage: Storage, written: Mapping[str, bytes], partition: Partition, *, choose: Choose, rewrites_all: bool
+    storage: Storage, oracle: Oracle, partition: Partition, *, choose: Choose, rewrites_all: bool
 ) -> None:
     """Compact some of what a partition holds now.
 
     Args:
         storage: The root.
-        written: Every object that there ever was, since the manifests of covered commits may be gone.
+        oracle: Knows every object that there ever was, since the manifests of covered commits may be gone.
         partition: What to compact.
         choose: Says what.
         rewrites_all: Whether no file is listed again as it is.
@@ -59,7 +62,7 @@ def compact_chosen(
     chosen = choose(view.manifests if view else ())
     commits = sorted({commit for manifest in chosen for commit in _commits(manifest)})
     if len(commits) > 1:
-        appends = [_append(written, partition, commit) for commit in commits]
+        appends = [_append(oracle, partition, commit) for commit in commits]
         # Only files that count now may be listed again: others may be about to be deleted.
         listed = [manifest.commit for manifest in chosen if not manifest.covers and not rewrites_all][::3]
         put_compaction(storage, appends, token=random_token(), listed_again=listed, change=check, partition=partition)
@@ -69,6 +72,7 @@ def _commits(manifest: Manifest) -> list[str]:
     return manifest.covers.split(" ") if manifest.covers else [manifest.commit]
 
 
-def _append(written: Mapping[str, bytes], partition: Partition, commit: str) -> Manifest:
-    data = written[partition.append_manifest(commit)]
-    return decode_manifest(data, partition=partition, commit=commit, name=commit)
+def _append(oracle: Oracle, partition: Partition, commit: str) -> Manifest:
+    path = partition.append_manifest(commit)
+    manifest = decode_manifest(oracle.written[path], partition=partition, commit=commit, name=commit)
+    return msgspec.structs.replace(manifest, time=oracle.time_of(path, claimed=manifest.time))

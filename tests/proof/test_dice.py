@@ -49,6 +49,12 @@ def test_no_history_breaks_a_promise_where_clocks_are_wrong_by_days(monkeypatch:
         roam(seed, ordered=False, mix=Mix())
 
 
+def test_no_history_breaks_a_promise_where_clocks_are_wrong_by_years(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "SKEWS", world.YEARS)
+    for seed in range(HISTORIES):
+        roam(seed, ordered=seed % 2 == 0, mix=Mix())
+
+
 def test_no_history_breaks_a_promise_where_clocks_jump(monkeypatch: pytest.MonkeyPatch) -> None:
     act = dice._act
 

@@ -5,28 +5,35 @@ Each test breaks one rule and wants a violation within a fixed number of fixed h
 
 import collections
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 
 from metaxy_fs.errors import StorageError
-from metaxy_fs.ids import LamportClock
+from metaxy_fs.ids import AHEAD, MAX_TIME, LamportClock
 from metaxy_fs.log.compacting import compaction as compaction_module
+from metaxy_fs.log.objects.manifest import Manifest
 from metaxy_fs.log.views import resolve as resolve_module
+from metaxy_fs.log.views import view as view_module
+from metaxy_fs.log.views.arrival import Arrivals
 from metaxy_fs.log.views.resolve import Covers
+from metaxy_fs.log.views.view import ViewLoader
 from metaxy_fs.log.writing import commit as commit_module
 from metaxy_fs.metadata_store.backends.scan import Scan
 from metaxy_fs.metadata_store.increments import restoring as restoring_module
 from metaxy_fs.metadata_store.reading import queries as queries_module
 from metaxy_fs.storage.base import ObjectInfo, Storage
 from metaxy_fs.testing import SteppedStorage
+from metaxy_fs.testing.simulation import START
 from metaxy_fs.versioning.columns import RETIRED
 from tests.proof.dice import Mix, outlast, overtake, roam
 from tests.proof.oracle import BrokenPromiseError
+from tests.proof.world import YEARS
 
 real_put_settled = commit_module.put_settled
 
@@ -98,6 +105,56 @@ def test_a_lost_answer_after_which_the_write_is_made_again(monkeypatch: pytest.M
 def test_a_clock_that_does_not_heed_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LamportClock, "observe", lambda _self, _microseconds: None)
     find_violation(partial(roam, ordered=True, mix=WRITERS))
+
+
+def test_a_clock_far_ahead_that_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.proof.world.SKEWS", YEARS)
+    monkeypatch.setattr(Arrivals, "times_that_count", lambda _self, _manifests: {})
+    find_violation(partial(roam, ordered=True, mix=WRITERS))
+
+
+def test_a_reader_who_holds_its_own_clock_for_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    def times_that_count(arrivals: Arrivals, manifests: Mapping[str, Manifest]) -> dict[str, int]:
+        ahead = (manifest for manifest in manifests.values() if manifest.time > arrivals.now + AHEAD)
+        return {manifest.commit: arrivals.now for manifest in ahead if not manifest.covers}
+
+    monkeypatch.setattr("tests.proof.world.SKEWS", YEARS)
+    monkeypatch.setattr(Arrivals, "times_that_count", times_that_count)
+    find_violation(partial(roam, ordered=True, mix=WRITERS))
+
+
+def test_a_clock_that_is_set_to_what_a_commit_far_ahead_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    real_fetch = ViewLoader._fetch
+
+    def fetch(loader: ViewLoader, *arguments: Any, **options: Any) -> dict[str, Manifest]:
+        found = real_fetch(loader, *arguments, **options)
+        for manifest in found.values():
+            loader._clock.observe(manifest.time)
+        return found
+
+    last_moment = MAX_TIME - START - 1_000_000  # which is over soon
+    monkeypatch.setattr("tests.proof.world.SKEWS", (0, last_moment, 0, 0, 0))
+    monkeypatch.setattr(ViewLoader, "_fetch", fetch)
+    find_violation(partial(roam, ordered=True, mix=WRITERS))
+
+
+def test_a_compaction_that_writes_down_the_times_that_are_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed: dict[str, int] = {}
+    real_warn = view_module.warn_once
+
+    def warn_once(partition: Any, manifest: Manifest, **options: Any) -> None:
+        claimed[manifest.commit] = manifest.time
+        real_warn(partition, manifest, **options)
+
+    def rows_of(appends: Sequence[Manifest], schemas: Sequence[int]) -> Any:
+        believed = [msgspec.structs.replace(each, time=claimed.get(each.commit, each.time)) for each in appends]
+        return real_rows(believed, schemas)
+
+    real_rows = compaction_module.rows_of
+    monkeypatch.setattr("tests.proof.world.SKEWS", YEARS)
+    monkeypatch.setattr(view_module, "warn_once", warn_once)
+    monkeypatch.setattr(compaction_module, "rows_of", rows_of)
+    find_violation(partial(roam, ordered=True, mix=COMPACTORS))
 
 
 def test_compactions_that_are_listed_before_appends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,10 +27,12 @@ from metaxy_fs import (
     vacuum,
     verify,
 )
+from metaxy_fs.ids import MAX_TIME
 from metaxy_fs.log.objects.findings import Finding
 from metaxy_fs.log.objects.layout import Partition
 from metaxy_fs.metadata_store import Vacuumed
 from metaxy_fs.testing import Ending, Host, KilledError, Process, Request, Simulation
+from metaxy_fs.testing.simulation import START
 from metaxy_fs.versioning.definition import definition_version
 from tests.proof.compactor import Choose, TooLateError, compact_chosen
 from tests.proof.oracle import BrokenPromiseError, Oracle, Write
@@ -49,6 +51,9 @@ COMMITTING = timedelta(hours=23)
 
 SKEWS = (0, -90_000_000, 70_000_000, 3_000_000, -1_000_000)
 """By how much the clocks of the hosts are wrong, in microseconds."""
+
+YEARS = (0, 73 * 365 * 86_400_000_000, -50 * 365 * 86_400_000_000, 3_600_000_000, MAX_TIME - START - 4 * 10**13)
+"""Clocks of which two are far ahead, one of them shortly before the end of the calendar, and one is far behind."""
 
 with FeatureGraph().use():
 
@@ -88,7 +93,7 @@ class World:
     def __init__(self, *, seed: int, ordered: bool) -> None:
         self.ordered = ordered
         self.simulation = Simulation(seed=seed, page=1, ordered=ordered)
-        self.oracle = Oracle(self.simulation.bucket.written)
+        self.oracle = Oracle(self.simulation.bucket.written, self.simulation.bucket.arrivals)
         self.stations: list[Station] = []
         self.steps = 0
 
@@ -135,7 +140,7 @@ class World:
                 raise BrokenPromiseError("a compaction failed, though all its requests were answered") from error
 
         def call(store: FilesystemMetadataStore) -> None:
-            compact_chosen(store.storage, self.oracle.written, PARTITION, choose=choose, rewrites_all=rewrites_all)
+            compact_chosen(store.storage, self.oracle, PARTITION, choose=choose, rewrites_all=rewrites_all)
 
         station.start(Job(call, lambda _result: None, forgive))
 

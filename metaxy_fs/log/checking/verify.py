@@ -12,6 +12,7 @@ from itertools import chain
 import msgspec
 
 from metaxy_fs.errors import MetaxyError, StorageError
+from metaxy_fs.ids import wall_clock
 from metaxy_fs.log.checking.manifests import Checked, check_manifests, read_manifests, unusable
 from metaxy_fs.log.checking.types import TypesFound, check_further
 from metaxy_fs.log.history.pins import Pins, read_pins
@@ -20,6 +21,7 @@ from metaxy_fs.log.objects.inventory import Inventory, all_partitions, take_inve
 from metaxy_fs.log.objects.layout import STORE_FILE, Partition, owners_of_data_file
 from metaxy_fs.log.objects.manifest import Manifest
 from metaxy_fs.log.vacuuming.losses import losses, pinned_losses
+from metaxy_fs.log.views.arrival import REMEDY, Arrivals, problem
 from metaxy_fs.log.views.resolve import Covers, resolve
 from metaxy_fs.log.views.view import ATTEMPTS
 from metaxy_fs.log.writing.partition import find_info
@@ -121,12 +123,14 @@ def _check_partition(storage: Storage, partition: Partition, pins: Pins, tally: 
     tally.known += sum(info.size for info in inventory.data.values())
     named: dict[str, str] = {}
     types = TypesFound(partition)
+    arrivals = Arrivals.of(inventory.appends | inventory.compactions, now=wall_clock())
     for checked in check_manifests(storage, partition, chain(_appends(storage, inventory, covered, damaged), living)):
         tally.add(checked)
         tally.commits += not checked.manifest.covers
         types.add(checked.manifest)
         yield from _named_twice(checked.manifest, partition, named)
         yield from checked.findings
+        yield from _ahead(checked.manifest, partition, arrivals)
     tally.commits += len(covered)
     yield from types.conflicts()
     yield from damaged.values()
@@ -137,6 +141,12 @@ def _check_partition(storage: Storage, partition: Partition, pins: Pins, tally: 
         yield from lost
         named |= _evidence(inventory, {finding.path for finding in lost})
         yield from _unneeded(inventory, named, covered, dead=compactions.keys() - counting.compactions.keys())
+
+
+def _ahead(manifest: Manifest, partition: Partition, arrivals: Arrivals) -> Iterator[Finding]:
+    """Yield that a single write claims another time than the one at which it counts."""
+    for time in arrivals.times_that_count({manifest.commit: manifest}).values():
+        yield Finding(partition.append_manifest(manifest.commit), "warning", problem(manifest, counts=time), REMEDY)
 
 
 def _unpinned(pins: Pins, partition: Partition, held: Collection[str]) -> Iterator[Finding]:

@@ -121,10 +121,10 @@ def _next(
     for attempt in range(ATTEMPTS):
         started = wall_clock()
         view = loader.load(partition)
-        manifests = next_compaction(
-            () if view is None else view.manifests, fan=options.fan, full=options.full, before=before
-        )
-        if view is None or not manifests:
+        if view is None:
+            return None
+        manifests = next_compaction(view.manifests, fan=options.fan, full=options.full, before=before, ahead=view.ahead)
+        if not manifests:
             return None
         try:
             return _Compactor(storage, view, manifests, options, time=clock.tick()).run(started)
@@ -325,14 +325,15 @@ def _commits(
         only: The commits, if they are not all.
     """
     appends = [manifest for manifest in manifests if not manifest.covers]
-    compactions = [manifest for manifest in manifests if manifest.covers]
+    # Of a commit in several tables the one that answers for it counts (see `metaxy_fs.log.views.resolve`).
+    compactions = sorted((manifest for manifest in manifests if manifest.covers), key=lambda each: each.commit)
     numbers: dict[bytes, int] = {}
     of_appends = [numbers.setdefault(bytes(manifest.schema), len(numbers)) for manifest in appends]
     tables = [rows_of(appends, of_appends)]
     for manifest, table in zip(compactions, read_tables(storage, partition, compactions), strict=True):
         own = [numbers.setdefault(bytes(schema), len(numbers)) for schema in (manifest.schema, *manifest.schemas)]
         tables.append(table.with_columns(pl.col("schema").replace_strict(range(len(own)), own, return_dtype=pl.Int64)))
-    table = pl.concat(tables).unique("commit").sort("time", "commit")
+    table = pl.concat(tables).unique("commit", keep="first", maintain_order=True).sort("time", "commit")
     if only is not None:
         table = table.filter(pl.col("commit").is_in(sorted(only)))
     order = table["schema"].unique(maintain_order=True).to_list()

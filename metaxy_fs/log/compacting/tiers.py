@@ -9,6 +9,7 @@ Compactions that overlap, because two compactors did not know of each other, are
 """
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import msgspec
@@ -24,7 +25,12 @@ MAX_MEMBERS = 10_000
 
 
 def next_compaction(
-    manifests: Iterable[Manifest], *, fan: int = FAN, full: bool = False, before: int
+    manifests: Iterable[Manifest],
+    *,
+    fan: int = FAN,
+    full: bool = False,
+    before: int,
+    ahead: AbstractSet[str] = frozenset(),
 ) -> tuple[Manifest, ...]:
     """Return the manifests that should become one now, none if all is well.
 
@@ -34,12 +40,14 @@ def next_compaction(
         manifests: All of a partition that count, in commit order.
         fan: How many members of a tier are compacted.
         full: Compact everything into one, whatever its tier.
+        ahead: Single writes whose times a compaction is to write down (see `metaxy_fs.log.views.arrival`), even of one.
         before: Leave out writes of this time and later, so that writers cannot keep a compactor busy for ever.
     """
     for members in _alike(_members(manifests)):
         old = [member for member in members if member.manifests[0].covers or member.manifests[0].time < before]
-        chosen = old if full else _due(old, fan)
-        if len(chosen) > 1 or any(len(member.manifests) > 1 for member in chosen):
+        unsettled = [member for member in old if member.manifests[0].commit in ahead]
+        chosen = old if full else _due(old, fan) or unsettled
+        if len(chosen) > 1 or any(len(member.manifests) > 1 for member in chosen) or (unsettled and chosen):
             chosen = sorted(chosen, key=lambda member: _tier(member.commits, fan))[:MAX_MEMBERS]
             return tuple(manifest for member in chosen for manifest in member.manifests)
     return ()

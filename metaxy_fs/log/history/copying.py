@@ -39,7 +39,7 @@ from metaxy_fs.errors import (
     StorageError,
     WriteConflictError,
 )
-from metaxy_fs.ids import shared_clock, wall_clock
+from metaxy_fs.ids import AHEAD, shared_clock, wall_clock
 from metaxy_fs.log.history.commits import digests_of
 from metaxy_fs.log.objects.agreed import large_integers
 from metaxy_fs.log.objects.clock import storage_time
@@ -135,11 +135,13 @@ def _copy(
     if held is not None and brought & there:
         _refuse_conflicts(source, target, found, held)
     items = [_item(partition, manifest) for manifest in chosen if not _ids(manifest) <= there]
+    _refuse_ahead(source, found, items)
     run = _Run(source, target, found, items, advance)
     if items:
         run.refuse_attempts()
         _agree_on_types(source, target, partition, [item.manifest for item in items])
         run.copy(leftovers=_leftovers(target, partition, held, items))
+        _follow(target, partition, items)
     return Copied(commits=len(brought), added=len(brought - there), files=run.files, bytes=run.bytes)
 
 
@@ -153,7 +155,6 @@ class _Run:
         self._partition = found.partition
         self._items = items
         self._advance = advance
-        self._clock = shared_clock(target.identity)
         self.files = 0
         self.bytes = 0
 
@@ -284,7 +285,6 @@ class _Run:
             self._put_named(item.manifest, path, data)
         else:
             put_settled(self._target, path, data)
-        self._clock.observe(item.manifest.time)
 
     def _put_named(self, manifest: Manifest, path: str, data: bytes) -> None:
         """Put the manifest of a named write as its writer would, so that it stands for no other rows."""
@@ -363,6 +363,26 @@ def _conflict(commits: Sequence[str], source: Storage, target: Storage, partitio
         f"{target.location}: {', '.join(commits[:3])}. They were written to both under one write_id; history tells "
         "which. They were not copied. Read those rows, and write what is missing under another write_id."
     )
+
+
+def _refuse_ahead(source: Storage, found: View, items: Iterable[_Item]) -> None:
+    """Refuse commits that count at the time of their arrival, which would be another one in the target."""
+    ahead = sorted(item.manifest.commit for item in items if item.manifest.commit in found.ahead)
+    if ahead:
+        raise CorruptObjectError(
+            f"{len(ahead)} commits of {source.location}/{found.partition} claim times that are far ahead, such as "
+            f"{source.location}/{found.partition.append_manifest(ahead[0])}, and would count as of now in the target. "
+            "Nothing was copied. Compact the source, which writes down the times at which they count, and copy again."
+        )
+
+
+def _follow(target: Storage, partition: Partition, items: Iterable[_Item]) -> None:
+    """Set the clock to what was copied; where that is far ahead, a listing of the target tells whose clock is wrong."""
+    latest = max(item.manifest.time for item in items)
+    if latest <= wall_clock() + AHEAD:
+        shared_clock(target.identity).observe(latest)
+    else:
+        _view(target, partition)
 
 
 def _leftovers(target: Storage, partition: Partition, held: View | None, items: Sequence[_Item]) -> frozenset[str]:

@@ -20,11 +20,12 @@ from typing import TypeVar
 import msgspec
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
-from metaxy_fs.ids import LamportClock
+from metaxy_fs.ids import LamportClock, wall_clock
 from metaxy_fs.log.objects.decoding import decode_manifest, refuse_oversized
 from metaxy_fs.log.objects.layout import Partition, commit_of_append, commit_of_compaction, is_stray
 from metaxy_fs.log.objects.manifest import CommitKey, Manifest
 from metaxy_fs.log.objects.second_look import taken
+from metaxy_fs.log.views.arrival import Arrivals, counting_at, warn_once
 from metaxy_fs.log.views.live import LiveFile, files_of, place
 from metaxy_fs.log.views.resolve import Covers, resolve, uncovered
 from metaxy_fs.log.views.sharing import Shared
@@ -45,12 +46,15 @@ class View(msgspec.Struct, frozen=True):
             not exist.
         files: What they have read, ordered by the first commit of each file.
         only: The ids of the commits, if they are not all that the manifests stand for.
+        ahead: The ids of single writes that claim another time than the one at which they count, which is the one in
+            `manifests`.
     """
 
     partition: Partition
     manifests: tuple[Manifest, ...]
     files: tuple[LiveFile, ...]
     only: frozenset[str] | None = None
+    ahead: frozenset[str] = frozenset()
 
     @property
     def last_commit(self) -> tuple[CommitKey, Manifest]:
@@ -76,7 +80,7 @@ class ViewLoader:
 
     Args:
         storage: The root.
-        clock: Shown the time of every commit that is seen.
+        clock: Shown the time at which every commit counts that is seen.
     """
 
     def __init__(self, storage: Storage, *, clock: LamportClock) -> None:
@@ -142,7 +146,20 @@ class ViewLoader:
         held = _Held(known | self._fetch(partition, wanted, known), held.compactions, held.covers, marks)
         with self._lock:
             self._kept[partition] = held
-        return _view(partition, held)
+        return _view(partition, *self._counting(partition, held, appends | compactions))
+
+    def _counting(
+        self, partition: Partition, held: "_Held", listed: Mapping[str, ObjectInfo]
+    ) -> tuple["_Held", frozenset[str]]:
+        """Return what is held with the times that count, and which commits claim others; show them to the clock."""
+        arrivals = Arrivals.of(listed, now=wall_clock())
+        times = arrivals.times_that_count(held.appends | held.compactions)
+        for commit, time in times.items():
+            warn_once(partition, held.appends[commit], counts=time, location=self._storage.location)
+        appends = {commit: counting_at(manifest, times.get(commit)) for commit, manifest in held.appends.items()}
+        seen = [manifest.time for manifest in appends.values()]
+        self._clock.observe(max([*seen, *map(arrivals.bound, held.compactions.values())], default=0))
+        return msgspec.structs.replace(held, appends=appends), frozenset(times)
 
     def _compactions(self, partition: Partition, listed: dict[str, ObjectInfo], kept: "_Held") -> "_Held":
         known = {commit: kept.compactions[commit] for commit in listed if commit in kept.compactions}
@@ -184,7 +201,6 @@ class ViewLoader:
                 decode_manifest, partition=partition, commit=commit, name=name, is_compaction=is_compaction
             )
             manifests[commit] = self._shared.manifest(taken(self._storage, info, data, decode))
-            self._clock.observe(manifests[commit].time)
         return manifests
 
 
@@ -247,7 +263,7 @@ def _marks(listed: Mapping[str, ObjectInfo]) -> dict[str, int]:
     return {commit: hash((info.size, info.modified, info.tag)) for commit, info in listed.items()}
 
 
-def _view(partition: Partition, held: _Held) -> View | None:
+def _view(partition: Partition, held: _Held, ahead: frozenset[str]) -> View | None:
     """Return what the manifests come to; the appends are those that no compaction covers."""
     if not held.appends and not held.compactions:
         return None
@@ -259,4 +275,4 @@ def _view(partition: Partition, held: _Held) -> View | None:
     manifests = [held.appends[commit] for commit in counting.appends]
     manifests += [held.compactions[commit] for commit in counting.compactions]
     manifests.sort(key=lambda manifest: (manifest.time, manifest.commit))
-    return View(partition, tuple(manifests), tuple(sorted(files, key=place)))
+    return View(partition, tuple(manifests), tuple(sorted(files, key=place)), ahead=ahead)

@@ -29,7 +29,7 @@ from metaxy_fs.errors import (
     StorageError,
     WriteConflictError,
 )
-from metaxy_fs.ids import LamportClock, random_token, timestamp_id, wall_clock
+from metaxy_fs.ids import AHEAD, LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.files.parquet import EncodedFile, content_digest, decode_rows, encode_rows
 from metaxy_fs.log.objects.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.objects.layout import Partition
@@ -73,7 +73,7 @@ def commit(
 ) -> Manifest:
     """Append rows to a partition and return the manifest of their commit.
 
-    With a `write_id`, that may be the commit of an earlier attempt.
+    With a `write_id`, that may be the commit of an earlier attempt. The clock is set to it, unless it is far ahead.
 
     Args:
         storage: The root.
@@ -100,7 +100,8 @@ def commit(
         _put_manifest(storage, request.partition.append_manifest(header.commit), manifest)
     else:
         manifest = _put_named(storage, request, manifest)
-        clock.observe(manifest.time)
+        if manifest.time <= wall_clock() + AHEAD:
+            clock.observe(manifest.time)
     return manifest
 
 

@@ -180,7 +180,8 @@ def test_claims_on_a_rewritten_file_that_do_not_hold_are_found(storage: Storage,
 
 AGAIN: dict[str, tuple[Callable[[list[dict[str, Any]]], object], str]] = {
     "of another commit": (lambda files: files[0].update(commit=files[-1]["commit"]), "in its footer of commit"),
-    "at another time": (lambda files: files[0].update(time=7), "in its footer of time"),
+    "at another time": (lambda files: files[0].update(time=files[0]["time"] - 1), "in its footer of time"),
+    "at a time long before": (lambda files: files[0].update(time=7), "rows of commit"),
     "at another place": (lambda files: files[0].update(offset=1), "rows of commit"),
     "twice": (lambda files: files.append(files[-1]), "rows of commit"),
 }
