@@ -225,7 +225,7 @@ def test_a_named_write_whose_manifest_is_vacuumed_without_a_copy(monkeypatch: py
             ordered=True,
             mix=Mix(
                 jobs=("write", "retry", "retry", "read", "compact", "vacuum", "vacuum"),
-                spans=(*HOURS, timedelta(hours=22)),
+                spans=HOURS,
                 faults=0.1,
                 actions=120,
             ),
