@@ -43,7 +43,8 @@ class MetadataStore(Backend):
     itself. Data versions are always computed in Polars, so every kind of store gives the same ones.
 
     A new kind of store implements `location`, `append_rows`, `scan_rows`, `stored_versions`, `stored_features`
-    and `stored_commits`, and passes `metaxy_fs.testing.StoreSuite`.
+    and `stored_commits`, and passes `metaxy_fs.testing.StoreSuite`. `Append.beside` refuses what does not fit the rows
+    that were appended before.
 
     Args:
         fallback_stores: Stores to read from, nearest first, where this one has no row of a feature; each asks its own

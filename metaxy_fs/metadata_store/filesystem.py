@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -16,7 +17,7 @@ from metaxy_fs.log.compacting.upkeep import Upkeep, check_threshold
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.objects.layout import STORE_FILE, Partition
 from metaxy_fs.log.objects.manifest import Definition
-from metaxy_fs.log.reading.scan import column_names
+from metaxy_fs.log.reading.scan import are_exact, column_names
 from metaxy_fs.log.views.view import View
 from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.log.writing.commit import CommitRequest
@@ -184,6 +185,7 @@ class FilesystemMetadataStore(MetadataStore):
             id_columns=_latest_id_columns(views),
             definitions=[_definition(view) for view in views],
             parts=selection,
+            is_exact=partial(are_exact, selection.files),
         )
 
     def stored_versions(self, key: FeatureKey) -> list[str]:

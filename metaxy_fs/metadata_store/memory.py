@@ -124,6 +124,7 @@ class InMemoryMetadataStore(MetadataStore):
             id_columns=found[-1].append.spec.id_columns,
             definitions=list({definition.partition: definition for definition in definitions}.values()),
             may_repeat=len(found) > 1,
+            is_exact=lambda path: all(exact_in(held.rows)(path) for held in found if path[0] in held.rows.schema),
         )
 
     def stored_versions(self, key: FeatureKey) -> list[str]:

@@ -80,3 +80,18 @@ def test_a_buffer_of_a_fresh_process_refuses_types_when_it_is_given_them(tmp_pat
                 buffer.write(frame(2).with_columns(**wrong))
         buffer.write(frame(3).with_columns(size=2))
     assert FilesystemMetadataStore(tmp_path).read_metadata(Video)["size"].to_list() == [0.5, 2]
+
+
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_a_store_refuses_other_id_columns_whether_or_not_it_wrote_before(tmp_path, *, is_fresh):
+    with FeatureGraph().use():
+
+        class Renamed(Feature, spec=FeatureSpec(key=FeatureKey(["video"]), id_columns=["name"])):
+            """The same definition, whose samples have other names."""
+
+    store = FilesystemMetadataStore(tmp_path)
+    store.write_metadata(Video, frame(1))
+    store = FilesystemMetadataStore(tmp_path) if is_fresh else store
+    with pytest.raises(MetadataSchemaError, match=r"\['name'\].*\['sample_id'\]"):
+        store.write_metadata(Renamed, frame(2).with_columns(name=pl.lit("b")))
+    assert store.read_metadata(Video)["sample_id"].to_list() == [1]

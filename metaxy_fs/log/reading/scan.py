@@ -14,6 +14,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
+from metaxy_fs.log.objects.schema import Path
 from metaxy_fs.log.objects.statistics import FileStatistics, exact_integers
 from metaxy_fs.log.objects.widening import FileSchema, unify
 from metaxy_fs.log.pruning.matching import may_match
@@ -47,6 +48,12 @@ def column_names(files: Iterable[LiveFile]) -> list[str]:
     """Return the names of all columns that any file has, in the order of their first appearance."""
     schemas = {id(schema): schema for schema in (live.schema for live in files)}
     return list(dict.fromkeys(name for schema in schemas.values() for name in schema))
+
+
+def are_exact(files: Iterable[LiveFile], path: Path) -> bool:
+    """Whether the integers at a path are proven to lie within +-2**53, in all files that have its column."""
+    held = (live.file for live in files if path[0] in live.schema)
+    return all(exact_integers(file.statistics, rows=file.rows)(path) for file in held)
 
 
 def scan_files(

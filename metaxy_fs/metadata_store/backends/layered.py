@@ -35,6 +35,7 @@ def layered(scans: Sequence[tuple[str, Scan]]) -> Scan:
         id_columns=fitted[-1].id_columns,
         definitions=list(definitions.values()),
         parts=parts,
+        is_exact=lambda path: all(scan.is_exact(path) for scan in fitted),
     )
 
 
@@ -43,7 +44,7 @@ def fitting(scans: Sequence[tuple[str, Scan]]) -> list[Scan]:
     if len(scans) < 2:
         return [scan for _, scan in scans]
     schemas = [scan.rows.collect_schema() for _, scan in scans]
-    described = [(name, schema, _is_exact) for (name, _), schema in zip(scans, schemas, strict=True)]
+    described = [(name, schema, scan.is_exact) for (name, scan), schema in zip(scans, schemas, strict=True)]
     target = unify(described)
     return [
         scan.mapped(partial(conform, source=schema, target=target), columns=scan.columns)
@@ -73,8 +74,3 @@ class _LayeredParts:
 
     def mapped(self, change: Change) -> "_LayeredParts":
         return replace(self, scans=[scan.mapped(change, columns=scan.columns) for scan in self.scans])
-
-
-def _is_exact(_path: tuple[str, ...]) -> bool:
-    """Nothing is proven of the integers of a scan."""
-    return False

@@ -6,11 +6,19 @@ from typing import Protocol
 
 import polars as pl
 
+from metaxy_fs.log.objects.schema import Path
+from metaxy_fs.log.objects.widening import IsExact
 from metaxy_fs.log.reading.ranges import EVERYTHING, IdRange, Span
 from metaxy_fs.versioning.definition import DefinitionVersion
 
 Layer = tuple[pl.LazyFrame, bool]
 """Rows in commit order, and whether it is proven that no sample stands twice among them."""
+
+
+def unproven(_path: Path) -> bool:
+    """Tell that nothing is proven of the integers of a scan."""
+    return False
+
 
 Change = Callable[[pl.LazyFrame], pl.LazyFrame]
 
@@ -42,6 +50,7 @@ class Scan:
         definitions: The versions of the definition that the rows were written under.
         may_repeat: Whether some sample may stand in two rows; False is a proof that none does, and spares the search.
         parts: How the rows can be taken range by range, where the backend knows; without, all are taken at once.
+        is_exact: Whether the integers at a path are proven to lie within +-2**53, and so may stand beside floats.
     """
 
     rows: pl.LazyFrame
@@ -50,6 +59,7 @@ class Scan:
     definitions: Sequence[DefinitionVersion]
     may_repeat: bool = True
     parts: Parts | None = None
+    is_exact: IsExact = unproven
 
     def spans(self, column: str) -> Sequence[Span]:
         """Return how the rows lie along a column that names samples."""

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore, open_store
 from metaxy_fs.testing.store_cases import pipeline, videos
 
@@ -85,3 +86,22 @@ def test_a_branch_of_ten_samples_sees_the_rest_of_production(tmp_path):
 def test_another_mode_is_refused():
     with pytest.raises(ValueError, match='"feature" or "sample", got \'row\''):
         InMemoryMetadataStore(fallback_mode="row")
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_whole_numbers_of_one_store_stand_beside_floats_of_another(tmp_path, kind):
+    video, _ = pipeline()
+    make = {
+        "memory": lambda _name, below: InMemoryMetadataStore(fallback_stores=below, fallback_mode="sample"),
+        "files": lambda name, below: FilesystemMetadataStore(
+            tmp_path / name, fallback_stores=below, fallback_mode="sample"
+        ),
+    }[kind]
+    far = make("far", [])
+    near = make("near", [far])
+    far.write_metadata(video, videos([1, 2], size=[1, 2]))
+    near.write_metadata(video, videos([2, 3], size=[0.5, 3.0]))
+    assert near.read_metadata(video, latest_only=True).sort("sample_id")["size"].to_list() == [1.0, 0.5, 3.0]
+    far.write_metadata(video, videos([1], size=[2**60]))
+    with pytest.raises(MetadataSchemaError, match="'size'"):
+        near.read_metadata(video)
