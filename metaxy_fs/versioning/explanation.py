@@ -70,7 +70,7 @@ class Difference(StrEnum):
     UPSTREAM_STALE = "upstream stale"
     """The same as follows from the upstream rows, but these have to be computed again."""
     UPSTREAM_MISSING = "upstream missing"
-    """Nothing is known to differ, but there is no current upstream row to tell the expected version from."""
+    """There is no current upstream row to tell the expected version from, and nothing else is known to differ."""
     EXCLUDED = "excluded"
     """There should be no such sample: its upstream row is retired, or the `where` of a dep does not hold for it."""
     RETIRED = "retired"
@@ -95,6 +95,7 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
         used_code_version: The code version that it was made with, where it changed and could be found out.
         members: Of a group of rows: how many there are, and which.
         since: Of a group of rows: how it has changed since the sample in question was made from it.
+        pending: Of a group of rows: what of it, or of what its rows are made from, has to be computed.
         excluded: Upstream rows that it would be made from, if a `where` did not exclude them.
     """
 
@@ -111,6 +112,7 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
     used_code_version: int | str | None = None
     members: str = ""
     since: str = ""
+    pending: str = ""
     excluded: tuple[RowsRef, ...] = ()
 
     @property
@@ -133,6 +135,8 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
 
     def _other_reason(self) -> str:
         match self.difference:
+            case Difference.UPSTREAM_STALE if self.pending:
+                return f"same, but {self.pending}"
             case Difference.UPSTREAM_STALE:
                 return f"same, but upstream {_names(self.waits_for)} has to be computed again"
             case Difference.UPSTREAM_MISSING:

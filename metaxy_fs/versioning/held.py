@@ -30,6 +30,7 @@ class HeldRows(msgspec.Struct, frozen=True, kw_only=True):
         code_versions: The code versions that each container had under other definitions, by its name.
         is_excluded: Whether there are current rows, and each is retired or excluded by the predicate of the dep.
         is_retired: Whether the row to compare with retires the sample.
+        pending: Of a group, what of it, or of what it is made from, has to be computed, in words; nothing if none has.
         states: Of a group, its rows as they were, latest first: the digests that stood for it, and its members.
     """
 
@@ -40,6 +41,7 @@ class HeldRows(msgspec.Struct, frozen=True, kw_only=True):
     code_versions: Mapping[str, Sequence[int | str]] = msgspec.field(default_factory=dict)
     is_excluded: bool = False
     is_retired: bool = False
+    pending: str = ""
     states: Sequence[GroupState] = ()
 
     @property

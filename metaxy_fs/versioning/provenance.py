@@ -1,4 +1,4 @@
-"""Where does the stored version of a sample part from the one that it should have?
+"""Find where the stored version of a sample parts from the one that it should have.
 
 Each container of the sample, in the feature and in all that it is made from, is compared as an increment would compare
 it. Where one differs, what its stored version was made from (see `metaxy_fs.versioning.origins`) is held against what
@@ -96,7 +96,7 @@ class _Comparison:
         self.held[rows.ref] = held = self.held[rows.ref].compared(expected, current)
         self._remember(rows, current)
         nodes = [self._node(rows, container, expected) for container in spec.containers]
-        written = () if held.definition is None else held.definition.containers
+        written = () if held.definition is None or self._lacks_row(rows) else held.definition.containers
         nodes += [_removed(rows.ref, held, name) for name in written if name not in current.containers]
         self.nodes.update((node.ref, node) for node in nodes)
 
@@ -148,7 +148,7 @@ class _Comparison:
         ref, held = _container(rows.ref, str(container.key)), self.held[rows.ref]
         refs = made_from(self._graph, rows, container)
         waits_for, excluded = self._waits_for(rows, refs), self._excluded(rows)
-        difference = self._difference(ref, expected.get(ref.container), waits_for, is_excluded=bool(excluded))
+        difference = self._not_compared(rows) or self._difference(ref, expected.get(ref.container), waits_for)
         is_change = difference in (Difference.CODE_CHANGED, Difference.UPSTREAM_CHANGED)
         parting = self.parting_of_stored(ref) if is_change else None
         return ContainerNode(
@@ -162,6 +162,7 @@ class _Comparison:
             waits_for=waits_for,
             stored_code_version=parting.origin.code_version if parting and parting.is_other_code else None,
             members=listed(held.states[0].members if held.current and held.states else {}) if rows.is_group else "",
+            pending=held.pending,
             excluded=excluded,
         )
 
@@ -175,18 +176,28 @@ class _Comparison:
         differing = (node for node in concerned if node.difference is not Difference.SAME)
         return tuple(node.ref for node in differing if _rows(node.ref) not in unneeded)
 
+    def _not_compared(self, rows: AncestorRows) -> Difference | None:
+        """Return why nothing of a sample is compared, None if it is."""
+        if self.held[rows.ref].is_retired:
+            return Difference.RETIRED
+        if self._excluded(rows):
+            return Difference.EXCLUDED
+        return Difference.UPSTREAM_MISSING if self._lacks_row(rows) else None
+
+    def _lacks_row(self, rows: AncestorRows) -> bool:
+        """Whether an increment would say that a sample waits for an upstream row; then nothing of it is compared."""
+        needed = {key: self.held[ref] for key, ref in rows.upstream.items() if not rows.spec.dep(key).optional}
+        has_rows = (definition_version(self._graph, key) in held.definitions for key, held in needed.items())
+        return all(has_rows) and any(held.current is None and not held.is_excluded for held in needed.values())
+
     def _excluded(self, rows: AncestorRows) -> tuple[RowsRef, ...]:
         """Return the upstream rows that a sample needs and that predicates exclude."""
         needed = (ref for key, ref in rows.upstream.items() if not rows.spec.dep(key).optional)
         return tuple(ref for ref in needed if self.held[ref].is_excluded)
 
-    def _difference(
-        self, ref: ContainerRef, expected: str | None, waits_for: Sequence[ContainerRef], *, is_excluded: bool
-    ) -> Difference:
+    def _difference(self, ref: ContainerRef, expected: str | None, waits_for: Sequence[ContainerRef]) -> Difference:
         """Return what separates stored from expected; what an increment calls changed is changed here."""
         held = self.held[_rows(ref)]
-        if held.is_retired or is_excluded:
-            return Difference.RETIRED if held.is_retired else Difference.EXCLUDED
         if held.stored is None:
             return Difference.NEVER_STORED
         if ref.container not in held.stored:
@@ -194,6 +205,8 @@ class _Comparison:
         is_same_definition = _written_under(held, ref.container) == self.definitions.present[ref]
         if not is_same_definition or (expected is not None and held.stored[ref.container] != expected):
             return self._change(ref, is_same_definition=is_same_definition)
+        if held.pending:
+            return Difference.UPSTREAM_STALE
         if waits_for:
             return Difference.UPSTREAM_MISSING if expected is None else Difference.UPSTREAM_STALE
         return Difference.SAME

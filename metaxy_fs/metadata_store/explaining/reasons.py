@@ -1,6 +1,8 @@
-"""Why has a sample of a chain of stores the version that it has?"""
+"""Explain why a sample of a chain of stores has the version that it has."""
 
 from collections.abc import Mapping
+
+import msgspec
 
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
 from metaxy_fs.metadata_store.arguments.features import Declared
@@ -9,9 +11,11 @@ from metaxy_fs.metadata_store.backends.chain import chain
 from metaxy_fs.metadata_store.backends.damage import names_damage
 from metaxy_fs.metadata_store.backends.hashing import chain_algorithm
 from metaxy_fs.metadata_store.explaining.ancestors import held_rows
-from metaxy_fs.spec import FeatureSpec
-from metaxy_fs.versioning.ancestry import ancestry
+from metaxy_fs.metadata_store.explaining.pending import pending_rows
+from metaxy_fs.spec import FeatureGraph, FeatureSpec
+from metaxy_fs.versioning.ancestry import AncestorRows, ancestry
 from metaxy_fs.versioning.explanation import Explanation
+from metaxy_fs.versioning.held import HeldRows
 from metaxy_fs.versioning.provenance import explain_sample
 
 
@@ -21,10 +25,17 @@ def explain(store: Backend, feature: Declared, sample_id: object) -> Explanation
     sample = _by_column(sample_id, feature.spec)
     algorithm = chain_algorithm(store, fallback=True)
     ancestors = ancestry(feature.graph, feature.spec, sample)
-    held = {rows.ref: held_rows(store, feature.graph, rows, algorithm=algorithm) for rows in ancestors}
+    held = {rows.ref: _held(store, feature.graph, rows, algorithm=algorithm) for rows in ancestors}
     if not any(one.history for one in held.values()):
         raise _unknown_sample(store, feature.spec, sample)
     return explain_sample(feature.graph, ancestors, held=held, algorithm=algorithm)
+
+
+def _held(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> HeldRows:
+    """Return what the chain holds of some rows; of a group also what of it has to be computed."""
+    held = held_rows(store, graph, rows, algorithm=algorithm)
+    is_current = rows.is_group and held.current is not None
+    return msgspec.structs.replace(held, pending=pending_rows(store, graph, rows)) if is_current else held
 
 
 def _by_column(sample_id: object, spec: FeatureSpec) -> dict[str, object]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from metaxy_fs.log.reading.ranges import IdRange
 from metaxy_fs.metadata_store.increments.expected import Expected, Piece, same_id_types
-from metaxy_fs.metadata_store.increments.pieces import divide
+from metaxy_fs.metadata_store.increments.pieces import divide, have_common_bounds
 from metaxy_fs.metadata_store.increments.stored import StoredLayer, StoredRows
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.versioning.columns import DATA_VERSION
@@ -48,12 +48,21 @@ class Comparing:
             yield from self._divided(ranges, current)
             return
         piece, frames = self._read(ranges[0], current)
-        lacking = [place for place in range(len(self.layers)) if self._lacks(piece, place, current, frames)]
-        others = self._others(lacking)
+        others = self._others(self._lacking(piece, current, frames))
         if others and len(self._ranges([*others, *current])) > 1:
             yield from self._all_of(self._ranges([*others, *current]), [*others, *current])
             return
         more = self.expected.collected(self._scans(ranges[0], others))
+        yield self._compared(piece, [*others, *current], [*more, *frames])
+
+    def within(self, id_range: IdRange) -> Iterator[Increment]:
+        """Yield the increment of a range of the first id column alone, in one piece; that of all where it has none."""
+        if not have_common_bounds([*self.expected.inputs, *(part.rows for part in self._current())], self._column):
+            yield from self.increments()
+            return
+        piece, frames = self._read(id_range, current := self._current())
+        others = self._others(self._lacking(piece, current, frames))
+        more = self.expected.collected(self._scans(id_range, others))
         yield self._compared(piece, [*others, *current], [*more, *frames])
 
     @property
@@ -95,6 +104,10 @@ class Comparing:
             return self._lacks(piece, place, own, frames)
 
         return any(ordered_map(lacks, ranges))
+
+    def _lacking(self, piece: Piece, parts: Sequence[_Part], frames: Sequence[pl.DataFrame]) -> list[int]:
+        """Return the places of the stores in whose current partition some sample of a piece has no row."""
+        return [place for place in range(len(self.layers)) if self._lacks(piece, place, parts, frames)]
 
     def _lacks(self, piece: Piece, place: int, parts: Sequence[_Part], frames: Sequence[pl.DataFrame]) -> bool:
         """Whether some sample of a piece, also one that waits, has no row in the current partition of a store."""

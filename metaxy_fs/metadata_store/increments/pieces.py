@@ -32,8 +32,7 @@ class Input(Protocol):
 
 def divide(inputs: Sequence[Input], column: str) -> list[IdRange]:
     """Return the ranges of an id column that the pieces of some inputs hold, in order."""
-    dtypes = [each.dtype(column) for each in inputs]
-    if not _have_common_bounds(dtypes):
+    if not have_common_bounds(inputs, column):
         return [EVERYTHING]
     spans = [each.spans(column) for each in inputs]
     if sum(span.rows for each in spans for span in each) <= PIECE_ROWS:
@@ -42,8 +41,9 @@ def divide(inputs: Sequence[Input], column: str) -> list[IdRange]:
     return plan_ranges([span for each in spans for span in each], rows=rows * len(inputs))
 
 
-def _have_common_bounds(dtypes: Sequence[pl.DataType | None]) -> bool:
-    """Whether bounds in these types compare as the values do."""
+def have_common_bounds(inputs: Sequence[Input], column: str) -> bool:
+    """Whether all inputs can be divided by a column, and bounds in its types compare as the values do."""
+    dtypes = [each.dtype(column) for each in inputs]
     known = [dtype for dtype in dtypes if dtype is not None]
     if len(known) < len(dtypes) or not known:
         return False

@@ -102,6 +102,19 @@ def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, s
     )
 
 
+def increment_within(store: Backend, feature: Declared, id_range: IdRange) -> Iterator[Increment]:
+    """Return the increment of the default samples, or parents, within a range of the first column that names them.
+
+    It is that of all of them where they cannot be divided by it.
+
+    Raises:
+        DependencyError: A required upstream feature has no commit, or nothing tells which samples there should be.
+    """
+    expected = _expected(store, feature, None)
+    stored = find_stored(store, feature, stale_if=None, id_types=expected.id_types)
+    return Comparing(expected, stored).within(id_range)
+
+
 @names_damage
 def lazy_increment(
     store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None

@@ -33,6 +33,11 @@ class Explanations(Increments):
             assert explanation.status == ("retired" if self.is_retired(feature, sample) else "excluded")
             assert explanation.causes
             return
+        if feature != A and self.has_upstream(feature) and self.waiting(feature, [sample]):
+            assert explanation.status == "waiting"
+            assert {str(node.difference) for node in declared.values()} == {"upstream missing"}
+            assert explanation.causes
+            return
         expected = self.expected_of(feature, sample)
         if feature != A:
             assert {name: node.expected for name, node in declared.items()} == expected

@@ -235,6 +235,95 @@ def test_grouping_by_what_is_no_id_is_refused(store):
         store.explain(whole, 1)
 
 
+# What has to be computed beyond a group.
+
+
+def expansion():
+    """A clip has many frames, each of which is sharpened, and they make one scene, of which there is a poster."""
+    sharp = FeatureKey(["sharp"])
+    return declare(
+        root(CLIP, id_columns=["name"]),
+        FeatureSpec(
+            key=FRAME,
+            deps=[FeatureDep(key=CLIP, relation="expansion", rename={"name": "clip"})],
+            id_columns=["clip", "frame"],
+        ),
+        FeatureSpec(key=sharp, deps=[FeatureDep(key=FRAME)], id_columns=["clip", "frame"]),
+        FeatureSpec(key=SCENE, deps=[FeatureDep(key=sharp, relation="aggregation")], id_columns=["clip"]),
+        FeatureSpec(key=FeatureKey(["poster"]), deps=[FeatureDep(key=SCENE)], id_columns=["clip"]),
+    )
+
+
+def compute_expansion(store, features, *, until):
+    _, frame, sharp, scene, poster = features
+    if until >= 1:
+        pending = store.resolve_update(frame).pending.join(pl.DataFrame({"frame": [0, 1]}), how="cross")
+        store.write_metadata(frame, pending.select("clip", "frame", "data_version"))
+    for feature in (sharp, scene, poster)[: max(0, until - 1)]:
+        store.write_metadata(feature, store.resolve_update(feature).pending)
+
+
+def test_what_is_stale_beyond_a_group_holds_up_what_is_made_from_it(store):
+    features = expansion()
+    clip, _, _, scene, poster = features
+    store.write_metadata(clip, rows("1", name=["a", "b"]))
+    compute_expansion(store, features, until=4)
+    statuses = [store.explain(feature, clip).status for feature in (scene, poster) for clip in ("a", "b")]
+    assert statuses == ["up to date"] * 4
+    store.write_metadata(clip, rows("2", name=["a"]))
+    for until, words in ((0, "1 of 'frame': 'a' has"), (1, "2 of 'sharp': ")):
+        compute_expansion(store, features, until=until)
+        explanation = store.explain(scene, "a")
+        assert (explanation.status, names(explanation.causes)) == ("waiting", ["sharp/default (all of clip='a')"])
+        assert words in str(explanation)
+        assert store.explain(poster, "a").status == "waiting"
+        assert store.explain(scene, "b").status == "up to date"
+        assert not store.resolve_update(scene)
+    compute_expansion(store, features, until=2)
+    assert store.explain(scene, "a").status == "stale"
+    assert store.explain(poster, "a").status == "waiting"
+    assert store.resolve_update(scene).stale["clip"].to_list() == ["a"]
+    compute_expansion(store, features, until=4)
+    assert store.explain(poster, "a").status == "up to date"
+
+
+def test_what_is_left_over_of_a_parent_holds_up_nothing(store):
+    features = expansion()
+    clip, frame, sharp, scene, _ = features
+    store.write_metadata(clip, rows("1", name=["a"]))
+    compute_expansion(store, features, until=4)
+    store.write_metadata(clip, rows("2", name=["a"]))
+    store.write_metadata(frame, store.resolve_update(frame).pending.with_columns(frame=pl.lit(0, pl.Int64)))
+    for feature in (sharp, scene):
+        store.write_metadata(feature, store.resolve_update(feature).pending)
+    assert store.explain(scene, "a").status == "up to date"
+
+
+def test_a_row_that_is_to_come_into_a_group_holds_it_up(store):
+    features = declare(
+        root(LABEL, id_columns=["clip", "frame"]),
+        FeatureSpec(key=FRAME, deps=[FeatureDep(key=LABEL)], id_columns=["clip", "frame"]),
+        FeatureSpec(key=SCENE, deps=[FeatureDep(key=FRAME, relation="aggregation")], id_columns=["clip"]),
+    )
+    label, frame, scene = features
+    store.write_metadata(label, rows("1", clip=["a", "b"], frame=[0, 0]))
+    for feature in (frame, scene):
+        store.write_metadata(feature, store.resolve_update(feature).pending)
+    store.write_metadata(label, rows("1", clip=["a"], frame=[1]))
+    assert [store.explain(scene, clip).status for clip in ("a", "b")] == ["waiting", "up to date"]
+
+
+def test_a_sample_without_its_upstream_row_waits(store):
+    label, clip, scene = declare(
+        root(LABEL), root(CLIP), FeatureSpec(key=SCENE, deps=[FeatureDep(key=LABEL), FeatureDep(key=CLIP)])
+    )
+    store.write_metadata(label, rows("1", sample_id=[1, 2]))
+    store.write_metadata(clip, rows("1", sample_id=[1]))
+    explanation = store.explain(scene, 2)
+    assert (explanation.status, names(explanation.causes)) == ("waiting", ["clip/default"])
+    assert store.resolve_update(scene).waiting["sample_id"].to_list() == [2]
+
+
 # Chains.
 
 
