@@ -1,6 +1,7 @@
 """How is every check of the project run?
 
-`nox` runs all of them, `nox -s tests -- -k chain` hands what follows the dashes to pytest.
+`nox` runs all of them, `nox -s quick` the tests that take seconds, and `nox -s tests -- -k chain` hands what follows
+the dashes to pytest.
 Python 3.11 and pip are enough.
 """
 
@@ -21,6 +22,13 @@ def tests(session: nox.Session) -> None:
     """Run the suite with branch coverage, child processes included."""
     install(session, "tests", extras="all,testing")
     run_suite(session)
+
+
+@nox.session(default=False)
+def quick(session: nox.Session) -> None:
+    """Run the tests of single modules, without servers and coverage: less than a minute on two cores."""
+    install(session, "tests", extras="all,testing")
+    session.run("python", "-m", "pytest", "--quick", "--numprocesses", "2", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session

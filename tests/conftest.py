@@ -23,6 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -37,9 +38,54 @@ settings.register_profile("thorough", deadline=None, max_examples=1_000, statefu
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+QUICK = (
+    "tests/spec/",
+    "tests/versioning/",
+    "tests/log/objects/",
+    "tests/log/views/",
+    "tests/log/writing/",
+    "tests/log/files/",
+    "tests/log/pruning/",
+    "tests/storage/",
+    "tests/metadata_store/arguments/",
+    "tests/metadata_store/test_memory.py",
+    "tests/test_",
+)
+"""Where the tests of single modules are."""
+SLOW = (
+    "versioning/test_execution.py",
+    "versioning/test_increment_model.py",
+    "versioning/test_lineage.py",
+    "versioning/test_relations.py",
+    "storage/test_objects.py",
+    "storage/test_obstore.py",
+    "storage/test_cache.py",
+    "storage/test_no_listing.py",
+    "tests/test_interrupts.py",
+)
+"""Modules there that take seconds, or ask for their servers by name."""
+SERVED = frozenset({"s3_server", "gcs_server", "server", "bucket"})
+"""Fixtures of tests that need a server."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a run ask for the numbers that docs/reliability.md states; they take minutes each."""
     parser.addoption("--soak", action="store_true", help="as many kills, faults and minutes as the docs state")
+    parser.addoption("--quick", action="store_true", help="the tests of single modules, which need no server, alone")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--quick`, leave out what is not of the quick lane."""
+    if config.getoption("--quick"):
+        chosen = [item for item in items if _is_quick(item, top=config.rootpath)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
+
+
+def _is_quick(item: pytest.Item, *, top: Path) -> bool:
+    path = item.path.relative_to(top).as_posix()
+    needed: list[str] = getattr(item, "fixturenames", [])
+    return path.startswith(QUICK) and not path.endswith(SLOW) and SERVED.isdisjoint(needed)
 
 
 @pytest.fixture(scope="session")
