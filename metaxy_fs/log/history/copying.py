@@ -14,6 +14,9 @@ of the named writes among them, because a retry in the target has to find them (
 job may write to the target under one of these names at the same moment: so the target is looked at once more when that
 is there, and before the manifest is put (see `metaxy_fs.log.writing.names`).
 
+A write that claims to be of a time far ahead counts as of its arrival, and that would be the time of the copy in the
+target. So the target gets a compaction of it alone, which says at which time it counts in the source.
+
 Where one service keeps both roots, and can put a copy if a name is free, the bytes do not come through here. Nobody
 looks at them then: a data file that is damaged in the source is as damaged in the target.
 
@@ -41,6 +44,7 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.ids import AHEAD, shared_clock, wall_clock
 from metaxy_fs.log.history.commits import digests_of
+from metaxy_fs.log.history.settling import put_alone
 from metaxy_fs.log.objects.agreed import large_integers
 from metaxy_fs.log.objects.clock import storage_time
 from metaxy_fs.log.objects.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest
@@ -134,8 +138,7 @@ def _copy(
     there = frozenset[str]() if held is None else held.commits
     if held is not None and brought & there:
         _refuse_conflicts(source, target, found, held)
-    items = [_item(partition, manifest) for manifest in chosen if not _ids(manifest) <= there]
-    _refuse_ahead(source, found, items)
+    items = [_item(found, manifest) for manifest in chosen if not _ids(manifest) <= there]
     run = _Run(source, target, found, items, advance)
     if items:
         run.refuse_attempts()
@@ -281,7 +284,9 @@ class _Run:
         data = self._manifest(commit, path, is_compaction=is_compaction)
         if data is None:
             raise ObjectNotFoundError(f"{self._source.location}/{path} is gone since it was listed.")
-        if commit.startswith(NAMED_WRITE) and not is_compaction:
+        if commit in self._found.ahead:
+            put_alone(self._target, partition, item.manifest, clock=shared_clock(self._target.identity))
+        elif commit.startswith(NAMED_WRITE) and not is_compaction:
             self._put_named(item.manifest, path, data)
         else:
             put_settled(self._target, path, data)
@@ -341,10 +346,12 @@ def _ids(manifest: Manifest) -> frozenset[str]:
     return Covers(manifest.covers).ids if manifest.covers else frozenset([manifest.commit])
 
 
-def _item(partition: Partition, manifest: Manifest) -> _Item:
+def _item(found: View, manifest: Manifest) -> _Item:
+    partition = found.partition
     entries: list[DataFile | CommitTable] = [*manifest.files]
     entries += [] if manifest.commits is None else [manifest.commits]
-    named = [commit for commit in _ids(manifest) if commit.startswith(NAMED_WRITE)] if manifest.covers else []
+    is_compacted = bool(manifest.covers) or manifest.commit in found.ahead
+    named = [commit for commit in _ids(manifest) if commit.startswith(NAMED_WRITE)] if is_compacted else []
     return _Item(manifest, [_Object(partition.data_file(entry.name), entry) for entry in entries], sorted(named))
 
 
@@ -363,17 +370,6 @@ def _conflict(commits: Sequence[str], source: Storage, target: Storage, partitio
         f"{target.location}: {', '.join(commits[:3])}. They were written to both under one write_id; history tells "
         "which. They were not copied. Read those rows, and write what is missing under another write_id."
     )
-
-
-def _refuse_ahead(source: Storage, found: View, items: Iterable[_Item]) -> None:
-    """Refuse commits that count at the time of their arrival, which would be another one in the target."""
-    ahead = sorted(item.manifest.commit for item in items if item.manifest.commit in found.ahead)
-    if ahead:
-        raise CorruptObjectError(
-            f"{len(ahead)} commits of {source.location}/{found.partition} claim times that are far ahead, such as "
-            f"{source.location}/{found.partition.append_manifest(ahead[0])}, and would count as of now in the target. "
-            "Nothing was copied. Compact the source, which writes down the times at which they count, and copy again."
-        )
 
 
 def _follow(target: Storage, partition: Partition, items: Iterable[_Item]) -> None:

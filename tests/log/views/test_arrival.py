@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import AHEAD, MAX_TIME, LamportClock
 from metaxy_fs.log.checking.verify import verify
 from metaxy_fs.log.compacting.compaction import Options, compact_partition
@@ -215,24 +214,35 @@ def test_compaction_by_a_clock_far_ahead_sets_no_clock_forward() -> None:
 # Copies.
 
 
-def test_copy_of_a_commit_far_ahead_is_refused_until_the_source_is_compacted() -> None:
+@pytest.mark.parametrize("write_id", [None, "job"])
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_copy_of_a_commit_far_ahead_counts_as_in_the_source(write_id: str | None, *, is_compacted: bool) -> None:
     clock = Clock()
     source, target = root(clock), root(clock)
-    commits = [write_at(source, NOW, 1), write_at(source, MAX_TIME, 1), write_at(source, NOW + 50, 1)]
+    commits = [
+        write_at(source, NOW, 1),
+        write_at(source, MAX_TIME, 1, write_id=write_id),
+        write_at(source, NOW + 50, 1),
+    ]
     _describe(source)
+    if is_compacted:
+        compact_at(source, NOW + HOUR)
 
     def copy() -> int:
         with machine_at(NOW + HOUR):
             chosen = frozenset(commits)
             return copy_partition(source, target, PARTITION, commits=chosen, advance=lambda _done, _all: None).added
 
-    with pytest.raises(CorruptObjectError, match=r"Nothing was copied. Compact the source"):
-        copy()
-    assert [info.path for info in target.list("")] == ["_store.json"]
-    compact_at(source, NOW + HOUR)
     assert copy() == 3
+    assert copy() == 0
     places = [[live.first for live in view_at(storage, NOW).files] for storage in (source, target)]
     assert places[0] == places[1]
+    assert [commit for _, commit in places[1]] == commits
+    with machine_at(NOW + 2 * HOUR):
+        findings = [each for each in verify(target).findings if each.severity != "note"]
+        is_known = write(target, 1, write_id=write_id).commit in commits
+    assert findings == []
+    assert is_known == (write_id is not None)
 
 
 def _describe(storage: Storage) -> None:
