@@ -159,6 +159,7 @@ def _joined(steps: Sequence[Increment], *, out_of_reach: Sequence[OutOfReach]) -
         stale=pl.concat([step.stale for step in steps]),
         orphaned=orphaned.filter(~_is_within(out_of_reach)) if out_of_reach else orphaned,
         waiting=steps[-1].waiting,
+        retired=steps[-1].retired,
     )
 
 

@@ -131,7 +131,7 @@ def _version_problems(rows: pl.DataFrame, manifest: Manifest) -> Iterator[str]:
     if set(fields) != set(manifest.definition.containers) or any(dtype != pl.String() for dtype in fields.values()):
         yield f"has no data_version with a text for each of {', '.join(manifest.definition.containers)}"
         return
-    if RETIRED in rows.columns:
+    if rows.schema.get(RETIRED) == pl.Boolean():
         is_retired = rows.get_column(RETIRED).fill_null(value=False)
         if rows.filter(is_retired).get_column(DATA_VERSION).count():
             yield "has rows that retire a sample and yet have a version"

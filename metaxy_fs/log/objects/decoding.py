@@ -4,9 +4,11 @@ A root is shared, so a manifest is data from strangers: it is decoded strictly, 
 fetched, and it must agree with the place that it was found in and with itself.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
+import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.objects.formats import refuse_other_format
@@ -14,6 +16,7 @@ from metaxy_fs.log.objects.layout import Partition, is_commit, is_data_file_name
 from metaxy_fs.log.objects.manifest import FORMAT_VERSION, DataFile, Manifest
 from metaxy_fs.log.objects.schema import decode_schema
 from metaxy_fs.log.objects.sealing import unsealed
+from metaxy_fs.reserved import RETIRED
 
 MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
 MAX_COMPACTION_BYTES: Final = 256 * 1024 * 1024
@@ -134,8 +137,6 @@ def _inconsistent(manifest: Manifest) -> str | None:
     for file in manifest.files:
         if not is_data_file_name(file.name):
             return f"names the data file {file.name!r}, which is not a plain name of a Parquet file in its partition"
-    if manifest.retired > manifest.rows:
-        return f"counts {manifest.retired} rows that retire a sample, and no more than {manifest.rows} in all"
     if manifest.rows != sum(file.rows for file in manifest.files):
         return f"counts {manifest.rows} rows, its files {sum(file.rows for file in manifest.files)}"
     try:
@@ -145,4 +146,12 @@ def _inconsistent(manifest: Manifest) -> str | None:
     ids = set(manifest.id_columns)
     if not ids or len(ids) < len(manifest.id_columns) or not all(ids <= schema.keys() for schema in schemas):
         return f"names samples by the columns {list(manifest.id_columns)!r}, which are not in each schema, once each"
+    return _retirement_problem(manifest, schemas)
+
+
+def _retirement_problem(manifest: Manifest, schemas: Iterable[pl.Schema]) -> str | None:
+    if manifest.retired > manifest.rows:
+        return f"counts {manifest.retired} rows that retire a sample, and no more than {manifest.rows} in all"
+    if any(schema.get(RETIRED, pl.Boolean()) != pl.Boolean() for schema in schemas):
+        return f"has a column {RETIRED!r} that is not boolean"
     return None

@@ -175,6 +175,20 @@ BAD_ROWS = {
     "of one id": (rows(1, 1), "several rows of one id"),
     "without an id": (pl.concat([rows(1), rows(2).with_columns(sample_id=pl.lit(None, pl.Int64))]), "without an id"),
     "without the id column": (rows(1).rename({"sample_id": "other"}), "which are not in each schema"),
+    "that retire a sample and have a version": (
+        rows(1).with_columns(_metaxy_retired=pl.lit(value=True)),
+        "retire a sample and yet have a version",
+    ),
+    "that say in another type whether they retire a sample": (
+        rows(1).with_columns(_metaxy_retired=pl.lit(1)),
+        "'_metaxy_retired' that is not boolean",
+    ),
+    "without versions that do not retire a sample": (
+        rows(1).with_columns(
+            data_version=pl.lit(None, rows().schema["data_version"]), _metaxy_retired=pl.lit(value=False)
+        ),
+        "null, empty or hold",
+    ),
     "with a reserved name": (rows(1).with_columns(_metaxy_commit=pl.lit("x")), "reserved names: _metaxy_commit"),
     "without versions": (rows(1).drop("data_version"), "no data_version"),
     "of other containers": (rows(1).with_columns(data_version=pl.struct(audio=pl.lit("a"))), "text for each of frames"),
