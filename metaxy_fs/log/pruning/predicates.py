@@ -8,6 +8,7 @@ watches, but no rows, and a literal is never written out.
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Literal, NamedTuple
 
 import polars as pl
@@ -78,6 +79,65 @@ def conjuncts_on(predicate: pl.Expr, *, columns: set[str]) -> pl.Expr | None:
     chosen = [part.expression for part in parts if columns.issuperset(part.expression.meta.root_names())]
     return pl.all_horizontal(chosen) if chosen else None
 
+
+def balanced(predicate: pl.Expr) -> pl.Expr:
+    """Return an equal predicate whose long chains of `&` and `|` are trees of little depth, for a check of its types.
+
+    What Polars does with `a | b | c ...`, which nests to the left, takes a time that grows with the cube of its length.
+    """
+    return _rebuilt(predicate, _tree)
+
+
+def flattened(predicate: pl.Expr) -> pl.Expr:
+    """Return an equal predicate whose long chains are `any_horizontal` and `all_horizontal`; its types are right.
+
+    Polars takes a tree of `&` apart and makes a chain of it again.
+    """
+    return _rebuilt(predicate, lambda parts, constructor: _HORIZONTAL[constructor](parts))
+
+
+_Operator = Callable[[pl.Expr, pl.Expr], pl.Expr]
+_HORIZONTAL: dict[_Operator, Callable[[Sequence[pl.Expr]], pl.Expr]] = {
+    operator.and_: pl.all_horizontal,
+    operator.or_: pl.any_horizontal,
+}
+
+
+def _rebuilt(predicate: pl.Expr, join: Callable[[Sequence[pl.Expr], _Operator], pl.Expr]) -> pl.Expr:
+    if predicate.meta.has_multiple_outputs():
+        return predicate
+    try:
+        return _joined(predicate, join)
+    except RecursionError:
+        return predicate
+
+
+def _joined(predicate: pl.Expr, join: Callable[[Sequence[pl.Expr], _Operator], pl.Expr]) -> pl.Expr:
+    for constructor in _HORIZONTAL:
+        parts = _chain(predicate, constructor)
+        if len(parts) > 1:
+            joined = [_joined(part, join) for part in parts]
+            is_changed = any(now is not part for now, part in zip(joined, parts, strict=True))
+            if len(parts) > _LONG:
+                return join(joined, constructor)
+            return reduce(constructor, joined) if is_changed else predicate
+    operands = predicate.meta.pop()
+    if len(operands) == 1 and predicate.meta.eq(~operands[0]):
+        joined_operand = _joined(operands[0], join)
+        return predicate if joined_operand is operands[0] else ~joined_operand
+    return predicate
+
+
+def _tree(parts: Sequence[pl.Expr], constructor: _Operator) -> pl.Expr:
+    trees = list(parts)
+    while len(trees) > 1:
+        pairs = zip(trees[::2], trees[1::2], strict=False)
+        trees = [*(constructor(left, right) for left, right in pairs), *(trees[-1:] if len(trees) % 2 else ())]
+    return trees[0]
+
+
+_LONG = 16
+"""Chains up to this length stay as their author wrote them, and are shown so in messages."""
 
 _Constructor = Callable[..., pl.Expr]
 
@@ -159,12 +219,17 @@ _MEMBERSHIP: list[tuple[str, _Constructor]] = [
 
 
 def _chain(expression: pl.Expr, constructor: _Constructor) -> list[pl.Expr]:
-    """Return the parts of `a & b & c`, which nests to the left, without recursion: such chains are long."""
+    """Return the parts of `a & b & c`, however it is nested, without recursion: such chains are long."""
     parts: list[pl.Expr] = []
-    while len(operands := expression.meta.pop()) == 2 and expression.meta.eq(constructor(operands[1], operands[0])):
-        parts.append(operands[0])
-        expression = operands[1]
-    return [expression, *reversed(parts)]
+    waiting = [expression]
+    while waiting:
+        part = waiting.pop()
+        operands = part.meta.pop()
+        if len(operands) == 2 and part.meta.eq(constructor(operands[1], operands[0])):
+            waiting += operands  # the last one first: it is the left one
+        else:
+            parts.append(part)
+    return parts
 
 
 def _parse_leaf(expression: pl.Expr) -> Node:

@@ -102,3 +102,9 @@ class FileFrames:
         """
         apart = live.partition if self._partition_column is not None and live.file.columns else None
         return type(source), apart, live.manifest.schema_of(live.file), live.is_rewritten, live.excluded
+
+
+def without_empty_chunks(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows in chunks of which none is empty: what writes a frame chunk by chunk may take one for the end."""
+    has_empty = any(0 in column.chunk_lengths() for column in rows.get_columns())
+    return rows.rechunk() if has_empty and rows.height else rows

@@ -19,7 +19,7 @@ from metaxy_fs.log.objects.statistics import FileStatistics, exact_integers
 from metaxy_fs.log.objects.widening import FileSchema, unify
 from metaxy_fs.log.pruning.matching import may_match
 from metaxy_fs.log.reading.fetching import RemoteFiles, Supply, Wanted, taken_rows
-from metaxy_fs.log.reading.frames import FileFrames
+from metaxy_fs.log.reading.frames import FileFrames, without_empty_chunks
 from metaxy_fs.log.reading.local_files import LocalFiles
 from metaxy_fs.log.views.live import LiveFile
 from metaxy_fs.log.views.view import ATTEMPTS
@@ -169,8 +169,8 @@ def _read_on_demand(  # Polars passes the last four by position
             taken = taken_rows(supply, files, frames=plan.frames, wanted=wanted)
             for rows in _beyond(given, taken):
                 given += rows.height
-                if rows.height:  # what reads frames chunk by chunk may take an empty one for the end
-                    yield rows
+                if rows.height:
+                    yield without_empty_chunks(rows)
         except ObjectNotFoundError as error:
             plan.renew(error, attempt=attempt)
         else:

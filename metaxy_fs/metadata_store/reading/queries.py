@@ -11,7 +11,8 @@ import polars as pl
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.log.objects.schema import column
-from metaxy_fs.log.pruning.predicates import conjuncts_on
+from metaxy_fs.log.pruning.predicates import balanced, conjuncts_on, flattened
+from metaxy_fs.log.reading.frames import without_empty_chunks
 from metaxy_fs.log.reading.ranges import EVERYTHING, IdRange
 from metaxy_fs.metadata_store.arguments.features import Declared
 from metaxy_fs.metadata_store.arguments.flags import flag
@@ -66,7 +67,7 @@ def read_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
     Raises:
         CorruptObjectError: An object cannot be read; the message names it.
     """
-    return scan_chain(store, feature, read, fallback=fallback).collect()
+    return without_empty_chunks(scan_chain(store, feature, read, fallback=fallback).collect())
 
 
 def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> pl.LazyFrame:
@@ -82,7 +83,7 @@ def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
         rows = latest(scan, id_columns=declared or scan.id_columns, where=_prune(read, declared))
     else:
         rows = without_retired(scan.rows, scan)
-    rows = rows if read.filters is None else rows.filter(read.filters)
+    rows = rows if read.filters is None else rows.filter(flattened(read.filters))
     return rows if read.columns is None else rows.select(map(column, read.columns))
 
 
@@ -113,7 +114,7 @@ def find_scan(store: Backend, feature: Declared | FeatureKey, read: Read, *, fal
     scan = show_commits(scan, key, has_tags=read.with_tags) if read.with_commits else scan
     refuse_unknown(named, scan, key)
     if read.filters is not None:
-        check_predicate(read.filters, shown_schema(scan), name="filters", key=key)
+        check_predicate(balanced(read.filters), shown_schema(scan), name="filters", key=key)
     return scan
 
 
@@ -248,9 +249,10 @@ def _enough(read: Read, named: set[str], id_columns: Sequence[str] | None) -> fr
 
 def _prune(read: Read, id_columns: Sequence[str] | None) -> pl.Expr | None:
     """Return by what rows may be left out: of a rewritten sample, a test of its id alone holds for all rows or none."""
-    if read.filters is None or not read.latest_only:
-        return read.filters
-    return conjuncts_on(read.filters, columns=set(id_columns or ()))
+    if read.filters is None:
+        return None
+    filters = flattened(read.filters)
+    return filters if not read.latest_only else conjuncts_on(filters, columns=set(id_columns or ()))
 
 
 def _remember(store: Backend, query: Query, scan: Scan) -> None:
