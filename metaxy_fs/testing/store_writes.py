@@ -316,6 +316,22 @@ class StoreWrites(StoreCase):
             reopen("a").write_metadata(video, videos([2], label=[2]))
         assert ids_of(reopen("a").read_metadata(video)) == [1]
 
+    @pytest.mark.parametrize(
+        ("stored", "given"),
+        [(["a"], [1]), ([date(2026, 1, 1)], ["2026-01-02"]), ([datetime(2026, 1, 1, tzinfo=UTC)], ["2026-01-02"])],
+        ids=["text", "date", "time"],
+    )
+    def test_refusal_says_how_to_cast(self, store: MetadataStore, stored: list[Any], given: list[Any]) -> None:
+        video, _ = pipeline()
+        store.write_metadata(video, videos([1], label=stored))
+        wrong = videos([2], label=given)
+
+        with pytest.raises(MetadataSchemaError, match="Cast it: ") as caught:
+            store.write_metadata(video, wrong)
+        advice = str(caught.value).partition("Cast it: ")[2].partition("; or")[0]
+        store.write_metadata(video, wrong.with_columns(eval(advice, {"pl": pl})))  # noqa: S307  # as a reader would
+        assert ids_of(store.read_metadata(video)) == [1, 2]
+
     def test_ids_of_another_kind_are_refused_by_all_objects(self, reopen: MakeStore) -> None:
         video, _ = pipeline()
         reopen("a").write_metadata(video, videos([1]))

@@ -135,17 +135,33 @@ class AgreedTypes:
         if name in self.id_columns:
             return (
                 f"The id column {name!r} of feature '{feature}' is {given}, and {agreed} in the rows that are stored. "
-                f"Cast it: pl.col({name!r}).cast(pl.{agreed}). Rows whose ids are of another kind belong to another "
-                "feature, or under another code_version."
+                f"Cast it{_cast(name, given, agreed)}. Rows whose ids are of another kind belong to another feature, or "
+                "under another code_version."
             )
         return (
             f"The column {name!r} of feature '{feature}' is {given}, and {agreed} in the rows that are stored; no type "
-            f"holds the values of both exactly. Cast it: pl.col({name!r}).cast(pl.{agreed}); or give it another name."
+            f"holds the values of both exactly. Cast it{_cast(name, given, agreed)}; or give it another name."
         )
 
     @staticmethod
     def _join(name: str, dtypes: Sequence[pl.DataType], large: AbstractSet[Path]) -> pl.DataType | None:
         return join(dtypes, name=name, is_exact=lambda path: path not in large)
+
+
+def _cast(name: str, given: pl.DataType, wanted: pl.DataType | None) -> str:
+    """Return how to cast a column, as an expression where one can be copied."""
+    column = f": pl.col({name!r})"
+    match wanted:
+        case pl.Date() if given == pl.String():
+            return f"{column}.str.to_date()"
+        case pl.Datetime() if given == pl.String():
+            return f"{column}.str.to_datetime(time_unit={wanted.time_unit!r}, time_zone={wanted.time_zone!r})"
+    is_plain = wanted is not None and not wanted.is_nested() and not isinstance(wanted, pl.Enum)
+    try:
+        pl.Series([], dtype=given).cast(pl.Null() if wanted is None else wanted)
+    except pl.exceptions.PolarsError:
+        is_plain = False
+    return f"{column}.cast(pl.{wanted})" if is_plain else f" to {wanted}"
 
 
 def _binds(name: str, dtype: pl.DataType) -> bool:
