@@ -186,5 +186,6 @@ FLAGS: dict[str, Callable[[Any, Any], object]] = {
 def test_a_flag_is_true_or_false(tmp_path: Any, name: str, call: Callable[[Any, Any], object], value: object) -> None:
     store = FilesystemMetadataStore(tmp_path)
     store.write_metadata(Clip, SAMPLES.with_columns(data_version=pl.struct(frames=pl.lit("f"))))
-    with pytest.raises(TypeError, match=re.escape(f"{name.split(maxsplit=1)[0]} is True or False, got {value!r}.")):
+    choices = 'True, "tags" or False' if name == "with_commits" else "True or False"
+    with pytest.raises(TypeError, match=re.escape(f"{name.split(maxsplit=1)[0]} is {choices}, got {value!r}.")):
         call(store, value)
