@@ -135,8 +135,8 @@ class AgreedTypes:
         if name in self.id_columns:
             return (
                 f"The id column {name!r} of feature '{feature}' is {given}, and {agreed} in the rows that are stored. "
-                f"Cast it{_cast(name, given, agreed)}. Rows whose ids are of another kind belong to another feature, or "
-                "under another code_version."
+                f"Cast it{_cast(name, given, agreed)}. Rows whose ids are of another kind belong to another feature, "
+                "or under another code_version."
             )
         return (
             f"The column {name!r} of feature '{feature}' is {given}, and {agreed} in the rows that are stored; no type "
