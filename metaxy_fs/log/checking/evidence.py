@@ -77,11 +77,17 @@ def gather(storage: Storage, inventory: Inventory, *, pinned: dict[str, str]) ->
     named |= {*_of_appends(storage, inventory, found)}
     settled = found.held | inventory.compactions.keys() - found.broken.keys()
     unnamed = [(name, info) for name, info in inventory.data.items() if name not in named]
-    _read_tables(storage, unnamed, found)
+    # What a copy that was cut short has left shows no commit of this root.
+    own = [(name, info) for name, info in unnamed if _compaction(name) not in inventory.copies.keys() - found.broken]
+    _read_tables(storage, own, found)
     settled |= {table.manifest.commit for table in found.tables}
     orphans = [(name, info) for name, info in unnamed if settled.isdisjoint(owners_of_data_file(name))]
     _read_groups(storage, orphans, found)
     return found
+
+
+def _compaction(name: str) -> str:
+    return compaction_of_table(name) or ""
 
 
 def _of_compactions(storage: Storage, inventory: Inventory, found: Evidence) -> Iterator[str]:

@@ -185,7 +185,8 @@ class _Run:
             named = {commit for item in batch for commit in item.named}
             self._run(self._keep_write, sorted(named))
             self._run(self._decide, self._unknown(named) if named else ())
-            # Last of all: a table shows that there were its commits (see `metaxy_fs.log.checking.repair`).
+            # Last of all, and marked: a table shows that there were its commits (see `metaxy_fs.log.checking.repair`).
+            self._run(self._mark, batch)
             copy_objects([each for each in objects if isinstance(each.entry, CommitTable)])
             self._refuse_stalled(started)
             self._run(self._copy_manifest, batch)
@@ -275,6 +276,11 @@ class _Run:
     def _decide(self, wanted: tuple[str, str]) -> None:
         commit, digest = wanted
         WriteName(self._target, self._partition, commit).decide(digest)
+
+    def _mark(self, item: _Item) -> None:
+        """Say that a copy brings a compaction: until its manifest is there, its table shows no commit of the target."""
+        if item.manifest.covers:
+            put_settled(self._target, self._partition.copy_mark(item.manifest.commit), b'{"format_version":1}')
 
     def _copy_manifest(self, item: _Item) -> None:
         is_compaction = bool(item.manifest.covers)
@@ -402,7 +408,7 @@ def _leftovers(target: Storage, partition: Partition, held: View | None, items: 
             raise StorageError(
                 f"{target.location}/{oldest.path} was left by a copy that was cut short on {oldest.modified:%Y-%m-%d}, "
                 "and a vacuum may be about to remove it. Let vacuum remove such files, or remove them yourself while "
-                "no vacuum runs, and copy again. Where `repair` calls the compaction restorable, that ends the copy."
+                "no vacuum runs, and copy again."
             )
     return frozenset(info.path for info in listed)
 

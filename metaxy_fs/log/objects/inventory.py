@@ -11,6 +11,7 @@ from metaxy_fs.log.objects.layout import (
     Partition,
     commit_of_append,
     commit_of_compaction,
+    commit_of_copy_mark,
     commit_of_damaged,
     is_data_file_name,
     is_decided_write,
@@ -35,6 +36,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
         data: The data files, by name.
         types: The types of columns that were agreed on after the description, by number.
         records: What vacuums have noted.
+        copies: What says that a copy brings a compaction, by that.
         damaged: What repair found in the place of manifests and keeps as evidence, by commit.
         misplaced: What is below `_manifests` and is no manifest; readers refuse the partition because of it.
         stray: What systems and tools put anywhere; readers pass over it, also below `_manifests`.
@@ -48,6 +50,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, ObjectInfo]
     types: dict[int, ObjectInfo]
     records: tuple[ObjectInfo, ...]
+    copies: dict[str, ObjectInfo]
     damaged: dict[str, ObjectInfo]
     misplaced: tuple[ObjectInfo, ...]
     stray: tuple[ObjectInfo, ...]
@@ -84,25 +87,29 @@ def _sorted(partition: Partition, objects: Iterable[ObjectInfo], stray: tuple[Ob
     compactions: dict[str, ObjectInfo] = {}
     data: dict[str, ObjectInfo] = {}
     records: list[ObjectInfo] = []
+    copies: dict[str, ObjectInfo] = {}
     damaged: dict[str, ObjectInfo] = {}
     misplaced: list[ObjectInfo] = []
     strange: list[ObjectInfo] = []
+    by_commit = (
+        (commit_of_append, appends),
+        (commit_of_compaction, compactions),
+        (commit_of_damaged, damaged),
+        (commit_of_copy_mark, copies),
+    )
     for info in objects:
         name = info.path.removeprefix(f"{partition}/")
         if info.path == partition.definition_file:
             definition = info
-        elif (commit := commit_of_append(info.path, partition)) is not None:
-            appends[commit] = info
-        elif (commit := commit_of_compaction(info.path, partition)) is not None:
-            compactions[commit] = info
+        elif is_data_file_name(name):
+            data[name] = info
+        elif found := [(held, commit) for of, held in by_commit if (commit := of(info.path, partition)) is not None]:
+            [(held, commit)] = found
+            held[commit] = info
         elif is_vacuum_record(info.path, partition):
             records.append(info)
         elif info.path.startswith(f"{partition.manifests}/"):
             misplaced.append(info)
-        elif is_data_file_name(name):
-            data[name] = info
-        elif (commit := commit_of_damaged(info.path, partition)) is not None:
-            damaged[commit] = info
         elif not is_kept_write(info.path, partition) and not is_decided_write(info.path, partition):
             strange.append(info)
     numbered = [(number_of_types(info.path, partition), info) for info in strange]
@@ -114,6 +121,7 @@ def _sorted(partition: Partition, objects: Iterable[ObjectInfo], stray: tuple[Ob
         data=data,
         types={number: info for number, info in numbered if number is not None},
         records=tuple(records),
+        copies=copies,
         damaged=damaged,
         misplaced=tuple(misplaced),
         stray=stray,

@@ -13,6 +13,7 @@
         _vacuum/<id>.json                             what a vacuum has noted for the next one
         _writes/<commit>.json                         a named write that a compaction stands for; writers look there
         _decisions/<commit>.json                      which rows a name stands for that a write and a copy both took
+        _copies/<commit>.json                         a compaction that a copy brings, until its manifest is there
         _damaged/<commit>/<checksum>.json             what repair has replaced; nobody else looks there
 
 `appends` sorts before `compactions`, so that a listing of `_manifests` sees every append that some compaction it sees
@@ -36,7 +37,7 @@ _VERSION = re.compile(r"[0-9a-f]{16}")
 _COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 _SUBDIRECTORY = re.compile(
-    r"|/_manifests/(appends|compactions)|/_writes|/_decisions|/_types|/_vacuum|/_damaged/[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+    r"|/_manifests/(appends|compactions)|/_writes|/_decisions|/_copies|/_types|/_vacuum|/_damaged/[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 )
 _DATA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.parquet")
 # Of macOS, NFS, FUSE, rsync, Syncthing and editors; of Hadoop; of Synology. None of them can be a commit.
@@ -96,6 +97,10 @@ class Partition(msgspec.Struct, frozen=True, order=True):
     def decided_write(self, commit: str) -> str:
         """Return the path at which is decided for which rows the name of a write stands."""
         return f"{self}/_decisions/{commit}.json"
+
+    def copy_mark(self, commit: str) -> str:
+        """Return the path of what says that a copy brings a compaction, whose table is there before its manifest."""
+        return f"{self}/_copies/{commit}.json"
 
     def damaged_manifest(self, commit: str, checksum: str) -> str:
         """Return the path at which repair keeps what was in the place of a manifest."""
@@ -220,6 +225,11 @@ def number_of_types(path: str, partition: Partition) -> int | None:
     number = path.removeprefix(f"{partition}/_types/").removesuffix(".json")
     is_number = number.isdecimal() and number.isascii() and number[0] != "0"
     return int(number) if is_number and path == f"{partition}/_types/{number}.json" else None
+
+
+def commit_of_copy_mark(path: str, partition: Partition) -> str | None:
+    """Return the compaction that a copy brings as a path says, None for any other path."""
+    return _commit_of(path, f"{partition}/_copies/")
 
 
 def is_decided_write(path: str, partition: Partition) -> bool:

@@ -3,7 +3,8 @@
 Commits never end. So where something shows that a commit existed, and no manifest holds it, a manifest was damaged,
 moved or left behind by a copy, and what is left of its rows lies in files that no manifest names. Three things show it:
 a snapshot names the commit; a commit table lists it; or `repair` has kept what was in the place of its manifest. That
-data files hold rows of it shows nothing: so do those of a copy that was cut short before it put a table.
+data files hold rows of it shows nothing: so do those of a copy that was cut short. Neither does a table that a copy has
+brought whose mark, in `_copies`, is still there.
 
 Vacuum deletes nothing of such a partition, and `verify` calls it an error.
 """
@@ -71,7 +72,7 @@ def losses(
         if commit not in held:
             problem = f"shows that there was a commit {commit}, whose manifest is gone"
             yield Loss(info.path, problem, frozenset([commit]))
-    tables = [(name, inventory.data[name]) for name in sorted(unnamed) if compaction_of_table(name) is not None]
+    tables = [(name, inventory.data[name]) for name in sorted(unnamed) if _is_evidence(inventory, name)]
     for _, info, data in fetch_each(storage, tables):
         if isinstance(data, ObjectNotFoundError):  # another vacuum has removed it
             continue
@@ -81,6 +82,12 @@ def losses(
         elif gone := commits - held:
             problem = f"lists {len(gone)} commits that no manifest holds, such as {min(gone)}"
             yield Loss(info.path, problem, gone)
+
+
+def _is_evidence(inventory: Inventory, name: str) -> bool:
+    """Whether a data file is a table of commits of this root, and not of a copy that has not ended."""
+    compaction = compaction_of_table(name)
+    return compaction is not None and compaction not in inventory.copies
 
 
 def _listed(data: Fetched) -> frozenset[str] | None:

@@ -41,6 +41,7 @@ from metaxy_fs.log.objects.layout import (
     STORE_FILE,
     Partition,
     commit_of_append,
+    commit_table,
     holds_objects,
     is_clock_probe,
 )
@@ -196,7 +197,7 @@ def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
             _record(run, partition, notes)
     yield from run.perform_all(old, before=keep_write)
     yield from run.perform(compactions)
-    yield from run.perform([*_records(run, held, ledger, notes), *_damaged(run, held)])
+    yield from run.perform([*_records(run, held, ledger, notes), *_damaged(run, held), *_copies(run, held)])
 
 
 def _record(run: _Run, partition: Partition, notes: "_Notes") -> None:
@@ -308,6 +309,15 @@ def _damaged(run: _Run, held: Survey) -> Iterator[Removal]:
         )
         if is_there and info.modified is not None:
             yield run.due(info, "repair has replaced it", since=info.modified, wait=run.policy.retention)
+
+
+def _copies(run: _Run, held: Survey) -> Iterator[Removal]:
+    """Yield what says that a copy brings a compaction which is there, or of which nothing is there any more."""
+    for commit, info in held.inventory.copies.items():
+        is_there = commit in held.inventory.compactions
+        if info.modified is not None and (is_there or commit_table(commit) not in held.inventory.data):
+            wait = timedelta(0) if is_there else run.policy.settled
+            yield run.due(info, "the copy has ended", since=info.modified, wait=wait)
 
 
 def _litter(run: _Run, directory: str) -> Iterator[Removal]:
