@@ -177,6 +177,27 @@ class StoreRetired(StoreCase):
         dev.retire(video, samples([3]))
         assert latest(dev, video) == [1, 2]
 
+    def test_ids_are_cast_to_the_type_of_those_that_are_stored(self, store: MetadataStore) -> None:
+        video, _ = pipeline()
+        store.write_metadata(video, videos([1, 2]))
+        store.retire(video, samples([1]).cast(pl.Int8))
+
+        rows = store.read_metadata(video, latest_only=True)
+        assert (rows.schema[SAMPLE_ID], ids_of(rows)) == (pl.Int64(), [2])
+        with pytest.raises(MetadataSchemaError, match="'sample_id'"):
+            store.retire(video, samples(["2"]))
+
+    def test_a_job_that_is_tried_again_leaves_a_sample_retired(self, store: MetadataStore) -> None:
+        video, _ = pipeline()
+        for _ in range(2):
+            with store.buffered(video, rows=2, write_id="job") as buffer:
+                for sample in (1, 2, 3):
+                    buffer.write(videos([sample], label=["x"]))
+            store.retire(video, samples([2]))
+
+        assert latest(store, video) == [1, 3]
+        assert store.history(video)["rows"].to_list() == [2, 1, 0, 0]
+
     # Increments.
 
     @pytest.mark.parametrize("lazy", [False, True])

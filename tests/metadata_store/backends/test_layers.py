@@ -105,3 +105,21 @@ def test_whole_numbers_of_one_store_stand_beside_floats_of_another(tmp_path, kin
     far.write_metadata(video, videos([1], size=[2**60]))
     with pytest.raises(MetadataSchemaError, match="'size'"):
         near.read_metadata(video)
+
+
+def test_a_chain_by_sample_is_restored_in_its_first_store(tmp_path):
+    video, _ = pipeline()
+    prod = FilesystemMetadataStore(tmp_path / "prod")
+    dev = open_store(tmp_path / "dev", tmp_path / "prod", fallback_mode="sample")
+    prod.write_metadata(video, videos([1, 2], label=["a", "b"]))
+    before = dev.read_metadata(video, latest_only=True)
+    dev.create_snapshot("good")
+    prod.write_metadata(video, videos([2, 3], take="bad"))
+    dev.retire(video, ids([1]))
+    dev.write_metadata(video, videos([4]))
+    for _ in range(2):
+        dev.restore(video, at="good")
+    now = dev.read_metadata(video, latest_only=True).sort("sample_id")
+    assert now.select(before.columns).equals(before)
+    assert dev.history(video).select("rows", "retired").rows() == [(0, 1), (1, 0), (2, 2)]
+    assert prod.history(video).height == 2
