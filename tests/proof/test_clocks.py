@@ -6,6 +6,7 @@ the commits that had arrived before it began, or none.
 
 import itertools
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import pytest
 from metaxy_fs.ids import AHEAD, MAX_TIME, LamportClock
 from metaxy_fs.log.views.arrival import Arrivals
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
@@ -56,9 +58,11 @@ def history(clocks: tuple[str, ...], spans: tuple[int, ...], seen: tuple[bool, .
 def counting(commits: list[Commit], *, now: int) -> list[int]:
     """Return at which times commits count for a reader."""
     held: Mapping[str, Any] = {
-        str(place): SimpleNamespace(time=commit.claimed, covers="") for place, commit in enumerate(commits)
+        str(place): SimpleNamespace(commit=str(place), time=commit.claimed, covers="")
+        for place, commit in enumerate(commits)
     }
-    arrivals = Arrivals({str(place): commit.arrived for place, commit in enumerate(commits)}, now)
+    moments = {name: EPOCH + timedelta(microseconds=commit.arrived) for name, commit in numbered.items()}
+    arrivals = Arrivals(moments, now)
     found = arrivals.times_that_count(held)
     return [found.get(str(place), commit.claimed) for place, commit in enumerate(commits)]
 

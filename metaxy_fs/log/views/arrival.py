@@ -36,21 +36,20 @@ _WARNED: set[str] = set()
 
 
 class Arrivals(NamedTuple):
-    """When the manifests of a partition were written, as far as the storage tells, in microseconds since 1970 (UTC).
+    """When the manifests of a partition were written, as far as the storage tells.
 
     Attributes:
-        times: By commit; those of which nothing is told are left out.
-        now: The time of the reader.
+        moments: By commit; those of which nothing is told are left out.
+        now: The time of the reader, in microseconds since 1970 (UTC).
     """
 
-    times: dict[str, int]
+    moments: dict[str, datetime]
     now: int
 
     @classmethod
     def of(cls, listed: Mapping[str, ObjectInfo], *, now: int) -> "Arrivals":
         """Return what a listing tells."""
-        times = {commit: _microseconds(info.modified) for commit, info in listed.items() if info.modified is not None}
-        return cls(times, now)
+        return cls({commit: info.modified for commit, info in listed.items() if info.modified is not None}, now)
 
     def times_that_count(self, manifests: Mapping[str, Manifest]) -> dict[str, int]:
         """Return the times at which those single writes count that claim others.
@@ -58,26 +57,41 @@ class Arrivals(NamedTuple):
         Args:
             manifests: All that are known of the partition, by commit.
         """
-        written = {commit: self.times.get(commit, manifest.time) for commit, manifest in manifests.items()}
         horizon = self.now + _YEAR
-        is_behind = min([*self.times.values(), *written.values()], default=0) > horizon
         found = {}
         for commit, manifest in manifests.items():
-            if manifest.covers:
+            if manifest.covers or not self._may_be_ahead(manifest, horizon):
                 continue
-            if min(manifest.time, written[commit]) > horizon and not is_behind:
+            arrived = self._arrived(manifest)
+            if min(manifest.time, arrived) > horizon and self._earliest(manifests) <= horizon:
                 found[commit] = manifest.time // _UNKNOWN
-            elif manifest.time > written[commit] + AHEAD:
-                found[commit] = written[commit]
+            elif manifest.time > arrived + AHEAD:
+                found[commit] = arrived
         return found
 
     def bound(self, compaction: Manifest) -> int:
         """Return a time that is not before any commit with rows of a compaction, and to which a clock may be set."""
-        arrived = self.times.get(compaction.commit, compaction.time)
+        arrived = self._arrived(compaction)
         if compaction.time <= arrived:
             return compaction.time
         inside = [file.time if file.last is None else file.last[0] for file in compaction.files]
         return min(compaction.time, max([arrived, *(time or 0 for time in inside)]))
+
+    def _may_be_ahead(self, manifest: Manifest, horizon: int) -> bool:
+        """Whether it is worth a closer look: there are many manifests, and a float says roughly when each arrived."""
+        moment = self.moments.get(manifest.commit)
+        if moment is None or manifest.time > horizon:
+            return manifest.time > horizon
+        return manifest.time > (moment.timestamp() - 1) * 1_000_000 + AHEAD
+
+    def _arrived(self, manifest: Manifest) -> int:
+        moment = self.moments.get(manifest.commit)
+        return manifest.time if moment is None else _microseconds(moment)
+
+    def _earliest(self, manifests: Mapping[str, Manifest]) -> int:
+        """Return when the first of all was written; if that is to come, the reader's clock is the wrong one."""
+        moments = [_microseconds(min(self.moments.values()))] if self.moments else []
+        return min([*moments, *map(self._arrived, manifests.values())])
 
 
 def warn_once(partition: Partition, manifest: Manifest, *, counts: int, location: str) -> None:
