@@ -11,10 +11,13 @@ from metaxy_fs.log.checking.verify import verify
 from metaxy_fs.log.objects.layout import is_stray
 from metaxy_fs.log.vacuuming.survey import survey
 from metaxy_fs.log.views.view import ViewLoader
+from metaxy_fs.storage import open_storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, write
 from tests.log.roots import root
+from tests.servers.s3 import S3Server, obstore_of
+from tests.storage.bypasses import BotoObjects
 
 COMMIT = "20250101T000000.000000Z-0123456789abcdef"
 STRAY = [
@@ -114,3 +117,20 @@ def test_a_stray_file_of_a_local_root_may_be_gone_or_lead_nowhere(tmp_path: Path
     view = ViewLoader(storage, clock=LamportClock()).load(PARTITION)
     assert view is not None
     assert len(view.manifests) == 1
+
+
+@pytest.mark.parametrize("client", ["s3fs", "obstore"])
+def test_markers_of_consoles_and_of_hadoop_close_no_partition(s3_server: S3Server, s3_bucket: str, client: str) -> None:
+    if client == "s3fs":
+        storage = open_storage(s3_server.url(s3_bucket, "root"), storage_options=s3_server.storage_options)
+    else:
+        storage = open_storage(f"{s3_bucket}/root", filesystem=obstore_of(s3_server))
+    write(storage, 1)
+    others = BotoObjects(s3_server, s3_bucket, f"root/{PARTITION}/")
+    for name in ["", "_manifests/", "_manifests/appends/", "_manifests/compactions/", "_manifests/appends_$folder$"]:
+        others.put(name, b"")
+
+    view = ViewLoader(storage, clock=LamportClock()).load(PARTITION)
+    assert view is not None
+    assert len(view.manifests) == 1
+    assert survey(storage, PARTITION).inventory.misplaced == ()
