@@ -57,9 +57,9 @@ def history(clocks: tuple[str, ...], spans: tuple[int, ...], seen: tuple[bool, .
 
 def counting(commits: list[Commit], *, now: int) -> list[int]:
     """Return at which times commits count for a reader."""
+    numbered = {str(place): commit for place, commit in enumerate(commits)}
     held: Mapping[str, Any] = {
-        str(place): SimpleNamespace(commit=str(place), time=commit.claimed, covers="")
-        for place, commit in enumerate(commits)
+        name: SimpleNamespace(commit=name, time=commit.claimed, covers="") for name, commit in numbered.items()
     }
     moments = {name: EPOCH + timedelta(microseconds=commit.arrived) for name, commit in numbered.items()}
     arrivals = Arrivals(moments, now)
