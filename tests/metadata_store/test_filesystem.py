@@ -16,6 +16,8 @@ from metaxy_fs import (
     FilesystemMetadataStore,
     InMemoryMetadataStore,
     MetadataSchemaError,
+    WriteConflictError,
+    compact,
 )
 from metaxy_fs.storage import MemoryStorage
 
@@ -95,3 +97,18 @@ def test_a_store_refuses_other_id_columns_whether_or_not_it_wrote_before(tmp_pat
     with pytest.raises(MetadataSchemaError, match=r"\['name'\].*\['sample_id'\]"):
         store.write_metadata(Renamed, frame(2).with_columns(name=pl.lit("b")))
     assert store.read_metadata(Video)["sample_id"].to_list() == [1]
+
+
+def test_a_named_write_in_another_order_is_found_where_its_files_were_vacuumed(tmp_path):
+    rows = frame(1, 2).with_columns(x=pl.lit(0.5), y=pl.lit("a"))
+    store = FilesystemMetadataStore(tmp_path)
+    store.write_metadata(Video, rows, write_id="import")
+    store.write_metadata(Video, rows)
+    compact(store, full=True)
+    [merged] = tmp_path.glob("*/*/write-*")
+    merged.unlink()  # as a vacuum does much later
+    again = rows.select("y", "x", "data_version", "sample_id")
+    FilesystemMetadataStore(tmp_path).write_metadata(Video, again, write_id="import")
+    assert store.read_metadata(Video)["sample_id"].to_list() == [1, 2, 1, 2]
+    with pytest.raises(WriteConflictError):
+        store.write_metadata(Video, rows.with_columns(y=pl.lit("b")), write_id="import")
