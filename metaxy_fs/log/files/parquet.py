@@ -80,7 +80,10 @@ def describe_file(data: bytes, rows: pl.DataFrame, *, header: CommitHeader, name
         sha256=whole,
         footer=footer_digest(_footer(data)),
         columns=describe_columns(data, rows.columns) if len(data) >= LARGE_BYTES else b"",
-        statistics=column_statistics(rows.drop(COMMIT_COLUMNS, strict=False) if COMMIT in rows.columns else rows),
+        statistics=column_statistics(
+            rows.drop(COMMIT_COLUMNS, strict=False) if COMMIT in rows.columns else rows,
+            id_column=header.id_columns[0],
+        ),
         fences=fences(rows.get_column(header.id_columns[0]), every=ROW_GROUP_ROWS),
     )
     return EncodedFile(data, entry, pages, count_retired(rows))

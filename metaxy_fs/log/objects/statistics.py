@@ -16,6 +16,9 @@ from metaxy_fs.log.objects.schema import Path, is_pattern
 Bound = int | float | str | bool | None
 
 MAX_CHARACTERS = 64
+"""Of a string that is a bound, so many characters are kept."""
+MAX_ID_CHARACTERS = 1_024
+"""Of one of the first id column, by which files are divided into ranges: ids such as URIs begin alike."""
 MAX_EXACT = 2**53
 
 
@@ -50,8 +53,10 @@ class FileStatistics(msgspec.Struct, frozen=True, gc=False):
     columns: tuple[ColumnStatistics, ...]
 
 
-def column_statistics(frame: pl.DataFrame) -> tuple[ColumnStatistics, ...]:
+def column_statistics(frame: pl.DataFrame, *, id_column: str | None = None) -> tuple[ColumnStatistics, ...]:
     """Return the statistics of every leaf of a frame, in the order of its columns and their fields.
+
+    Of a long text the beginning is kept, which is longer of a column that names samples: files are divided by it.
 
     Floats have no bounds where a NaN or an infinity is among them; categoricals, enums, decimals, binaries and lists
     never have any. A field whose name Polars reads as a pattern (`*`, `^a.*$`) has no statistics.
@@ -63,7 +68,15 @@ def column_statistics(frame: pl.DataFrame) -> tuple[ColumnStatistics, ...]:
     leaves = list(_leaves(frame))
     found = _asked(leaf for _, leaf in leaves)
     return tuple(
-        ColumnStatistics(path, held["nulls"], *_bounds(leaf.dtype, [held.get(key) for key in _KEYS]))
+        ColumnStatistics(
+            path,
+            held["nulls"],
+            *_bounds(
+                leaf.dtype,
+                [held.get(key) for key in _KEYS],
+                characters=MAX_ID_CHARACTERS if path == (id_column,) else MAX_CHARACTERS,
+            ),
+        )
         for (path, leaf), held in zip(leaves, found, strict=True)
     )
 
@@ -94,7 +107,7 @@ def fences(ids: pl.Series, *, every: int) -> tuple[Bound, ...]:
     values = ids.gather_every(every, offset=every)
     if ids.dtype.is_temporal():
         values = values.to_physical()
-    bounds = [_bounds(ids.dtype, (value, value, False))[0] for value in values.to_list()]
+    bounds = [_bounds(ids.dtype, (value, value, False), characters=MAX_ID_CHARACTERS)[0] for value in values.to_list()]
     return tuple(bound for bound in bounds if bound is not None)
 
 
@@ -174,12 +187,12 @@ def _has_bounds(dtype: pl.DataType) -> bool:
     return dtype.is_integer() or dtype.is_float() or dtype.is_temporal() or dtype in (pl.String, pl.Boolean)
 
 
-def _bounds(dtype: pl.DataType, found: Sequence[Any]) -> tuple[Bound, Bound]:
+def _bounds(dtype: pl.DataType, found: Sequence[Any], *, characters: int) -> tuple[Bound, Bound]:
     least, greatest, has_nan = found
     if least is None or has_nan:
         return None, None
     if isinstance(least, str):
-        return least[:MAX_CHARACTERS], _cut_up(greatest)
+        return least[:characters], _cut_up(greatest, characters=characters)
     if dtype.is_float() and not (math.isfinite(least) and math.isfinite(greatest)):
         return None, None
     # What msgspec reads back as an integer fits 64 bits, signed or not.
@@ -212,11 +225,11 @@ def _is_at_most(low: Bound, high: Bound) -> bool:
     return (len(kinds) == 1 or kinds == {int, float}) and low <= high  # type: ignore[operator]  # of one kind
 
 
-def _cut_up(text: str) -> str | None:
+def _cut_up(text: str, *, characters: int) -> str | None:
     """Return a short string that is no less than a long one, or None where there is none."""
-    if len(text) <= MAX_CHARACTERS:
+    if len(text) <= characters:
         return text
-    for end in range(MAX_CHARACTERS, 0, -1):
+    for end in range(characters, 0, -1):
         if (following := ord(text[end - 1]) + 1) <= 0x10FFFF:
             # Between U+D7FF and U+E000 lie the surrogates, which no string holds.
             return text[: end - 1] + chr(0xE000 if following == 0xD800 else following)

@@ -51,6 +51,13 @@ class IdRange(msgspec.Struct, frozen=True, gc=False):
             return True
         return (self.low is None or span.high >= self.low) and (self.high is None or span.low < self.high)
 
+    def intersection(self, other: "IdRange") -> "IdRange | None":
+        """Return the values that lie in two ranges, None where there are none."""
+        lows = [low for low in (self.low, other.low) if low is not None]
+        highs = [high for high in (self.high, other.high) if high is not None]
+        low, high = max(lows, default=None), min(highs, default=None)
+        return None if low is not None and high is not None and low >= high else IdRange(low, high)
+
     def predicate(self, name: str, dtype: pl.DataType) -> pl.Expr | None:
         """Return the test whether a column of a type holds a value of the range; None if every value is."""
         limits = []

@@ -159,7 +159,7 @@ class SpooledSamples:
 
 def _span(ids: pl.Series) -> Span:
     """Return how a sorted column lies."""
-    (leaf,) = column_statistics(ids.to_frame())
+    (leaf,) = column_statistics(ids.to_frame(), id_column=ids.name)
     return Span(len(ids), leaf.min, leaf.max, fences(ids, every=ROW_GROUP_ROWS))
 
 

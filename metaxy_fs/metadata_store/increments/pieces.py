@@ -6,15 +6,18 @@ where files overlap, row groups at the ends of ranges are read twice. So pieces 
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
 from metaxy_fs.log.files.parquet import ROW_GROUP_ROWS
+from metaxy_fs.log.objects.statistics import MAX_EXACT
 from metaxy_fs.log.reading.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
 
 PIECE_ROWS = 2**18
 """How many rows of each input a piece has, about: enough to keep all processors busy."""
+
+_EXACT_TIME = 2**62
 
 _ROW_GROUPS = 4
 """How many row groups of a file a range is to take at least, where many files overlap."""
@@ -41,6 +44,23 @@ def divide(inputs: Sequence[Input], column: str) -> list[IdRange]:
     return plan_ranges([span for each in spans for span in each], rows=rows * len(inputs))
 
 
+def clipped(ranges: Sequence[IdRange], samples: Input, column: str) -> list[IdRange]:
+    """Return the ranges without what lies before the first of some samples and after the last: one at least.
+
+    Args:
+        ranges: What `divide` gave for inputs with these samples among them.
+        samples: The only ones that matter.
+        column: The first id column.
+    """
+    spans = [span for span in samples.spans(column) if span.rows]
+    if not spans or any(span.low is None or span.high is None for span in spans):
+        return list(ranges)
+    dtype = samples.dtype(column)
+    low, high = min(span.low for span in spans), max(span.high for span in spans)
+    limits = IdRange(_exact(low, dtype), _following(high, dtype))
+    return [found for id_range in ranges if (found := id_range.intersection(limits)) is not None]
+
+
 def have_common_bounds(inputs: Sequence[Input], column: str) -> bool:
     """Whether all inputs can be divided by a column, and bounds in its types compare as the values do."""
     dtypes = [each.dtype(column) for each in inputs]
@@ -48,3 +68,16 @@ def have_common_bounds(inputs: Sequence[Input], column: str) -> bool:
     if len(known) < len(dtypes) or not known:
         return False
     return all(dtype.is_integer() for dtype in known) or len(set(known)) == 1
+
+
+def _exact(bound: Any, dtype: pl.DataType | None) -> Any:
+    """Return a bound that compares with any number as it is; None for one that may be rounded."""
+    limit = _EXACT_TIME if dtype is not None and dtype.is_temporal() else MAX_EXACT
+    return None if isinstance(bound, int) and abs(bound) >= limit else bound
+
+
+def _following(bound: Any, dtype: pl.DataType | None) -> Any:
+    """Return the value that follows a bound, None where that is not sure."""
+    if isinstance(bound, str):
+        return bound + "\0"
+    return bound + 1 if isinstance(bound, int) and _exact(bound, dtype) is not None else None

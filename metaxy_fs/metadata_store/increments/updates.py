@@ -30,7 +30,7 @@ from metaxy_fs.metadata_store.backends.damage import names_damage
 from metaxy_fs.metadata_store.backends.hashing import chain_algorithm
 from metaxy_fs.metadata_store.increments.comparing import Comparing
 from metaxy_fs.metadata_store.increments.expected import Expected, Piece, complete
-from metaxy_fs.metadata_store.increments.pieces import divide
+from metaxy_fs.metadata_store.increments.pieces import clipped, divide, have_common_bounds
 from metaxy_fs.metadata_store.increments.stored import find_stored
 from metaxy_fs.metadata_store.increments.upstream import find_upstream
 from metaxy_fs.metadata_store.writing.appending import Tags, append
@@ -155,7 +155,10 @@ def _to_version(
     def version(id_range: IdRange) -> Piece:
         return expected.piece(expected.collected(expected.scans(id_range)))
 
-    ranges = divide(expected.inputs, expected.id_columns[0])
+    column = expected.id_columns[0]
+    ranges = divide(expected.inputs, column)
+    if have_common_bounds(expected.inputs, column):
+        ranges = clipped(ranges, samples, column)
     return samples, complete(ordered_map(version, ranges), feature, fallback=fallback)
 
 

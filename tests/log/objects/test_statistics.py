@@ -75,6 +75,14 @@ def test_a_long_text_is_cut_and_rounded_up(text, expected):
     assert statistics_of([text]) == (0, text[:MAX_CHARACTERS], expected)
 
 
+def test_of_the_column_that_names_samples_more_of_a_text_is_kept():
+    ids = ["x" * 1_025, "y" * 89]
+    frame = pl.DataFrame({"sample_id": ids, "path": ids})
+    of_ids, of_paths = column_statistics(frame, id_column="sample_id")
+    assert (of_ids.min, of_ids.max) == ("x" * 1_024, "y" * 89)
+    assert (of_paths.min, of_paths.max) == ("x" * 64, "y" * 63 + "z")
+
+
 def test_leaves_of_structs_count_the_nulls_above_them():
     frame = pl.DataFrame({"s": [{"x": {"y": 1}, "z": "a"}, {"x": None, "z": None}, None], "t": [1, 2, 3]})
     assert column_statistics(frame) == (

@@ -18,7 +18,7 @@ texts = st.lists(st.text(max_size=80), min_size=1, max_size=60, unique=True).map
 
 def span_of_values(values):
     series = pl.Series("id", values)
-    (leaf,) = column_statistics(series.to_frame())
+    (leaf,) = column_statistics(series.to_frame(), id_column=series.name)
     return Span(len(values), leaf.min, leaf.max, fences(series, every=PART))
 
 
@@ -50,6 +50,15 @@ def test_a_range_holds_at_most_one_part_of_each_file_more_than_asked_for(runs, r
 def test_a_sorted_file_is_cut_at_its_fences():
     span = span_of_values(list(range(100)))
     assert [id_range.low for id_range in plan_ranges([span], rows=2 * PART)] == [None, 16, 32, 48, 64, 80, 96]
+
+
+def test_long_ids_with_one_beginning_are_divided_as_short_ones():
+    short = [f"{number:04}" for number in range(100)]
+    ranges = [
+        plan_ranges([span_of_values(pl.Series([beginning + text for text in short]))], rows=2 * PART)
+        for beginning in ("", "s3://a-bucket/" + "x" * 76)
+    ]
+    assert [len(found) for found in ranges] == [7, 7]
 
 
 def test_ranges_of_times_are_in_the_unit_of_the_column():

@@ -1,6 +1,6 @@
 """Reads of local roots cost what they return, and wrong questions are not taken for damage."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +9,7 @@ import pytest
 from metaxy_fs import (
     CorruptObjectError,
     Feature,
+    FeatureDep,
     FeatureGraph,
     FeatureKey,
     FeatureSpec,
@@ -24,6 +25,9 @@ with FeatureGraph().use():
 
     class Sample(Feature, spec=FeatureSpec(key=FeatureKey(["sample"]))):
         """What all of these tests write."""
+
+    class Made(Feature, spec=FeatureSpec(key=FeatureKey(["made"]), deps=[FeatureDep(key=FeatureKey(["sample"]))])):
+        """What is made from it."""
 
 
 @pytest.fixture(autouse=True)
@@ -158,3 +162,35 @@ def test_what_is_found_right_of_files_is_forgotten_where_they_are_many(
         assert store.scan_metadata(Sample).collect().height == 5 if lazy else store.read_metadata(Sample).height == 5
     known = store._log._local_files._right  # nothing else tells how much is kept
     assert len(known) == 2
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_versions_of_few_samples_cost_the_files_that_hold_them(store: FilesystemMetadataStore, *, lazy: bool) -> None:
+    shorten(write(store, 1, 2, 3))
+    write(store, 4, 5, 6)
+    shorten(write(store, 7, 8, 9))
+    given = pl.DataFrame({"sample_id": [6, 4]})
+    made = store.calculate_data_versions(Made, given.lazy() if lazy else given).lazy().collect()
+    assert sorted(made["sample_id"].to_list()) == [4, 6]
+    with pytest.raises(CorruptObjectError):
+        store.calculate_data_versions(Made, pl.DataFrame({"sample_id": [4, 7]}))
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pl.Series([-(2**63), -(2**53) - 1, 0, 2**53, 2**53 + 1, 2**63 - 2, 2**63 - 1]),
+        pl.Series([0, 2**53, 2**63, 2**64 - 1], dtype=pl.UInt64),
+        pl.Series([-128, 0, 127], dtype=pl.Int8),
+        pl.Series(["", "a", "x" * 1_100, "x" * 1_100 + "a", "\U0010ffff" * 1_100]),
+        pl.Series([date(1, 1, 1), date(9999, 12, 31)]),
+        pl.Series([datetime(1677, 9, 22), datetime(2262, 4, 11)], dtype=pl.Datetime("ns")),  # noqa: DTZ001
+        pl.Series([b"", b"\xff"]),
+    ],
+)
+def test_samples_at_the_ends_of_their_type_are_found(store: FilesystemMetadataStore, ids: pl.Series) -> None:
+    rows = ids.alias("sample_id").to_frame()
+    store.write_metadata(Sample, rows.with_columns(pl.struct(pl.lit("v").alias("default")).alias("data_version")))
+    for place in range(len(ids)):
+        for given in (rows[place:], rows[: place + 1], rows[place : place + 1]):
+            assert store.calculate_data_versions(Made, given)["sample_id"].to_list() == given["sample_id"].to_list()
