@@ -1,39 +1,20 @@
 """Are answers the same in whatever pieces they are computed, eagerly or lazily?"""
 
 import tempfile
-from contextlib import contextmanager
 
 import polars as pl
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaxy_fs.errors import MetaxyError
-from metaxy_fs.log.files import parquet
-from metaxy_fs.log.writing import chunks
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
-from metaxy_fs.metadata_store.arguments import samples
 from metaxy_fs.metadata_store.increments import pieces
 from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.versioning.lineage_model import Row
 from tests.versioning.lineage_strategies import histories
+from tests.versioning.pieces import tiny_pieces
 from tests.versioning.test_lineage import columns_of, compare_increment
-
-
-@contextmanager
-def tiny_pieces():
-    with pytest.MonkeyPatch.context() as patch:
-        for module, name, value in [
-            (pieces, "PIECE_ROWS", 1),
-            (pieces, "ROW_GROUP_ROWS", 0),
-            (parquet, "ROW_GROUP_ROWS", 2),
-            (samples, "ROW_GROUP_ROWS", 2),
-            (samples, "RUN_ROWS", 2),
-            (chunks, "MAX_FILE_ROWS", 2),
-        ]:
-            patch.setattr(module, name, value)
-        yield
 
 
 @settings(max_examples=25, deadline=None)

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 from metaxy_fs.errors import DependencyError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
 from metaxy_fs.spec import FeatureKey
+from tests.versioning.pieces import tiny_pieces
 from tests.versioning.reference import definition_versions, feature_graph, row_version
 
 A, D, E = ("a",), ("d",), ("e",)
@@ -288,12 +289,24 @@ class IncrementsOnFiles(Increments):
         return FilesystemMetadataStore(f"memory://{uuid.uuid4().hex}")
 
 
+class IncrementsInPieces(IncrementsOnFiles):
+    """The same on files that are cut into ranges of a few ids."""
+
+    def compare(self, feature, expected, **options):
+        with tiny_pieces():
+            super().compare(feature, expected, **options)
+
+
 def test_increments_agree_with_the_model():
     run_state_machine_as_test(Increments, settings=scaled(0.4))
 
 
 def test_increments_agree_with_the_model_on_files():
     run_state_machine_as_test(IncrementsOnFiles, settings=scaled(0.1))
+
+
+def test_increments_agree_with_the_model_in_pieces():
+    run_state_machine_as_test(IncrementsInPieces, settings=scaled(0.1))
 
 
 def scaled(share):
