@@ -5,7 +5,8 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore
+from metaxy_fs import ContainerSpec, Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore
+from metaxy_fs.versioning.definition import definition_version
 from tests.servers import ObjectServer
 
 Opener = Callable[[], FilesystemMetadataStore]
@@ -136,3 +137,22 @@ def test_a_chain_asks_each_root_once_for_a_feature_that_none_has(
         server.url(bucket, "dev"), fallback_stores=roots, storage_options=server.storage_options
     )
     assert sent(server, lambda: store.has_feature(video, check_fallback=True)) == ["LIST"] * 4
+
+
+def test_other_partitions_are_asked_for_only_where_a_sample_is_not_in_the_current_one(
+    server: ObjectServer, open_root: Opener, video: type[Feature]
+) -> None:
+    with FeatureGraph().use():
+
+        class Later(Feature, spec=FeatureSpec(key=FeatureKey(["video"]), containers=[ContainerSpec(code_version=2)])):
+            pass
+
+    open_root().write_metadata(Later, frame(1, 2, 3))
+    assert open_root().resolve_update(video, samples=frame(1, 2)).stale.height == 2
+    open_root().write_metadata(video, frame(1, 2))
+    later = definition_version(Later.graph, FeatureKey(["video"])).partition
+    server.clear_requests()
+    increment = open_root().resolve_update(video, samples=frame(1, 2))
+    assert (bool(increment), increment.orphaned.height) == (False, 0)
+    assert [request for request in server.requests() if later in f"{request.path} {request.query}"] == []
+    assert open_root().resolve_update(video, samples=frame(1, 2, 3)).stale["sample_id"].to_list() == [3]

@@ -123,3 +123,29 @@ def test_a_chain_by_sample_is_restored_in_its_first_store(tmp_path):
     assert now.select(before.columns).equals(before)
     assert dev.history(video).select("rows", "retired").rows() == [(0, 1), (1, 0), (2, 2)]
     assert prod.history(video).height == 2
+
+
+@given(st.lists(st.tuples(VERSIONS, VERSIONS), min_size=1, max_size=3), VERSIONS)
+def test_samples_are_compared_layer_by_layer_with_the_current_partition_or_else_with_others(layers, expected):
+    (video, _), (other, _) = pipeline(), pipeline(frames=2)
+    store = None
+    for current, others in reversed(layers):
+        store = InMemoryMetadataStore(fallback_stores=[] if store is None else [store], fallback_mode="sample")
+        store.write_metadata(video, rows(current))
+        store.write_metadata(other, rows(others))
+    increment = store.resolve_update(video, samples=rows(expected))
+
+    # What a layer that is looked at holds of each sample, and whether that is in the current partition.
+    held = [
+        {
+            **({i: (text, False) for i, text in others.items()} if not current.keys() >= expected.keys() else {}),
+            **{i: (text, True) for i, text in current.items()},
+        }
+        for current, others in layers
+    ]
+    undone = {i for i, text in expected.items() if all(layer.get(i) != (text, True) for layer in held)}
+    nearest = {i: text for layer in reversed(held) for i, (text, _) in layer.items()}
+    assert set(increment.new["sample_id"]) == undone - nearest.keys()
+    stored = increment.stale.with_columns(data_version="stored_data_version")
+    assert frames_of(stored) == {i: nearest[i] for i in undone & nearest.keys()}
+    assert set(increment.orphaned["sample_id"]) == nearest.keys() - expected.keys()
