@@ -14,7 +14,7 @@ A root is shared, so a snapshot is data from strangers: it is decoded strictly, 
 fetched, and all that it can name is a commit of a partition, which is looked for by name alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -35,8 +35,7 @@ from metaxy_fs.log.objects.layout import (
 from metaxy_fs.log.objects.manifest import FORMAT_VERSION, Time
 from metaxy_fs.log.objects.schema import decode_schema
 from metaxy_fs.log.objects.sealing import sealed, unsealed
-from metaxy_fs.log.objects.second_look import taken
-from metaxy_fs.log.views.view import settled
+from metaxy_fs.log.objects.second_look import find_right, taken
 from metaxy_fs.log.writing.root import open_for_writing, refuse_overwriting_storage
 from metaxy_fs.log.writing.settled import put_settled
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -45,6 +44,8 @@ UNKNOWN_SCHEMA: Final = msgspec.Raw(b"null")
 
 MAX_SNAPSHOT_BYTES: Final = 256 * 1024 * 1024
 """Enough for six million commits."""
+_BATCH_BYTES = 2**24
+"""What is got at once to list snapshots, or one that is larger."""
 
 
 class PinnedPartition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -153,25 +154,25 @@ def find_snapshot(storage: Storage, name: str) -> Snapshot | None:
     Raises:
         CorruptObjectError: It is not to be trusted.
     """
-    found = [info for info in storage.list(SNAPSHOTS) if snapshot_of(info.path) == name]
-    try:
-        return _fetch(storage, found)[0] if found else None
-    except ObjectNotFoundError:  # it was dropped meanwhile
-        return None
+    path = snapshot_file(name)
+    decode = partial(decode_snapshot, storage=storage, path=path)
+    data = find_right(storage, path, limit=MAX_SNAPSHOT_BYTES, check=decode)
+    return None if data is None else decode(data)
 
 
-def snapshots_of(storage: Storage) -> list[Snapshot]:
-    """Return all snapshots, by name.
+def snapshots_of(storage: Storage) -> Iterator[Snapshot]:
+    """Yield all snapshots, by name; memory holds a few at a time, for each may list every commit that there ever was.
 
     Raises:
         CorruptObjectError: One of them is not to be trusted.
     """
-
-    def look() -> list[Snapshot]:
-        return _fetch(storage, [info for info in storage.list(SNAPSHOTS) if snapshot_of(info.path) is not None])
-
-    # One of them may be dropped after it was listed.
-    return sorted(settled(look), key=lambda snapshot: snapshot.name)
+    named = {name: info for info in storage.list(SNAPSHOTS) if (name := snapshot_of(info.path)) is not None}
+    for batch in _batches(info for _, info in sorted(named.items())):
+        try:
+            yield from _fetch(storage, batch)
+        except ObjectNotFoundError:  # one of them was dropped after it was listed
+            found = (find_snapshot(storage, snapshot_of(info.path) or "") for info in batch)
+            yield from (snapshot for snapshot in found if snapshot is not None)
 
 
 def drop_snapshot(storage: Storage, name: str) -> bool:
@@ -180,6 +181,17 @@ def drop_snapshot(storage: Storage, name: str) -> bool:
     if exists:
         storage.delete(snapshot_file(name))
     return exists
+
+
+def _batches(infos: Iterable[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
+    batch: list[ObjectInfo] = []
+    for info in infos:
+        if batch and sum(each.size for each in batch) + info.size > _BATCH_BYTES:
+            yield batch
+            batch = []
+        batch.append(info)
+    if batch:
+        yield batch
 
 
 def _fetch(storage: Storage, infos: list[ObjectInfo]) -> list[Snapshot]:

@@ -73,7 +73,8 @@ def list_snapshots(store: Backend) -> pl.DataFrame:
     """Return the snapshots that a store keeps, as a frame of `SNAPSHOTS`."""
     refuse_lost_threads()
     found = objects.snapshots_of(store.snapshot_storage)
-    return pl.DataFrame([_described(store, snapshot) for snapshot in found], schema=SNAPSHOTS, orient="row")
+    rows = [_described(store, snapshot) for snapshot in found]
+    return pl.DataFrame(rows, schema=SNAPSHOTS, orient="row")
 
 
 def drop_snapshot(store: Backend, name: str) -> None:

@@ -6,11 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from metaxy_fs import FilesystemMetadataStore
 from metaxy_fs.errors import (
     CorruptObjectError,
     ObjectExistsError,
-    SnapshotError,
     StorageError,
     UnsupportedFormatError,
 )
@@ -73,16 +71,26 @@ def test_a_snapshot_that_is_dropped_meanwhile_is_none() -> None:
     storage = DroppingStorage()
     for name in ("a", "b"):
         put(storage, snapshot(name))
-    assert find_snapshot(storage, "a") is None
-    put(storage, snapshot("a"))
     assert [held.name for held in snapshots_of(storage)] == ["b"]
 
 
-def test_a_snapshot_that_is_dropped_meanwhile_is_an_error_of_snapshots() -> None:
-    storage = DroppingStorage()
-    put(storage, snapshot("a"))
-    with pytest.raises(SnapshotError, match="keeps no snapshot 'a'"):
-        FilesystemMetadataStore(storage).at("a")
+def test_a_snapshot_is_found_by_one_request() -> None:
+    storage = FaultyStorage(MemoryStorage())
+    for name in ("a", "b"):
+        put(storage.inner, snapshot(name))  # type: ignore[arg-type]
+    assert find_snapshot(storage, "a") == snapshot("a")
+    assert [path for _, path in storage.requests] == ["_snapshots/a.json"]
+
+
+def test_snapshots_are_listed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH_BYTES", 1)
+    storage = FaultyStorage(MemoryStorage())
+    for name in ("a", "b", "c"):
+        put(storage.inner, snapshot(name))  # type: ignore[arg-type]
+    found = snapshots_of(storage)
+    assert next(found).name == "a"
+    assert [path for verb, path in storage.requests if verb == "get"] == ["_snapshots/a.json"]
+    assert [held.name for held in found] == ["b", "c"]
 
 
 def test_a_snapshot_is_found_again() -> None:
@@ -141,7 +149,7 @@ def test_a_storage_that_overwrites_keeps_none() -> None:
     storage = Overwriting()
     with pytest.raises(StorageError, match="a snapshot could be replaced"):
         put(storage, snapshot())
-    assert snapshots_of(storage) == []
+    assert list(snapshots_of(storage)) == []
 
 
 @pytest.mark.parametrize(
@@ -198,5 +206,7 @@ def test_a_snapshot_of_a_size_that_none_has_is_not_fetched(monkeypatch: pytest.M
     put(storage.inner, snapshot())  # type: ignore[arg-type]
     monkeypatch.setattr(module, "MAX_SNAPSHOT_BYTES", 10)
     with pytest.raises(CorruptObjectError, match="more than the 10"):
-        find_snapshot(storage, "s")
+        list(snapshots_of(storage))
     assert not [path for verb, path in storage.requests if verb == "get"]
+    with pytest.raises(CorruptObjectError, match="more than the 10"):
+        find_snapshot(storage, "s")
