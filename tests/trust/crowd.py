@@ -172,6 +172,8 @@ def _compact(worker: Worker) -> None:
 
 
 def _vacuum(worker: Worker) -> None:
+    if not worker.store.list_features():
+        return  # before the first write there is no root
     keep = timedelta(seconds=worker.task.keep)
     done = vacuum(worker.store, dry_run=False, grace=keep, retention=keep, unsafe=True)
     assert not done.skipped, done.skipped
