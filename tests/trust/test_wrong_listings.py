@@ -23,6 +23,7 @@ from metaxy_fs import (
     vacuum,
     verify,
 )
+from metaxy_fs.ids import wall_clock
 from metaxy_fs.storage import MemoryStorage, ObjectInfo
 
 with FeatureGraph().use():
@@ -38,7 +39,7 @@ class Clock:
     """The clock of a storage."""
 
     def __init__(self) -> None:
-        self.now = datetime(2001, 1, 1, tzinfo=UTC)
+        self.now = datetime.fromtimestamp(wall_clock() / 1_000_000, UTC)  # that of writers is not far ahead of it
 
     def __call__(self) -> int:
         return int(self.now.timestamp() * 1_000_000)
