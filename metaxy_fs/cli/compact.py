@@ -24,13 +24,14 @@ def add_compact(commands: Any) -> None:
     parser.add_argument("root", metavar="ROOT", help=ROOT_HELP)
     parser.add_argument("feature", metavar="FEATURE", nargs="?", type=feature_key, help=FEATURE_HELP)
     parser.add_argument("--full", action="store_true", help="compact everything, also what is not due")
+    parser.add_argument("--cluster", action="store_true", help="rewrite large files, too, whose ids overlap")
     parser.set_defaults(run=partial(_run, parser))
 
 
 def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     store = open_written_root(arguments.root, parser, argument="ROOT")
     with growing("compacting", unit=" rows") as advance:
-        done = compact(store, arguments.feature, full=arguments.full, progress=advance)
+        done = compact(store, arguments.feature, full=arguments.full, cluster=arguments.cluster, progress=advance)
     for each in done:
         print(shown(_told(each)))
     if not done:

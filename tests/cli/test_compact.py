@@ -14,6 +14,7 @@ import pytest
 from metaxy_fs import FilesystemMetadataStore, verify
 from metaxy_fs.cli import compact as module
 from metaxy_fs.cli.main import main
+from metaxy_fs.log.compacting import relisting
 from metaxy_fs.testing.store_cases import pipeline, videos
 
 VIDEO, _ = pipeline()
@@ -103,3 +104,14 @@ def test_the_second_run_does_all(store, interrupted, monkeypatch, capsys, rows):
     assert main(["compact", store.location]) == 0
     assert store.history(VIDEO)["compacted"].all()
     assert store.read_metadata(VIDEO).equals(before)
+
+
+def test_files_of_overlapping_ids_are_clustered(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(relisting, "LARGE_ROWS", 1)
+    store = FilesystemMetadataStore(tmp_path / "root")
+    for ids in ([1, 3, 5], [2, 4, 6]):
+        store.write_metadata(VIDEO, videos(ids))
+    assert main(["compact", store.location, "--full"]) == 0
+    assert "2 files" in capsys.readouterr().out
+    assert main(["compact", store.location, "--cluster"]) == 0
+    assert "are now 1" in capsys.readouterr().out

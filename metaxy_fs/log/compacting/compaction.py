@@ -23,7 +23,7 @@ import polars as pl
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageError
 from metaxy_fs.ids import MAX_TIME, LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.compacting.merging import merged
-from metaxy_fs.log.compacting.relisting import Division, divide, listed_again
+from metaxy_fs.log.compacting.relisting import Division, divide, listed_again, overlap
 from metaxy_fs.log.compacting.tiers import FAN, next_compaction
 from metaxy_fs.log.files.commit_columns import COMMIT, ORDINAL, TIME
 from metaxy_fs.log.files.parquet import encode_rows
@@ -79,12 +79,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         writer: The library, as manifests name it.
         fan: How many members of a tier are compacted into one (see `metaxy_fs.log.compacting.tiers`).
         full: Compact all commits into one, whatever the tiers are.
+        cluster: Rewrite large files, too, whose ids overlap, so that each holds a range of ids of its own.
         progress: Called as the work goes on.
     """
 
     writer: str
     fan: int = FAN
     full: bool = False
+    cluster: bool = False
     progress: Progress | None = None
 
 
@@ -101,6 +103,10 @@ def compact_partition(
     while (done := _next(storage, loader, partition, clock, options, before=before)) is not None:
         yield done
         before = min(before, clock.tick())
+    clustered: set[str] = set()
+    while options.cluster and (done := _next(storage, loader, partition, clock, options, clustered=clustered)):
+        clustered.add(done.commit)
+        yield done
 
 
 def compact_view(storage: Storage, view: View, *, clock: LamportClock, options: Options) -> Compaction:
@@ -112,26 +118,62 @@ def compact_view(storage: Storage, view: View, *, clock: LamportClock, options: 
     """
     for manifest in view.manifests:
         clock.observe(manifest.time)
-    return _Compactor(storage, view, view.manifests, options, time=clock.tick(), relists=False).run(wall_clock())
+    return _Compactor(storage, view, view.manifests, options, time=clock.tick(), divide=_merge_all).run(wall_clock())
 
 
 def _next(
-    storage: Storage, loader: ViewLoader, partition: Partition, clock: LamportClock, options: Options, *, before: int
+    storage: Storage,
+    loader: ViewLoader,
+    partition: Partition,
+    clock: LamportClock,
+    options: Options,
+    *,
+    before: int = MAX_TIME,
+    clustered: AbstractSet[str] | None = None,
 ) -> Compaction | None:
+    """Do the next step, and return what was done; None if nothing is due.
+
+    Args:
+        storage: The root.
+        loader: Of its views.
+        partition: What is compacted.
+        clock: That of the process.
+        options: How.
+        before: Leave out later writes.
+        clustered: Rewrite a compaction whose files overlap, but for these.
+    """
     for attempt in range(ATTEMPTS):
         started = wall_clock()
         view = loader.load(partition)
         if view is None:
             return None
-        manifests = next_compaction(view.manifests, fan=options.fan, full=options.full, before=before, ahead=view.ahead)
+        if clustered is None:
+            manifests = next_compaction(
+                view.manifests, fan=options.fan, full=options.full, before=before, ahead=view.ahead
+            )
+        else:
+            manifests = _overlapping(view, but=clustered)
         if not manifests:
             return None
+        rewrites = partial(divide, clusters=clustered is not None)
         try:
-            return _Compactor(storage, view, manifests, options, time=clock.tick()).run(started)
+            return _Compactor(storage, view, manifests, options, time=clock.tick(), divide=rewrites).run(started)
         except ObjectNotFoundError:  # superseded and vacuumed since it was listed
             if attempt == ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _overlapping(view: View, *, but: AbstractSet[str]) -> tuple[Manifest, ...]:
+    """Return a compaction that lists files of overlapping ids, if there is one."""
+    for manifest in view.manifests:
+        files: dict[bytes, list[LiveFile]] = {}
+        for live in view.files:
+            if live.manifest is manifest:
+                files.setdefault(manifest.schema_of(live.file), []).append(live)
+        if manifest.covers and manifest.commit not in but and any(map(overlap, files.values())):
+            return (manifest,)
+    return ()
 
 
 class _Compactor:
@@ -143,7 +185,7 @@ class _Compactor:
         manifests: Those of them that become one.
         options: How.
         time: The time of the compaction.
-        relists: Whether large files are listed again as they are.
+        divide: Tells which files are listed again as they are.
     """
 
     def __init__(
@@ -154,7 +196,7 @@ class _Compactor:
         options: Options,
         *,
         time: int,
-        relists: bool = True,
+        divide: Callable[[Sequence[LiveFile]], Division],
     ) -> None:
         self._storage = storage
         self._partition = view.partition
@@ -163,7 +205,7 @@ class _Compactor:
         chosen = set(map(id, manifests))
         self._files = [live for live in view.files if id(live.manifest) in chosen]
         self._options = options
-        self._divide = divide if relists else _merge_all
+        self._divide = divide
         self._time = time
         self._commit = timestamp_id(time, random_token())
         self._written = self._parts = self._done = self._known = 0

@@ -6,6 +6,7 @@ written is if no other file that is merged may hold a sample of it, since no two
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,13 +33,18 @@ class Division(NamedTuple):
     merged: list[list[LiveFile]]
 
 
-def divide(files: Sequence[LiveFile]) -> Division:
-    """Divide some files of one schema."""
-    apart = _apart([live for live in files if live.is_rewritten or not _is_large(live)])
-    kept = [live for live in files if _is_large(live) and (not live.is_rewritten or id(live) in apart)]
+def divide(files: Sequence[LiveFile], *, clusters: bool = False) -> Division:
+    """Divide some files of one schema.
+
+    Args:
+        files: The files.
+        clusters: Whether large files of single commits are merged, too, where their ids overlap with those of others.
+    """
+    apart = _apart([live for live in files if clusters or live.is_rewritten or not _is_large(live)])
+    kept = [live for live in files if _is_large(live) and (_is_single(live, clusters=clusters) or id(live) in apart)]
     chosen = set(map(id, kept))
     merged = [live for live in files if id(live) not in chosen]
-    groups = _between(merged, [live for live in kept if live.is_rewritten])
+    groups = _between(merged, [live for live in kept if not _is_single(live, clusters=clusters)])
     # One file that has nothing to be merged with is as good as what it would become.
     alone = {id(group[0]) for group in groups if len(group) == 1 and not group[0].excluded}
     chosen |= alone
@@ -57,6 +63,23 @@ def listed_again(live: LiveFile, *, schema: int) -> DataFile:
         return msgspec.structs.replace(live.file, schema=schema)
     time, commit = live.first
     return msgspec.structs.replace(live.file, schema=schema, commit=commit, time=time, offset=live.offset)
+
+
+def overlap(files: Sequence[LiveFile]) -> bool:
+    """Whether the ids of some files of one schema are known to lie among each other, more than at their ends."""
+    spans = [_span(live) for live in files]
+    known = [(span.low, span.high) for span in spans if span.rows and span.low is not None and span.high is not None]
+    try:
+        known.sort()
+        highest = accumulate((high for _, high in known), max)
+        return any(low < before for (low, _), before in zip(known[1:], highest, strict=False))
+    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
+        return False
+
+
+def _is_single(live: LiveFile, *, clusters: bool) -> bool:
+    """Whether a file stays as it is because it is that of a commit."""
+    return not clusters and not live.is_rewritten
 
 
 def _is_large(live: LiveFile) -> bool:

@@ -19,6 +19,7 @@ def compact(
     feature: FeatureLike | None = None,
     *,
     full: bool = False,
+    cluster: bool = False,
     fan: int = FAN,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[Compaction]:
@@ -31,6 +32,8 @@ def compact(
         store: Whose root; fallback stores are not touched.
         feature: A Feature class, or a key; all that the root holds by default. All its data versions are compacted.
         full: Compact everything, also where few writes have come since the last time.
+        cluster: Compact everything, and rewrite large files, too, whose ids overlap: then each holds a range of ids of
+            its own, so that few ids are found in few files.
         fan: How many manifests of a tier are compacted into one: fewer leave less to read, and rewrite more often.
         progress: Called with how many rows of a step were read and written so far, and how many are going to be.
 
@@ -45,10 +48,12 @@ def compact(
     """
     if fan < 2:
         raise ValueError(f"fan is 2 or more, got {fan!r}.")
+    cluster = flag(cluster, name="cluster")
+    full = flag(full, name="full") or cluster
     storage = storage_of(store)
     clock = shared_clock(storage.identity)
     log, loader = Log(storage, clock=clock), ViewLoader(storage, clock=clock)
-    options = Options(writer=WRITER, fan=fan, full=flag(full, name="full"), progress=progress)
+    options = Options(writer=WRITER, fan=fan, full=full, cluster=cluster, progress=progress)
     name = existing_feature(store, feature)
     names = log.features() if name is None else [name]
     return [
