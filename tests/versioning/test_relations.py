@@ -138,7 +138,7 @@ def test_predicate_that_fails_on_a_value_is_told(store):
     asked = (
         store.resolve_update,
         store.read_upstream_metadata,
-        lambda feature: store.calculate_data_versions(feature, pl.DataFrame({"sample_id": [2]})),
+        lambda feature: store.calculate_data_versions(feature, pl.DataFrame({"sample_id": [1]})),
         lambda feature: store.explain(feature, 1),
     )
     for ask in asked:
