@@ -93,7 +93,8 @@ def writer(root: Root, report: Report, rules: Rules, number: int) -> Steps:
                 report.outcome = "done" if held == mine else "conflict"
                 return
             if rules.decides and not (yield from _decide(root, mine)):
-                report.outcome = "conflict"
+                held = yield from _view(root)
+                report.outcome = "done" if held == mine else "conflict"
                 return
     yield
     won = root.append is None
@@ -216,7 +217,8 @@ def _broken(root: Root, reports: list[Report]) -> str | None:
             return f"{report.digest} was acknowledged, and {root.truth()} is there"
         if report.outcome == "conflict" and root.truth() in (None, report.digest) and root.decided == report.digest:
             return f"{report.digest} was reported as a conflict, and is what was decided"
-        if report.outcome == "conflict" and root.truth() == report.digest:
+        twins = [other for other in reports if other.digest == report.digest]
+        if report.outcome == "conflict" and root.truth() == report.digest and len(twins) == 1:
             return f"{report.digest} was reported as a conflict, and is there"
     return None
 

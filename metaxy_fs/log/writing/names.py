@@ -100,7 +100,13 @@ class WriteName:
             return None
         held = self._standing(kept)
         if held is None:
-            self.decide(digest)
+            try:
+                self.decide(digest)
+            except WriteConflictError:
+                # A writer that began before the copy needs no decision, and may have put these rows meanwhile.
+                held = self._standing(kept)
+                if held is None:
+                    raise
         return held
 
     def confirm(self, *, is_put: bool) -> Standing | None:
