@@ -51,7 +51,9 @@ def test_appends_of_new_samples_are_proven(writes: list[list[Any]]) -> None:
     assert not files_may_repeat([written(ids) for ids in writes])
 
 
-@pytest.mark.parametrize("writes", [[[1, 3], [2, 4]], [[1, 2], [2]], [["a" * 70], ["a" * 70 + "b"]], [[b"a"], [b"b"]]])
+@pytest.mark.parametrize(
+    "writes", [[[1, 3], [2, 4]], [[1, 2], [2]], [["a" * 1_100], ["a" * 1_100 + "b"]], [[b"a"], [b"b"]]]
+)
 def test_what_is_not_known_may_repeat(writes: list[list[Any]]) -> None:
     assert files_may_repeat([written(ids) for ids in writes])
 
