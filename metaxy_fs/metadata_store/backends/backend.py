@@ -285,16 +285,6 @@ class Backend(ABC):
         """Whether a partition of a feature holds any commit; backends that know a shorter way override this."""
         return partition in self.stored_versions(key)
 
-    def refuse_damaged_reads(self, error: BaseException) -> None:  # noqa: B027  # for those that know of any
-        """Look for damage in what was read without a look at all of its bytes.
-
-        Args:
-            error: What Polars raised when it read that.
-
-        Raises:
-            CorruptObjectError: There is some; the message names the object.
-        """
-
     @property
     def snapshot_storage(self) -> Storage:
         """Where snapshots are kept, below `_snapshots`; backends that can keep objects override this.

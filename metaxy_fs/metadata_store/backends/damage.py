@@ -1,8 +1,6 @@
-"""Translate what Polars raises in a read: files that are damaged, files that cannot be opened, or a wrong question.
+"""Translate what Polars raises where the system does not let it open a file: such errors name no root.
 
-Polars reads local files without a look at their checksums, and fails in its own ways where one is damaged. A panic in
-it is no Exception, so that it would pass by whoever catches those. Where the system does not let it open a file, it
-raises errors of the system, which name no root.
+Whoever reads files tells damaged ones from a wrong question (see `metaxy_fs.log.reading.fetching`).
 """
 
 import re
@@ -10,10 +8,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
-from metaxy_fs.errors import MetadataSchemaError, MetaxyError, StorageAccessError, StorageError
-from metaxy_fs.log.reading.unreadable import READ_ERRORS
+from metaxy_fs.errors import MetaxyError, StorageAccessError, StorageError
 from metaxy_fs.metadata_store.backends.backend import Backend
-from metaxy_fs.metadata_store.backends.chain import chain
 from metaxy_fs.system_errors import NO_DESCRIPTOR, REFUSED, explained, number_of
 
 # What Polars leaves of a long path in its messages: the partition, and the name in it.
@@ -25,22 +21,12 @@ _S = TypeVar("_S", bound=Backend)
 
 
 def names_damage(function: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_S, _P], _R]:
-    """Have a function of a store raise errors of metaxy_fs where Polars met a file that it could not read.
-
-    Those are `CorruptObjectError`, which names a damaged object, and `StorageError` where a file could not be opened.
-    """
+    """Have a function of a store raise `StorageError` where Polars met a file that it could not open."""
 
     @wraps(function)
     def checked(store: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return function(store, *args, **kwargs)
-        except (*READ_ERRORS, MetadataSchemaError) as error:
-            # What a predicate could not be evaluated on may be damaged, too.
-            met = error.__cause__ if isinstance(error, MetadataSchemaError) else error
-            if isinstance(met, READ_ERRORS):
-                for each in chain(store, fallback=True):
-                    each.refuse_damaged_reads(met)
-            raise
         except MetaxyError:
             raise
         except OSError as error:

@@ -111,9 +111,6 @@ class BackendAt(Backend):
     def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> list[FeatureSpec]:
         return self._store.stored_specs(key, partitions)
 
-    def refuse_damaged_reads(self, error: BaseException) -> None:
-        self._store.refuse_damaged_reads(error)
-
 
 def _both(one: Moment, other: Moment) -> Moment:
     """Return the moment that sees what both do."""
