@@ -52,7 +52,7 @@ def decode_schema(data: bytes) -> pl.Schema:
     try:
         columns = _DECODER.decode(data)
         return pl.Schema(_read_fields(columns, depth=0))
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CorruptObjectError(f"This is not a schema ({error}): {data[:200]!r}") from error
 
 
