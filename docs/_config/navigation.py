@@ -15,6 +15,7 @@ ORDER = (
     "how-to",
     "versioning",
     "architecture",
+    "decisions",
     "format",
     "reliability",
     "threat-model",
