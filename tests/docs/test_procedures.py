@@ -231,6 +231,27 @@ def test_an_older_backup_says_which_snapshots_it_is_too_old_for(live: Live, tmp_
     assert (ids(backup), errors(backup)) == (live.ids, [])
 
 
+def test_a_snapshot_that_was_made_again_replaces_that_of_an_earlier_backup(live: Live, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    live.store.create_snapshot("latest")
+    copy_root(live.path, backup)
+    live.step()
+    live.store.drop_snapshot("latest")
+    live.store.create_snapshot("latest")
+    copy_root(live.path, backup)
+    assert set(open_store(backup).at("latest").read_metadata(Recording)["sample_id"]) == live.ids
+    assert errors(backup) == []
+
+
+def test_a_place_where_nothing_is_passes_for_no_backup(live: Live, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    with pytest.raises(ValueError, match="no root"):
+        copy_root(tmp_path / "misspelt", backup)
+    assert not backup.exists()
+    copy_root(live.path, backup)
+    assert verify(open_store(backup)).is_sound
+
+
 def test_a_wrong_place_is_refused(live: Live, tmp_path: Path) -> None:
     other = Live(tmp_path / "other")
     before = {path: path.read_bytes() for path in other.path.rglob("*") if path.is_file()}
