@@ -71,8 +71,8 @@ def test_python_blocks_of_a_page_run(page, reader):
             block.evaluate()
 
 
-def test_first_pages_run_in_one_directory(reader):
-    for name in ("README.md", "docs/quickstart.md", "docs/tutorial.md"):
+def test_first_pages_run_twice_in_one_directory(reader):
+    for name in ("README.md", "docs/quickstart.md", "docs/tutorial.md") * 2:
         document = parse(ROOT / name)
         document.namespace["__name__"] = "__main__"
         with reader(""):
