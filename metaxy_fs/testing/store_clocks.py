@@ -5,11 +5,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from metaxy_fs.ids import MAX_TIME, Source, driven_by
+from metaxy_fs.ids import MAX_TIME, Source, driven_by, wall_clock
 from metaxy_fs.metadata_store import MetadataStore
-from metaxy_fs.testing.store_cases import SAMPLE_ID, MakeStore, StoreCase, pipeline, videos
+from metaxy_fs.testing.store_cases import SAMPLE_ID, MakeStore, StoreCase, pipeline, samples, videos
 
 IN_2099 = 4_070_908_800_000_000
+HOUR = 3_600_000_000
 AHEAD = pytest.mark.parametrize("time", [IN_2099, MAX_TIME], ids=["2099", "the last moment"])
 
 
@@ -110,3 +111,13 @@ class StoreClocks(StoreCase):
         store.write_metadata(video, videos([1], by="after"))
 
         assert reopen().at("seen").read_metadata(video, latest_only=True).equals(before)
+
+    def test_retirement_comes_after_rows_of_a_clock_that_is_ahead(
+        self, store: MetadataStore, reopen: MakeStore
+    ) -> None:
+        video, _ = pipeline()
+        store.write_metadata(video, videos([1, 2]))
+        with machine_at(wall_clock() - HOUR):
+            reopen().retire(video, samples([1]))
+
+        assert reopen().read_metadata(video, latest_only=True)[SAMPLE_ID].to_list() == [2]

@@ -14,7 +14,7 @@ from metaxy_fs.log.objects.tags import check_tags
 from metaxy_fs.log.writing.chunks import Chunks
 from metaxy_fs.metadata_store.arguments.features import Declared
 from metaxy_fs.metadata_store.arguments.frames import FrameLike, check_ids, to_frame
-from metaxy_fs.metadata_store.backends.backend import Backend
+from metaxy_fs.metadata_store.backends.backend import Backend, Query
 from metaxy_fs.metadata_store.backends.chain import chain
 from metaxy_fs.metadata_store.writing.appending import append
 from metaxy_fs.spec import FeatureSpec
@@ -39,8 +39,18 @@ def retire(
     check_ids(samples, spec)
     refuse_hiding(store, feature, "retire")
     if samples.height:
+        _see_commits(store, feature)
         rows = retired_rows(samples, spec).sort(spec.id_columns)
         append(store, feature, Chunks.of(rows), tags=tags)
+
+
+def _see_commits(store: Backend, feature: Declared) -> None:
+    """Look at the commits that are there, so that the next one comes after them whatever the clocks say.
+
+    A retirement means the rows that exist. Its time alone would put it before those of a writer whose clock is ahead,
+    and the samples would stay.
+    """
+    store.scan_rows(Query(key=feature.key, partition=feature.definition.partition, columns=frozenset()))
 
 
 def retired_rows(samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
