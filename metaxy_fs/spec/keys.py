@@ -78,7 +78,8 @@ class ContainerKey(_Key, frozen=True, order=True):
 def _checked_parts(parts: Iterable[str], *, kind: str) -> tuple[str, ...]:
     """Return the parts as a tuple, or say which of them is no name."""
     if isinstance(parts, str | bytes) or not isinstance(parts, Iterable):
-        raise SpecError(f"A {kind} is made from a list of parts, got {parts!r}; write for example [{parts!r}].")
+        names = _PART.findall(str(parts)) or ["name"]
+        raise SpecError(f"A {kind} is made from a list of parts, got {parts!r}; write for example {names!r}.")
     checked = tuple(parts)
     if not checked:
         raise SpecError(f"A {kind} needs at least one part, got none.")

@@ -1,7 +1,7 @@
 """Does a store answer as it was at a snapshot, or at a time, whatever is written later?"""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -293,3 +293,8 @@ class StoreMoments(StoreCase):
     def test_time_without_a_zone_is_refused(self, store: MetadataStore) -> None:
         with pytest.raises(ValueError, match="time zone"):
             store.at(datetime(2026, 11, 1))  # noqa: DTZ001  # that is the mistake
+
+    @pytest.mark.parametrize("moment", ["2026-11-01T00:00:00Z", date(2026, 11, 1), None])
+    def test_what_is_no_moment_is_refused_with_what_would_be(self, store: MetadataStore, moment: Any) -> None:
+        with pytest.raises(ValueError, match="name of a snapshot, or a time with a time zone"):
+            store.at(moment)

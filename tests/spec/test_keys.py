@@ -1,5 +1,7 @@
 """Are keys names that keep their parts?"""
 
+import ast
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -88,3 +90,14 @@ def test_key_may_have_two_hundred_characters_and_no_more(kind):
 def test_invalid_part_in_json_is_refused():
     with pytest.raises(msgspec.ValidationError, match=r"'\.\./a'"):
         msgspec.json.decode(b'{"parts":["../a"]}', type=FeatureKey)
+
+
+@kinds
+@pytest.mark.parametrize("text", ["video", "video/frames", "video.frames", "/video/", "é", 7, None])
+def test_advice_for_what_is_no_list_is_a_key(kind, text):
+    with pytest.raises(SpecError) as caught:
+        kind(text)
+    advised = ast.literal_eval(str(caught.value).partition("for example ")[2].removesuffix("."))
+    assert kind(advised).parts == tuple(advised)
+    if "frames" in str(text):
+        assert advised == ["video", "frames"]

@@ -97,7 +97,11 @@ def at(store: Backend, moment: str | datetime, *, kind: type[_StoreAt]) -> _Stor
     if isinstance(moment, datetime):
         pins = Pins(f"{moment.isoformat()}", until=_microseconds(moment))
         return _chained([(each, pins) for each in chain(store, fallback=True)], kind)
-    check_name(moment)
+    if not isinstance(moment, str) or not is_snapshot_name(moment):
+        raise ValueError(
+            f"A moment is the name of a snapshot, or a time with a time zone, got {moment!r}; such as 'october', or "
+            "datetime(2026, 11, 1, tzinfo=UTC)."
+        )
     snapshot = objects.find_snapshot(store.snapshot_storage, moment)
     if snapshot is None:
         raise _unknown(store, moment)
