@@ -39,7 +39,7 @@ def test_a_store_on_a_disk_is_opened_without_fsspec():
 def test_a_store_is_opened_without_its_upkeep():
     loaded = modules_after("from metaxy_fs import open_store; open_store('/nowhere')")
     assert "metaxy_fs.log.log" in loaded
-    rooms = ("metaxy_fs.log.checking", "metaxy_fs.log.vacuuming", "metaxy_fs.metadata_store.upkeep")
+    rooms = ("metaxy_fs.log.verify", "metaxy_fs.log.vacuum", "metaxy_fs.metadata_store.maintenance")
     assert not [name for name in loaded if name.startswith(rooms)]
 
 

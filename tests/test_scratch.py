@@ -17,7 +17,7 @@ FULL = """
 import resource, signal
 import polars as pl
 from metaxy_fs.errors import StorageError
-from metaxy_fs.metadata_store.arguments.spool import Spool
+from metaxy_fs.metadata_store.samples import Spool
 
 rows = pl.DataFrame({"sample_id": range(10_000)}).with_columns(pl.col("sample_id").hash().alias("digest"))
 spool = Spool(rows.schema)

@@ -21,7 +21,7 @@ from metaxy_fs.cli.roots import ROOT_HELP, open_root
 from metaxy_fs.cli.tree import DEFAULT_ROOT, SKIPPED_DIRECTORIES, walk
 from metaxy_fs.cli.update import latest, resolve_texts, update_files, update_texts
 from metaxy_fs.metadata_store import MetadataStore
-from metaxy_fs.metadata_store.upkeep.targets import require_root
+from metaxy_fs.metadata_store.maintenance import require_root
 from metaxy_fs.spec import Feature
 
 _DEMO = f"""\

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 
 from metaxy_fs.errors import MetaxyError, SpecError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, open_store
-from metaxy_fs.metadata_store.upkeep.targets import require_root
+from metaxy_fs.metadata_store.maintenance import require_root
 from metaxy_fs.spec import FeatureKey
 
 ROOT_HELP = (

@@ -16,25 +16,31 @@ import polars as pl
 from metaxy_fs.errors import CorruptObjectError, HashAlgorithmError, MetaxyError, StorageError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.ids import AHEAD, LamportClock, elapsed, wall_clock
-from metaxy_fs.log.history.commits import commits_of
-from metaxy_fs.log.history.restrict import restrict
-from metaxy_fs.log.objects.agreed import AgreedTypes, agreed_columns, large_integers
-from metaxy_fs.log.objects.layout import Partition, is_feature_directory, is_partition_directory
-from metaxy_fs.log.objects.manifest import DataFile, Manifest
-from metaxy_fs.log.objects.schema import Path as SchemaPath
-from metaxy_fs.log.reading.local_files import LocalFiles
-from metaxy_fs.log.reading.scan import reading_schema
-from metaxy_fs.log.reading.selection import Selection
-from metaxy_fs.log.reading.staging import StagedStorage
-from metaxy_fs.log.views.live import LiveFile
-from metaxy_fs.log.views.tables import CommitTables
-from metaxy_fs.log.views.view import View, ViewLoader, live_files, settled
-from metaxy_fs.log.writing.agreements import Agreement, agree
-from metaxy_fs.log.writing.chunks import Chunks
-from metaxy_fs.log.writing.commit import CommitRequest, commit
-from metaxy_fs.log.writing.partition import PartitionInfo, agreement_on_partition, check_info, decode_info, find_info
-from metaxy_fs.log.writing.root import Root, agreement_on_root, decode_root, find_root, refuse_overwriting_storage
-from metaxy_fs.log.writing.types import fitting, refuse_unfit, settle, types_of
+from metaxy_fs.log.commit import Chunks, CommitRequest, commit
+from metaxy_fs.log.commit_table import CommitTables, commits_of
+from metaxy_fs.log.descriptions import (
+    PartitionInfo,
+    Root,
+    agreement_on_partition,
+    agreement_on_root,
+    check_info,
+    decode_info,
+    decode_root,
+    find_info,
+    find_root,
+    refuse_overwriting_storage,
+)
+from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
+from metaxy_fs.log.local_files import LocalFiles
+from metaxy_fs.log.manifest import DataFile, Manifest
+from metaxy_fs.log.remote_files import StagedStorage
+from metaxy_fs.log.restrict import restrict
+from metaxy_fs.log.scan import Selection, reading_schema
+from metaxy_fs.log.schema import Path as SchemaPath
+from metaxy_fs.log.type_checks import fitting, refuse_unfit, settle, types_of
+from metaxy_fs.log.types import AgreedTypes, agreed_columns, large_integers
+from metaxy_fs.log.verified_io import Agreement, agree
+from metaxy_fs.log.view import LiveFile, View, ViewLoader, live_files, settled
 from metaxy_fs.parallel import Item, Result, asked
 from metaxy_fs.storage.base import Storage
 
@@ -187,7 +193,7 @@ class Log:
         with_commits: bool = False,
         schema: pl.Schema | None = None,
     ) -> Selection:
-        """Return the data files of the views, to be read as `metaxy_fs.log.reading.scan` says.
+        """Return the data files of the views, to be read as `metaxy_fs.log.scan` says.
 
         Rows are brought to a schema, if one is given that is known to fit them all.
 

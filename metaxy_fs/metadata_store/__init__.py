@@ -24,18 +24,18 @@ from metaxy_fs.errors import (
     UnsupportedFormatError,
     WriteConflictError,
 )
-from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, Moment, Query
-from metaxy_fs.metadata_store.backends.scan import Scan
+from metaxy_fs.insight.explanation import Explanation
+from metaxy_fs.metadata_store.backend import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.metadata_store.buffer import WriteBuffer
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.memory import InMemoryMetadataStore
 from metaxy_fs.metadata_store.open import open_store
-from metaxy_fs.metadata_store.writing.buffering import WriteBuffer
-from metaxy_fs.versioning.explanation import Explanation
+from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.versioning.increment import Increment, LazyIncrement
 
 if TYPE_CHECKING:
-    from metaxy_fs.metadata_store.upkeep import (
+    from metaxy_fs.metadata_store.maintenance import (
         Compaction,
         Copied,
         Finding,
@@ -94,7 +94,7 @@ __all__ = [
     "verify",
 ]
 
-_UPKEEP: Final = f"{__name__}.upkeep"
+_UPKEEP: Final = f"{__name__}.maintenance"
 
 if not TYPE_CHECKING:  # a type checker would take the function for a promise that there is every name
 

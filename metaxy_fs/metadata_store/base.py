@@ -7,32 +7,27 @@ from typing import Literal, overload
 
 import polars as pl
 
-from metaxy_fs.metadata_store.arguments.arrow import ArrowStream
-from metaxy_fs.metadata_store.arguments.features import (
+from metaxy_fs.insight.explanation import Explanation
+from metaxy_fs.metadata_store.arrow import ArrowStream
+from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
+from metaxy_fs.metadata_store.chain import chain
+from metaxy_fs.metadata_store.explain import explain, impact
+from metaxy_fs.metadata_store.features import (
     FeatureLike,
     find_declaration,
+    flag,
     key_of,
     keys_of,
     require_declaration,
 )
-from metaxy_fs.metadata_store.arguments.flags import flag
-from metaxy_fs.metadata_store.arguments.frames import FrameLike
-from metaxy_fs.metadata_store.backends.backend import Backend
-from metaxy_fs.metadata_store.backends.chain import chain
-from metaxy_fs.metadata_store.explaining.impact import impact
-from metaxy_fs.metadata_store.explaining.reasons import explain
-from metaxy_fs.metadata_store.increments.restoring import restore
-from metaxy_fs.metadata_store.increments.updates import calculate, calculate_and_write, increment, lazy_increment
-from metaxy_fs.metadata_store.increments.upstream import read_upstream
-from metaxy_fs.metadata_store.reading.commits import history
-from metaxy_fs.metadata_store.reading.moments import BackendAt
-from metaxy_fs.metadata_store.reading.queries import Read, has_commit, read_chain, scan_chain
-from metaxy_fs.metadata_store.reading.snapshots import at, create_snapshot, drop_snapshot, list_snapshots
-from metaxy_fs.metadata_store.writing.appending import write
-from metaxy_fs.metadata_store.writing.buffering import WriteBuffer, buffered
-from metaxy_fs.metadata_store.writing.retiring import retire
+from metaxy_fs.metadata_store.frames import FrameLike
+from metaxy_fs.metadata_store.read import Read, has_commit, history, read_chain, scan_chain
+from metaxy_fs.metadata_store.resolve import calculate, calculate_and_write, increment, lazy_increment
+from metaxy_fs.metadata_store.snapshots import BackendAt, at, create_snapshot, drop_snapshot, list_snapshots
+from metaxy_fs.metadata_store.upstream import read_upstream
+from metaxy_fs.metadata_store.write import restore, retire, write
 from metaxy_fs.spec import FeatureKey
-from metaxy_fs.versioning.explanation import Explanation
 from metaxy_fs.versioning.increment import Increment, LazyIncrement
 
 
@@ -348,7 +343,7 @@ class MetadataStore(Backend):
     ) -> pl.DataFrame | pl.LazyFrame:
         """Return the samples with the data versions that follow from their upstream rows; nothing is written.
 
-        See `metaxy_fs.versioning.rows` for the formula. The latest row of each sample counts.
+        See `metaxy_fs.versioning.preimages` for the formula. The latest row of each sample counts.
 
         Args:
             feature: A feature with upstream features.

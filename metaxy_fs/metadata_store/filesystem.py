@@ -13,17 +13,16 @@ from metaxy_fs.errors import SpecError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.hashing import HashAlgorithm, check_algorithm
 from metaxy_fs.ids import shared_clock
-from metaxy_fs.log.compacting.upkeep import Upkeep, check_threshold
+from metaxy_fs.log.commit import Chunks, CommitRequest
+from metaxy_fs.log.compact_after import Upkeep, check_threshold
+from metaxy_fs.log.layout import STORE_FILE, Partition
 from metaxy_fs.log.log import Log
-from metaxy_fs.log.objects.layout import STORE_FILE, Partition
-from metaxy_fs.log.objects.manifest import Definition
-from metaxy_fs.log.reading.scan import are_exact, column_names
-from metaxy_fs.log.views.view import View
-from metaxy_fs.log.writing.chunks import Chunks
-from metaxy_fs.log.writing.commit import CommitRequest
-from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, FallbackMode, Moment, Query
-from metaxy_fs.metadata_store.backends.scan import Scan
+from metaxy_fs.log.manifest import Definition
+from metaxy_fs.log.scan import are_exact, column_names
+from metaxy_fs.log.view import View
+from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import asked
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.storage.base import Storage

@@ -11,12 +11,12 @@ from metaxy_fs._version import WRITER
 from metaxy_fs.errors import MetadataSchemaError, WriteConflictError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM, HashAlgorithm, check_algorithm
 from metaxy_fs.ids import LamportClock, random_token, timestamp_id
-from metaxy_fs.log.objects.agreed import AgreedTypes
-from metaxy_fs.log.objects.statistics import exact_in
-from metaxy_fs.log.objects.widening import FileSchema, conform, differ_in_order_alone, unify
-from metaxy_fs.metadata_store.backends.backend import COMMITS, Append, FallbackMode, Query
-from metaxy_fs.metadata_store.backends.scan import Scan
+from metaxy_fs.log.statistics import exact_in
+from metaxy_fs.log.types import AgreedTypes
+from metaxy_fs.log.widening import FileSchema, conform, differ_in_order_alone, unify
+from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Query
 from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from metaxy_fs.hashing import HashAlgorithm
-from metaxy_fs.metadata_store.backends.backend import FallbackMode
+from metaxy_fs.metadata_store.backend import FallbackMode
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
-from metaxy_fs.storage.address import address_of, is_url
 from metaxy_fs.storage.cache import DEFAULT_BYTES
+from metaxy_fs.storage.open import address_of, is_url
 
 Root = str | os.PathLike[str]
 

@@ -1,10 +1,14 @@
-"""What does the log ask of a place that keeps bytes?
+"""Which paths may a storage be asked for?
+
+The layers above make every path themselves; this is the second line of defence against a name that was read from a
+shared root.
 
 Verbs on objects below one root. Paths are relative to the root, with `/` between their parts, and are made by
-`metaxy_fs.log.objects.layout` alone. Every implementation passes `metaxy_fs.testing.StorageSuite`.
+`metaxy_fs.log.layout` alone. Every implementation passes `metaxy_fs.testing.StorageSuite`.
 """
 
 import builtins
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +17,37 @@ from datetime import datetime
 import msgspec
 
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError
+
+
+def check_path(path: str, *, location: str) -> str:
+    """Return the path of an object if it stays below the root.
+
+    Args:
+        path: Parts joined by `/`.
+        location: The root, for the message.
+
+    Raises:
+        StorageError: The path is absolute, or has an empty part, `.`, `..`, a NUL, or a drive or backslash on Windows.
+    """
+    if not path or "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")) or _leaves_on_windows(path):
+        raise StorageError(
+            f"{path!r} is no path below {location}: expected parts joined by '/', none empty, '.' or '..'"
+        )
+    return path
+
+
+def check_directory(directory: str, *, location: str) -> str:
+    """Return the path of a directory if it is the root (`""`) or stays below it."""
+    return check_path(directory, location=location) if directory else directory
+
+
+def join(directory: str, name: str) -> str:
+    """Return the path of a name in a directory, where `""` is the root."""
+    return f"{directory}/{name}" if directory else name
+
+
+def _leaves_on_windows(path: str) -> bool:
+    return os.name == "nt" and ("\\" in path or ":" in path)
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, gc=False):
@@ -235,3 +270,76 @@ class Storage(ABC):
         if data is not None and len(data) > limit:
             raise CorruptObjectError(f"{path!r} in {self.location} holds more than the {limit} bytes that it may have")
         return data
+
+
+class ForwardingStorage(Storage):
+    """A storage that asks another one for everything; those that change some of it override that.
+
+    A wrapper that has to see each request, as one that counts them has, derives from `Storage` instead: what it does
+    not override is then made of the requests that it does.
+
+    Args:
+        storage: The other one.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    @property
+    def location(self) -> str:
+        return self._storage.location
+
+    @property
+    def identity(self) -> str:
+        return self._storage.identity
+
+    @property
+    def keeps_existing(self) -> bool:
+        return self._storage.keeps_existing
+
+    @property
+    def is_distant(self) -> bool:
+        return self._storage.is_distant
+
+    @property
+    def serves_ranges(self) -> bool:
+        return self._storage.serves_ranges
+
+    def put(self, path: str, data: bytes) -> None:
+        self._storage.put(path, data)
+
+    def get(self, path: str) -> bytes:
+        return self._storage.get(path)
+
+    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
+        return self._storage.find(paths, limit=limit)
+
+    def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
+        return self._storage.get_many(objects)
+
+    def get_ranges(self, ranges: Sequence[ObjectRange]) -> builtins.list[bytes]:
+        return self._storage.get_ranges(ranges)
+
+    def forget(self, fetched: ObjectInfo | ObjectRange) -> None:
+        self._storage.forget(fetched)
+
+    def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
+        return self._storage.list(directory, limit=limit)
+
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        return self._storage.list_directories(directory)
+
+    def delete(self, path: str) -> None:
+        self._storage.delete(path)
+
+    def leftovers(self, directory: str) -> builtins.list[ObjectInfo]:
+        return self._storage.leftovers(directory)
+
+    def now(self, *, probe: str) -> datetime:
+        return self._storage.now(probe=probe)
+
+    def copy_from(self, source: Storage, path: str, *, probe: str) -> bool:
+        return self._storage.copy_from(source, path, probe=probe)
+
+    def local_path(self, path: str) -> str | None:
+        return self._storage.local_path(path)

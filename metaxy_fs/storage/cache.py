@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from metaxy_fs.ids import random_token, wall_clock
-from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
-from metaxy_fs.storage.forwarding import ForwardingStorage
-from metaxy_fs.storage.private import open_private
+from metaxy_fs.storage.base import ForwardingStorage, ObjectInfo, ObjectRange, Storage
+from metaxy_fs.storage.path_guard import open_private
 
 DEFAULT_BYTES = 4 * 2**30
 

@@ -2,7 +2,7 @@
 
 A client speaks to one root by full paths, lets the filesystem's exceptions pass, and spends one request an object. It
 never asks `exists`, `info`, `glob`, `find` or `cat`, which spend more and answer from caches. What fails for a moment
-it asks again (see `metaxy_fs.storage.retrying`), and no try lasts for ever where the filesystem can be interrupted.
+it asks again (see `metaxy_fs.storage.retry`), and no try lasts for ever where the filesystem can be interrupted.
 """
 
 import builtins
@@ -16,10 +16,9 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, sync
 
-from metaxy_fs.storage.base import ObjectInfo, ObjectRange
+from metaxy_fs.storage.base import ObjectInfo, ObjectRange, join
 from metaxy_fs.storage.failures import Failure, failure_of, is_conflict
-from metaxy_fs.storage.paths import join
-from metaxy_fs.storage.retrying import GaveUpError, Retries, is_momentary, longest_try
+from metaxy_fs.storage.retry import GaveUpError, Retries, is_momentary, longest_try
 from metaxy_fs.storage.walk import Entry, walk
 
 _ENDPOINTS = ("endpoint_url", "endpoint")

@@ -11,8 +11,8 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from metaxy_fs.storage import gcs, http, obstore, s3
-from metaxy_fs.storage.address import protocols_of
 from metaxy_fs.storage.client import CachedClient, Client, MemoryClient
+from metaxy_fs.storage.open import protocols_of
 from metaxy_fs.storage.options import configured
 from metaxy_fs.storage.sharing import shared
 

@@ -25,9 +25,8 @@ from metaxy_fs.errors import (
     StorageError,
 )
 from metaxy_fs.ids import random_token
-from metaxy_fs.storage.base import NoRoomError, NotDurableError, ObjectInfo, Storage
-from metaxy_fs.storage.fence import REMEMBERED, Fence
-from metaxy_fs.storage.paths import check_directory, check_path
+from metaxy_fs.storage.base import NoRoomError, NotDurableError, ObjectInfo, Storage, check_directory, check_path
+from metaxy_fs.storage.path_guard import REMEMBERED, Fence
 from metaxy_fs.storage.walk import Entry, walk
 from metaxy_fs.system_errors import NO_DESCRIPTOR, NO_ROOM, REFUSED, explained
 

@@ -8,8 +8,7 @@ from typing import NamedTuple, NoReturn
 
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError
 from metaxy_fs.ids import wall_clock
-from metaxy_fs.storage.base import ObjectInfo, Storage
-from metaxy_fs.storage.paths import check_directory, check_path
+from metaxy_fs.storage.base import ObjectInfo, Storage, check_directory, check_path
 
 
 class _Object(NamedTuple):

@@ -17,7 +17,7 @@ from metaxy_fs.errors import StorageError
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange
 from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, NoListingError, keep_objects
 from metaxy_fs.storage.failures import Failure, failure_of
-from metaxy_fs.storage.retrying import BYTES_A_SECOND
+from metaxy_fs.storage.retry import BYTES_A_SECOND
 
 PAGE = 1000
 """The most objects that one request lists."""

@@ -11,7 +11,7 @@ from fsspec import AbstractFileSystem
 from fsspec.config import conf
 
 from metaxy_fs.storage import gcs, s3
-from metaxy_fs.storage.address import one_name
+from metaxy_fs.storage.open import one_name
 
 _OF_EVERY_FILESYSTEM = {
     "asynchronous",

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from metaxy_fs.storage.base import ObjectInfo
-from metaxy_fs.storage.paths import join
+from metaxy_fs.storage.base import ObjectInfo, join
 
 
 class Entry(NamedTuple):

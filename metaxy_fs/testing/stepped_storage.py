@@ -16,8 +16,7 @@ from typing import Literal, NamedTuple, NoReturn, TypeVar
 
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError, StorageError
 from metaxy_fs.ids import wall_clock
-from metaxy_fs.storage.base import ObjectInfo, Storage
-from metaxy_fs.storage.paths import check_directory, check_path
+from metaxy_fs.storage.base import ObjectInfo, Storage, check_directory, check_path
 from metaxy_fs.storage.walk import Entry, walk
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ import polars as pl
 
 from metaxy_fs import FilesystemMetadataStore
 from metaxy_fs.ids import timestamp_id
-from metaxy_fs.log.objects.decoding import decode_manifest
-from metaxy_fs.log.objects.layout import Partition
-from metaxy_fs.log.objects.manifest import CommitTable, DataFile, Manifest, encode_manifest
+from metaxy_fs.log.decoding import decode_manifest
+from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.manifest import CommitTable, DataFile, Manifest, encode_manifest
 from metaxy_fs.storage import MemoryStorage, ObjectInfo
 from tests.benchmarks.clocks import empty_directory
 from tests.benchmarks.data import BATCH_ROWS, batch

@@ -147,7 +147,7 @@ def _store(
     cache: str | None = None,
     fallback_stores: Sequence[MetadataStore] = (),
 ) -> FilesystemMetadataStore:
-    importlib.import_module("metaxy_fs.storage.objects")  # the clock runs around the work alone
+    importlib.import_module("metaxy_fs.storage.remote")  # the clock runs around the work alone
     about: dict[str, Any] = {"cache_dir": cache, "fallback_stores": fallback_stores}
     if client == "obstore":
         return FilesystemMetadataStore(root, filesystem=_filesystem(endpoint), **about)

@@ -14,7 +14,7 @@ import pytest
 from metaxy_fs import FilesystemMetadataStore, verify
 from metaxy_fs.cli import compact as module
 from metaxy_fs.cli.main import main
-from metaxy_fs.log.compacting import relisting
+from metaxy_fs.log import merge as relisting
 from metaxy_fs.testing.store_cases import pipeline, videos
 
 VIDEO, _ = pipeline()

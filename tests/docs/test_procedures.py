@@ -376,7 +376,7 @@ def test_a_promotion_that_is_stopped_half_way_is_run_again(
 
         with monkeypatch.context() as patch:
             patch.setattr(type(target.storage), "put", put)
-            patch.setattr("metaxy_fs.log.writing.settled.pause", lambda _seconds: None)
+            patch.setattr("metaxy_fs.log.verified_io.pause", lambda _seconds: None)
             try:
                 copy_metadata(Recording, source=live.store, target=target)
             except StorageError:

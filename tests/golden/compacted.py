@@ -223,10 +223,10 @@ def _write_related(store: FilesystemMetadataStore) -> None:
 def small_files() -> Iterator[None]:
     """Let few rows be many."""
     small = {
-        "writing.chunks.MAX_FILE_ROWS": 8,
-        "files.parquet.ROW_GROUP_ROWS": 3,
-        "compacting.relisting.LARGE_ROWS": 5,
-        "files.parquet.LARGE_BYTES": 1,
+        "commit.MAX_FILE_ROWS": 8,
+        "parquet.ROW_GROUP_ROWS": 3,
+        "merge.LARGE_ROWS": 5,
+        "parquet.LARGE_BYTES": 1,
     }
     with ExitStack() as patches:
         for name, value in small.items():

@@ -13,7 +13,7 @@ import pytest
 
 from metaxy_fs import FeatureKey, FilesystemMetadataStore
 from metaxy_fs.errors import CorruptObjectError
-from metaxy_fs.log.objects.schema import encode_schema
+from metaxy_fs.log.schema import encode_schema
 from metaxy_fs.metadata_store import MetadataStore, Query
 from tests.golden import reader
 
@@ -114,7 +114,7 @@ def test_both_give_the_same_rows_to_users(root: Path) -> None:
         assert scan is not None
         ids = scan.id_columns
         for latest_only, expected in ((False, reader.shown(rows)), (True, reader.latest(rows, ids))):
-            check(expected, given(store.read_metadata(key, latest_only=latest_only, with_commits=True)))
+            check(expected, given(store.read_metadata(key, versions="all", latest_only=latest_only, with_commits=True)))
 
 
 def given(frame: pl.DataFrame) -> reader.Rows:

@@ -13,15 +13,15 @@ import pytest
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.ids import MAX_TIME, LamportClock
-from metaxy_fs.log.compacting.compaction import Options, compact_partition
+from metaxy_fs.log.commit import commit
+from metaxy_fs.log.compact import Options, compact_partition
+from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.log import Log
-from metaxy_fs.log.objects.manifest import Manifest
-from metaxy_fs.log.objects.schema import encode_schema
-from metaxy_fs.log.vacuuming.retention import Policy
-from metaxy_fs.log.vacuuming.vacuum import vacuum
-from metaxy_fs.log.views.view import View, ViewLoader
-from metaxy_fs.log.writing.commit import commit
-from metaxy_fs.log.writing.root import open_for_writing
+from metaxy_fs.log.manifest import Manifest
+from metaxy_fs.log.schema import encode_schema
+from metaxy_fs.log.unreferenced import Policy
+from metaxy_fs.log.vacuum import vacuum
+from metaxy_fs.log.view import View, ViewLoader
 from metaxy_fs.storage.local import LocalStorage
 from tests.golden import reader
 from tests.golden.compacted import small_files

@@ -6,12 +6,11 @@ from types import MappingProxyType
 import polars as pl
 
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log.objects.layout import Partition
-from metaxy_fs.log.objects.manifest import Definition, Manifest
-from metaxy_fs.log.reading.repeats import distinct_groups
-from metaxy_fs.log.views.live import LiveFile
-from metaxy_fs.log.writing.chunks import Chunks
-from metaxy_fs.log.writing.commit import CommitRequest, commit
+from metaxy_fs.log.commit import Chunks, CommitRequest, commit
+from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.manifest import Definition, Manifest
+from metaxy_fs.log.ranges import distinct_groups
+from metaxy_fs.log.view import LiveFile
 from metaxy_fs.storage.base import Storage
 
 VERSION = "0123456789abcdef" * 4

@@ -10,10 +10,10 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.ids import LamportClock, timestamp_id
-from metaxy_fs.log.objects.layout import Partition
-from metaxy_fs.log.objects.manifest import Manifest
-from metaxy_fs.log.reading.scan import reading_schema, scan_files
-from metaxy_fs.log.views.view import View, ViewLoader, live_files
+from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.manifest import Manifest
+from metaxy_fs.log.scan import reading_schema, scan_files
+from metaxy_fs.log.view import View, ViewLoader, live_files
 from metaxy_fs.storage.base import Storage
 from tests.log.commits import PARTITION
 

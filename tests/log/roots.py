@@ -7,10 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from metaxy_fs.log.objects.manifest import Definition, Manifest
-from metaxy_fs.log.writing import chunks as chunks_module
-from metaxy_fs.log.writing.partition import PartitionInfo, describe
-from metaxy_fs.log.writing.root import open_for_writing
+from metaxy_fs.log import commit as chunks_module
+from metaxy_fs.log.descriptions import PartitionInfo, describe, open_for_writing
+from metaxy_fs.log.manifest import Definition, Manifest
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, VERSION, write

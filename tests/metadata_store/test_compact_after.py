@@ -124,7 +124,7 @@ def test_one_write_too_many_is_compacted(dice, root):
 
 
 def test_one_write_does_one_step(dice, root, monkeypatch):
-    monkeypatch.setattr("metaxy_fs.log.compacting.tiers.MAX_MEMBERS", 15)
+    monkeypatch.setattr("metaxy_fs.log.levels.MAX_MEMBERS", 15)
     store = store_with(root, 40)
     dice.roll = lambda: ALWAYS
     store.write_metadata(VIDEO, videos([40]))

@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from metaxy_fs.errors import WriteConflictError
-from metaxy_fs.log.objects.statistics import exact_in
-from metaxy_fs.log.objects.widening import conform, differ_in_order_alone, unify
+from metaxy_fs.log.statistics import exact_in
+from metaxy_fs.log.widening import conform, differ_in_order_alone, unify
 from metaxy_fs.metadata_store import COMMITS, MetadataStore, Scan
 from metaxy_fs.storage import MemoryStorage
 from metaxy_fs.testing import StoreSuite

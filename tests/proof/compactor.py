@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from metaxy_fs.ids import LamportClock, random_token, wall_clock
-from metaxy_fs.log.objects.decoding import decode_manifest
-from metaxy_fs.log.objects.layout import Partition
-from metaxy_fs.log.objects.manifest import Manifest
-from metaxy_fs.log.views.view import ViewLoader
+from metaxy_fs.log.decoding import decode_manifest
+from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.manifest import Manifest
+from metaxy_fs.log.view import ViewLoader
 from metaxy_fs.storage.base import Storage
 from tests.log.compactions import put_compaction
 from tests.proof.oracle import Oracle

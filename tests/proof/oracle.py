@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from metaxy_fs.log.objects.findings import Finding
+from metaxy_fs.log.verified_io import Finding
 
 APPENDS = "/_manifests/appends/"
 DAY_AND_A_HALF = 36 * 3_600_000_000

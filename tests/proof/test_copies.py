@@ -8,12 +8,11 @@ import pytest
 
 from metaxy_fs.errors import MetaxyError, StorageError, WriteConflictError
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log.checking.verify import verify
-from metaxy_fs.log.history.copying import Copied, copy_partition
-from metaxy_fs.log.objects.manifest import Manifest
-from metaxy_fs.log.writing.commit import commit
-from metaxy_fs.log.writing.partition import PartitionInfo, describe
-from metaxy_fs.log.writing.root import open_for_writing
+from metaxy_fs.log.commit import commit
+from metaxy_fs.log.copy import Copied, copy_partition
+from metaxy_fs.log.descriptions import PartitionInfo, describe, open_for_writing
+from metaxy_fs.log.manifest import Manifest
+from metaxy_fs.log.verify import verify
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.testing import Host, Simulation

@@ -16,17 +16,17 @@ import pytest
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import AHEAD, MAX_TIME, LamportClock
-from metaxy_fs.log.compacting import compaction as compaction_module
-from metaxy_fs.log.objects.manifest import Manifest
-from metaxy_fs.log.views import resolve as resolve_module
-from metaxy_fs.log.views import view as view_module
-from metaxy_fs.log.views.arrival import Arrivals
-from metaxy_fs.log.views.resolve import Covers
-from metaxy_fs.log.views.view import ViewLoader
-from metaxy_fs.log.writing import commit as commit_module
-from metaxy_fs.metadata_store.backends.scan import Scan
-from metaxy_fs.metadata_store.increments import restoring as restoring_module
-from metaxy_fs.metadata_store.reading import queries as queries_module
+from metaxy_fs.log import commit as commit_module
+from metaxy_fs.log import compact as compaction_module
+from metaxy_fs.log import resolve as resolve_module
+from metaxy_fs.log import view as view_module
+from metaxy_fs.log.arrival import Arrivals
+from metaxy_fs.log.manifest import Manifest
+from metaxy_fs.log.resolve import Covers
+from metaxy_fs.log.view import ViewLoader
+from metaxy_fs.metadata_store import read as queries_module
+from metaxy_fs.metadata_store import write as restoring_module
+from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.storage.base import ObjectInfo, Storage
 from metaxy_fs.testing import SteppedStorage
 from metaxy_fs.testing.simulation import START
@@ -202,7 +202,7 @@ def test_compactions_that_cover_the_same_and_are_each_deleted_because_of_the_oth
     def heirs(commit: str, held: Covers, covers: Mapping[str, Covers]) -> list[str]:
         return [other for other, theirs in covers.items() if other != commit and held.ids <= theirs.ids]
 
-    monkeypatch.setattr("metaxy_fs.log.vacuuming.superseded._heirs", heirs)
+    monkeypatch.setattr("metaxy_fs.log.unreferenced._heirs", heirs)
     find_violation(
         partial(
             roam,
@@ -218,7 +218,7 @@ def test_compactions_that_overlap_and_both_answer(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_named_write_whose_manifest_is_vacuumed_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaxy_fs.log.vacuuming.vacuum._keep_write", lambda _storage, _partition, _path: None)
+    monkeypatch.setattr("metaxy_fs.log.vacuum._keep_write", lambda _storage, _partition, _path: None)
     find_violation(
         partial(
             roam,

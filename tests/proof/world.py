@@ -28,8 +28,8 @@ from metaxy_fs import (
     verify,
 )
 from metaxy_fs.ids import MAX_TIME
-from metaxy_fs.log.objects.findings import Finding
-from metaxy_fs.log.objects.layout import Partition
+from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.verified_io import Finding
 from metaxy_fs.metadata_store import Vacuumed
 from metaxy_fs.testing import Ending, Host, KilledError, Process, Request, Simulation
 from metaxy_fs.testing.simulation import START

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from metaxy_fs.errors import SpecError
-from metaxy_fs.metadata_store.arguments.features import require_declaration
+from metaxy_fs.metadata_store.features import require_declaration
 from metaxy_fs.spec import Feature, FeatureGraph, FeatureKey, FeatureSpec
 
 NOTEBOOK = """

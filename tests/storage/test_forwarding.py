@@ -5,8 +5,7 @@ from unittest.mock import create_autospec, sentinel
 
 import pytest
 
-from metaxy_fs.storage.base import Storage
-from metaxy_fs.storage.forwarding import ForwardingStorage
+from metaxy_fs.storage.base import ForwardingStorage, Storage
 
 MEMBERS = {name: member for name, member in vars(Storage).items() if not name.startswith("_")}
 VERBS = [name for name, member in MEMBERS.items() if inspect.isfunction(member)]

@@ -19,11 +19,11 @@ from metaxy_fs.errors import (
     StorageError,
 )
 from metaxy_fs.storage import LocalStorage, ObjectInfo
-from metaxy_fs.storage import fence as fence_module
 from metaxy_fs.storage import local as local_module
+from metaxy_fs.storage import path_guard as fence_module
 from metaxy_fs.storage.base import NotDurableError
-from metaxy_fs.storage.fence import Fence
 from metaxy_fs.storage.local import TEMPORARY_PREFIX
+from metaxy_fs.storage.path_guard import Fence
 from tests.patience import PATIENCE
 
 

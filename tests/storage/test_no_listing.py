@@ -9,7 +9,7 @@ import pytest
 from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore
 from metaxy_fs.errors import FeatureNotFoundError, StorageError
 from metaxy_fs.ids import Source, driven_by
-from metaxy_fs.log.objects.layout import STORE_FILE
+from metaxy_fs.log.layout import STORE_FILE
 from metaxy_fs.storage import Storage, obstore, open_storage, retrying
 from tests.servers import Instead, Kind, ObjectServer
 from tests.servers.s3 import S3Server, obstore_of

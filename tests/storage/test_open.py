@@ -13,7 +13,7 @@ import s3fs
 from obstore.fsspec import FsspecStore
 
 from metaxy_fs.storage import LocalStorage, MemoryStorage, open_storage
-from metaxy_fs.storage.objects import ObjectStorage
+from metaxy_fs.storage.remote import ObjectStorage
 from tests.servers.s3 import obstore_of
 
 

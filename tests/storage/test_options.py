@@ -9,7 +9,7 @@ from obstore.fsspec import FsspecStore
 from metaxy_fs.errors import StorageError
 from metaxy_fs.metadata_store import open_store
 from metaxy_fs.storage import open_storage, retrying
-from metaxy_fs.storage.objects import ObjectStorage
+from metaxy_fs.storage.remote import ObjectStorage
 from tests.servers import Instead, ObjectServer
 from tests.servers.s3 import S3Server
 

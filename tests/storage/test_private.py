@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from metaxy_fs.errors import StorageError
-from metaxy_fs.storage import private
-from metaxy_fs.storage.private import open_private
+from metaxy_fs.storage import path_guard as private
+from metaxy_fs.storage.path_guard import open_private
 
 Prepare = Callable[[Path], object]
 OTHER_USER = 12_345

@@ -11,7 +11,7 @@ from gcsfs.retry import HttpError
 from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import Source, driven_by
 from metaxy_fs.storage import open_storage, retrying
-from metaxy_fs.storage.retrying import (
+from metaxy_fs.storage.retry import (
     BUDGET,
     BUDGET_A_SECOND,
     DEADLINE_SECONDS,

@@ -13,7 +13,7 @@ import s3fs
 from fsspec import AbstractFileSystem
 
 from metaxy_fs.storage import open_storage, sharing
-from metaxy_fs.storage.objects import ObjectStorage
+from metaxy_fs.storage.remote import ObjectStorage
 from metaxy_fs.storage.sharing import shared
 
 OPTIONS = {"key": "mine", "secret": "secret", "client_kwargs": {"endpoint_url": "http://127.0.0.1:1"}}

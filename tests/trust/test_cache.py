@@ -25,7 +25,7 @@ from metaxy_fs import (
     verify,
 )
 from metaxy_fs.errors import FeatureNotFoundError
-from metaxy_fs.log.files import parquet
+from metaxy_fs.log import parquet
 from metaxy_fs.storage.cache import DiskCache
 from tests.servers.s3 import S3Server, obstore_of
 

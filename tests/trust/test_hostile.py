@@ -28,7 +28,7 @@ from metaxy_fs import (
     SpecError,
 )
 from metaxy_fs.cli.main import main
-from metaxy_fs.log.files import thrift
+from metaxy_fs.log import thrift
 from metaxy_fs.metadata_store import copy_metadata, vacuum, verify
 from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.storage.memory import MemoryStorage

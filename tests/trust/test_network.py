@@ -26,8 +26,8 @@ from metaxy_fs import (
 )
 from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
 from metaxy_fs.ids import Source, driven_by, elapsed
-from metaxy_fs.log.writing import settled
-from metaxy_fs.log.writing.settled import put_settled
+from metaxy_fs.log import verified_io as settled
+from metaxy_fs.log.verified_io import put_settled
 from metaxy_fs.storage import ObjectInfo, Storage, open_storage, retrying
 from metaxy_fs.testing.faults import NOTICED, Fault, no_faults
 from tests.patience import PATIENCE

@@ -19,8 +19,8 @@ from metaxy_fs import (
     vacuum,
     verify,
 )
-from metaxy_fs.log.checking.repair import repair
-from metaxy_fs.log.files import parquet
+from metaxy_fs.log import parquet
+from metaxy_fs.log.repair import repair
 from metaxy_fs.storage import MemoryStorage, ObjectInfo, ObjectRange
 from metaxy_fs.storage.cache import CachedStorage, DiskCache
 

@@ -39,7 +39,7 @@ from metaxy_fs import (
     vacuum,
 )
 from metaxy_fs.storage import LocalStorage
-from metaxy_fs.storage.objects import ObjectStorage
+from metaxy_fs.storage.remote import ObjectStorage
 from tests.patience import PATIENCE
 
 Done = tuple[str, str]

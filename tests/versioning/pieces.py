@@ -4,10 +4,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from metaxy_fs.log.files import parquet
-from metaxy_fs.log.writing import chunks
-from metaxy_fs.metadata_store.arguments import samples
-from metaxy_fs.metadata_store.increments import pieces
+from metaxy_fs.log import commit as chunks
+from metaxy_fs.log import parquet
+from metaxy_fs.metadata_store import samples
+from metaxy_fs.metadata_store import upstream as pieces
 
 
 @contextmanager

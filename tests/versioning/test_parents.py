@@ -10,7 +10,7 @@ from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataSt
 from metaxy_fs.spec import FeatureDep, FeatureKey, FeatureSpec
 from metaxy_fs.testing.store_cases import declare, root
 from metaxy_fs.versioning.definition import DefinitionVersion
-from metaxy_fs.versioning.parents import compare_parents
+from metaxy_fs.versioning.layers import compare_parents
 
 FILM, FRAME = FeatureKey(["film"]), FeatureKey(["frame"])
 NOW, THEN = DefinitionVersion("1" * 64, {"x": "now"}), DefinitionVersion("2" * 64, {"x": "then"})

@@ -1,0 +1,200 @@
+"""Which rows of which features is a sample made from, directly or not?
+
+Where one row upstream makes one sample or many, its ids are told by those of the sample. Where a group of rows makes
+it, their ids are not, so what each of them is made from is left out: the group stands at the end of its branch.
+
+Theory of operation. A version is a digest, so it does not say what it was made from. But nothing is ever deleted: the
+upstream rows that it was made from are most often still there, and so are the declarations of their time. So the texts
+that could have been hashed are put together from all that the upstream containers have been, and the one whose digest
+is the version is the proof. It works alike for the versions of rows and for those of definitions.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice, product
+
+import msgspec
+
+from metaxy_fs.hashing import DEFAULT_ALGORITHM, hash_texts
+from metaxy_fs.insight.explanation import ContainerRef, RowsRef, Versions
+from metaxy_fs.spec import ContainerSpec, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec.lineage import joined_by, old_names
+from metaxy_fs.versioning.definition import dep_digest
+
+
+class AncestorRows(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a feature, or a group of rows.
+
+    Attributes:
+        ref: What they are called.
+        spec: The feature.
+        values: What the rows have in columns of it, under the names that these are stored with.
+        below: The feature that is made from them; None for the sample in question.
+        upstream: What the row is made from, by feature; nothing of a group.
+    """
+
+    ref: RowsRef
+    spec: FeatureSpec
+    values: Mapping[str, object]
+    below: FeatureSpec | None
+    upstream: Mapping[FeatureKey, RowsRef]
+
+    @property
+    def dep(self) -> FeatureDep | None:
+        """How the feature below is made from them."""
+        return None if self.below is None else self.below.dep(self.spec.key)
+
+    @property
+    def is_group(self) -> bool:
+        """Whether these are several rows, or may be."""
+        return self.dep is not None and self.dep.relation == "aggregation"
+
+
+_Found = tuple[FeatureSpec, dict[str, object], RowsRef, FeatureSpec | None]
+"""A feature, the values and the name of its rows, and the feature below."""
+
+
+def ancestry(graph: FeatureGraph, spec: FeatureSpec, sample: Mapping[str, object]) -> list[AncestorRows]:
+    """Return the sample, and all rows that it is made from, upstream before downstream.
+
+    Args:
+        graph: Where the feature is declared.
+        spec: The feature.
+        sample: The values of its id columns.
+    """
+    found: dict[RowsRef, AncestorRows] = {}
+    waiting: list[_Found] = [(spec, dict(sample), RowsRef(spec.key), None)]
+    while waiting:
+        current, values, ref, below = waiting.pop()
+        is_end = below is not None and below.dep(current.key).relation == "aggregation"
+        above = [] if is_end else [_above(current, upstream, values, sample) for upstream in graph.upstream(current)]
+        upstream = {each[0].key: each[2] for each in above}
+        found[ref] = AncestorRows(ref=ref, spec=current, values=values, below=below, upstream=upstream)
+        waiting += [each for each in above if each[2] not in found]
+    order = {key: place for place, key in enumerate(list(graph.specs))}
+    return sorted(found.values(), key=lambda rows: (order[rows.ref.feature], rows.ref.rows))
+
+
+def _above(
+    spec: FeatureSpec, upstream: FeatureSpec, values: Mapping[str, object], sample: Mapping[str, object]
+) -> _Found:
+    """Return the rows of an upstream feature that a row is made from."""
+    dep, ids = spec.dep(upstream.key), joined_by(spec, upstream)
+    wanted = {old: values[new] for old, new in zip(old_names(dep, ids), ids, strict=True)}
+    shown = ", ".join(f"{column}={value!r}" for column, value in wanted.items())
+    name = f"all of {shown}" if dep.relation == "aggregation" else "" if wanted == sample else shown
+    name = " ".join(filter(None, (name, dep.where and f"where {dep.where}")))
+    return upstream, wanted, RowsRef(upstream.key, name), spec
+
+
+_MAX_CANDIDATES = 50_000
+"""How many texts are hashed for one version: a tenth of a second."""
+
+_MAX_BATCH = 4_096
+"""How many of them at once; the first batch is one text, which most often is the right one."""
+
+
+def declared(graph: FeatureGraph, ref: ContainerRef) -> ContainerSpec:
+    """Return the declaration of a container that the graph holds."""
+    containers = graph.specs[ref.feature].containers
+    return next(container for container in containers if str(container.key) == ref.container)
+
+
+def made_from(graph: FeatureGraph, rows: AncestorRows, container: ContainerSpec) -> tuple[ContainerRef, ...]:
+    """Return what a container of some rows is made from, in the order in which it is hashed; of a group, nothing."""
+    if rows.is_group:
+        return ()
+    pairs = graph.upstream_containers(rows.spec, container)
+    return tuple(
+        ContainerRef(upstream.key, str(above.key), rows.upstream[upstream.key].rows) for upstream, above in pairs
+    )
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """What a digest was proved to be made from: a code version, and a digest or given version for each part."""
+
+    code_version: int | str
+    parts: Mapping[ContainerRef, str]
+
+
+class Digests:
+    """Digests of one kind: versions of rows, or of definitions.
+
+    Attributes:
+        present: What downstream containers would be made from now.
+        past: All that they may have been made from, by row or group of rows.
+        code_versions: Those that containers had before, by row or group of rows and by name.
+    """
+
+    def __init__(
+        self,
+        graph: FeatureGraph,
+        ancestors: Iterable[AncestorRows],
+        *,
+        name_feature: bool,
+        algorithm: str = DEFAULT_ALGORITHM,
+    ) -> None:
+        self.present: dict[ContainerRef, str] = {}
+        self.past: dict[RowsRef, list[Versions]] = {}
+        self.code_versions: dict[RowsRef, Mapping[str, Sequence[int | str]]] = {}
+        self._graph = graph
+        self._ancestors = {rows.ref: rows for rows in ancestors}
+        self._name_feature = name_feature
+        self._algorithm = algorithm
+        self._found: dict[tuple[ContainerRef, str], Origin | None] = {}
+
+    def origin(self, ref: ContainerRef, digest: str) -> Origin | None:
+        """Return what the digest of a container was made from, None if it is made from nothing that is known."""
+        if (ref, digest) not in self._found:
+            self._found[ref, digest] = self._search(ref, digest)
+        return self._found[ref, digest]
+
+    def changed(self, origin: Origin) -> dict[ContainerRef, str]:
+        """Return those parts of an origin that are not the present ones."""
+        return {ref: digest for ref, digest in origin.parts.items() if self.present.get(ref, "") != digest}
+
+    def _search(self, ref: ContainerRef, digest: str) -> Origin | None:
+        rows = self._ancestors[RowsRef(ref.feature, ref.rows)]
+        candidates = islice(self._candidates(rows, declared(self._graph, ref)), _MAX_CANDIDATES)
+        size = 1
+        while batch := list(islice(candidates, size)):
+            texts = [self._preimage(ref, code_version, parts) for code_version, parts in batch]
+            for origin, found in zip(batch, hash_texts(texts, algorithm=self._algorithm), strict=True):
+                if found == digest:
+                    return Origin(*origin)
+            size = min(8 * size, _MAX_BATCH)
+        return None
+
+    def _candidates(
+        self, rows: AncestorRows, container: ContainerSpec
+    ) -> Iterator[tuple[int | str, dict[ContainerRef, str]]]:
+        """Yield what the container may have been made from: by its present code first, and from late rows first."""
+        refs = made_from(self._graph, rows, container)
+        choices = [self._choices(rows, feature, refs) for feature in dict.fromkeys(ref.feature for ref in refs)]
+        yield from ((container.code_version, _merged(choice)) for choice in product(*choices))
+        earlier = self.code_versions.get(rows.ref, {}).get(str(container.key), ())
+        for choice in product(*choices):
+            yield from ((code_version, _merged(choice)) for code_version in earlier)
+
+    def _choices(
+        self, rows: AncestorRows, feature: FeatureKey, refs: Sequence[ContainerRef]
+    ) -> list[dict[ContainerRef, str]]:
+        """Return the different texts that the needed containers of one upstream feature have had together."""
+        needed = [ref for ref in refs if ref.feature == feature]
+        complete = [row for row in self.past[rows.upstream[feature]] if all(ref.container in row for ref in needed)]
+        tuples = dict.fromkeys(tuple(row[ref.container] for ref in needed) for row in complete)
+        if rows.spec.dep(feature).optional and not self._name_feature:
+            tuples[("",) * len(needed)] = None
+        return [dict(zip(needed, texts, strict=True)) for texts in tuples]
+
+    def _preimage(self, ref: ContainerRef, code_version: int | str, parts: Mapping[ContainerRef, str]) -> str:
+        """Return the text that is hashed; that of a definition says how features are related, too."""
+        texts = [f"{ref.feature}/{ref.container}" if self._name_feature else ref.container, str(code_version)]
+        for feature, several in groupby(parts.items(), key=lambda part: part[0].feature):
+            texts += [f"{feature}/{above.container}|{text}" for above, text in several]
+            said = dep_digest(self._graph.specs[ref.feature].dep(feature)) if self._name_feature else ""
+            texts += [f"{feature}?|{said}"] if said else []
+        return "|".join(texts)
+
+
+def _merged(choice: Sequence[Mapping[ContainerRef, str]]) -> dict[ContainerRef, str]:
+    return {ref: text for part in choice for ref, text in part.items()}

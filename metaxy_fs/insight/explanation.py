@@ -1,0 +1,274 @@
+"""Why has a sample the version that it has, and why is it stale?
+
+The values of an answer. `metaxy_fs.insight.provenance` finds it, `metaxy_fs.insight.rendering` draws it.
+"""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+from metaxy_fs.insight import rendering
+from metaxy_fs.spec import FeatureKey
+
+_DIGEST = re.compile(r"(?:[0-9a-f]{32}){1,2}")
+_SHOWN_DIGITS = 12
+_SHOWN_CHARACTERS = 40
+"""Of a digest, and of a version that somebody gave."""
+
+
+Versions = Mapping[str, str]
+"""A version for each container, by name."""
+
+
+class RowsRef(NamedTuple):
+    """The row, or the group of rows, of a feature that a sample is made from.
+
+    Attributes:
+        feature: The feature.
+        rows: Which of its rows; empty for the one whose ids are those of the sample in question.
+    """
+
+    feature: FeatureKey
+    rows: str = ""
+
+
+class ContainerRef(NamedTuple):
+    """A container of a row, or of a group of rows, of a feature.
+
+    Attributes:
+        feature: The feature.
+        container: The name of the container.
+        rows: Which rows; see `RowsRef`.
+
+    Examples:
+        >>> str(ContainerRef(FeatureKey(["video", "processing"]), "audio"))
+        'video_processing/audio'
+        >>> str(ContainerRef(FeatureKey(["frame"]), "pixels", "all of clip='a'"))
+        "frame/pixels (all of clip='a')"
+    """
+
+    feature: FeatureKey
+    container: str
+    rows: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.feature}/{self.container}" + (f" ({self.rows})" if self.rows else "")
+
+
+class Difference(StrEnum):
+    """What separates the stored version of a container from the expected one."""
+
+    SAME = "same"
+    NEVER_STORED = "never stored"
+    CODE_CHANGED = "code version changed"
+    UPSTREAM_CHANGED = "upstream changed"
+    ADDED = "container added"
+    REMOVED = "container removed"
+    UPSTREAM_STALE = "upstream stale"
+    """The same as follows from the upstream rows, but these have to be computed again."""
+    UPSTREAM_MISSING = "upstream missing"
+    """There is no current upstream row to tell the expected version from, and nothing else is known to differ."""
+    EXCLUDED = "excluded"
+    """There should be no such sample: its upstream row is retired, or the `where` of a dep does not hold for it."""
+    RETIRED = "retired"
+    """The sample is not to be computed again: the row to compare with retires it."""
+
+
+class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
+    """One container of a sample, stored against expected.
+
+    Attributes:
+        ref: Which container.
+        code_version: That of its declaration; None if the declaration has it no more.
+        expected: The version that follows from the latest upstream rows; of a root feature the one that was given.
+            None where there is none: an upstream row is missing, or only the caller knows it.
+        stored: The version in the latest stored row, None if there is none.
+        difference: What separates the two.
+        made_from: The upstream containers that it is made from.
+        changed: Those of them that are known to differ from what the stored version was made from.
+        waits_for: Upstream containers that have to be computed before it.
+        stored_code_version: The code version behind the stored version, where it changed and could be found out.
+        used: The version that the sample in question was made from, where it has been replaced since.
+        used_code_version: The code version that it was made with, where it changed and could be found out.
+        members: Of a group of rows: how many there are, and which.
+        since: Of a group of rows: how it has changed since the sample in question was made from it.
+        pending: Of a group of rows: what of it, or of what its rows are made from, has to be computed.
+        excluded: Upstream rows that it would be made from, if a `where` did not exclude them.
+    """
+
+    ref: ContainerRef
+    code_version: int | str | None
+    expected: str | None
+    stored: str | None
+    difference: Difference
+    made_from: tuple[ContainerRef, ...] = ()
+    changed: tuple[ContainerRef, ...] = ()
+    waits_for: tuple[ContainerRef, ...] = ()
+    stored_code_version: int | str | None = None
+    used: str | None = None
+    used_code_version: int | str | None = None
+    members: str = ""
+    since: str = ""
+    pending: str = ""
+    excluded: tuple[RowsRef, ...] = ()
+
+    @property
+    def upstream(self) -> tuple[ContainerRef, ...]:
+        """The upstream containers that have a bearing on it, each once."""
+        return tuple(dict.fromkeys((*self.made_from, *self.waits_for)))
+
+    @property
+    def reason(self) -> str:
+        """Why the stored version differs from the expected one, in words."""
+        match self.difference:
+            case Difference.CODE_CHANGED:
+                return "; ".join(filter(None, (self._code_reason(), self._upstream_reason())))
+            case Difference.UPSTREAM_CHANGED:
+                return self._upstream_reason() or "made from other upstream rows than any that is stored"
+            case Difference.SAME:
+                return self._since()
+            case _:
+                return self._other_reason()
+
+    def _other_reason(self) -> str:
+        match self.difference:
+            case Difference.UPSTREAM_STALE if self.pending:
+                return f"same, but {self.pending}"
+            case Difference.UPSTREAM_STALE:
+                return f"same, but upstream {_names(self.waits_for)} has to be computed again"
+            case Difference.UPSTREAM_MISSING:
+                return f"upstream {_names(self.waits_for)} has to be computed first"
+            case Difference.EXCLUDED:
+                return f"there should be no such sample: upstream {_rows(self.excluded)} is excluded"
+            case _:
+                return str(self.difference)
+
+    def _since(self) -> str:
+        if self.used_code_version is not None:
+            return f"code version changed since, it was {self.used_code_version}"
+        if self.since:
+            return f"changed since: {self.since}"
+        if self.used == "":
+            return "added since, there was none"
+        return "same" if self.used is None else f"changed since, it was {_short(self.used)}"
+
+    def _code_reason(self) -> str:
+        if self.stored_code_version is None:
+            return "code version, or what it is made from, changed"
+        return f"code version changed from {self.stored_code_version} to {self.code_version}"
+
+    def _upstream_reason(self) -> str:
+        return f"upstream {_names(self.changed)} changed" if self.changed else ""
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Why a sample of a feature has its version, and why it is stale.
+
+    Shows itself as text, and as a picture in a notebook.
+
+    Attributes:
+        feature: The feature that was asked about.
+        sample: The values of the id columns, by name.
+        nodes: Its containers and those upstream that have a bearing on them, upstream before downstream.
+        causes: The containers from which the difference comes: their own code version, given version or absence.
+    """
+
+    feature: FeatureKey
+    sample: Mapping[str, object]
+    nodes: Mapping[ContainerRef, ContainerNode]
+    causes: tuple[ContainerRef, ...]
+
+    @property
+    def containers(self) -> dict[str, ContainerNode]:
+        """The containers of the feature itself, by name."""
+        return {ref.container: node for ref, node in self.nodes.items() if ref.feature == self.feature and not ref.rows}
+
+    @property
+    def status(self) -> str:
+        """One of "up to date", "waiting", "stale", "new", "excluded" and "retired".
+
+        A sample is waiting if an upstream row has to be computed first, and excluded if there should be no such sample.
+        """
+        differences = {node.difference for node in self.containers.values()}
+        if Difference.RETIRED in differences:
+            return "retired"
+        if Difference.EXCLUDED in differences:
+            return "excluded"
+        if Difference.NEVER_STORED in differences:
+            return "new"
+        if differences <= {Difference.SAME, Difference.UPSTREAM_STALE, Difference.UPSTREAM_MISSING}:
+            return "up to date" if differences == {Difference.SAME} else "waiting"
+        return "stale"
+
+    def to_text(self) -> str:
+        """Return the tree of containers, downstream first; one that was shown before is not unfolded again."""
+        return rendering.to_text(self._boxes(), title=self._title())
+
+    def to_mermaid(self) -> str:
+        """Return a Mermaid flowchart, upstream above downstream, for Markdown that renders it."""
+        return rendering.to_mermaid(self._boxes(), title=self._title())
+
+    def to_svg(self) -> str:
+        """Return a picture, upstream above downstream, as the text of an SVG file."""
+        return rendering.to_svg(self._boxes(), title=self._title())
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return self.to_text()
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
+
+    def _title(self) -> str:
+        sample = ", ".join(f"{column}={value!r}" for column, value in self.sample.items())
+        because = f", because of {_names(self.causes)}" if self.causes else ""
+        return f"{self.feature} of {sample} is {self.status}{because}"
+
+    def _boxes(self) -> list[rendering.Box]:
+        places = {ref: place for place, ref in enumerate(self.nodes)}
+        return [
+            rendering.Box(
+                title=str(node.ref),
+                lines=_lines(node),
+                emphasis=self._emphasis(node),
+                upstream=tuple(places[ref] for ref in node.upstream),
+            )
+            for node in self.nodes.values()
+        ]
+
+    def _emphasis(self, node: ContainerNode) -> rendering.Emphasis:
+        if node.ref in self.causes:
+            return rendering.Emphasis.CAUSE
+        is_same = node.difference is Difference.SAME
+        return rendering.Emphasis.NONE if is_same else rendering.Emphasis.DIFFERENT
+
+
+def _lines(node: ContainerNode) -> tuple[str, ...]:
+    code = "" if node.code_version is None else f"code {node.code_version}"
+    return tuple(filter(None, (code, node.members, _versions(node), node.reason)))
+
+
+def _versions(node: ContainerNode) -> str:
+    if node.stored == node.expected and node.stored is not None:
+        return f"version {_short(node.stored)}"
+    sides = (("stored", node.stored), ("expected", node.expected))
+    return ", ".join(f"{side} {_short(version)}" for side, version in sides if version is not None)
+
+
+def _names(refs: tuple[ContainerRef, ...]) -> str:
+    return ", ".join(map(str, refs))
+
+
+def _rows(refs: tuple[RowsRef, ...]) -> str:
+    return ", ".join(f"{ref.feature} ({ref.rows})" if ref.rows else str(ref.feature) for ref in refs)
+
+
+def _short(version: str) -> str:
+    """Return enough of a version to tell it from others."""
+    shown = _SHOWN_DIGITS if _DIGEST.fullmatch(version) else _SHOWN_CHARACTERS
+    return version if len(version) <= shown else f"{version[:shown]}…"

@@ -1,1 +1,0 @@
-"""Is everything in a root as it should be, and what can be put back?"""

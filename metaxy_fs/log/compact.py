@@ -1,0 +1,418 @@
+"""How do many commits become one manifest, while others write, read, compact and vacuum?
+
+Theory of operation. A compactor lists and resolves the partition as any reader does, and picks whole manifests that
+count. Their small data files are merged into few; large ones are listed again as they are. It puts the new files, then
+the table of commits, then the manifest, whose appearance is the compaction: before it nobody sees any of it, and what
+is left of a compaction that was cut short are orphans. Nothing is taken away, so readers, writers and other compactors
+are not disturbed: what two of them make of the same commits is told apart by every reader alike (see
+`metaxy_fs.log.resolve`).
+
+The time of the compaction is above that of all that it has read, and the clock of the process stands at it, so later
+commits of this process come after it. Vacuum deletes what a compaction has superseded, after a while: so a compactor
+that finds a file gone plans again, and one that took longer than a day since it listed refuses to put its manifest.
+Before it does, it counts: the rows that it lists must be as many as its commits have had.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageError
+from metaxy_fs.ids import MAX_TIME, LamportClock, random_token, timestamp_id, wall_clock
+from metaxy_fs.log.columns import COMMIT, ORDINAL, TIME
+from metaxy_fs.log.commit import MAX_AGE_SECONDS
+from metaxy_fs.log.commit_table import covers_of, digest_of, encode_table, read_tables, rows_of
+from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES
+from metaxy_fs.log.layout import Partition, commit_table
+from metaxy_fs.log.levels import FAN, next_compaction
+from metaxy_fs.log.manifest import CommitHeader, CommitKey, DataFile, Manifest, encode_manifest
+from metaxy_fs.log.merge import Division, divide, listed_again, merged, overlap
+from metaxy_fs.log.parquet import encode_rows
+from metaxy_fs.log.ranges import span_of
+from metaxy_fs.log.schema import column
+from metaxy_fs.log.verified_io import put_settled
+from metaxy_fs.log.view import ATTEMPTS, LiveFile, View, ViewLoader
+from metaxy_fs.parallel import ordered_map
+from metaxy_fs.storage.base import Storage
+
+Progress = Callable[[int, int], object]
+"""Called with how many rows were read and written so far, and how many are going to be."""
+
+
+class Compaction(msgspec.Struct, frozen=True, kw_only=True):
+    """What one compaction has done.
+
+    Attributes:
+        partition: Whose commits it covers.
+        commit: Its id.
+        manifests: How many manifests it has taken the place of.
+        commits: How many commits it covers.
+        rows: How many rows these have.
+        files_before: How many data files held them.
+        files_after: How many do now.
+        bytes_before: The size of the former.
+        bytes_after: That of the latter.
+        bytes_written: What was put in all: data files, the table of commits, the manifest.
+    """
+
+    partition: Partition
+    commit: str
+    manifests: int
+    commits: int
+    rows: int
+    files_before: int
+    files_after: int
+    bytes_before: int
+    bytes_after: int
+    bytes_written: int
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a partition is compacted.
+
+    Attributes:
+        writer: The library, as manifests name it.
+        fan: How many members of a tier are compacted into one (see `metaxy_fs.log.levels`).
+        full: Compact all commits into one, whatever the tiers are.
+        cluster: Rewrite large files, too, whose ids overlap, so that each holds a range of ids of its own.
+        progress: Called as the work goes on.
+    """
+
+    writer: str
+    fan: int = FAN
+    full: bool = False
+    cluster: bool = False
+    progress: Progress | None = None
+
+
+def compact_partition(
+    storage: Storage, loader: ViewLoader, partition: Partition, *, clock: LamportClock, options: Options
+) -> Iterator[Compaction]:
+    """Compact what is due in a partition, and yield what was done, step by step; nothing is due after the last.
+
+    Raises:
+        CorruptObjectError: Something that is stored cannot be trusted. Nothing is compacted.
+        StorageError: The root failed, or the work took longer than a day.
+    """
+    before = MAX_TIME
+    while (done := _next(storage, loader, partition, clock, options, before=before)) is not None:
+        yield done
+        before = min(before, clock.tick())
+    clustered: set[str] = set()
+    while options.cluster and (done := _next(storage, loader, partition, clock, options, clustered=clustered)):
+        clustered.add(done.commit)
+        yield done
+
+
+def compact_view(storage: Storage, view: View, *, clock: LamportClock, options: Options) -> Compaction:
+    """Compact all that a view has, which may be some commits of its manifests alone, into files of its own.
+
+    Raises:
+        CorruptObjectError: Something that is stored cannot be trusted. Nothing is compacted.
+        StorageError: The root failed.
+    """
+    for manifest in view.manifests:
+        clock.observe(manifest.time)
+    return _Compactor(storage, view, view.manifests, options, time=clock.tick(), divide=_merge_all).run(wall_clock())
+
+
+def _next(
+    storage: Storage,
+    loader: ViewLoader,
+    partition: Partition,
+    clock: LamportClock,
+    options: Options,
+    *,
+    before: int = MAX_TIME,
+    clustered: AbstractSet[str] | None = None,
+) -> Compaction | None:
+    """Do the next step, and return what was done; None if nothing is due.
+
+    Args:
+        storage: The root.
+        loader: Of its views.
+        partition: What is compacted.
+        clock: That of the process.
+        options: How.
+        before: Leave out later writes.
+        clustered: Rewrite a compaction whose files overlap, but for these.
+    """
+    for attempt in range(ATTEMPTS):
+        started = wall_clock()
+        view = loader.load(partition)
+        if view is None:
+            return None
+        if clustered is None:
+            manifests = next_compaction(
+                view.manifests, fan=options.fan, full=options.full, before=before, ahead=view.ahead
+            )
+        else:
+            manifests = _overlapping(view, but=clustered)
+        if not manifests:
+            return None
+        rewrites = partial(divide, clusters=clustered is not None)
+        try:
+            return _Compactor(storage, view, manifests, options, time=clock.tick(), divide=rewrites).run(started)
+        except ObjectNotFoundError:  # superseded and vacuumed since it was listed
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _overlapping(view: View, *, but: AbstractSet[str]) -> tuple[Manifest, ...]:
+    """Return a compaction that lists files of overlapping ids, if there is one."""
+    for manifest in view.manifests:
+        files: dict[bytes, list[LiveFile]] = {}
+        for live in view.files:
+            if live.manifest is manifest:
+                files.setdefault(manifest.schema_of(live.file), []).append(live)
+        if manifest.covers and manifest.commit not in but and any(map(overlap, files.values())):
+            return (manifest,)
+    return ()
+
+
+class _Compactor:
+    """One compaction under way.
+
+    Args:
+        storage: The root.
+        view: What counts in the partition.
+        manifests: Those of them that become one.
+        options: How.
+        time: The time of the compaction.
+        divide: Tells which files are listed again as they are.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        view: View,
+        manifests: Sequence[Manifest],
+        options: Options,
+        *,
+        time: int,
+        divide: Callable[[Sequence[LiveFile]], Division],
+    ) -> None:
+        self._storage = storage
+        self._partition = view.partition
+        self._only = view.only
+        self._manifests = manifests
+        chosen = set(map(id, manifests))
+        self._files = [live for live in view.files if id(live.manifest) in chosen]
+        self._options = options
+        self._divide = divide
+        self._time = time
+        self._commit = timestamp_id(time, random_token())
+        self._written = self._parts = self._done = self._known = 0
+
+    def run(self, started: int) -> Compaction:
+        """Put what is new, the manifest last.
+
+        Args:
+            started: When the view was listed.
+        """
+        schemas, table = _commits(self._storage, self._partition, self._manifests, only=self._only)
+        divided = [(index, self._divide(files)) for index, files in self._by_schema(schemas)]
+        self._known = 2 * sum(live.file.rows for _, parts in divided for group in parts.merged for live in group)
+        header = self._header(schemas)
+        files = [entry for index, parts in divided for entry in self._entries(index, parts, header)]
+        manifest = self._manifest(header, schemas, table, files)
+        if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
+            raise StorageError(
+                f"Compacting {self._storage.location}/{self._partition} took longer than {MAX_AGE_SECONDS} seconds, "
+                "after which what was written may be vacuumed. Nothing was compacted; compact smaller parts, by "
+                "compacting more often."
+            )
+        self._put_manifest(manifest)
+        return self._report(manifest, table)
+
+    def _by_schema(self, schemas: Sequence[bytes]) -> Iterator[tuple[int, list[LiveFile]]]:
+        found: dict[bytes, list[LiveFile]] = {schema: [] for schema in schemas}
+        for live in self._files:
+            if (schema := live.manifest.schema_of(live.file)) not in found:
+                raise CorruptObjectError(
+                    f"The data file {self._storage.location}/{live.path} has columns that no commit of its compaction "
+                    "has. Nothing was compacted; find out what is wrong with `verify`."
+                )
+            found[schema].append(live)
+        return ((index, files) for index, files in enumerate(found.values()) if files)
+
+    def _header(self, schemas: Sequence[bytes]) -> CommitHeader:
+        first = self._manifests[0]
+        return CommitHeader(
+            commit=self._commit,
+            time=self._time,
+            feature=first.feature,
+            definition=first.definition,
+            id_columns=first.id_columns,
+            schema=msgspec.Raw(schemas[0]),
+            writer=self._options.writer,
+        )
+
+    def _entries(self, schema: int, parts: Division, header: CommitHeader) -> list[DataFile]:
+        """Put the files of a schema that are new, and return what the manifest says of all: the new by their ids."""
+        again = [listed_again(live, schema=schema) for live in parts.kept]
+        written = [entry for group in parts.merged for entry in self._merge(schema, group, header)]
+        if parts.merged:
+            # A commit without rows may be the first of its schema, which decides the place of its columns.
+            begin = min(live.first for group in parts.merged for live in group)
+            earliest = min(range(len(written)), key=lambda index: written[index].first or begin)
+            written[earliest] = msgspec.structs.replace(written[earliest], first=begin)
+        single = [entry for entry in again if entry.first is None]
+        return single + _by_id([entry for entry in again if entry.first is not None] + written, header.id_columns[0])
+
+    def _merge(self, schema: int, files: Sequence[LiveFile], header: CommitHeader) -> list[DataFile]:
+        frames = merged(self._storage, files, id_columns=header.id_columns, read=self._advance)
+        bounds = min(live.first for live in files), max(live.last for live in files)
+        entries = []
+        for entry in ordered_map(partial(self._put_rows, header, schema, bounds), self._numbered(frames)):
+            entries.append(entry)
+            self._advance(entry.rows)
+        return entries
+
+    def _numbered(self, frames: Iterable[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
+        for rows in frames:
+            yield self._parts, rows
+            self._parts += 1
+
+    def _put_rows(
+        self,
+        header: CommitHeader,
+        schema: int,
+        bounds: tuple[CommitKey, CommitKey],
+        item: tuple[int, pl.DataFrame],
+    ) -> DataFile:
+        part, rows = item
+        file = encode_rows(rows, header=header, name=f"{self._commit}-{part}.parquet")
+        put_settled(self._storage, self._partition.data_file(file.entry.name), file.data)
+        first, last = _bounds(rows) if rows.height else bounds
+        return msgspec.structs.replace(
+            file.entry,
+            schema=schema,
+            first=first,
+            last=last,
+            repeats=_has_repeats(rows, header.id_columns),
+            ordered=_is_in_commit_order(rows),
+        )
+
+    def _manifest(
+        self, header: CommitHeader, schemas: Sequence[bytes], table: pl.DataFrame, files: Sequence[DataFile]
+    ) -> Manifest:
+        """Put the table of commits, and return the manifest."""
+        rows = sum(file.rows for file in files)
+        if rows != table["rows"].sum():
+            raise CorruptObjectError(
+                f"The commits of {self._storage.location}/{self._partition} that were to be compacted have "
+                f"{table['rows'].sum()} rows by their manifests, but {rows} in their files. Nothing was compacted; "
+                "find out what is wrong with `verify`."
+            )
+        unlisted = Manifest(
+            **msgspec.structs.asdict(header),
+            rows=rows,
+            digest=digest_of(table),
+            files=tuple(files),
+            schemas=tuple(msgspec.Raw(schema) for schema in schemas[1:]),
+        )
+        data, described = encode_table(table, manifest=unlisted, name=commit_table(self._commit))
+        put_settled(self._storage, self._partition.data_file(described.name), data)
+        return msgspec.structs.replace(unlisted, covers=covers_of(table), commits=described)
+
+    def _put_manifest(self, manifest: Manifest) -> None:
+        data = encode_manifest(manifest)
+        if len(data) > MAX_COMPACTION_BYTES:
+            raise StorageError(
+                f"The manifest of a compaction of {manifest.commits.rows if manifest.commits else 0} commits of "
+                f"{self._storage.location}/{self._partition} would have {len(data)} bytes, more than the "
+                f"{MAX_COMPACTION_BYTES} that one may have. Nothing was compacted."
+            )
+        put_settled(self._storage, self._partition.compaction_manifest(self._commit), data)
+        self._written = len(data)
+
+    def _report(self, manifest: Manifest, table: pl.DataFrame) -> Compaction:
+        fresh = [file for file in manifest.files if file.name.startswith(f"{self._commit}-")]
+        described = manifest.commits.bytes if manifest.commits else 0
+        return Compaction(
+            partition=self._partition,
+            commit=self._commit,
+            manifests=len(self._manifests),
+            commits=table.height,
+            rows=manifest.rows,
+            files_before=len(self._files),
+            files_after=len(manifest.files),
+            bytes_before=sum(live.file.bytes for live in self._files),
+            bytes_after=sum(file.bytes for file in manifest.files),
+            bytes_written=sum(file.bytes for file in fresh) + described + self._written,
+        )
+
+    def _advance(self, rows: int) -> None:
+        self._done += rows
+        if self._options.progress is not None:
+            self._options.progress(self._done, self._known)
+
+
+def _commits(
+    storage: Storage, partition: Partition, manifests: Sequence[Manifest], *, only: AbstractSet[str] | None
+) -> tuple[list[bytes], pl.DataFrame]:
+    """Return the schemas of the commits of some manifests, in order of first appearance, and the table of these.
+
+    Args:
+        storage: The root.
+        partition: Where the manifests are.
+        manifests: What stands for the commits.
+        only: The commits, if they are not all.
+    """
+    appends = [manifest for manifest in manifests if not manifest.covers]
+    # Of a commit in several tables the one that answers for it counts (see `metaxy_fs.log.resolve`).
+    compactions = sorted((manifest for manifest in manifests if manifest.covers), key=lambda each: each.commit)
+    numbers: dict[bytes, int] = {}
+    of_appends = [numbers.setdefault(bytes(manifest.schema), len(numbers)) for manifest in appends]
+    tables = [rows_of(appends, of_appends)]
+    for manifest, table in zip(compactions, read_tables(storage, partition, compactions), strict=True):
+        own = [numbers.setdefault(bytes(schema), len(numbers)) for schema in (manifest.schema, *manifest.schemas)]
+        tables.append(table.with_columns(pl.col("schema").replace_strict(range(len(own)), own, return_dtype=pl.Int64)))
+    table = pl.concat(tables).unique("commit", keep="first", maintain_order=True).sort("time", "commit")
+    if only is not None:
+        table = table.filter(pl.col("commit").is_in(sorted(only)))
+    order = table["schema"].unique(maintain_order=True).to_list()
+    renumbered = pl.col("schema").replace_strict(order, range(len(order)), return_dtype=pl.Int64)
+    schemas = list(numbers)
+    return [schemas[number] for number in order], table.with_columns(renumbered)
+
+
+def _merge_all(files: Sequence[LiveFile]) -> Division:
+    return Division([], [list(files)])
+
+
+def _by_id(entries: list[DataFile], id_column: str) -> list[DataFile]:
+    """Order files that share no sample; where it is not known what they hold, there is one run, which is in order."""
+    spans = [span_of(entry, id_column) for entry in entries]
+    if any(span.low is None and span.rows for span in spans):
+        return entries
+    try:
+        places = sorted(range(len(entries)), key=lambda at: (True, spans[at].low) if spans[at].rows else (False,))
+    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
+        return entries
+    return [entries[place] for place in places]
+
+
+def _bounds(rows: pl.DataFrame) -> tuple[CommitKey, CommitKey]:
+    """Return the first and the last commit that rows belong to."""
+    times = rows.get_column(TIME)
+    ends = [(time, rows.filter(times == time).get_column(COMMIT)) for time in (times.min(), times.max())]
+    (first, of_first), (last, of_last) = ends
+    return (first, of_first.min()), (last, of_last.max())  # type: ignore[return-value]  # no row is without its commit
+
+
+def _has_repeats(rows: pl.DataFrame, id_columns: Sequence[str]) -> bool:
+    ids = rows.select(map(column, id_columns))
+    return bool(ids.select(pl.all_horizontal(pl.all().eq_missing(pl.all().shift(1)))).to_series().slice(1).any())
+
+
+def _is_in_commit_order(rows: pl.DataFrame) -> bool:
+    if not rows.get_column(TIME).is_sorted():
+        return False
+    keys = rows.select(TIME, COMMIT, ORDINAL)
+    return keys.equals(keys.sort(pl.all()))

@@ -1,0 +1,437 @@
+"""How do the commits of a partition get from one root into another as they are?
+
+Theory of operation. A commit is its manifest and the data files that this names; none of them says where the root is.
+So they are put into the other root under the names that they have, byte for byte, the files of a manifest before it: as
+the writer did, all or nothing. All puts are put-if-absent, and ids and names are the same in every root, so a copy can
+be cut short, repeated, and run twice at once. What is there already is not put again, and not even looked at where the
+target has the commit: kept in whichever files, because it was compacted there.
+
+A commit is the same in two roots if its rows are. Random ids never meet, but two jobs of one `write_id` may have
+written other rows to the two roots: the digests in manifests and tables tell, before anything is put.
+
+Whole manifests are copied. One of a compaction brings all commits that it stands for. It also takes along what is known
+of the named writes among them, because a retry in the target has to find them (see `metaxy_fs.log.commit`). A
+job may write to the target under one of these names at the same moment: so the target is looked at once more when that
+is there, and before the manifest is put (see `metaxy_fs.log.named_writes`).
+
+A write that claims to be of a time far ahead counts as of its arrival, and that would be the time of the copy in the
+target. So the target gets a compaction of it alone, which says at which time it counts in the source.
+
+Where one service keeps both roots, and can put a copy if a name is free, the bytes do not come through here. Nobody
+looks at them then: a data file that is damaged in the source is as damaged in the target.
+
+A vacuum of the target removes data files that no manifest has named for long. A file that an earlier copy has left
+there is relied on while it is younger than a day, which no vacuum notes, and refused after that.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    MetadataSchemaError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageError,
+    WriteConflictError,
+)
+from metaxy_fs.ids import AHEAD, shared_clock, wall_clock
+from metaxy_fs.log.commit import MAX_AGE_SECONDS, NAMED_WRITE
+from metaxy_fs.log.commit_table import CommitTables, digests_of
+from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest
+from metaxy_fs.log.descriptions import copy_description
+from metaxy_fs.log.layout import STORE_FILE, Partition, is_data_file_name, owners_of_data_file
+from metaxy_fs.log.manifest import CommitTable, DataFile, Manifest
+from metaxy_fs.log.named_writes import WriteName
+from metaxy_fs.log.resolve import Covers
+from metaxy_fs.log.schema import Path, decode_schema
+from metaxy_fs.log.settling import put_alone
+from metaxy_fs.log.type_checks import settle, types_of
+from metaxy_fs.log.types import large_integers
+from metaxy_fs.log.verified_io import fetched_anew, find_right, put_settled, storage_time
+from metaxy_fs.log.view import View, ViewLoader, settled
+from metaxy_fs.parallel import ordered_map
+from metaxy_fs.storage.base import ObjectInfo, Storage
+
+AT_ONCE = 8
+"""How many objects are copied side by side; each is held in memory meanwhile."""
+
+_BATCH_FILES = 256
+_ATTEMPT = timedelta(seconds=MAX_AGE_SECONDS) + timedelta(hours=1)
+"""How old the data files of a write are when its manifest is not put any more, a slow request reckoned in."""
+
+_T = TypeVar("_T")
+
+Advance = Callable[[int, int], object]
+"""Called with the bytes of data files that are dealt with so far, and with those of all."""
+
+
+class Copied(msgspec.Struct, frozen=True, kw_only=True):
+    """What a copy has done.
+
+    Attributes:
+        commits: How many commits the chosen manifests stand for: all that were asked for, and those that are kept in
+            one file with them.
+        added: Those of them that the target lacked.
+        files: How many data files were put.
+        bytes: Their size.
+    """
+
+    commits: int = 0
+    added: int = 0
+    files: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: "Copied") -> "Copied":
+        mine, theirs = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
+        return Copied(**dict(zip(self.__struct_fields__, map(sum, zip(mine, theirs, strict=True)), strict=True)))
+
+
+def copy_partition(
+    source: Storage, target: Storage, partition: Partition, *, commits: AbstractSet[str], advance: Advance
+) -> Copied:
+    """Copy some commits of a partition.
+
+    Raises:
+        WriteConflictError: The target holds other rows under the id of one of them; nothing was copied.
+        MetadataSchemaError: A column has a type that does not go with what is agreed on in the target; likewise.
+        ObjectExistsError: The target holds another object under the name of one.
+        CorruptObjectError: An object of the source is not what its manifest vouches for.
+        StorageError: A root could not be read or written; what was copied stays, and a repetition goes on.
+    """
+    return settled(partial(_copy, source, target, partition, commits, advance))
+
+
+class _Object(NamedTuple):
+    """A data file or a commit table that a manifest names."""
+
+    path: str
+    entry: DataFile | CommitTable
+
+
+class _Item(NamedTuple):
+    """A manifest that is to be copied, what it names, and the named writes that it stands for."""
+
+    manifest: Manifest
+    objects: Sequence[_Object]
+    named: Sequence[str]
+
+
+def _copy(
+    source: Storage, target: Storage, partition: Partition, commits: AbstractSet[str], advance: Advance
+) -> Copied:
+    found, held = _view(source, partition), _view(target, partition)
+    if found is None:
+        raise CorruptObjectError(f"The partition {source.location}/{partition} is gone while it was copied.")
+    chosen = [manifest for manifest in found.manifests if _ids(manifest) & commits]
+    brought = frozenset[str]().union(*map(_ids, chosen))
+    there = frozenset[str]() if held is None else held.commits
+    if held is not None and brought & there:
+        _refuse_conflicts(source, target, found, held)
+    items = [_item(found, manifest) for manifest in chosen if not _ids(manifest) <= there]
+    run = _Run(source, target, found, items, advance)
+    if items:
+        run.refuse_attempts()
+        _agree_on_types(source, target, partition, [item.manifest for item in items])
+        run.copy(leftovers=_leftovers(target, partition, held, items))
+        _follow(target, partition, items)
+    return Copied(commits=len(brought), added=len(brought - there), files=run.files, bytes=run.bytes)
+
+
+class _Run:
+    """One copy of some manifests of a partition."""
+
+    def __init__(self, source: Storage, target: Storage, found: View, items: Sequence[_Item], advance: Advance) -> None:
+        self._source = source
+        self._target = target
+        self._found = found
+        self._partition = found.partition
+        self._items = items
+        self._advance = advance
+        self.files = 0
+        self.bytes = 0
+
+    def copy(self, *, leftovers: AbstractSet[str]) -> None:
+        """Copy the manifests, each after what it names.
+
+        Args:
+            leftovers: The paths of objects that are there already, and may be relied on if they are what is wanted.
+        """
+        done, total = 0, sum(each.entry.bytes for item in self._items for each in item.objects)
+
+        def copy_objects(objects: Sequence[_Object]) -> None:
+            nonlocal done
+            copied = ordered_map(partial(self._copy_object, leftovers), objects, workers=AT_ONCE)
+            for each, is_new in zip(objects, copied, strict=True):
+                self.files += is_new
+                self.bytes += each.entry.bytes * is_new
+                done += each.entry.bytes
+                self._advance(done, total)
+
+        for batch in _batches(self._items):
+            started = wall_clock()
+            objects = [each for item in batch for each in item.objects]
+            copy_objects([each for each in objects if not isinstance(each.entry, CommitTable)])
+            named = {commit for item in batch for commit in item.named}
+            self._run(self._keep_write, sorted(named))
+            self._run(self._decide, self._unknown(named) if named else ())
+            # Last of all, and marked: a table shows that there were its commits (see `metaxy_fs.log.repair`).
+            self._run(self._mark, batch)
+            copy_objects([each for each in objects if isinstance(each.entry, CommitTable)])
+            self._refuse_stalled(started)
+            self._run(self._copy_manifest, batch)
+
+    def refuse_attempts(self) -> None:
+        """Refuse to begin beside writes under the names of what is copied, before anything is put."""
+        if named := {commit for item in self._items for commit in item.named}:
+            self._unknown(named)
+
+    def _run(self, function: Callable[[_T], object], items: Iterable[_T]) -> None:
+        for _ in ordered_map(function, items, workers=AT_ONCE):
+            pass
+
+    def _copy_object(self, leftovers: AbstractSet[str], wanted: _Object) -> bool:
+        """Make sure that the target has an object, and return whether it was put."""
+        if wanted.path in leftovers:
+            if _right(self._target, wanted) is None:
+                raise ObjectExistsError(f"{self._target.location}/{wanted.path} already exists with other content.")
+            return False
+        if self._is_copied_within(wanted.path):
+            return True
+        data = _right(self._source, wanted)
+        if data is None:
+            raise CorruptObjectError(
+                f"{self._source.location}/{wanted.path} does not have the checksum that its manifest gives. Look for "
+                "the damage with `verify`."
+            )
+        put_settled(self._target, wanted.path, data)
+        return True
+
+    def _is_copied_within(self, path: str) -> bool:
+        """Let the service copy an object, if one service keeps both roots; whatever fails is tried in the other way."""
+        try:
+            return self._target.copy_from(self._source, path, probe=STORE_FILE)
+        except StorageError:
+            return False
+
+    def _refuse_stalled(self, started: int) -> None:
+        if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
+            raise StorageError(
+                f"Copying data files to {self._target.location}/{self._partition} took longer than {MAX_AGE_SECONDS} "
+                "seconds, after which they may be vacuumed. Copy again."
+            )
+
+    def _keep_write(self, commit: str) -> None:
+        """Take along what tells a retry of a named write that it was done, now that a compaction stands for it."""
+        for place in (self._partition.append_manifest(commit), self._partition.kept_write(commit)):
+            data = self._manifest(commit, place)
+            if data is not None:
+                with suppress(ObjectExistsError):  # that of an attempt which the target has seen
+                    put_settled(self._target, self._partition.kept_write(commit), data)
+                return
+
+    def _unknown(self, named: AbstractSet[str]) -> list[tuple[str, str]]:
+        """Return those of some named writes that the target does not have, each with the digest of its rows.
+
+        Raises:
+            WriteConflictError: The target has other rows under one of the names.
+            StorageError: A write of one of them is under way there.
+        """
+        wanted = {each.path for item in self._items for each in item.objects}
+        listed = list(self._target.list(str(self._partition)))
+        held = _view(self._target, self._partition)
+        if held is not None:
+            _refuse_conflicts(self._source, self._target, self._found, held)
+        unknown = named - (frozenset() if held is None else held.commits)
+        for info in listed:
+            name = info.path.removeprefix(f"{self._partition}/")
+            if (
+                info.path not in wanted
+                and is_data_file_name(name)
+                and not unknown.isdisjoint(owners_of_data_file(name))
+            ):
+                self._refuse_attempt(info)
+        digests = digests_of(self._found, table_of=CommitTables(self._source).of)
+        return [(commit, digests[commit]) for commit in sorted(unknown)]
+
+    def _refuse_attempt(self, info: ObjectInfo) -> None:
+        """Refuse to go on beside a write, unless its files are so old that its manifest must not be put any more."""
+        if info.modified is None or storage_time(self._target) - info.modified < _ATTEMPT:
+            raise StorageError(
+                f"{self._target.location}/{info.path} shows that a write under the name of one of the commits is under "
+                "way there, or was cut short. Its rows may be other ones. Nothing of these commits was copied: copy "
+                "again once that write has ended or its job has run again, or a day later."
+            )
+
+    def _decide(self, wanted: tuple[str, str]) -> None:
+        commit, digest = wanted
+        WriteName(self._target, self._partition, commit).decide(digest)
+
+    def _mark(self, item: _Item) -> None:
+        """Say that a copy brings a compaction: until its manifest is there, its table shows no commit of the target."""
+        if item.manifest.covers:
+            put_settled(self._target, self._partition.copy_mark(item.manifest.commit), b'{"format_version":1}')
+
+    def _copy_manifest(self, item: _Item) -> None:
+        is_compaction = bool(item.manifest.covers)
+        commit = item.manifest.commit
+        partition = self._partition
+        path = partition.compaction_manifest(commit) if is_compaction else partition.append_manifest(commit)
+        data = self._manifest(commit, path, is_compaction=is_compaction)
+        if data is None:
+            raise ObjectNotFoundError(f"{self._source.location}/{path} is gone since it was listed.")
+        if commit in self._found.ahead:
+            put_alone(self._target, partition, item.manifest, clock=shared_clock(self._target.identity))
+        elif commit.startswith(NAMED_WRITE) and not is_compaction:
+            self._put_named(item.manifest, path, data)
+        else:
+            put_settled(self._target, path, data)
+
+    def _put_named(self, manifest: Manifest, path: str, data: bytes) -> None:
+        """Put the manifest of a named write as its writer would, so that it stands for no other rows."""
+        name = WriteName(self._target, self._partition, manifest.commit)
+        held = name.claim(manifest.digest)
+        if held is None:
+            try:
+                put_settled(self._target, path, data)
+                is_put = True
+            except ObjectExistsError:
+                is_put = False
+            held = name.confirm(is_put=is_put)
+        if held is not None and held.digest != manifest.digest:
+            raise _conflict([manifest.commit], self._source, self._target, self._partition)
+
+    def _manifest(self, commit: str, path: str, *, is_compaction: bool = False) -> bytes | None:
+        """Return the bytes of a manifest of the source, None if it is not there."""
+        limit = MAX_COMPACTION_BYTES if is_compaction else MAX_MANIFEST_BYTES
+        name = f"{self._source.location}/{path}"
+        check = partial(
+            decode_manifest, partition=self._partition, commit=commit, name=name, is_compaction=is_compaction
+        )
+        return find_right(self._source, path, limit=limit, check=check)
+
+
+def _view(storage: Storage, partition: Partition) -> View | None:
+    return ViewLoader(storage, clock=shared_clock(storage.identity)).load(partition)
+
+
+def _agree_on_types(source: Storage, target: Storage, partition: Partition, manifests: Iterable[Manifest]) -> None:
+    """Agree with the writers to the target on the types of what is copied, before any of it is."""
+    info = copy_description(source, target, partition)
+    types = types_of(info, name=f"{target.location}/{partition.definition_file}")
+    if types is None:
+        return
+    brought: dict[bytes, frozenset[Path]] = {}
+    for manifest in manifests:
+        for file in manifest.files:
+            data = manifest.schema_of(file)
+            large = large_integers(decode_schema(data), file.statistics, rows=file.rows, id_columns=manifest.id_columns)
+            brought[data] = brought.get(data, frozenset()) | large
+    try:
+        for data, large in brought.items():
+            types = settle(target, partition, types, decode_schema(data), large, feature="_".join(info.feature))
+    except MetadataSchemaError as error:
+        raise MetadataSchemaError(
+            f"{partition} of {source.location} does not go with what {target.location} holds, so nothing was copied. "
+            f"{error}"
+        ) from error
+
+
+def _ids(manifest: Manifest) -> frozenset[str]:
+    """Return the commits that a manifest stands for."""
+    return Covers(manifest.covers).ids if manifest.covers else frozenset([manifest.commit])
+
+
+def _item(found: View, manifest: Manifest) -> _Item:
+    partition = found.partition
+    entries: list[DataFile | CommitTable] = [*manifest.files]
+    entries += [] if manifest.commits is None else [manifest.commits]
+    is_compacted = bool(manifest.covers) or manifest.commit in found.ahead
+    named = [commit for commit in _ids(manifest) if commit.startswith(NAMED_WRITE)] if is_compacted else []
+    return _Item(manifest, [_Object(partition.data_file(entry.name), entry) for entry in entries], sorted(named))
+
+
+def _refuse_conflicts(source: Storage, target: Storage, found: View, held: View) -> None:
+    """Refuse commits whose ids stand for other rows in the target."""
+    digests = digests_of(held, table_of=CommitTables(target).of)
+    ours = digests_of(found, table_of=CommitTables(source).of)
+    others = sorted(commit for commit, digest in ours.items() if digests.get(commit, digest) != digest)
+    if others:
+        raise _conflict(others, source, target, found.partition)
+
+
+def _conflict(commits: Sequence[str], source: Storage, target: Storage, partition: Partition) -> WriteConflictError:
+    return WriteConflictError(
+        f"{len(commits)} commits of {source.location}/{partition} have ids that stand for other rows in "
+        f"{target.location}: {', '.join(commits[:3])}. They were written to both under one write_id; history tells "
+        "which. They were not copied. Read those rows, and write what is missing under another write_id."
+    )
+
+
+def _follow(target: Storage, partition: Partition, items: Iterable[_Item]) -> None:
+    """Set the clock to what was copied; where that is far ahead, a listing of the target tells whose clock is wrong."""
+    latest = max(item.manifest.time for item in items)
+    if latest <= wall_clock() + AHEAD:
+        shared_clock(target.identity).observe(latest)
+    else:
+        _view(target, partition)
+
+
+def _leftovers(target: Storage, partition: Partition, held: View | None, items: Sequence[_Item]) -> frozenset[str]:
+    """Return the paths of wanted objects that the target has.
+
+    Raises:
+        ObjectExistsError: One of them has another size.
+        StorageError: One of them may be removed by a vacuum at any moment.
+    """
+    wanted = {each.path: each.entry for item in items for each in item.objects}
+    listed = [info for info in target.list(str(partition)) if info.path in wanted]
+    for info in listed:
+        if info.size != wanted[info.path].bytes:
+            raise ObjectExistsError(f"{target.location}/{info.path} already exists with other content.")
+    named = frozenset() if held is None else {live.path for live in held.files}
+    unnamed = [info for info in listed if info.path not in named and info.modified is not None]
+    if unnamed:
+        oldest = min(unnamed, key=lambda info: info.modified or datetime.max.replace(tzinfo=UTC))
+        now = storage_time(target)
+        if oldest.modified is not None and now - oldest.modified > timedelta(seconds=MAX_AGE_SECONDS):
+            raise StorageError(
+                f"{target.location}/{oldest.path} was left by a copy that was cut short on {oldest.modified:%Y-%m-%d}, "
+                "and a vacuum may be about to remove it. Let vacuum remove such files, or remove them yourself while "
+                "no vacuum runs, and copy again."
+            )
+    return frozenset(info.path for info in listed)
+
+
+def _right(storage: Storage, wanted: _Object) -> bytes | None:
+    """Return the bytes of an object, None if they are not those that its manifest vouches for."""
+    info = ObjectInfo(wanted.path, wanted.entry.bytes)
+    [data] = storage.get_many([info])
+    if not _is(data, wanted.entry):
+        data = fetched_anew(storage, info)
+    return data if _is(data, wanted.entry) else None
+
+
+def _is(data: bytes, entry: DataFile | CommitTable) -> bool:
+    return hashlib.sha256(data).hexdigest() == entry.sha256
+
+
+def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    """Yield manifests in groups that name a bounded number of objects, if one alone does not name more."""
+    batch: list[_Item] = []
+    count = 0
+    for item in items:
+        if batch and count + len(item.objects) > _BATCH_FILES:
+            yield batch
+            batch, count = [], 0
+        batch.append(item)
+        count += len(item.objects)
+    if batch:
+        yield batch

@@ -1,0 +1,260 @@
+"""What does a whole root agree on?
+
+`_store.json` is written by the first writer and read once by every later one, and by those who calculate versions.
+Readers need not read it: every manifest states its format, and a later format keeps manifests where this one has them,
+so that an older reader meets one that it refuses.
+
+`_definition.json` is written by the first writer of a partition and read once by each later one, which refuses to mix
+its rows with those of a feature that is not its own: rows whose samples are named by other columns, or a key that
+differs only in its case on a file system that does not tell cases apart. It has the types of the columns of the first
+write too, which `metaxy_fs.log.type_checks` compares. The graph of a root's features can be drawn from these files
+alone.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    MetadataSchemaError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageError,
+)
+from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
+from metaxy_fs.log.layout import STORE_FILE, Partition
+from metaxy_fs.log.manifest import FORMAT_VERSION, Definition, refuse_other_format
+from metaxy_fs.log.types import decode_columns
+from metaxy_fs.log.verified_io import MAX_AGREEMENT_BYTES, Agreement, agree, find_right
+from metaxy_fs.storage.base import Storage
+
+
+class RootInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The content of `_store.json`."""
+
+    format_version: int = FORMAT_VERSION
+    hash_algorithm: str = DEFAULT_ALGORITHM
+
+
+class Root(NamedTuple):
+    """A root that there is: its `_store.json`, and the algorithm that it records."""
+
+    data: bytes
+    hash_algorithm: str
+
+
+def open_for_writing(storage: Storage, *, hash_algorithm: str = DEFAULT_ALGORITHM) -> Root:
+    """Return a root that this library may write to; made with an algorithm, if there is none.
+
+    Raises:
+        UnsupportedFormatError: A newer metaxy_fs made the root.
+        CorruptObjectError: `_store.json` is something else.
+    """
+    [data] = agree(storage, [agreement_on_root(storage, hash_algorithm=hash_algorithm)])
+    return decode_root(data, name=f"{storage.location}/{STORE_FILE}")
+
+
+def agreement_on_root(
+    storage: Storage, *, hash_algorithm: str, check: Callable[[Root], object] = lambda _root: None
+) -> Agreement:
+    """Return what writers to a root have to agree on.
+
+    Args:
+        storage: Where the root is.
+        hash_algorithm: What to make it with, if there is none.
+        check: Called with the root that there is; raises if it must not be written to.
+    """
+    name = f"{storage.location}/{STORE_FILE}"
+    wanted = msgspec.json.encode(RootInfo(hash_algorithm=hash_algorithm))
+    return Agreement(STORE_FILE, wanted, lambda data: check(decode_root(data, name=name)))
+
+
+def find_root(storage: Storage) -> Root | None:
+    """Return a root, None if nobody has written to it; raises what `open_for_writing` does."""
+    decode = partial(decode_root, name=f"{storage.location}/{STORE_FILE}")
+    data = find_right(storage, STORE_FILE, limit=MAX_AGREEMENT_BYTES, check=decode)
+    return None if data is None else decode(data)
+
+
+def refuse_overwriting_storage(storage: Storage, root: Root, *, hence: str) -> None:
+    """Find out whether a storage honours put-if-absent, by putting `_store.json` again with the bytes that it has.
+
+    Where the storage ignores the condition, this replaces an object by its equal, so the question itself does no harm.
+
+    Args:
+        storage: Where the root is.
+        root: What is there.
+        hence: What would come of it, for the message.
+
+    Raises:
+        StorageError: It does not, so a guarantee that needs it cannot be given.
+    """
+    if storage.keeps_existing:
+        return
+    try:
+        storage.put(STORE_FILE, root.data)
+    except ObjectExistsError:
+        return
+    raise StorageError(
+        f"{storage.location} overwrites objects although it was asked not to, so {hence}. Use a storage that supports "
+        "conditional writes."
+    )
+
+
+def decode_root(data: bytes, *, name: str) -> Root:
+    """Return the root that a `_store.json` describes, if it is one that this library knows.
+
+    Raises:
+        UnsupportedFormatError: A newer metaxy_fs made it.
+        CorruptObjectError: It is something else.
+    """
+    refuse_other_format(data, name=name)
+    try:
+        info = msgspec.json.decode(data, type=RootInfo)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise CorruptObjectError(f"{name} cannot be decoded: {error}. Is this the root of a store?") from error
+    if info.hash_algorithm not in ALGORITHMS:
+        raise CorruptObjectError(
+            f"{name} asks for {info!r}, which this metaxy_fs does not know; it knows format version {FORMAT_VERSION} "
+            f"and the algorithms {', '.join(ALGORITHMS)}. A newer metaxy_fs may know it."
+        )
+    return Root(data, info.hash_algorithm)
+
+
+class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The content of `_definition.json`.
+
+    Attributes:
+        feature: The full key of the feature, part by part.
+        definition: The data versions of its declaration.
+        id_columns: The columns that name a sample.
+        spec: The whole declaration, as its first writer made it; for people, tools and explanations; the log does
+            not look into it.
+        columns: The types of the columns of the first write, which later ones have to fit; roots of earlier versions
+            lack it.
+    """
+
+    format_version: int = FORMAT_VERSION
+    feature: tuple[str, ...]
+    definition: Definition
+    id_columns: tuple[str, ...]
+    spec: msgspec.Raw
+    columns: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> None:
+    """Make sure that a partition is described, and that it is the one that a writer means.
+
+    Raises what `agree` and the check of `agreement_on_partition` do.
+    """
+    agree(storage, [agreement_on_partition(storage, partition, info)])
+
+
+def agreement_on_partition(
+    storage: Storage, partition: Partition, info: PartitionInfo, *, before_put: Callable[[], object] = lambda: None
+) -> Agreement:
+    """Return what writers to a partition have to agree on.
+
+    Args:
+        storage: The root.
+        partition: The partition.
+        info: What to describe it as, if nobody has.
+        before_put: Called before that is put; what it raises ends the write.
+
+    Its check raises:
+        MetadataSchemaError: The rows there name their samples by other columns, or belong to another feature.
+        UnsupportedFormatError: A newer metaxy_fs made it.
+        CorruptObjectError: `_definition.json` is something else.
+
+    Raises:
+        MetadataSchemaError: The declaration is too large to be kept.
+    """
+    data = msgspec.json.encode(info)
+    if len(data) > MAX_AGREEMENT_BYTES:
+        raise MetadataSchemaError(
+            f"The declaration of feature {'_'.join(info.feature)!r} takes {len(data)} bytes as JSON, more than the "
+            f"{MAX_AGREEMENT_BYTES} that may be kept with its rows. Declare fewer containers or dependencies."
+        )
+    return _agreement(storage, partition, info, data)._replace(before_put=before_put)
+
+
+def find_info(storage: Storage, partition: Partition) -> PartitionInfo | None:
+    """Return what a partition is described as, None if it is not; raises what `decode_info` does."""
+    decode = partial(decode_info, name=f"{storage.location}/{partition.definition_file}")
+    data = find_right(storage, partition.definition_file, limit=MAX_AGREEMENT_BYTES, check=decode)
+    return None if data is None else decode(data)
+
+
+def copy_description(source: Storage, target: Storage, partition: Partition) -> PartitionInfo:
+    """Describe a partition of one root as it is described in another, and return how it is described there now.
+
+    Raises what `describe` does.
+
+    Raises:
+        ObjectNotFoundError: The other root does not describe it.
+    """
+    name = f"{source.location}/{partition.definition_file}"
+    decode = partial(decode_info, name=name)
+    data = find_right(source, partition.definition_file, limit=MAX_AGREEMENT_BYTES, check=decode)
+    if data is None:
+        raise ObjectNotFoundError(f"{name} is missing. The next write to the partition puts it there again.")
+    [held] = agree(target, [_agreement(target, partition, decode(data), data)])
+    return decode_info(held, name=f"{target.location}/{partition.definition_file}")
+
+
+def decode_info(data: bytes, *, name: str) -> PartitionInfo:
+    """Return the content of a `_definition.json`.
+
+    Args:
+        data: The object's bytes.
+        name: The object as users would look it up, for messages.
+
+    Raises:
+        UnsupportedFormatError: A newer metaxy_fs made it.
+        CorruptObjectError: It is something else.
+    """
+    refuse_other_format(data, name=name)
+    try:
+        info = msgspec.json.decode(data, type=PartitionInfo)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise CorruptObjectError(f"{name} cannot be decoded: {error}.") from error
+    if not isinstance(info.columns, msgspec.UnsetType):
+        decode_columns(bytes(info.columns), name=name)
+    return info
+
+
+def _agreement(storage: Storage, partition: Partition, info: PartitionInfo, data: bytes) -> Agreement:
+    name = f"{storage.location}/{partition.definition_file}"
+    return Agreement(partition.definition_file, data, lambda held: _check(held, info, name=name))
+
+
+def _check(data: bytes, info: PartitionInfo, *, name: str) -> None:
+    check_info(decode_info(data, name=name), feature=info.feature, id_columns=info.id_columns, name=name)
+
+
+def check_info(held: PartitionInfo, *, feature: Sequence[str], id_columns: Sequence[str], name: str) -> None:
+    """Refuse a description that is not of the rows that a writer means.
+
+    Args:
+        held: What is there.
+        feature: The key of the feature whose rows they are, part by part.
+        id_columns: The columns that name their samples.
+        name: The object as users would look it up, for messages.
+
+    Raises:
+        MetadataSchemaError: It belongs to another feature, or names samples by other columns.
+    """
+    if held.feature != tuple(feature):
+        raise MetadataSchemaError(
+            f"The rows of feature {list(feature)!r} would be kept with those of {list(held.feature)!r}, because "
+            f"this root does not tell the two names apart, as {name} shows. Give one of the features another key."
+        )
+    if sorted(held.id_columns) != sorted(id_columns):
+        raise MetadataSchemaError(
+            f"Feature {'_'.join(feature)!r} names its samples by {list(id_columns)}, but rows that are "
+            f"stored under the same data version name them by {list(held.id_columns)}, as {name} says. Give the "
+            "feature another key."
+        )

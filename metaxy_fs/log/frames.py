@@ -1,0 +1,239 @@
+"""Which commit and partition does each row of a scan belong to, and where does it stand among its commit's?
+
+Rows of a file of one commit do not say whose they are: the manifest does, by naming the file. A row's place in a scan
+of several files gives its file, since the manifests count the rows of each. In files that compactions have written,
+each row says it in three columns of its own.
+
+Rows come in commit order, `(time, commit)`, those of a commit as its writer had them. Files of single commits are put
+one after the other. A file that a compaction has written is ordered by id, and holds rows of many commits; it, and
+all files whose commits lie among its own, are put together and sorted.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, pairwise, starmap
+from typing import Any, Final, NamedTuple
+
+import polars as pl
+
+from metaxy_fs.log.columns import COMMIT, COMMIT_COLUMNS, ORDINAL, TIME
+from metaxy_fs.log.manifest import CommitKey
+from metaxy_fs.log.ranges import span_of
+from metaxy_fs.log.schema import column
+from metaxy_fs.log.view import LiveFile
+from metaxy_fs.log.widening import conform
+from metaxy_fs.reserved import ROW_OF_SCAN as ROW_INDEX
+from metaxy_fs.reserved import SHIFT as _SHIFT
+
+MARKS: Final = pl.Schema({name: COMMIT_COLUMNS[name] for name in (COMMIT, TIME)})
+"""What a scan can give of each row: its commit, and the time of that."""
+
+
+def mark_commits(rows: pl.LazyFrame, files: Sequence[LiveFile]) -> pl.LazyFrame:
+    """Return the rows of files of single commits with the columns of `COMMIT_COLUMNS`.
+
+    An as-of join lets predicates on other columns through to the files, and costs the same however many files there
+    are; a literal in a scan of each file would cost milliseconds a file.
+
+    Args:
+        rows: The rows of all files, in order, with their place as `ROW_INDEX`, which is kept.
+        files: The files, in the order in which they are scanned.
+    """
+    starts = _starts(files)
+    by_start = pl.DataFrame(
+        {
+            ROW_INDEX: starts,
+            COMMIT: [live.first[1] for live in files],
+            TIME: [live.first[0] for live in files],
+            _SHIFT: starts.cast(pl.Int64) - pl.Series([live.offset for live in files], dtype=pl.Int64),
+        },
+        schema_overrides=MARKS,
+    )
+    ordinal = (pl.col(ROW_INDEX).cast(pl.Int64) - pl.col(_SHIFT)).cast(pl.UInt32).alias(ORDINAL)
+    return rows.join_asof(by_start.lazy(), on=ROW_INDEX).with_columns(ordinal).drop(_SHIFT)
+
+
+def mark_partitions(rows: pl.LazyFrame, files: Sequence[LiveFile], *, name: str) -> pl.LazyFrame:
+    """Return the rows of files with the version of the partition of each, in a column of this name.
+
+    Args:
+        rows: The rows of all files, in order, with their place as `ROW_INDEX`, which is kept.
+        files: The files, in the order in which they are scanned.
+        name: The column.
+    """
+    by_start = pl.LazyFrame({ROW_INDEX: _starts(files), name: [live.partition.version for live in files]})
+    return rows.join_asof(by_start, on=ROW_INDEX)
+
+
+def _starts(files: Sequence[LiveFile]) -> pl.Series:
+    """Return the place of the first row of each file.
+
+    Where files without rows start with one that has some, the last of them counts, and that is the one.
+    """
+    return pl.Series([live.file.rows for live in files], dtype=pl.UInt32).cum_sum().shift(1, fill_value=0)
+
+
+class Stretch(NamedTuple):
+    """Files whose commits lie together, apart from those of all other files.
+
+    Attributes:
+        files: In the order of their first commits.
+        is_mixed: Whether their rows have to be sorted; if not, they are in order one file after the other.
+    """
+
+    files: list[LiveFile]
+    is_mixed: bool
+
+
+def stretches(files: Iterable[LiveFile]) -> list[Stretch]:
+    """Divide files, ordered by their first commits, into stretches whose rows come one after the other."""
+    found: list[Stretch] = []
+    for group in _overlapping(files):
+        is_mixed = _is_mixed(group)
+        if found and not found[-1].is_mixed and not is_mixed:
+            found[-1].files.extend(group)
+        else:
+            found.append(Stretch(group, is_mixed))
+    return found
+
+
+def _overlapping(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
+    """Yield files whose commits lie among each other together; those of other groups come before or after them all."""
+    group: list[LiveFile] = []
+    end: CommitKey = (0, "")
+    for live in files:
+        if group and live.first > end:
+            yield group
+            group = []
+        end = max(end, live.last)
+        group.append(live)
+    if group:
+        yield group
+
+
+def _is_mixed(group: list[LiveFile]) -> bool:
+    if not any(live.is_rewritten for live in group):
+        return False
+    return any(map(_is_unordered, group)) or not all(starmap(_continues, pairwise(group)))
+
+
+def _is_unordered(live: LiveFile) -> bool:
+    return live.is_rewritten and live.first != live.last and not live.file.ordered
+
+
+def _continues(before: LiveFile, live: LiveFile) -> bool:
+    """Whether all rows of a file come after those of another, both in order, though they share a commit.
+
+    The rows of a commit are in the order of their ids.
+    """
+    if not (before.is_rewritten and live.is_rewritten and live.first == before.last):
+        return False
+    id_column = live.manifest.id_columns[0]
+    high, low = span_of(before.file, id_column).high, span_of(live.file, id_column).low
+    is_comparable = before.schema.get(id_column) == live.schema.get(id_column) and type(high) is type(low)
+    return high is not None and is_comparable and high < low
+
+
+def in_commit_order(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Sort the rows of a stretch that is mixed; they have the columns of commits."""
+    return rows.sort(TIME, COMMIT, ORDINAL, maintain_order=True)
+
+
+def without(rows: pl.LazyFrame, excluded: frozenset[str]) -> pl.LazyFrame:
+    """Leave out rows of commits that another manifest answers for; the rows have the columns of commits."""
+    return rows.filter(~pl.col(COMMIT).is_in(pl.Series(sorted(excluded), dtype=pl.String).implode()))
+
+
+Source = str | bytes
+"""A data file as Polars takes it: its path, or its bytes."""
+
+
+class FileFrames:
+    """Makes frames of the files of one scan, wherever their bytes come from.
+
+    Args:
+        schema: What the rows of all files are brought to.
+        partition_column: Adds a column of this name that gives the version of the partition of each row.
+        with_commits: Whether to add the columns of `metaxy_fs.log.frames.MARKS`.
+    """
+
+    def __init__(self, schema: pl.Schema, *, partition_column: str | None, with_commits: bool) -> None:
+        self._partition_column = partition_column
+        self.stored = schema
+        self.schema = pl.Schema({**self._with_partition(schema), **(MARKS if with_commits else {})})
+        self._sortable = pl.Schema({**self.schema, **COMMIT_COLUMNS})
+
+    def unsorted(
+        self,
+        files: Sequence[LiveFile],
+        sources: Sequence[Source],
+        *,
+        is_mixed: bool,
+        columns: Callable[[LiveFile], Sequence[str]],
+    ) -> pl.LazyFrame:
+        """Return the rows of files one after the other; where they are mixed, with all columns of commits.
+
+        Files are taken in runs that Polars can scan as one.
+
+        Args:
+            files: The files.
+            sources: Where the bytes of each are.
+            is_mixed: Whether their rows have to be sorted.
+            columns: Tells which of its columns are in the source of a file; the others become null.
+        """
+        target = self._sortable if is_mixed else self.schema
+        runs = groupby(zip(files, sources, strict=True), key=lambda pair: self._kind(*pair))
+        frames = [self._run(list(run), target, columns) for _, run in runs]
+        return frames[0] if len(frames) == 1 else pl.concat(frames)
+
+    def _run(
+        self,
+        run: Sequence[tuple[LiveFile, Source]],
+        target: pl.Schema,
+        columns: Callable[[LiveFile], Sequence[str]],
+    ) -> pl.LazyFrame:
+        files = [live for live, _ in run]
+        first, held = files[0], files[0].stored_schema
+        is_marked = not first.is_rewritten and COMMIT in target
+        is_spread = self._partition_column is not None and any(live.partition != first.partition for live in files)
+        place = [ROW_INDEX] if is_marked or is_spread else []
+        sources: list[Any] = [source for _, source in run]
+        # Directories of a root may look like `key=value`, and may hold characters that mean something in a glob.
+        rows = pl.scan_parquet(
+            sources,
+            schema=held,
+            glob=False,
+            hive_partitioning=False,
+            # Polars tests predicates on the bounds of a row group as if arithmetic never overflowed.
+            use_statistics=False,
+            row_index_name=ROW_INDEX if place else None,
+        )
+        held = pl.Schema({name: held[name] for name in columns(first)})
+        rows = rows.select(map(column, (*held, *place)))
+        if first.excluded:
+            rows = without(rows, first.excluded)
+        if (name := self._partition_column) is not None:
+            one = pl.lit(first.partition.version).alias(name)
+            rows = mark_partitions(rows, files, name=name) if is_spread else rows.with_columns(one)
+        if is_marked:
+            rows = mark_commits(rows, files)
+        source = pl.Schema({**self._with_partition(held), **(COMMIT_COLUMNS if is_marked else {})})
+        return conform(rows.drop(place), source=source, target=target)
+
+    def _with_partition(self, schema: pl.Schema) -> pl.Schema:
+        added = {} if self._partition_column is None else {self._partition_column: pl.String()}
+        return pl.Schema({**schema, **added})
+
+    def _kind(self, live: LiveFile, source: Source) -> tuple[Any, ...]:
+        """Return what files that are scanned as one have in common.
+
+        Of a large file there may be no more than some row groups, and then the places of rows do not tell its
+        partition.
+        """
+        apart = live.partition if self._partition_column is not None and live.file.columns else None
+        return type(source), apart, live.manifest.schema_of(live.file), live.is_rewritten, live.excluded
+
+
+def without_empty_chunks(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows in chunks of which none is empty: what writes a frame chunk by chunk may take one for the end."""
+    has_empty = any(0 in column.chunk_lengths() for column in rows.get_columns())
+    return rows.rechunk() if has_empty and rows.height else rows

@@ -1,0 +1,357 @@
+"""Where does each object of a root live?
+
+    _store.json                                       what the whole root has in common
+    _snapshots/<name>.json                            which commits some moment saw
+    _clock/<token>                                    put and deleted at once, to learn the time of the storage
+    video.processing/0123456789abcdef/                one partition: a feature under one version of its definition
+        _definition.json                              the declaration that produced it
+        _types/<n>.json                               types of columns that were agreed on later, from 1 on
+        <commit>-<n>.parquet                          data files
+        <commit>-commits.parquet                      the commits that a compaction stands for
+        _manifests/appends/<commit>.json              one write each
+        _manifests/compactions/<commit>.json          each stands for many writes
+        _vacuum/<id>.json                             what a vacuum has noted for the next one
+        _writes/<commit>.json                         a named write that a compaction stands for; writers look there
+        _decisions/<commit>.json                      which rows a name stands for that a write and a copy both took
+        _copies/<commit>.json                         a compaction that a copy brings, until its manifest is there
+        _damaged/<commit>/<checksum>.json             what repair has replaced; nobody else looks there
+
+`appends` sorts before `compactions`, so that a listing of `_manifests` sees every append that some compaction it sees
+stands for, or that compaction itself. All paths are relative to the root; this is the only module that makes or takes
+apart one.
+
+Readers look at manifests alone. Who verifies, repairs or vacuums a partition looks at everything that is there.
+"""
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from metaxy_fs.storage.base import ObjectInfo, Storage
+
+STORE_FILE = "_store.json"
+CLOCK = "_clock"
+SNAPSHOTS = "_snapshots"
+"""The directory of all snapshots."""
+
+MAX_FEATURE_LENGTH = 200
+
+_FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)*")
+_VERSION = re.compile(r"[0-9a-f]{16}")
+_COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TOKEN = re.compile(r"[0-9a-f]{16}")
+_SUBDIRECTORY = re.compile(
+    r"|/_manifests/(appends|compactions)|/_writes|/_decisions|/_copies|/_types|/_vacuum|/_damaged/[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+)
+_DATA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.parquet")
+# Of macOS, NFS, FUSE, rsync, Syncthing and editors; of Hadoop; of Synology. None of them can be a commit.
+_STRAY_DIRECTORY = re.compile(r"[.~#].*|.*_\$folder\$|@eaDir", re.DOTALL)
+# Also of editors; rclone; Syncthing; Google's and Amazon's command lines; Windows. None of them ends as an object does.
+_STRAY_FILE = re.compile(
+    rf"{_STRAY_DIRECTORY.pattern}|.*~|.*\.partial|.*\.tmp|.*_\.gstmp|.*\.[0-9A-Fa-f]{{8}}|(?i:thumbs\.db|desktop\.ini)",
+    re.DOTALL,
+)
+_DIRECTORIES = (["_manifests"], ["_manifests", "appends"], ["_manifests", "compactions"])
+
+
+class Partition(msgspec.Struct, frozen=True, order=True):
+    """All rows of one feature that were written under one version of its definition.
+
+    Attributes:
+        feature: The parts of the feature's key joined by `.`.
+        version: The first 16 hex digits of the definition's data version.
+    """
+
+    feature: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.feature}/{self.version}"
+
+    @property
+    def definition_file(self) -> str:
+        """The path of the description."""
+        return f"{self}/_definition.json"
+
+    def types_file(self, number: int) -> str:
+        """Return the path of the types that were agreed on after the description, as the `number`-th, from 1 on."""
+        return f"{self}/_types/{number}.json"
+
+    @property
+    def manifests(self) -> str:
+        """The directory of all manifests."""
+        return f"{self}/_manifests"
+
+    def append_manifest(self, commit: str) -> str:
+        """Return the path of the manifest of one write."""
+        return f"{self.manifests}/appends/{commit}.json"
+
+    def compaction_manifest(self, commit: str) -> str:
+        """Return the path of a manifest that stands for many writes."""
+        return f"{self.manifests}/compactions/{commit}.json"
+
+    def vacuum_record(self, name: str) -> str:
+        """Return the path of what a vacuum has noted for the next one."""
+        return f"{self}/_vacuum/{name}.json"
+
+    def kept_write(self, commit: str) -> str:
+        """Return the path of the copy of a named write's manifest, which outlives the manifest."""
+        return f"{self}/_writes/{commit}.json"
+
+    def decided_write(self, commit: str) -> str:
+        """Return the path at which is decided for which rows the name of a write stands."""
+        return f"{self}/_decisions/{commit}.json"
+
+    def copy_mark(self, commit: str) -> str:
+        """Return the path of what says that a copy brings a compaction, whose table is there before its manifest."""
+        return f"{self}/_copies/{commit}.json"
+
+    def damaged_manifest(self, commit: str, checksum: str) -> str:
+        """Return the path at which repair keeps what was in the place of a manifest."""
+        return f"{self}/_damaged/{commit}/{checksum}.json"
+
+    def data_file(self, name: str) -> str:
+        """Return the path of a data file, or of a table of commits."""
+        return f"{self}/{name}"
+
+
+def clock_probe(token: str) -> str:
+    """Return the path of an object that is there for a moment, so that the storage tells the time."""
+    return f"{CLOCK}/{token}"
+
+
+def is_clock_probe(path: str) -> bool:
+    """Whether a path is that of an object which asked the storage for its time."""
+    directory, _, name = path.rpartition("/")
+    return directory == CLOCK and _TOKEN.fullmatch(name) is not None
+
+
+def holds_objects(directory: str) -> bool:
+    """Whether objects of this format lie in a directory itself, and so what their puts leave that were cut short."""
+    if directory in ("", CLOCK, SNAPSHOTS):
+        return True
+    feature, _, rest = directory.partition("/")
+    version, slash, below = rest.partition("/")
+    is_partition = is_feature_directory(feature) and is_partition_directory(version)
+    return is_partition and _SUBDIRECTORY.fullmatch(slash + below) is not None
+
+
+def is_feature_directory(name: str) -> bool:
+    """Whether a directory of a root can be that of a feature; other people may keep other things there."""
+    return len(name) <= MAX_FEATURE_LENGTH and _FEATURE.fullmatch(name) is not None
+
+
+def is_partition_directory(name: str) -> bool:
+    """Whether a directory below a feature's can be a partition."""
+    return _VERSION.fullmatch(name) is not None
+
+
+def is_data_file_name(name: str) -> bool:
+    """Whether a name stays inside its partition and cannot be mistaken for a path, a URL or a hidden file."""
+    return _DATA_FILE.fullmatch(name) is not None
+
+
+def is_commit(text: str) -> bool:
+    """Whether a text can be the id of a commit."""
+    return _COMMIT.fullmatch(text) is not None
+
+
+def is_snapshot_name(text: str) -> bool:
+    """Whether a text can be the name of a snapshot."""
+    return _COMMIT.fullmatch(text) is not None
+
+
+def snapshot_file(name: str) -> str:
+    """Return the path of a snapshot."""
+    return f"{SNAPSHOTS}/{name}.json"
+
+
+def snapshot_of(path: str) -> str | None:
+    """Return the name of the snapshot at a path, None for any other path."""
+    name = path.removeprefix(f"{SNAPSHOTS}/").removesuffix(".json")
+    return name if is_snapshot_name(name) and path == snapshot_file(name) else None
+
+
+def commit_table(commit: str) -> str:
+    """Return the name of the table of the commits that a compaction stands for."""
+    return f"{commit}-commits.parquet"
+
+
+def compaction_of_table(name: str) -> str | None:
+    """Return the compaction whose commit table has a name, None for any other data file."""
+    commit = name.removesuffix("-commits.parquet")
+    return commit if commit != name and is_commit(commit) else None
+
+
+def owners_of_data_file(name: str) -> tuple[str, str]:
+    """Return the commits that a data file may be of, by its name; those of named writes have a token after it."""
+    stem = name.rpartition("-")[0]
+    return stem, stem.rpartition("-")[0]
+
+
+def commit_of_append(path: str, partition: Partition) -> str | None:
+    """Return the commit that an append manifest's path names, None for any other path."""
+    return _commit_of(path, f"{partition.manifests}/appends/")
+
+
+def commit_of_compaction(path: str, partition: Partition) -> str | None:
+    """Return the commit that a compaction manifest's path names, None for any other path."""
+    return _commit_of(path, f"{partition.manifests}/compactions/")
+
+
+def commit_of_damaged(path: str, partition: Partition) -> str | None:
+    """Return the commit of a damaged manifest that repair keeps at a path, None for any other path."""
+    commit, _, checksum = path.removeprefix(f"{partition}/_damaged/").removesuffix(".json").partition("/")
+    return commit if is_commit(commit) and path == partition.damaged_manifest(commit, checksum) else None
+
+
+def is_stray(path: str, partition: Partition, *, size: int) -> bool:
+    """Whether an object of a partition is one that systems and tools put anywhere; no object of the format looks so.
+
+    Args:
+        path: The path of the object.
+        partition: Where it is.
+        size: Its size: an empty object in the place of a directory is how consoles of object stores mark one.
+    """
+    *directories, name = parts = path.removeprefix(f"{partition}/").split("/")
+    if size == 0 and (not name or parts in _DIRECTORIES):
+        return True
+    return _STRAY_FILE.fullmatch(name) is not None or any(map(_STRAY_DIRECTORY.fullmatch, directories))
+
+
+def is_vacuum_record(path: str, partition: Partition) -> bool:
+    """Whether a path is that of something that a vacuum has noted."""
+    return path.startswith(f"{partition}/_vacuum/") and path.endswith(".json")
+
+
+def number_of_types(path: str, partition: Partition) -> int | None:
+    """Return which object of types that were agreed on after the description a path names, None for any other path."""
+    number = path.removeprefix(f"{partition}/_types/").removesuffix(".json")
+    is_number = number.isdecimal() and number.isascii() and number[0] != "0"
+    return int(number) if is_number and path == f"{partition}/_types/{number}.json" else None
+
+
+def commit_of_copy_mark(path: str, partition: Partition) -> str | None:
+    """Return the compaction that a copy brings as a path says, None for any other path."""
+    return _commit_of(path, f"{partition}/_copies/")
+
+
+def is_decided_write(path: str, partition: Partition) -> bool:
+    """Whether a path is that of a decision on the name of a write."""
+    return _commit_of(path, f"{partition}/_decisions/") is not None
+
+
+def is_kept_write(path: str, partition: Partition) -> bool:
+    """Whether a path is that of the copy of a named write's manifest."""
+    return _commit_of(path, f"{partition}/_writes/") is not None
+
+
+def _commit_of(path: str, prefix: str) -> str | None:
+    suffix = ".json"
+    commit = path.removeprefix(prefix).removesuffix(suffix)
+    return commit if path == f"{prefix}{commit}{suffix}" and is_commit(commit) else None
+
+
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+    """The objects of one partition as one listing shows them.
+
+    Attributes:
+        partition: Whose objects these are.
+        definition: Its description.
+        appends: The manifests of single writes, by commit.
+        compactions: Those that stand for many, by commit.
+        data: The data files, by name.
+        types: The types of columns that were agreed on after the description, by number.
+        records: What vacuums have noted.
+        copies: What says that a copy brings a compaction, by that.
+        damaged: What repair found in the place of manifests and keeps as evidence, by commit.
+        misplaced: What is below `_manifests` and is no manifest; readers refuse the partition because of it.
+        stray: What systems and tools put anywhere; readers pass over it, also below `_manifests`.
+        strange: What is none of the objects of a partition; readers do not look at it.
+    """
+
+    partition: Partition
+    definition: ObjectInfo | None
+    appends: dict[str, ObjectInfo]
+    compactions: dict[str, ObjectInfo]
+    data: dict[str, ObjectInfo]
+    types: dict[int, ObjectInfo]
+    records: tuple[ObjectInfo, ...]
+    copies: dict[str, ObjectInfo]
+    damaged: dict[str, ObjectInfo]
+    misplaced: tuple[ObjectInfo, ...]
+    stray: tuple[ObjectInfo, ...]
+    strange: tuple[ObjectInfo, ...]
+
+
+def take_inventory(storage: Storage, partition: Partition) -> Inventory:
+    """Return what a partition holds; appends are listed before compactions (see `metaxy_fs.log.layout`)."""
+    listed = storage.list(str(partition))
+    stray = tuple(info for info in listed if is_stray(info.path, partition, size=info.size))
+    return _sorted(partition, [info for info in listed if info not in stray] if stray else listed, stray)
+
+
+def all_partitions(storage: Storage, *, feature: str | None = None) -> list[Partition]:
+    """Return every partition that there is, sorted, also those that hold no commit.
+
+    Args:
+        storage: The root.
+        feature: The parts of a feature's key joined by `.`; all features by default.
+    """
+    features = storage.list_directories("") if feature is None else [feature]
+    return [
+        Partition(name, version)
+        for name in features
+        if is_feature_directory(name)
+        for version in storage.list_directories(name)
+        if is_partition_directory(version)
+    ]
+
+
+def _sorted(partition: Partition, objects: Iterable[ObjectInfo], stray: tuple[ObjectInfo, ...]) -> Inventory:
+    definition: ObjectInfo | None = None
+    appends: dict[str, ObjectInfo] = {}
+    compactions: dict[str, ObjectInfo] = {}
+    data: dict[str, ObjectInfo] = {}
+    records: list[ObjectInfo] = []
+    copies: dict[str, ObjectInfo] = {}
+    damaged: dict[str, ObjectInfo] = {}
+    misplaced: list[ObjectInfo] = []
+    strange: list[ObjectInfo] = []
+    by_commit = (
+        (commit_of_append, appends),
+        (commit_of_compaction, compactions),
+        (commit_of_damaged, damaged),
+        (commit_of_copy_mark, copies),
+    )
+    for info in objects:
+        name = info.path.removeprefix(f"{partition}/")
+        if info.path == partition.definition_file:
+            definition = info
+        elif is_data_file_name(name):
+            data[name] = info
+        elif found := [(held, commit) for of, held in by_commit if (commit := of(info.path, partition)) is not None]:
+            [(held, commit)] = found
+            held[commit] = info
+        elif is_vacuum_record(info.path, partition):
+            records.append(info)
+        elif info.path.startswith(f"{partition.manifests}/"):
+            misplaced.append(info)
+        elif not is_kept_write(info.path, partition) and not is_decided_write(info.path, partition):
+            strange.append(info)
+    numbered = [(number_of_types(info.path, partition), info) for info in strange]
+    return Inventory(
+        partition=partition,
+        definition=definition,
+        appends=appends,
+        compactions=compactions,
+        data=data,
+        types={number: info for number, info in numbered if number is not None},
+        records=tuple(records),
+        copies=copies,
+        damaged=damaged,
+        misplaced=tuple(misplaced),
+        stray=stray,
+        strange=tuple(info for number, info in numbered if number is None),
+    )

@@ -1,0 +1,121 @@
+"""Which commits of a partition are to be compacted together?
+
+Theory of operation. A manifest that counts stands for one commit, or for many. It is of tier n if it stands for at
+least `fan` to the power of n. When a tier has `fan` members, these are compacted, with all of the tiers below, into one
+of a higher tier. So a commit is rewritten at most once a tier, and of N commits there are about log N tiers: keeping N
+writes compacted costs N log N. At any time fewer than `fan` manifests a tier count.
+
+Compactions that overlap, because two compactors did not know of each other, are taken as one member.
+"""
+
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+import msgspec
+
+from metaxy_fs.log.manifest import Manifest
+from metaxy_fs.log.resolve import Covers
+
+FAN = 10
+"""How many members of a tier are compacted into one: fewer leave less to read, and rewrite more often."""
+
+MAX_MEMBERS = 10_000
+"""How many are compacted at once at most: enough to be done soon, since what is cut short has to begin again."""
+
+
+def next_compaction(
+    manifests: Iterable[Manifest],
+    *,
+    fan: int = FAN,
+    full: bool = False,
+    before: int,
+    ahead: AbstractSet[str] = frozenset(),
+) -> tuple[Manifest, ...]:
+    """Return the manifests that should become one now, none if all is well.
+
+    What comes of it is to be planned again: that comes to an end.
+
+    Args:
+        manifests: All of a partition that count, in commit order.
+        fan: How many members of a tier are compacted.
+        full: Compact everything into one, whatever its tier.
+        ahead: Single writes whose times a compaction is to write down (see `metaxy_fs.log.arrival`), even of one.
+        before: Leave out writes of this time and later, so that writers cannot keep a compactor busy for ever.
+    """
+    for members in _alike(_members(manifests)):
+        old = [member for member in members if member.manifests[0].covers or member.manifests[0].time < before]
+        unsettled = [member for member in old if member.manifests[0].commit in ahead]
+        chosen = old if full else _due(old, fan) or unsettled
+        if len(chosen) > 1 or any(len(member.manifests) > 1 for member in chosen) or (unsettled and chosen):
+            chosen = sorted(chosen, key=lambda member: _tier(member.commits, fan))[:MAX_MEMBERS]
+            return tuple(manifest for member in chosen for manifest in member.manifests)
+    return ()
+
+
+class _Member(NamedTuple):
+    """What is compacted as one: a manifest, or several that overlap; and how many commits it stands for."""
+
+    manifests: tuple[Manifest, ...]
+    commits: int
+
+
+def _members(manifests: Iterable[Manifest]) -> list[_Member]:
+    singles, compactions = [], []
+    for manifest in manifests:
+        if manifest.covers:
+            compactions.append(manifest)
+        else:
+            singles.append(_Member((manifest,), 1))
+    return singles + _overlapping(compactions)
+
+
+def _overlapping(compactions: Sequence[Manifest]) -> list[_Member]:
+    """Put compactions together that have a commit in common, or are both together with a third one."""
+    if len(compactions) == 1:
+        return [_Member((compactions[0],), compactions[0].covers.count(" ") + 1)]
+    groups: list[tuple[list[Manifest], set[str]]] = []
+    for manifest in compactions:
+        joined, commits = [manifest], set(Covers(manifest.covers).ids)
+        apart = []
+        for group in groups:
+            if commits.isdisjoint(group[1]):
+                apart.append(group)
+            else:
+                joined = [*group[0], *joined]
+                commits |= group[1]
+        groups = [*apart, (joined, commits)]
+    return [_Member(tuple(joined), len(commits)) for joined, commits in groups]
+
+
+def _alike(members: Iterable[_Member]) -> list[list[_Member]]:
+    """Divide members by what one manifest can say but once."""
+    found: dict[bytes, list[_Member]] = {}
+    for member in members:
+        first = member.manifests[0]
+        found.setdefault(msgspec.json.encode((first.feature, first.definition, first.id_columns)), []).append(member)
+    return list(found.values())
+
+
+def _due(members: Sequence[_Member], fan: int) -> list[_Member]:
+    """Return the members of the tiers that are full, and of all below; and those that overlap, which always are."""
+    by_tier: dict[int, list[_Member]] = {}
+    for member in members:
+        by_tier.setdefault(_tier(member.commits, fan), []).append(member)
+    due: list[_Member] = []
+    below: list[_Member] = []
+    for tier in sorted(by_tier):
+        below += by_tier[tier]
+        # What is due so far becomes one member, perhaps of this tier.
+        risen = 1 if due and _tier(sum(member.commits for member in due), fan) >= tier else 0
+        if len(by_tier[tier]) + risen >= fan or (risen and _tier(sum(m.commits for m in due), fan) > tier):
+            due = list(below)
+    return due or [member for member in members if len(member.manifests) > 1][:1]
+
+
+def _tier(commits: int, fan: int) -> int:
+    tier = 0
+    while commits >= fan:
+        commits //= fan
+        tier += 1
+    return tier

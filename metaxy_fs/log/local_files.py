@@ -1,0 +1,360 @@
+"""Is a data file to blame where Polars fails?
+
+A checksum tells that the bytes are those of their writer, not that the writer meant well.
+
+Polars reads the columns and row groups of a local file that a query needs, so its bytes do not come through here. Nor
+does Polars check them: a bit that is flipped in a page of values comes out as another value. So what is going to be
+read is checked before: small files are read here, and Polars gets the bytes; of large ones the columns that are wanted
+are compared with their checksums, and where row groups are left out, Polars gets no more than the others. What was
+found right is not looked at again until the file changes in size, in time or in place.
+"""
+
+import hashlib
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Final, NamedTuple, TypeVar
+
+import polars as pl
+
+from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageAccessError, StorageError
+from metaxy_fs.log.columns import Section, check_section, row_groups, sections
+from metaxy_fs.log.fetch import Need, divided, wanted_of
+from metaxy_fs.log.footer import LONGEST_FOOTER, Excerpt
+from metaxy_fs.log.frames import Source
+from metaxy_fs.log.parquet import check_bytes, check_digest, check_row_groups, footer_bytes, footer_digest
+from metaxy_fs.log.view import LiveFile
+from metaxy_fs.parallel import WORKERS, ordered_map
+from metaxy_fs.storage.base import Storage
+from metaxy_fs.system_errors import REFUSED, explained
+
+READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+"""What Polars raises where it cannot read a file; a panic is no Exception, and must not end the process either."""
+
+
+def refuse_unreadable(source: str | bytes, live: LiveFile, *, name: str) -> None:
+    """Read a data file by itself, and say what is wrong with it.
+
+    Args:
+        source: Its path, or its bytes.
+        live: What its manifest says of it.
+        name: What to call it.
+
+    Raises:
+        CorruptObjectError: It cannot be read, or holds other columns or another number of rows than were committed.
+    """
+    try:
+        rows = pl.read_parquet(source, glob=False, hive_partitioning=False)
+    except READ_ERRORS as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CorruptObjectError(f"The data file {name} is no Parquet file that can be read: {reason}.") from error
+    if rows.schema != live.stored_schema:
+        raise CorruptObjectError(
+            f"The data file {name} has other columns than its manifest gives: {dict(rows.schema)}."
+        )
+    if rows.height != live.file.rows:
+        raise CorruptObjectError(f"The data file {name} has {rows.height} rows, its manifest says {live.file.rows}.")
+
+
+SMALL_BYTES: Final = 2**17
+"""Up to this size a file is read about as fast here as by Polars."""
+
+_BATCH_BYTES = 2**26
+"""Files of so many bytes together are taken at once; larger ones each for itself."""
+_REMEMBERED = 2**16
+"""Of how many files it is remembered what was found right."""
+
+_LONGEST_COUNTED = 2**26
+"""Up to this length the row groups are counted that a footer tells of."""
+_WORTH_THREADS = 2**24
+_GROUP_BYTES = 2**22
+"""What a thread is given at once: to hand a file over takes about as long as to hash a small one."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+_Identity = tuple[int, int, int]
+"""Size, time and place of a file: what changes with its content, if nothing but the disk goes wrong."""
+
+
+class _Look(NamedTuple):
+    """What of a large file is looked at: some columns, of all row groups unless there is an excerpt."""
+
+    path: str
+    live: LiveFile
+    columns: frozenset[str]
+    sections: Sequence[Section]
+    excerpt: Excerpt | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes that is."""
+        return sum(section.end - section.start for section in self.sections)
+
+
+class _Right(NamedTuple):
+    """What was found right of a file that had some identity: these columns, or all of it if they are None."""
+
+    identity: _Identity
+    columns: frozenset[str] | None
+
+
+class LocalFiles:
+    """What is known of the files of a local root. Safe to share between threads.
+
+    Args:
+        are_right: Whether their bytes are known to be what their manifests vouch for.
+    """
+
+    def __init__(self, *, are_right: bool = False) -> None:
+        self._are_right = are_right
+        self._right: OrderedDict[str, _Right] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, storage: Storage) -> "LocalSupply":
+        """Return the files of a storage that has them in the local file system."""
+        return LocalSupply(storage, self)
+
+    def sources(self, storage: Storage, files: Sequence[LiveFile], need: Need) -> Sequence[Source]:
+        """Return what Polars is to read of files: their paths, or bytes that hold what is needed.
+
+        Args:
+            storage: The local root.
+            files: The files.
+            need: What of them is read; no other columns may be.
+
+        Raises:
+            ObjectNotFoundError: One is gone.
+            CorruptObjectError: What is needed of one is not what its manifest vouches for; the message names it.
+        """
+        paths = [str(storage.local_path(live.path)) for live in files]
+        found = dict(zip(paths, files, strict=True))
+        identities = {path: _identity(path, live) for path, live in found.items()}
+        sizes = [size for size, _, _ in identities.values()]
+        suspects = {path: at for path, at in identities.items() if not self._is_right(path, at, found[path], need)}
+        if suspects and max(sizes) <= SMALL_BYTES and sum(sizes) <= _BATCH_BYTES:
+            return self._bytes(paths, found, suspects)
+        looks = _looks(found, suspects, need)
+        self.check({path: at for path, at in suspects.items() if path not in looks}, found)
+        held = self._checked_parts(list(looks.values()), identities)
+        return [held.get(path, path) for path in paths]
+
+    def check(self, suspects: Mapping[str, _Identity], files: Mapping[str, LiveFile]) -> None:
+        """Compare whole files with their checksums.
+
+        Raises:
+            ObjectNotFoundError: One is gone.
+            CorruptObjectError: One is not what its manifest vouches for.
+        """
+        groups = _grouped((path, size) for path, (size, _, _) in suspects.items())
+        size = sum(size for size, _, _ in suspects.values())
+        digests = chain.from_iterable(_side_by_side(_digests, groups, size=size))
+        for (path, identity), digest in zip(suspects.items(), digests, strict=True):
+            check_digest(digest, entry=files[path].file, name=path)
+            check_row_groups(_tried(partial(_end, longest=_LONGEST_COUNTED), path), name=path)
+            self._remember(path, _Right(identity, None))
+
+    def _checked_parts(self, looks: Sequence[_Look], identities: Mapping[str, _Identity]) -> dict[str, bytes]:
+        """Look at large files; return, by path, the bytes of those of which row groups are left out."""
+        held = {}
+        for look, data in _side_by_side(_checked, looks, size=sum(look.size for look in looks)):
+            identity = identities[look.path]
+            if data is None:
+                with self._lock:
+                    known = self._right.get(look.path)
+                before = known.columns if known is not None and known.identity == identity else None
+                self._remember(look.path, _Right(identity, look.columns | (before or frozenset())))
+            else:
+                held[look.path] = data
+        return held
+
+    def _is_right(self, path: str, identity: _Identity, live: LiveFile, need: Need) -> bool:
+        """Whether what is needed of a file was found right."""
+        if self._are_right:
+            return True
+        with self._lock:
+            right = self._right.get(path)
+        if right is None or right.identity != identity:
+            return False
+        return right.columns is None or right.columns.issuperset(need.of(live))
+
+    def _bytes(
+        self, paths: Sequence[str], files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity]
+    ) -> list[bytes]:
+        held = {path: _content(path) for path in files}
+        for path, identity in suspects.items():
+            check_bytes(held[path], entry=files[path].file, name=path)
+            self._remember(path, _Right(identity, None))
+        return [held[path] for path in paths]
+
+    def _remember(self, path: str, right: _Right) -> None:
+        with self._lock:
+            self._right[path] = right
+            self._right.move_to_end(path)
+            while len(self._right) > _REMEMBERED:
+                self._right.popitem(last=False)
+
+
+class LocalSupply(NamedTuple):
+    """The files of one local root, and what is known of them."""
+
+    storage: Storage
+    known: LocalFiles
+
+    @property
+    def batches_ahead(self) -> int:
+        """As many as are read side by side."""
+        return WORKERS
+
+    def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[tuple[list[LiveFile], Need]]:
+        """Yield files of so many bytes as are worth a scan of their own."""
+        batch: list[LiveFile] = []
+        size = 0
+        for live in files:
+            if batch and size + live.file.bytes > _BATCH_BYTES:
+                yield batch, need
+                batch, size = [], 0
+            batch.append(live)
+            size += live.file.bytes
+        if batch:
+            yield batch, need
+
+    def take(self, batch: tuple[list[LiveFile], Need]) -> tuple[list[LiveFile], Sequence[Source]]:
+        """Look at what is needed of a batch."""
+        files, need = batch
+        return files, self.known.sources(self.storage, files, need)
+
+    def refuse_damaged(self, files: Sequence[LiveFile]) -> None:
+        """Look at all bytes of each file, and read it."""
+        found = {str(self.storage.local_path(live.path)): live for live in files}
+        self.known.check({path: _identity(path, live) for path, live in found.items()}, found)
+        for path, live in found.items():
+            refuse_unreadable(path, live, name=path)
+
+
+def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], need: Need) -> dict[str, _Look]:
+    """Return what is looked at of large files, if anything: columns of suspects, and row groups that may be left out.
+
+    A suspect whose manifest does not say where its columns are is missing, and one whose footer is too long.
+    """
+    looks, parted = {}, {}
+    for path, live in files.items():
+        is_tested = need.predicate_on(live) is not None
+        if not (is_tested or path in suspects) or not (groups := row_groups(live.file, live.stored_schema.names())):
+            continue
+        # Polars finds and skips columns by the footer, so that is compared with its checksum.
+        if not (end := _tried(partial(_end, longest=LONGEST_FOOTER), path)):
+            continue
+        if footer_digest(end) != live.file.footer:
+            raise CorruptObjectError(f"The data file {path} does not have the footer that its manifest gives.")
+        check_row_groups(end, name=path)
+        columns = frozenset(need.of(live))
+        if is_tested and (file := divided(live, end)) is not None:
+            parted[path] = file
+        if path in suspects:
+            wanted = sections(chunk for group in groups for chunk in group if chunk.column in columns)
+            looks[path] = _Look(path, live, columns, wanted)
+    room = _BATCH_BYTES
+    for (path, file), wanted_groups in zip(parted.items(), wanted_of(parted.values(), need), strict=True):
+        if len(wanted_groups) < len(file.groups):
+            columns = frozenset(need.of(file.live))
+            excerpt = file.excerpt(columns, wanted_groups)
+            if excerpt.size <= room:
+                room -= excerpt.size
+                looks[path] = _Look(path, file.live, columns, excerpt.sections, excerpt)
+    return looks
+
+
+def _identity(path: str, live: LiveFile) -> _Identity:
+    """Look at a file; Polars would not say whose file is missing, and would wait for ever for the bytes of a pipe."""
+    found = _tried(os.stat, path)
+    if not stat.S_ISREG(found.st_mode):
+        raise CorruptObjectError(f"The data file {path} is no regular file.")
+    if found.st_size != live.file.bytes:
+        raise CorruptObjectError(f"The data file {path} has {found.st_size} bytes, {live.file.bytes} were committed.")
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _checked(look: _Look) -> tuple[_Look, bytes | None]:
+    """Compare what is looked at with its checksums; return the bytes of an excerpt."""
+    parts = _parts(look)
+    if look.excerpt is not None:
+        return look, look.excerpt.file(list(parts))
+    for _ in parts:
+        pass
+    return look, None
+
+
+def _parts(look: _Look) -> Iterator[bytes]:
+    for section in look.sections:
+        data = _tried(partial(_read_section, section=section), look.path)
+        check_section(data, section, name=look.path)
+        yield data
+
+
+def _side_by_side(function: Callable[[_T], _R], items: Iterable[_T], *, size: int) -> Iterator[_R]:
+    """Yield the results of a function that looks at files, in threads where these have many bytes together."""
+    return ordered_map(function, items) if size > _WORTH_THREADS else map(function, items)
+
+
+def _read_section(path: str, *, section: Section) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        file.seek(section.start)
+        return file.read(section.end - section.start)
+
+
+def _end(path: str, *, longest: int) -> bytes:
+    """Return the footer of a file, with what comes after it; nothing where that is longer than what is looked at."""
+    with open(path, "rb", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        if (length := footer_bytes(file.read(8))) > min(size, longest):
+            return b""
+        file.seek(size - length)
+        return file.read(length)
+
+
+def _content(path: str) -> bytes:
+    return _tried(_read, path)
+
+
+def _grouped(sizes: Iterable[tuple[str, int]]) -> list[list[str]]:
+    """Divide paths, given with the sizes of their files, into groups that are worth a thread's while."""
+    groups: list[list[str]] = []
+    room = 0
+    for path, size in sizes:
+        if size > room:
+            groups.append([])
+            room = _GROUP_BYTES
+        groups[-1].append(path)
+        room -= size
+    return groups
+
+
+def _digests(paths: Sequence[str]) -> list[str]:
+    return [_tried(_hash, path) for path in paths]
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()
+
+
+def _hash(path: str) -> str:
+    with open(path, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tried(look: Callable[[str], _T], path: str) -> _T:
+    try:
+        return look(path)
+    except FileNotFoundError as error:
+        raise ObjectNotFoundError(f"there is no {path}.") from error
+    except OSError as error:
+        # Nobody has seen its bytes, so nothing is said of them.
+        kind = StorageAccessError if error.errno in REFUSED else StorageError
+        raise kind(f"cannot read the data file {path}: {explained(error)}.") from error

@@ -1,1 +1,0 @@
-"""What lies below a root, and what does each object say?"""

@@ -1,1 +1,0 @@
-"""Which bytes of the data files need not be fetched?"""

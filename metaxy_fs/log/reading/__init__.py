@@ -1,1 +1,0 @@
-"""How do the data files of a view become rows in order?"""

@@ -1,1 +1,0 @@
-"""What may be deleted, since nobody needs it any more?"""

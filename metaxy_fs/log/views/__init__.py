@@ -1,1 +1,0 @@
-"""Which commits does a partition hold, and which files have their rows?"""

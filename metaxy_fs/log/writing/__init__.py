@@ -1,1 +1,0 @@
-"""How does a write become visible, all of it or nothing?"""

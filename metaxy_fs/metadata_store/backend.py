@@ -1,0 +1,330 @@
+"""The types of the columns that this process has seen in each partition, and rows that do not fit them.
+
+Types are compared with what was seen and with nothing else: no root is listed before a write. A store of files asks
+its root besides (see `metaxy_fs.log.type_checks`).
+
+`Backend` is the handful of methods that a new kind of store implements, by subclassing `MetadataStore`; the values
+are what passes through them.
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Final, Literal
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.errors import StorageError
+from metaxy_fs.hashing import DEFAULT_ALGORITHM
+from metaxy_fs.interrupts import let_ctrl_c_end_waits
+from metaxy_fs.log.commit import Chunks
+from metaxy_fs.log.commit_table import HISTORY
+from metaxy_fs.log.manifest import check_tags, encode_tags
+from metaxy_fs.log.parquet import count_retired
+from metaxy_fs.log.type_checks import fitting
+from metaxy_fs.log.types import AgreedTypes, large_in
+from metaxy_fs.metadata_store.scan import Scan
+from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.storage.base import Storage
+from metaxy_fs.versioning.definition import DefinitionVersion
+
+
+class SeenSchemas:
+    """The types of the columns that one store has read or written, by partition. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[FeatureKey, str], AgreedTypes] = {}
+        self._lock = threading.Lock()
+
+    def check(self, spec: FeatureSpec, partition: str, rows: Chunks) -> None:
+        """Refuse rows that could not be read together with what was seen; none at all can always be.
+
+        Raises:
+            MetadataSchemaError: A column has a type that has none in common with the one seen.
+        """
+        seen = self.of(spec.key, partition)
+        if seen.conflicts(rows.schema) and any(frame.height for frame in rows):
+            replace(seen, id_columns=spec.id_columns).refuse_conflicts(rows.schema, feature=str(spec.key))
+
+    def add(self, key: FeatureKey, partition: str, schema: pl.Schema) -> None:
+        """Remember a schema that was read or written; what does not fit is passed over."""
+        with self._lock:
+            seen = self._seen.get((key, partition), AgreedTypes())
+            strange = set(seen.conflicts(schema))
+            known = pl.Schema({name: dtype for name, dtype in schema.items() if name not in strange})
+            self._seen[key, partition] = seen.added(seen.further(known))
+
+    def of(self, key: FeatureKey, partition: str) -> AgreedTypes:
+        """Return the types that were seen in a partition."""
+        with self._lock:
+            return self._seen.get((key, partition), AgreedTypes())
+
+
+COMMITS: Final = pl.Schema({**HISTORY, "time": pl.Datetime("us", "UTC")})
+"""The columns of a frame of commits.
+
+`rows` is how many rows a commit wrote, `retired` how many samples it retired, `bytes` what these take where they are
+kept, `write_id` null where none was given, `writer` the library and version that wrote it, `compacted` whether its rows
+are now kept with those of others, and `tags` a JSON object of strings, null where there is none.
+"""
+
+
+FallbackMode = Literal["feature", "sample"]
+"""How a chain is read: from the first store that has a feature, or each sample from the nearest store that has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Append:
+    """One write that has been validated.
+
+    Attributes:
+        spec: The feature's declaration.
+        definition: Its data version, which names the partition.
+        chunks: The rows, sorted by the id columns, in frames that a store which `takes_chunks` has to take before
+            `append_rows` returns; for others there is one. `data_version` has the containers as declared.
+        write_id: If given, a later append to the partition under the same id and with the same rows must do nothing,
+            and one with other rows must raise `WriteConflictError`.
+        tags: What the commit is to say of itself, strings by name; they are no part of what `write_id` names.
+    """
+
+    spec: FeatureSpec
+    definition: DefinitionVersion
+    chunks: Chunks
+    write_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def rows(self) -> pl.DataFrame:
+        """All rows as one frame, those that retire a sample among them."""
+        return self.chunks.collect()
+
+    def beside(self, earlier: Iterable[pl.DataFrame]) -> "Append":
+        """Return the write in types that fit those of the writes to its partition that came before it.
+
+        Backends that hold rows in memory may call this; what it refuses could not be read beside them.
+
+        Args:
+            earlier: The rows of these writes.
+
+        Raises:
+            MetadataSchemaError: A column has a type that has none in common with theirs, or an id does not fit.
+        """
+        types = AgreedTypes(self.spec.id_columns)
+        for rows in earlier:
+            large = large_in(rows, id_columns=self.spec.id_columns)
+            types = types.added(types.further(rows.schema, large), large)
+        return self.fitted(types)[0]
+
+    def fitted(self, types: AgreedTypes) -> "tuple[Append, AgreedTypes]":
+        """Return the write in types that fit those that are agreed on, and what is agreed on with it; see `beside`."""
+        feature, ids = str(self.spec.key), self.spec.id_columns
+        rows = fitting(self.chunks, types, feature=feature).collect()
+        large = large_in(rows, id_columns=ids)
+        types.refuse_conflicts(rows.schema, large, feature=feature)
+        return replace(self, chunks=Chunks.of(rows)), types.added(types.further(rows.schema, large), large)
+
+    @property
+    def retired(self) -> int:
+        """How many of the rows retire a sample, as a frame of `COMMITS` has it."""
+        return count_retired(self.rows)
+
+    @property
+    def tags_as_json(self) -> str | None:
+        """The tags as a frame of `COMMITS` has them."""
+        return encode_tags(self.tags)
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """Which commits of a feature are seen.
+
+    Attributes:
+        until: Those whose time, in microseconds since 1970 (UTC), is no later; None for any time.
+        commits: Those of these ids, by the version of the partition; None for any.
+    """
+
+    until: int | None = None
+    commits: Mapping[str, frozenset[str]] | None = None
+
+    def sees(self, *, partition: str, commit: str, time: int) -> bool:
+        """Whether a commit is among them."""
+        is_named = self.commits is None or commit in self.commits.get(partition, ())
+        return is_named and (self.until is None or time <= self.until)
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows a store wants to see.
+
+    Attributes:
+        key: The feature.
+        partition: The version of one partition (see `DefinitionVersion.partition`), None for all of them.
+        without: Rows of these partitions are not needed; a backend may leave out any of them, or none.
+        columns: The only columns to return, None for all; those that do not exist are left out.
+        prune: Rows that do not satisfy this are not needed; a backend may leave out any of them, or none.
+        mark_partition: Add the column `_metaxy_partition`, text, that gives the partition of each row.
+        mark_commits: Add the columns `_metaxy_commit`, text, and `_metaxy_time`, Int64 in microseconds since 1970
+            (UTC), that give the id and the time of the commit of each row.
+        at: Answer as if there were no other commits than these; None for all that there are now.
+        schema: What the rows of these commits were read as before, in the order of the columns; None for the narrowest
+            types that are proven to hold all values. A backend whose proofs never change may pass over it.
+    """
+
+    key: FeatureKey
+    partition: str | None
+    columns: frozenset[str] | None = None
+    prune: pl.Expr | None = None
+    without: frozenset[str] = frozenset()
+    mark_partition: bool = False
+    mark_commits: bool = False
+    at: Moment | None = None
+    schema: pl.Schema | None = None
+
+
+class Backend(ABC):
+    """A place that keeps rows, and the places to look in where it lacks a feature.
+
+    Args:
+        fallback_stores: Those other places, nearest first.
+        fallback_mode: Whether one place gives all rows of a feature, or each sample is taken from the nearest place.
+        tags: What every commit that is made through this store says of itself, strings by name.
+
+    Raises:
+        TypeError: A fallback store is none.
+        ValueError: There is no such mode, or the tags cannot be kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        fallback_stores: "Sequence[Backend]" = (),
+        fallback_mode: FallbackMode = "feature",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        if fallback_mode not in ("feature", "sample"):
+            raise ValueError(f'fallback_mode is "feature" or "sample", got {fallback_mode!r}.')
+        for store in fallback_stores if isinstance(fallback_stores, Iterable) else [None]:
+            if not isinstance(store, Backend):
+                raise TypeError(
+                    f"fallback_stores takes a list of stores, got {fallback_stores!r}; open_store opens one from a "
+                    "path or URL."
+                )
+        self._fallback_stores = tuple(fallback_stores)
+        self._fallback_mode = fallback_mode
+        self._tags = check_tags(tags)
+        self.seen = SeenSchemas()
+        let_ctrl_c_end_waits()
+
+    @property
+    def fallback_stores(self) -> "tuple[Backend, ...]":
+        """The stores that are read, in order, where this one lacks a feature."""
+        return self._fallback_stores
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What every commit that is made through this store says of itself, unless the call says otherwise."""
+        return MappingProxyType(self._tags)
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether `append_rows` takes the chunks of an append one by one, which may be more than memory holds."""
+        return False
+
+    @property
+    def fallback_mode(self) -> FallbackMode:
+        """How the fallback stores are read by whoever asks this store."""
+        return self._fallback_mode
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """Where the rows are, as a person would say it; holds no credentials."""
+
+    @property
+    def hash_algorithm(self) -> str:
+        """The algorithm that the versions of rows are hashed with, one of `metaxy_fs.hashing.ALGORITHMS`.
+
+        Raises:
+            HashAlgorithmError: It is another one than the store was opened for.
+        """
+        return DEFAULT_ALGORITHM
+
+    @abstractmethod
+    def append_rows(self, append: Append) -> None:
+        """Add the rows of one write, all or none, after all that this process has seen.
+
+        Raises:
+            MetadataSchemaError: The partition's rows name their samples by other columns.
+            WriteConflictError: The `write_id` was used for other rows.
+            StorageError: The rows could not be written.
+        """
+
+    def refuse_types(self, spec: FeatureSpec, partition: str, rows: Chunks) -> None:
+        """Refuse rows that are going to be appended, and whose types do not fit those that are known in the partition.
+
+        Raises:
+            MetadataSchemaError: A column has a type that has none in common with the one known.
+        """
+        self.seen.check(spec, partition, rows)
+
+    def after_commits(self, key: FeatureKey, partition: str, *, commits: int) -> None:  # noqa: B027  # most do nothing
+        """Do what keeps a partition in order after so many commits to it, which stand whatever becomes of this.
+
+        Backends that have something to do override this; it raises no error.
+        """
+
+    @abstractmethod
+    def scan_rows(self, query: Query) -> Scan | None:
+        """Return the rows of a feature, None only if it is certain that there is no commit of it (to be seen).
+
+        Raises:
+            MetadataSchemaError: The types of a column in two commits have no type in common.
+            StorageError: The rows could not be looked for.
+        """
+
+    @abstractmethod
+    def stored_versions(self, key: FeatureKey) -> list[str]:
+        """Return the versions of the partitions of a feature that hold any commit, sorted."""
+
+    @abstractmethod
+    def stored_features(self) -> list[FeatureKey]:
+        """Return the features that hold any commit, sorted."""
+
+    @abstractmethod
+    def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
+        """Return the commits of a feature in commit order, whatever their partition, as a frame of `COMMITS`.
+
+        A commit that was rewritten with others is still one row. There is none if there is no commit.
+
+        Raises:
+            StorageError: The commits could not be looked for.
+        """
+
+    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> list[FeatureSpec]:  # noqa: ARG002
+        """Return the declarations that the first writers of some partitions of a feature made, as far as they are kept.
+
+        Explanations name earlier code versions by them; backends that keep declarations override this.
+
+        Args:
+            key: The feature.
+            partitions: The versions of the partitions.
+
+        Raises:
+            StorageError: They could not be looked for.
+        """
+        return []
+
+    def has_version(self, key: FeatureKey, partition: str) -> bool:
+        """Whether a partition of a feature holds any commit; backends that know a shorter way override this."""
+        return partition in self.stored_versions(key)
+
+    @property
+    def snapshot_storage(self) -> Storage:
+        """Where snapshots are kept, below `_snapshots`; backends that can keep objects override this.
+
+        Raises:
+            StorageError: This store keeps none.
+        """
+        raise StorageError(f"{self.location} cannot keep snapshots; take a FilesystemMetadataStore.")

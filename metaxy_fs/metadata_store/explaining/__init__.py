@@ -1,1 +1,0 @@
-"""Why has a sample its version, and what would change it?"""

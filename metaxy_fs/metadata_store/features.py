@@ -1,0 +1,146 @@
+"""Is an argument that says yes or no a boolean?"""
+
+from collections.abc import Iterable
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.errors import MetadataSchemaError, SpecError
+from metaxy_fs.forks import refuse_lost_threads
+from metaxy_fs.spec import Feature, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec.feature import without_spec
+from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
+
+
+def flag(value: object, *, name: str, others: str = "") -> bool:
+    """Return a flag as it was given: the text "no" and None are no answers, and one of them could delete files.
+
+    Args:
+        value: What was given.
+        name: What users call the argument.
+        others: What it may be besides, for the message.
+
+    Raises:
+        TypeError: It is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True{f', {others}' if others else ''} or False, got {value!r}.")
+    return value
+
+
+def check_predicate(predicate: pl.Expr, schema: pl.Schema, *, name: str, key: FeatureKey) -> None:
+    """Refuse an expression that is not true or false of each row.
+
+    Args:
+        predicate: The expression.
+        schema: The columns of the rows.
+        name: What users call the argument.
+        key: Whose rows they are.
+
+    Raises:
+        MetadataSchemaError: It does not fit the columns, or says something else.
+    """
+    try:
+        found = pl.LazyFrame(schema=schema).select(predicate).collect_schema()
+    except pl.exceptions.PolarsError as error:
+        problem = str(error).partition("\n")[0]
+        raise MetadataSchemaError(
+            f"{name} cannot be evaluated on rows of feature '{key}' ({type(error).__name__}: {problem}): {predicate}. "
+            f"The columns are {dict(schema)}."
+        ) from error
+    if found.len() != 1:
+        raise MetadataSchemaError(
+            f"{name} is one predicate for each row, but {predicate} are {found.len()} on rows of feature '{key}': "
+            "combine them with pl.all_horizontal or pl.any_horizontal."
+        )
+    [dtype] = found.dtypes()
+    if dtype not in (pl.Boolean, pl.Unknown):
+        raise MetadataSchemaError(
+            f"{name} is true or false of each row of feature '{key}', but {predicate} is {dtype}: compare it, as in "
+            "pl.col('status') == 'failed'."
+        )
+
+
+FeatureLike = type[Feature] | FeatureKey
+"""What stores take as a feature: a class, or a key that is looked up in the active graph."""
+
+
+class Declared(msgspec.Struct, frozen=True):
+    """A feature whose declaration is known, and the frozen graph that it is part of."""
+
+    spec: FeatureSpec
+    graph: FeatureGraph
+
+    @property
+    def key(self) -> FeatureKey:
+        return self.spec.key
+
+    @property
+    def definition(self) -> DefinitionVersion:
+        return definition_version(self.graph, self.spec.key)
+
+
+def find_declaration(feature: FeatureLike) -> Declared | FeatureKey:
+    """Return the declaration of a feature, or the bare key if the active graph holds none.
+
+    Raises:
+        TypeError: The argument is neither a class nor a key.
+        SpecError: It was declared again since, or no longer fits what was declared again upstream.
+    """
+    if isinstance(feature, FeatureKey):
+        graph = FeatureGraph.active().frozen()
+        spec = graph.find(feature)
+        return feature if spec is None else Declared(spec, graph)
+    if isinstance(feature, type) and issubclass(feature, Feature) and feature is not Feature:
+        return _of_class(feature)
+    raise TypeError(f"A feature is a class derived from Feature, or a FeatureKey; got {feature!r}.")
+
+
+def key_of(feature: FeatureLike) -> FeatureKey:
+    """Return the key of a feature, declared or not.
+
+    Raises:
+        TypeError: The argument is neither a class nor a key.
+    """
+    found = find_declaration(feature)
+    return found if isinstance(found, FeatureKey) else found.key
+
+
+def keys_of(features: object) -> list[FeatureKey]:
+    """Return the keys of several features, declared or not.
+
+    Raises:
+        TypeError: The argument is none, or something in it is neither a class nor a key.
+    """
+    if isinstance(features, str | type) or not isinstance(features, Iterable):
+        raise TypeError(f"features takes a list of classes derived from Feature, or of keys; got {features!r}.")
+    return [key_of(feature) for feature in features]
+
+
+def require_declaration(feature: FeatureLike) -> Declared:
+    """Return the declaration of a feature.
+
+    Raises:
+        SpecError: The active graph does not hold the key.
+        ForkedProcessError: What is asked for would hang in this process.
+    """
+    refuse_lost_threads()
+    found = find_declaration(feature)
+    if isinstance(found, FeatureKey):
+        raise SpecError(
+            f"The active graph has no feature {found!r}, and what is asked for needs its declaration; pass the "
+            "Feature class, or make its graph active: `with graph.use():`."
+        )
+    return found
+
+
+def _of_class(feature: type[Feature]) -> Declared:
+    if "spec" not in vars(feature):
+        raise SpecError(without_spec(feature))
+    graph = feature.graph.frozen()
+    if graph.find(feature.spec.key) != feature.spec:
+        raise SpecError(
+            f"The class {feature.__module__}.{feature.__qualname__} was declared again with another spec, and this is "
+            "the earlier one. Use the new class: import it again, or run again what took the earlier one."
+        )
+    return Declared(feature.spec, graph)

@@ -1,0 +1,286 @@
+"""How does what a caller hands in become a Polars frame that fits the feature?
+
+Everything is checked before anything is stored.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.forks import refuse_lost_threads
+from metaxy_fs.log.schema import unstorable
+from metaxy_fs.metadata_store.arrow import ArrowStream, from_arrow, kind_of
+from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.spec.checks import is_encodable
+from metaxy_fs.versioning.columns import (
+    CHANGED_CONTAINERS,
+    DATA_VERSION,
+    RESERVED_PREFIX,
+    STORED_DATA_VERSION,
+    is_id_type,
+    version_type,
+)
+
+_SHOWN = 5
+"""How many offending values a message names."""
+
+
+FrameLike = pl.DataFrame | pl.LazyFrame | ArrowStream
+
+
+def to_frame(frame: FrameLike) -> pl.DataFrame:
+    """Return a frame of any kind as a Polars DataFrame; a LazyFrame is collected.
+
+    No column of it claims to be sorted: `set_sorted` believes its caller, and Polars would take the first value for the
+    least, and equal values for neighbours.
+
+    Raises:
+        MetadataSchemaError: It is no frame, or holds what Polars cannot.
+    """
+    refuse_lost_threads()
+    taken = _taken_over(frame)
+    # Structs keep no claims of their fields; nothing is copied.
+    claiming = [column for column in taken.get_columns() if _claims_order(column)]
+    return taken.with_columns(column.to_frame().to_struct().struct.unnest().to_series() for column in claiming)
+
+
+def _claims_order(column: pl.Series) -> bool:
+    flags = {} if column.dtype == pl.Object else column.flags
+    return any(flags.get(flag, False) for flag in ("SORTED_ASC", "SORTED_DESC"))
+
+
+_ARROW_METHODS = ("toArrow", "to_pyarrow", "to_arrow", "collect", "compute")
+"""What lazy frames of other libraries are made into tables by, the best first."""
+
+
+def _taken_over(frame: object) -> pl.DataFrame:
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    if isinstance(frame, pl.LazyFrame):
+        return frame.collect()
+    if isinstance(frame, ArrowStream):
+        return from_arrow(frame)
+    method = next((name for name in _ARROW_METHODS if callable(getattr(frame, name, None))), None)
+    advice = "Wrap plain data: pl.DataFrame(...)." if method is None else f"Give what its {method}() returns."
+    raise MetadataSchemaError(
+        "Expected a Polars DataFrame or LazyFrame, or an object with the Arrow stream interface "
+        f"(`__arrow_c_stream__`), got {kind_of(frame)}. {advice}"
+    )
+
+
+def rows_to_write(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
+    """Return the rows of a write as they are stored: checked, sorted by id, versions in declared order.
+
+    Raises:
+        MetadataSchemaError: They do not fit the feature.
+    """
+    rows = check_samples_with_versions(frame, spec)
+    check_columns(rows.schema, spec)
+    # Either way in one piece, so that equal rows make equal bytes.
+    return rows.rechunk() if is_sorted(rows, spec.id_columns) else rows.sort(spec.id_columns, maintain_order=True)
+
+
+def is_sorted(frame: pl.DataFrame, id_columns: Sequence[str]) -> bool:
+    """Whether a frame is known to be sorted by its ids; of several columns that takes longer than to sort them."""
+    return len(id_columns) == 1 and frame.get_column(id_columns[0]).is_sorted()
+
+
+def check_samples_with_versions(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
+    """Return samples that have their data versions, with the containers in declared order.
+
+    Raises:
+        MetadataSchemaError: The id columns or the versions do not fit the feature.
+    """
+    samples = _typed(to_frame(frame), spec)
+    _check_version_type(samples, spec)
+    check_ids(samples, spec)
+    _check_versions(samples, spec)
+    if _container_names(samples) == spec.container_names:
+        return samples
+    versions = samples.get_column(DATA_VERSION).struct.unnest().select(spec.container_names)
+    return samples.with_columns(versions.to_struct(DATA_VERSION))
+
+
+def check_write_id(write_id: str) -> None:
+    """Refuse what names no write.
+
+    Raises:
+        ValueError: It is no text, empty, or holds half of a surrogate pair, which UTF-8 cannot encode.
+    """
+    if not isinstance(write_id, str) or not write_id or not is_encodable(write_id):
+        raise ValueError(f"A write_id is a text that is not empty and can be encoded as UTF-8, got {write_id!r}.")
+
+
+def samples_to_version(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
+    """Return samples whose data versions are to be calculated.
+
+    Raises:
+        MetadataSchemaError: The id columns are not right, or there is a `data_version` already.
+    """
+    samples = _typed(to_frame(frame), spec)
+    if DATA_VERSION in samples.columns:
+        raise MetadataSchemaError(
+            f"The samples of feature '{spec.key}' already have a '{DATA_VERSION}' column. Write them with "
+            "write_metadata, or drop the column to have it calculated anew."
+        )
+    check_ids(samples, spec)
+    return samples
+
+
+def samples_to_compare(frame: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return samples that stored rows are compared with: of a root feature with their versions, of others without.
+
+    Raises:
+        MetadataSchemaError: The ids or versions are not right, or a column has a name that an increment adds.
+    """
+    if spec.is_root:
+        return _refuse_increment_columns(check_samples_with_versions(frame, spec), spec)
+    frame = _typed(frame, spec)
+    check_ids(frame, spec)
+    return _refuse_increment_columns(frame.drop(DATA_VERSION, strict=False), spec)
+
+
+def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
+    """Refuse rows whose id columns do not name each of them, once.
+
+    Raises:
+        MetadataSchemaError: A column is missing, of another kind of type, has nulls, or the ids repeat.
+    """
+    for column in spec.id_columns:
+        if column not in rows.columns:
+            raise MetadataSchemaError(
+                f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but there is no column "
+                f"'{column}'; there are {rows.columns}."
+            )
+        if rows.height or rows.schema[column] != pl.Null():
+            _check_id_type(column, rows.schema[column], spec)
+        if nulls := rows.get_column(column).null_count():
+            raise MetadataSchemaError(
+                f"The id column '{column}' of feature '{spec.key}' is null in {nulls} of {rows.height} rows."
+            )
+    refuse_repeated(rows.select(spec.id_columns), spec)
+
+
+def refuse_repeated(ids: pl.DataFrame, spec: FeatureSpec) -> None:
+    """Refuse samples that are named more than once.
+
+    Raises:
+        MetadataSchemaError: Some are.
+    """
+    columns = ids.get_columns()
+    # A query of a frame costs more than the search through a small column.
+    distinct = columns[0].n_unique() if len(columns) == 1 else ids.n_unique()
+    if distinct < ids.height:
+        repeated = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
+        raise MetadataSchemaError(
+            f"{repeated.height} samples of feature '{spec.key}' come more than once: {show_samples(repeated)}. One "
+            "write holds one row a sample; keep one with df.unique(subset=..., keep='last'), or read with "
+            "latest_only=True."
+        )
+
+
+def check_columns(schema: pl.Schema, spec: FeatureSpec) -> None:
+    """Refuse columns that cannot be stored.
+
+    Raises:
+        MetadataSchemaError: One has a name that the library keeps for itself, or a type that Parquet does not give
+            back.
+    """
+    for column, dtype in schema.items():
+        _refuse_reserved(column, spec)
+        if reason := unstorable(dtype):
+            raise MetadataSchemaError(f"The column '{column}' of feature '{spec.key}' cannot be stored: {reason}")
+
+
+def show_samples(ids: pl.DataFrame) -> str:
+    """Return the first few samples as text for a message."""
+    rows: Sequence[dict[str, Any]] = ids.head(_SHOWN).to_dicts()
+    values = [next(iter(row.values())) if len(row) == 1 else row for row in rows]
+    return ", ".join(map(repr, values)) + (", ..." if ids.height > _SHOWN else "")
+
+
+def _typed(rows: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return a frame without rows in types that say nothing wrong: other libraries give such a frame any types."""
+    if rows.height:
+        return rows
+    types = dict(rows.schema)
+    for name, dtype in rows.schema.items():
+        if name == DATA_VERSION:
+            types[name] = version_type(spec)
+        elif (name in spec.id_columns and not is_id_type(dtype)) or unstorable(dtype):
+            types[name] = pl.Null()
+    return pl.DataFrame(schema=types)
+
+
+def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    for column in samples.columns:
+        if column in (STORED_DATA_VERSION, CHANGED_CONTAINERS):
+            raise MetadataSchemaError(
+                f"The samples of feature '{spec.key}' have a column '{column}', which an increment adds; drop it."
+            )
+        _refuse_reserved(column, spec)
+    return samples
+
+
+def _refuse_reserved(column: str, spec: FeatureSpec) -> None:
+    if column.startswith(RESERVED_PREFIX):
+        raise MetadataSchemaError(
+            f"The column '{column}' of feature '{spec.key}' begins with '{RESERVED_PREFIX}', which the library keeps "
+            "for itself; rename it."
+        )
+
+
+def _check_id_type(column: str, dtype: pl.DataType, spec: FeatureSpec) -> None:
+    """Ids are compared, sorted and joined on: floats have NaN and rounding, categories an order of their own."""
+    if not is_id_type(dtype):
+        raise MetadataSchemaError(
+            f"The id column '{column}' of feature '{spec.key}' has the type {dtype}; ids are integers, texts, "
+            "binary, dates or datetimes. Cast it first, for example to pl.String."
+        )
+
+
+def _check_version_type(rows: pl.DataFrame, spec: FeatureSpec) -> None:
+    expected = spec.container_names
+    dtype = rows.schema.get(DATA_VERSION)
+    if dtype is None:
+        raise MetadataSchemaError(
+            f"Rows of feature '{spec.key}' need a '{DATA_VERSION}' column, a struct of one text for each of "
+            f"{list(expected)}; there are the columns {rows.columns}. calculate_data_versions adds it to features "
+            "that have upstream features."
+        )
+    if not isinstance(dtype, pl.Struct) or sorted(_container_names(rows)) != sorted(expected):
+        raise MetadataSchemaError(
+            f"The '{DATA_VERSION}' of feature '{spec.key}' has to be a struct of exactly the containers "
+            f"{list(expected)}, it is {dtype}."
+        )
+    for field in dtype.fields:
+        if field.dtype != pl.String:
+            raise MetadataSchemaError(
+                f"The versions of container '{field.name}' of feature '{spec.key}' have the type {field.dtype}; "
+                "versions are texts."
+            )
+
+
+def _check_versions(rows: pl.DataFrame, spec: FeatureSpec) -> None:
+    """Versions become parts of a preimage, in which `|` separates one from the next."""
+    # Apart from their struct, which would be looked through anew for each of what may be thousands of containers.
+    versions = rows.get_column(DATA_VERSION).struct.unnest()
+    for name in spec.container_names:
+        is_bad = _is_bad(versions.get_column(name))
+        if count := is_bad.sum():
+            first = versions.filter(is_bad).item(0, name)
+            raise MetadataSchemaError(
+                f"{count} of {rows.height} versions of container '{name}' of feature '{spec.key}' are null, empty or "
+                f"hold a '|', the first {first!r}; a version is a text without '|'."
+            )
+
+
+def _container_names(rows: pl.DataFrame) -> tuple[str, ...]:
+    dtype = rows.schema[DATA_VERSION]
+    return tuple(field.name for field in dtype.fields) if isinstance(dtype, pl.Struct) else ()
+
+
+def _is_bad(versions: pl.Series) -> pl.Series:
+    return versions.is_null() | (versions == "") | versions.str.contains("|", literal=True)

@@ -1,1 +1,0 @@
-"""Which versions do samples get, and which of them have to be computed?"""

@@ -1,0 +1,254 @@
+"""Refuse what operators' calls cannot work on: a place that is no root, a feature that is not there."""
+
+from collections.abc import Callable, Collection
+from datetime import timedelta
+
+from metaxy_fs._version import WRITER
+from metaxy_fs.errors import FeatureNotFoundError, ObjectNotFoundError, StorageError
+from metaxy_fs.ids import shared_clock
+from metaxy_fs.log.compact import Compaction, Options, compact_partition
+from metaxy_fs.log.copy import Copied
+from metaxy_fs.log.layout import STORE_FILE, all_partitions, is_partition_directory
+from metaxy_fs.log.levels import FAN
+from metaxy_fs.log.log import Log
+from metaxy_fs.log.repair import Restoration
+from metaxy_fs.log.repair import repair as repair_root
+from metaxy_fs.log.unreferenced import Policy
+from metaxy_fs.log.vacuum import Removal, Vacuumed
+from metaxy_fs.log.vacuum import vacuum as vacuum_root
+from metaxy_fs.log.verified_io import Finding
+from metaxy_fs.log.verify import Progress, Verification
+from metaxy_fs.log.verify import verify as verify_root
+from metaxy_fs.log.view import ViewLoader
+from metaxy_fs.metadata_store.features import FeatureLike, flag, key_of
+from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
+from metaxy_fs.metadata_store.promotion import copy_metadata
+from metaxy_fs.storage.base import Storage
+
+__all__ = [
+    "Compaction",
+    "Copied",
+    "Finding",
+    "Removal",
+    "Restoration",
+    "Vacuumed",
+    "Verification",
+    "compact",
+    "copy_metadata",
+    "repair",
+    "vacuum",
+    "verify",
+]
+
+
+_LOOKED_INTO = 20
+"""So many directories are looked into for a root that the caller may have meant."""
+
+
+def existing_feature(store: FilesystemMetadataStore, feature: FeatureLike | None) -> str | None:
+    """Return the parts of a feature's key joined by `.`, None for all features.
+
+    Raises:
+        FeatureNotFoundError: The root holds nothing of the feature.
+    """
+    if feature is None:
+        return None
+    storage, name = storage_of(store), key_of(feature).dotted
+    if not all_partitions(storage, feature=name):
+        held = sorted({partition.feature for partition in all_partitions(storage)})
+        raise FeatureNotFoundError(
+            f"{store.location} holds nothing of a feature {name!r}; it holds {', '.join(held) or 'no feature'}."
+        )
+    return name
+
+
+def require_root(store: FilesystemMetadataStore, *, may_be_new: bool = False) -> None:
+    """Refuse a store whose root is none.
+
+    A root that has lost its `_store.json` is one, if it holds a partition.
+
+    Args:
+        store: Whose root.
+        may_be_new: Take a place at which there is nothing.
+
+    Raises:
+        StorageError: There is nothing, or something else.
+    """
+    storage = storage_of(store)
+    if _has_store_file(storage, "") or all_partitions(storage):
+        return
+    if not storage.list("", limit=1):
+        if not may_be_new:
+            raise StorageError(f"there is nothing at {store.location}: correct its name, or write to it first")
+        return
+    raise StorageError(f"{store.location} is no root of metadata: it has no {STORE_FILE}{_hint(storage)}")
+
+
+def _has_store_file(storage: Storage, directory: str) -> bool:
+    try:
+        storage.get(f"{directory}/{STORE_FILE}" if directory else STORE_FILE)
+    except ObjectNotFoundError:
+        return False
+    return True
+
+
+def _hint(storage: Storage) -> str:
+    names = storage.list_directories("")
+    if names and any(map(is_partition_directory, names)):
+        return ". It looks like the directory of a feature: give the root above it"
+    if "_manifests" in names:
+        return ". It looks like a partition of a feature: give the root two directories above it"
+    roots = [name for name in names[:_LOOKED_INTO] if _has_store_file(storage, name)]
+    return f". There is a root in it: {', '.join(roots)}" if roots else ". Give another place, or an empty one"
+
+
+def compact(
+    store: FilesystemMetadataStore,
+    feature: FeatureLike | None = None,
+    *,
+    full: bool = False,
+    cluster: bool = False,
+    fan: int = FAN,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[Compaction]:
+    """Merge small data files of a root into large ones, and many manifests into few; rows and their order stay.
+
+    It may run beside writers, readers, vacuums and other compactions, may be stopped at any time and run again. Nothing
+    is deleted: `vacuum` removes what compactions stand for.
+
+    Args:
+        store: Whose root; fallback stores are not touched.
+        feature: A Feature class, or a key; all that the root holds by default. All its data versions are compacted.
+        full: Compact everything, also where few writes have come since the last time.
+        cluster: Compact everything, and rewrite large files, too, whose ids overlap: then each holds a range of ids of
+            its own, so that few ids are found in few files.
+        fan: How many manifests of a tier are compacted into one: fewer leave less to read, and rewrite more often.
+        progress: Called with how many rows of a step were read and written so far, and how many are going to be.
+
+    Returns:
+        What was done, step by step; nothing if nothing was due.
+
+    Raises:
+        ValueError: `fan` is less than 2.
+        FeatureNotFoundError: The root holds nothing of the feature.
+        CorruptObjectError: Something that is stored cannot be trusted. It is left as it is.
+        StorageError: The root failed.
+    """
+    if fan < 2:
+        raise ValueError(f"fan is 2 or more, got {fan!r}.")
+    cluster = flag(cluster, name="cluster")
+    full = flag(full, name="full") or cluster
+    storage = storage_of(store)
+    clock = shared_clock(storage.identity)
+    log, loader = Log(storage, clock=clock), ViewLoader(storage, clock=clock)
+    options = Options(writer=WRITER, fan=fan, full=full, cluster=cluster, progress=progress)
+    name = existing_feature(store, feature)
+    names = log.features() if name is None else [name]
+    return [
+        done
+        for name in names
+        for partition in log.partitions(name)
+        for done in compact_partition(storage, loader, partition, clock=clock, options=options)
+    ]
+
+
+def vacuum(
+    store: FilesystemMetadataStore,
+    feature: FeatureLike | None = None,
+    *,
+    dry_run: bool,
+    grace: timedelta = timedelta(hours=1),
+    retention: timedelta = timedelta(days=7),
+    unsafe: bool = False,
+    advance: Callable[[int], object] = lambda _count: None,
+) -> Vacuumed:
+    """Delete the objects of a root that nobody needs any more; no row is ever deleted.
+
+    Manifests go once a compaction has stood for them for the grace. Data files go in two vacuums: the first that finds
+    a file which no manifest names writes that down, and one that runs when this is as old as the retention deletes it.
+    It may run beside writers, readers, compactions and other vacuums. Ages are by the clock of the storage.
+
+    Args:
+        store: Whose root; fallback stores are not touched.
+        feature: A Feature class, or a key; all that the root holds by default.
+        dry_run: Only say what would be deleted.
+        grace: For how long a manifest is kept after another one stands for it; 10 minutes at least.
+        retention: For how long a data file is kept after it was first seen that no manifest names it; 2 days at least.
+            A scan that was made and not collected for longer may fail.
+        unsafe: Take any grace and retention, also those that would lose rows of others; only for a root that nobody
+            else uses meanwhile.
+        advance: Called with the number of objects that were looked at since the last call.
+
+    Returns:
+        Every object that is not needed any more, why, for how long, and what became of it; and the partitions that were
+        left as they are, because something in them was not understood.
+
+    Raises:
+        ValueError: The grace or the retention is less than is safe.
+        FeatureNotFoundError: The root holds nothing of the feature.
+        StorageError: The storage does not tell when objects were written, or the root could not be listed.
+    """
+    policy = Policy(grace=grace, retention=retention, is_safe=not flag(unsafe, name="unsafe"))
+    name = existing_feature(store, feature)
+    return vacuum_root(
+        storage_of(store), policy=policy, dry_run=flag(dry_run, name="dry_run"), feature=name, advance=advance
+    )
+
+
+def verify(
+    store: FilesystemMetadataStore, feature: FeatureLike | None = None, *, progress: Progress | None = None
+) -> Verification:
+    """Check every object of a store's root, or of one feature in all its data versions, against all that is said of it.
+
+    Reads every manifest and every data file, a bounded number at a time, and writes nothing. It may run beside writers:
+    what they do meanwhile is not taken for damage. Fallback stores are not looked at.
+
+    Args:
+        store: Where to look.
+        feature: A Feature class, or a key; all that the root holds by default.
+        progress: Called as the work goes on with the bytes of data files that were checked, and with those that are
+            known to be there.
+
+    Returns:
+        The findings: what is wrong with which object, how bad it is, and what to do; and how much was looked at.
+
+    Raises:
+        FeatureNotFoundError: The root holds nothing of the feature.
+        StorageError: The root could not be listed.
+    """
+    name = existing_feature(store, feature)
+    return verify_root(storage_of(store), feature=name, progress=progress)
+
+
+def repair(
+    store: FilesystemMetadataStore,
+    feature: FeatureLike | None = None,
+    *,
+    dry_run: bool,
+    vouched: Collection[str] = (),
+) -> list[Restoration]:
+    """Make the manifests again that were damaged or lost, from the footers of their data files, where these are whole.
+
+    Nothing is guessed. A manifest that is there, but damaged, is made again if every data file of its commit is there
+    and right. One that is gone leaves nothing that tells it from a write which died before it committed, so it is made
+    again only if it is vouched for. What is replaced is kept below `_damaged`. Data files are never changed.
+
+    Do not vacuum at the same time.
+
+    Args:
+        store: Where to look; fallback stores are not.
+        feature: A Feature class, or a key; all that the root holds by default.
+        dry_run: Only say what would be done.
+        vouched: Commits that existed although nothing shows it, by their names in an earlier answer.
+
+    Returns:
+        Every commit whose manifest is damaged or gone, and what became of it; those that are neither proven nor vouched
+        for too, if all of their data files are there.
+
+    Raises:
+        FeatureNotFoundError: The root holds nothing of the feature.
+        ObjectNotFoundError: There is no lost commit of a name that was vouched for.
+        StorageError: The root could not be read or written; what was put back stays.
+    """
+    name = existing_feature(store, feature)
+    return repair_root(storage_of(store), feature=name, vouched=vouched, dry_run=flag(dry_run, name="dry_run"))

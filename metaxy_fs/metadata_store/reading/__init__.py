@@ -1,1 +1,0 @@
-"""Which rows are asked for, and as of which moment?"""

@@ -1,0 +1,209 @@
+"""The data versions of samples, and which of these have to be computed.
+
+Both are answered piece by piece (see `metaxy_fs.metadata_store.upstream`): of a range of ids the upstream
+rows, the stored rows and the samples are read, joined, hashed and compared, a few ranges side by side. So memory holds
+a few pieces and the answer; where the answer is asked for as lazy frames, it is kept in files.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+
+import polars as pl
+
+from metaxy_fs.errors import DependencyError, MetadataSchemaError
+from metaxy_fs.log.commit import Chunks
+from metaxy_fs.log.manifest import check_tags
+from metaxy_fs.log.ranges import IdRange
+from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.metadata_store.chain import chain_algorithm, names_damage
+from metaxy_fs.metadata_store.comparing import Comparing
+from metaxy_fs.metadata_store.expected import Expected, Piece, complete
+from metaxy_fs.metadata_store.features import Declared, flag
+from metaxy_fs.metadata_store.frames import (
+    FrameLike,
+    check_columns,
+    check_write_id,
+    samples_to_compare,
+    samples_to_version,
+)
+from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples, given_samples
+from metaxy_fs.metadata_store.stored import find_stored
+from metaxy_fs.metadata_store.upstream import clipped, divide, find_upstream, have_common_bounds
+from metaxy_fs.metadata_store.write import Tags, append
+from metaxy_fs.parallel import ordered_map
+from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.versioning.columns import DATA_VERSION, MISSING, version_type
+from metaxy_fs.versioning.increment import Counts, Increment, LazyIncrement
+
+
+@names_damage
+def calculate(
+    store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
+) -> pl.DataFrame | pl.LazyFrame:
+    """Return samples with the data versions that follow from their upstream rows; lazily, if they came so."""
+    samples, versioned = _to_version(store, feature, sample_df, fallback=fallback)
+    if isinstance(samples, HeldSamples):
+        return samples.restored(list(versioned))
+    return _spooled(map(samples.filled, versioned)).scan()
+
+
+@names_damage
+def calculate_and_write(
+    store: Backend,
+    feature: Declared,
+    sample_df: FrameLike,
+    *,
+    fallback: bool,
+    write_id: str | None = None,
+    tags: Tags = None,
+) -> pl.DataFrame | pl.LazyFrame:
+    """Do what `calculate` does and commit the result.
+
+    Of samples in memory the first are encoded before the last are hashed; of others nothing is, until all are known to
+    have their upstream rows.
+    """
+    if write_id is not None:
+        check_write_id(write_id)
+    check_tags(store.tags, tags)
+    samples, versioned = _to_version(store, feature, sample_df, fallback=fallback)
+    check_columns(samples.schema, feature.spec)
+    schema = pl.Schema({**samples.schema, DATA_VERSION: version_type(feature.spec)})
+    if isinstance(samples, SpooledSamples):
+        spool = _spooled(map(samples.filled, versioned))
+        append(store, feature, Chunks(schema, lambda: spool), write_id=write_id, tags=tags)
+        return spool.scan()
+    made: list[pl.DataFrame] = []
+
+    def chunks() -> Iterator[pl.DataFrame]:
+        yield from map(samples.filled, made)
+        for frame in versioned:
+            made.append(frame)
+            yield samples.filled(frame)
+
+    append(store, feature, Chunks(schema, chunks), write_id=write_id, tags=tags)
+    return samples.restored(made)
+
+
+@names_damage
+def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None) -> Increment:
+    """Return what separates the samples of a feature from what the chain holds of them."""
+    expected, found = _to_compare(store, feature, samples, stale_if=stale_if)
+    parts, given = list(found), expected.samples
+    return Increment(
+        new=_restored(given, [part.new for part in parts]),
+        stale=_restored(given, [part.stale for part in parts]),
+        orphaned=pl.concat(part.orphaned for part in parts),
+        waiting=_restored(given, [part.waiting for part in parts]).select(*expected.id_columns, MISSING),
+        retired=sum(part.retired for part in parts),
+    )
+
+
+def increment_within(store: Backend, feature: Declared, id_range: IdRange) -> Iterator[Increment]:
+    """Return the increment of the default samples, or parents, within a range of the first column that names them.
+
+    It is that of all of them where they cannot be divided by it.
+
+    Raises:
+        DependencyError: A required upstream feature has no commit, or nothing tells which samples there should be.
+    """
+    expected = _expected(store, feature, None)
+    stored = find_stored(store, feature, stale_if=None, id_types=expected.id_types)
+    return Comparing(expected, stored).within(id_range)
+
+
+@names_damage
+def lazy_increment(
+    store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None
+) -> LazyIncrement:
+    """Return what `increment` does, sorted by id and kept in files."""
+    expected, found = _to_compare(store, feature, samples, stale_if=stale_if)
+    filled = (lambda frame: frame) if expected.samples is None else expected.samples.filled
+    spools: list[Spool] = []
+    retired = 0
+    for part in found:
+        retired += part.retired
+        waiting = filled(part.waiting).select(*expected.id_columns, MISSING)
+        frames = [filled(part.new), filled(part.stale), part.orphaned, waiting]
+        spools = spools or [Spool(frame.schema) for frame in frames]
+        for spool, frame in zip(spools, frames, strict=True):
+            spool.add(frame)
+    new, stale, orphaned, waiting = spools
+    counts = Counts(
+        new=new.height, stale=stale.height, orphaned=orphaned.height, waiting=waiting.height, retired=retired
+    )
+    return LazyIncrement(
+        new=new.scan(), stale=stale.scan(), orphaned=orphaned.scan(), waiting=waiting.scan(), counts=counts
+    )
+
+
+def _to_version(
+    store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
+) -> tuple[HeldSamples | SpooledSamples, Iterator[pl.DataFrame]]:
+    """Return samples, and an iterator that gives them with their versions, range by range."""
+    spec = feature.spec
+    flag(fallback, name="allow_upstream_fallback")
+    _require_upstream(spec)
+    samples = given_samples(sample_df, spec, check=partial(samples_to_version, spec=spec))
+    expected = Expected(
+        feature, find_upstream(store, feature, fallback=fallback), samples, chain_algorithm(store, fallback=fallback)
+    )
+
+    def version(id_range: IdRange) -> Piece:
+        return expected.piece(expected.collected(expected.scans(id_range)))
+
+    column = expected.id_columns[0]
+    ranges = divide(expected.inputs, column)
+    if have_common_bounds(expected.inputs, column):
+        ranges = clipped(ranges, samples, column)
+    return samples, complete(ordered_map(version, ranges), feature, fallback=fallback)
+
+
+def _to_compare(
+    store: Backend, feature: Declared, given: FrameLike | None, *, stale_if: pl.Expr | None
+) -> tuple[Expected, Iterator[Increment]]:
+    """Return the samples that there should be, and an iterator that gives the increment, range by range."""
+    expected = _expected(store, feature, given)
+    stored = find_stored(store, feature, stale_if=stale_if, id_types=expected.id_types)
+    return expected, Comparing(expected, stored).increments()
+
+
+def _expected(store: Backend, feature: Declared, given: FrameLike | None) -> Expected:
+    """Return the samples that there should be: those that were given, or else those that upstream features name."""
+    spec = feature.spec
+    if spec.is_root and given is None:
+        raise DependencyError(
+            f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their "
+            f"versions: resolve_update(feature, samples=...) with {list(spec.id_columns)} and '{DATA_VERSION}'."
+        )
+    if MISSING in spec.id_columns:
+        raise MetadataSchemaError(
+            f"The id columns of feature '{spec.key}' are {list(spec.id_columns)}; an increment has a column of its own "
+            f"that is called '{MISSING}'. Name its samples by another column."
+        )
+    samples = None if given is None else given_samples(given, spec, check=partial(samples_to_compare, spec=spec))
+    return Expected(
+        feature, find_upstream(store, feature, fallback=True), samples, chain_algorithm(store, fallback=True)
+    )
+
+
+def _restored(samples: HeldSamples | SpooledSamples | None, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(frames) if samples is None else samples.restored(frames)
+
+
+def _spooled(frames: Iterable[pl.DataFrame]) -> Spool:
+    """Keep frames in files; there is at least one."""
+    waiting = iter(frames)
+    first = next(waiting)
+    spool = Spool(first.schema)
+    spool.add(first)
+    for frame in waiting:
+        spool.add(frame)
+    return spool
+
+
+def _require_upstream(spec: FeatureSpec) -> None:
+    if spec.is_root:
+        raise DependencyError(
+            f"Feature '{spec.key}' has no upstream features to calculate data versions from. Give its rows their "
+            "versions, such as a checksum of what each sample is made from, and write them with write_metadata."
+        )

@@ -1,0 +1,205 @@
+"""How does a frame become a commit of a store?
+
+Theory of operation. A row that retires a sample has the sample's ids, no version, and says so in a column of its own.
+It is a row like others to the log, so that compaction, copies and snapshots carry it. Reads leave it out, after they
+have chosen the latest row of each sample: a sample whose latest row retires it is not there.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import polars as pl
+
+from metaxy_fs.errors import FeatureNotFoundError
+from metaxy_fs.log.commit import Chunks
+from metaxy_fs.log.manifest import check_tags
+from metaxy_fs.log.statistics import exact_in
+from metaxy_fs.log.widening import conform, unify
+from metaxy_fs.metadata_store.backend import Append, Backend, Query
+from metaxy_fs.metadata_store.chain import chain, names_damage, not_found
+from metaxy_fs.metadata_store.expected import same_id_types
+from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.metadata_store.frames import FrameLike, check_ids, check_write_id, rows_to_write, to_frame
+from metaxy_fs.metadata_store.read import Read, find_scan, first_scan, latest
+from metaxy_fs.metadata_store.samples import SpooledSamples
+from metaxy_fs.metadata_store.snapshots import BackendAt, at
+from metaxy_fs.reserved import PLACE
+from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.versioning.columns import DATA_VERSION, MARKED_COMMIT, MARKED_TIME, RETIRED, version_type
+
+Tags = Mapping[str, str] | None
+"""What the caller says of a commit, beside what the store says of all."""
+
+
+def write(store: Backend, feature: Declared, df: FrameLike, *, write_id: str | None, tags: Tags = None) -> None:
+    """Commit the rows of a frame, or say why they do not fit; those of a LazyFrame need not fit into memory."""
+    if write_id is not None:
+        check_write_id(write_id)
+    check_tags(store.tags, tags)
+    if isinstance(df, pl.LazyFrame):
+        spooled = SpooledSamples(df, feature.spec, check=lambda run: rows_to_write(run, feature.spec))
+        append(store, feature, spooled.chunks(), write_id=write_id, tags=tags)
+    else:
+        append(store, feature, Chunks.of(rows_to_write(df, feature.spec)), write_id=write_id, tags=tags)
+
+
+def append(store: Backend, feature: Declared, rows: Chunks, *, write_id: str | None = None, tags: Tags = None) -> None:
+    """Commit rows that have been checked, and do what the store does after a commit."""
+    commit(store, feature, rows, write_id=write_id, tags=tags)
+    store.after_commits(feature.key, feature.definition.partition, commits=1)
+
+
+def commit(store: Backend, feature: Declared, rows: Chunks, *, write_id: str | None = None, tags: Tags = None) -> None:
+    """Commit rows that have been checked, unless the types of their columns do not fit those seen."""
+    partition = feature.definition.partition
+    rows = rows if store.takes_chunks else Chunks.of(rows.collect())
+    store.seen.check(feature.spec, partition, rows)
+    store.append_rows(
+        Append(
+            spec=feature.spec,
+            definition=feature.definition,
+            chunks=rows,
+            write_id=write_id,
+            tags=check_tags(store.tags, tags),
+        )
+    )
+    store.seen.add(feature.key, partition, rows.schema)
+
+
+REASON = "reason"
+"""The tag that says why samples were retired or restored."""
+
+
+def retire(
+    store: Backend, feature: Declared, ids: FrameLike, *, reason: str | None, tags: Mapping[str, str] | None
+) -> None:
+    """Commit that some samples exist no more.
+
+    Raises:
+        MetadataSchemaError: The id columns do not name each sample once.
+        FeatureNotFoundError: The rows are in a fallback store, and would all be hidden.
+    """
+    tags = with_reason(store, reason, tags)
+    spec = feature.spec
+    samples = to_frame(ids)
+    check_ids(samples, spec)
+    refuse_hiding(store, feature, "retire")
+    if samples.height:
+        _see_commits(store, feature)
+        rows = retired_rows(samples, spec).sort(spec.id_columns)
+        append(store, feature, Chunks.of(rows), tags=tags)
+
+
+def _see_commits(store: Backend, feature: Declared) -> None:
+    """Look at the commits that are there, so that the next one comes after them whatever the clocks say.
+
+    A retirement means the rows that exist. Its time alone would put it before those of a writer whose clock is ahead,
+    and the samples would stay.
+    """
+    store.scan_rows(Query(key=feature.key, partition=feature.definition.partition, columns=frozenset()))
+
+
+def retired_rows(samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return the rows that retire some samples."""
+    return samples.select(
+        *spec.id_columns,
+        pl.lit(None, version_type(spec)).alias(DATA_VERSION),
+        pl.lit(value=True).alias(RETIRED),
+    )
+
+
+def with_reason(store: Backend, reason: str | None, tags: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the tags of a commit that was given a reason, checked as they will be kept."""
+    together = {**check_tags(tags), **({} if reason is None else {REASON: reason})}
+    check_tags(store.tags, together)
+    return together
+
+
+def refuse_hiding(store: Backend, feature: Declared, what: str) -> None:
+    """Refuse a commit to a store that has none, where it would hide all rows of a fallback store."""
+    partition = feature.definition.partition
+    if store.fallback_mode == "sample" or store.has_version(feature.key, partition):
+        return
+    for other in chain(store, fallback=True):
+        if other is not store and other.has_version(feature.key, partition):
+            raise FeatureNotFoundError(
+                f"{store.location} has no rows of feature '{feature.key}' under data version {partition}: reads take "
+                f"them from its fallback store {other.location}, and a commit that {what}s a few samples here would "
+                f"hide all of those. Open {other.location} by itself and {what} them there, or open the chain with "
+                'fallback_mode="sample".'
+            )
+
+
+@names_damage
+def restore(
+    store: Backend,
+    feature: Declared,
+    moment: str | datetime,
+    *,
+    reason: str | None,
+    tags: Mapping[str, str] | None,
+) -> None:
+    """Commit what makes the latest rows of a feature those that there were at a moment; nothing if they are.
+
+    Raises:
+        FeatureNotFoundError: There were none, or they are in a fallback store.
+        SnapshotError: There is no such snapshot.
+    """
+    tags, spec = with_reason(store, reason, tags), feature.spec
+    then = at(store, moment, kind=BackendAt)
+    refuse_hiding(store, feature, "restore")
+    before, now = same_id_types([_commits(then, feature), _commits(store, feature)], spec)
+    ids = list(spec.id_columns)
+    others = before.join(now, on=now.columns, how="anti").select(ids)
+    since = now.join(before, on=ids, how="anti").select(ids)
+    rows = _differing(_rows(then, feature, others), _rows(store, feature, others), spec)
+    if rows.height or since.height:
+        append(store, feature, Chunks.of(_together(rows, since, spec)), tags=tags)
+
+
+def _commits(store: Backend, feature: Declared) -> pl.DataFrame:
+    """Return the ids of all samples, each with the commit of its latest row."""
+    ids, partition = feature.spec.id_columns, feature.definition.partition
+    query = Query(key=feature.key, partition=partition, columns=frozenset((*ids, RETIRED)), mark_commits=True)
+    scan = first_scan(store, query, fallback=True)
+    if scan is None:
+        raise not_found(feature.key, partition=partition, store=store, fallback=True)
+    return latest(scan, id_columns=ids).select(*ids, MARKED_COMMIT, MARKED_TIME).collect()
+
+
+def _rows(store: Backend, feature: Declared, samples: pl.DataFrame) -> pl.DataFrame:
+    """Return the latest rows of some samples, sorted by id."""
+    ids = list(feature.spec.id_columns)
+    scan = find_scan(store, feature, Read(latest_only=True), fallback=True)
+    rows = latest(scan, id_columns=ids)
+    schema = rows.collect_schema()
+    wanted = samples.lazy().select(pl.col(name).cast(schema[name]) for name in ids)
+    return rows.join(wanted, on=ids, how="semi").sort(ids).collect()
+
+
+def _differing(before: pl.DataFrame, now: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return those rows of a moment that are not there, or are others now; both are sorted by id."""
+    ids = list(spec.id_columns)
+    described = [(name, frame.schema, exact_in(frame)) for name, frame in (("then", before), ("now", now))]
+    target = unify(described)
+    aligned, others = (conform(frame.lazy(), source=frame.schema, target=target).collect() for frame in (before, now))
+    place = PLACE
+    numbered = aligned.select(ids).with_row_index(place)
+    both = numbered.join(others.select(ids), on=ids, how="semi", maintain_order="left").get_column(place)
+    others = others.join(aligned.select(ids), on=ids, how="semi", maintain_order="left")
+    same = aligned[both]
+    is_other = pl.Series([False] * both.len(), dtype=pl.Boolean)
+    for name in target:
+        is_other |= same.get_column(name).ne_missing(others.get_column(name))
+    unchanged = both.filter(~is_other)
+    return before.filter(~pl.int_range(pl.len()).is_in(unchanged.implode()))
+
+
+def _together(rows: pl.DataFrame, since: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return the rows of the commit: those to be written again, and those that retire what came since."""
+    again = [rows_to_write(rows, spec)] if rows.height else []
+    if not since.height:
+        return again[0]
+    retired = retired_rows(since, spec)
+    several = [*(each.with_columns(pl.lit(value=False).alias(RETIRED)) for each in again), retired]
+    return pl.concat(several, how="diagonal_relaxed").sort(spec.id_columns).rechunk()
