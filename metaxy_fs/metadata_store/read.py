@@ -23,6 +23,7 @@ from metaxy_fs.versioning.columns import (
     COMMIT,
     COMMIT_TAGS,
     COMMITTED_AT,
+    DATA_VERSION,
     MARKED_COMMIT,
     MARKED_TAGS,
     MARKED_TIME,
@@ -244,11 +245,15 @@ def _selects(filters: pl.Expr) -> bool:
 
 
 def _enough(read: Read, named: set[str], id_columns: Sequence[str] | None) -> frozenset[str] | None:
-    """Return the columns that the answer is made from, None where it may be any."""
+    """Return the columns that the answer is made from, None where it may be any.
+
+    Versions are among them, which all rows have: a store of a chain may have none of the others, and a frame without
+    columns has no rows.
+    """
     is_open = read.columns is None or (read.latest_only and id_columns is None)
     is_open = is_open or (read.filters is not None and _selects(read.filters))
     marks = commit_columns(has_tags=read.with_tags) if read.with_commits else ()
-    return None if is_open else frozenset((*named.difference(marks), RETIRED))
+    return None if is_open else frozenset((*named.difference(marks), DATA_VERSION, RETIRED))
 
 
 def _prune(read: Read, id_columns: Sequence[str] | None) -> pl.Expr | None:

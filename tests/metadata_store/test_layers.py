@@ -149,3 +149,20 @@ def test_samples_are_compared_layer_by_layer_with_the_current_partition_or_else_
     stored = increment.stale.with_columns(data_version="stored_data_version")
     assert frames_of(stored) == {i: nearest[i] for i in undone & nearest.keys()}
     assert set(increment.orphaned["sample_id"]) == nearest.keys() - expected.keys()
+
+
+@pytest.mark.parametrize("with_commits", [False, True, "tags"])
+@pytest.mark.parametrize("latest_only", [False, True])
+def test_stores_without_any_of_the_columns_give_their_rows(make_store, latest_only, with_commits):
+    video, _ = pipeline()
+    far = make_store("far")
+    far.write_metadata(video, videos([1, 2, 3]).select("sample_id", "data_version"))
+    near = make_store("near", fallback_stores=[far], fallback_mode="sample")
+    near.write_metadata(video, videos([4]).select("sample_id", "data_version", note=pl.lit("x")))
+
+    def notes(store):
+        return store.read_metadata(video, columns=["note"], latest_only=latest_only, with_commits=with_commits)["note"]
+
+    assert notes(near).to_list() == [None, None, None, "x"]
+    near.retire(video, ids([4, 1]))
+    assert notes(near).to_list() == ([None, None] if latest_only else [None, None, None, "x"])
