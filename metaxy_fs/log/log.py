@@ -32,9 +32,9 @@ from metaxy_fs.log.descriptions import (
 )
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.local_files import LocalFiles
-from metaxy_fs.log.manifest import DataFile, Manifest
+from metaxy_fs.log.manifest import CommitKey, DataFile, Manifest
 from metaxy_fs.log.remote_files import StagedStorage
-from metaxy_fs.log.restrict import restrict
+from metaxy_fs.log.restrict import outside, restrict
 from metaxy_fs.log.scan import Selection, reading_schema
 from metaxy_fs.log.schema import Path as SchemaPath
 from metaxy_fs.log.type_checks import fitting, refuse_unfit, settle, types_of
@@ -217,15 +217,22 @@ class Log:
             local_files=self._local_files,
         )
 
-    def _same_commits(self, views: Sequence[View]) -> list[LiveFile]:
-        """Return the files that hold the commits of these views now."""
-        renewed = self._asked(lambda view: self.view_at(view.partition, commits=view.commits), views)
-        for before, now in zip(views, renewed, strict=True):
-            if now is None:
-                raise CorruptObjectError(
-                    f"The partition {self._storage.location}/{before.partition} is gone while it was read."
-                )
+    def _same_commits(
+        self, views: Sequence[View], *, after: CommitKey | None = None, until: CommitKey | None = None
+    ) -> list[LiveFile]:
+        """Return the files that hold now the commits of these views, or those after one and up to another."""
+        renewed = self._asked(lambda view: settled(partial(self._view_again, view, after, until)), views)
         return live_files(view for view in renewed if view is not None)
+
+    def _view_again(self, before: View, after: CommitKey | None, until: CommitKey | None) -> View | None:
+        now, wanted = self.view(before.partition), before.commits
+        if now is None:
+            raise CorruptObjectError(
+                f"The partition {self._storage.location}/{before.partition} is gone while it was read."
+            )
+        if after is not None or until is not None:
+            wanted -= outside(commits_of([now], table_of=self._tables.of), after=after, until=until)
+        return restrict(now, wanted, table_of=partial(self._tables.of, before.partition)) if wanted else None
 
     def _asked(self, question: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         return asked(question, items, is_distant=self._storage.is_distant)

@@ -51,6 +51,12 @@ def restrict(view: View, commits: AbstractSet[str], *, table_of: TableOf) -> Vie
     return View(view.partition, tuple(manifests), tuple(sorted(files, key=place)), frozenset(commits))
 
 
+def outside(commits: pl.DataFrame, *, after: CommitKey | None, until: CommitKey | None) -> frozenset[str]:
+    """Return those of some commits, with `time` and `commit`, that do not come after one and up to another."""
+    keys: Iterator[CommitKey] = commits.select("time", "commit").iter_rows()
+    return frozenset(key[1] for key in keys if (after and key <= after) or (until and key > until))
+
+
 def _kept(
     files: Sequence[LiveFile], manifest: Manifest, unwanted: AbstractSet[str], table_of: TableOf
 ) -> Iterator[LiveFile]:

@@ -11,10 +11,10 @@ root that are taken range by range are fetched once, into files of this machine:
 fetch these again.
 """
 
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Protocol
 
 import msgspec
 import polars as pl
@@ -23,6 +23,7 @@ from polars.io.plugins import register_io_source
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.log.frames import FileFrames, without_empty_chunks
 from metaxy_fs.log.local_files import LocalFiles
+from metaxy_fs.log.manifest import CommitKey
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.ranges import IdRange, Span, distinct_groups, span_of
 from metaxy_fs.log.remote_files import RemoteFiles, StagedStorage, Supply, Wanted, taken_rows
@@ -192,6 +193,13 @@ def _beyond(skipped: int, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFra
         yield rest
 
 
+class SameCommits(Protocol):
+    """Looks for the same commits in other files, where one is gone."""
+
+    def __call__(self, *, after: CommitKey | None = None, until: CommitKey | None = None) -> Sequence[LiveFile]:
+        """Return the files of those after one commit and up to another; of all by default."""
+
+
 _WORTHWHILE = 2
 """How many times as many rows as all others the first group has to have, to be looked through apart from them."""
 
@@ -221,7 +229,7 @@ class Selection:
     predicate: pl.Expr | None = None
     partition_column: str | None = None
     with_commits: bool = False
-    replan: Replan | None = None
+    replan: SameCommits | None = None
     within_range: pl.Expr | None = None
     change: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None
     staged: StagedStorage
@@ -261,12 +269,13 @@ class Selection:
         (first, is_distinct), *later = groups
         rest = [live for files, _ in later for live in files]
         is_small = _WORTHWHILE * _height(rest) <= _height(first)
-        if not (is_distinct and is_small and self._is_local and self._are_there()):
+        if not (is_distinct and is_small and self._is_local):
             return [(self.rows, False)]
-        try:
-            return [(self._rows(first, None), True), (self._rows(rest, None), len(later) == 1 and later[0][1])]
-        except ObjectNotFoundError:
-            return [(self.rows, False)]
+        before = after = None
+        if self.replan is not None:
+            end = max(live.last for live in first)
+            before, after = partial(self.replan, until=end), partial(self.replan, after=end)
+        return [(self._rows(first, before), True), (self._rows(rest, after), len(later) == 1 and later[0][1])]
 
     def mapped(self, change: Callable[[pl.LazyFrame], pl.LazyFrame]) -> "Selection":
         """Return the selection with a change that is made to every frame; one that looks at each row alone."""
@@ -279,11 +288,6 @@ class Selection:
         if self.storage is self.staged or not self.files:
             return True
         return self.storage.local_path(self.files[0].path) is not None
-
-    def _are_there(self) -> bool:
-        """Whether no local file is gone: commits of a group cannot be looked for apart from those of the others."""
-        paths = [self.storage.local_path(live.path) for live in self.files]
-        return all(path is None or os.path.lexists(path) for path in paths)
 
     def _rows(self, files: Sequence[LiveFile], replan: Replan | None) -> pl.LazyFrame:
         if self.storage is self.staged:
@@ -314,8 +318,15 @@ class Selection:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _replan_within(replan: Replan, column: str, id_range: IdRange) -> list[LiveFile]:
-    files = replan()
+def _replan_within(
+    replan: SameCommits,
+    column: str,
+    id_range: IdRange,
+    *,
+    after: CommitKey | None = None,
+    until: CommitKey | None = None,
+) -> list[LiveFile]:
+    files = replan(after=after, until=until)
     return _touching(id_range, files, _spans_along(files, column))
 
 

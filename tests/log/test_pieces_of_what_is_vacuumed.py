@@ -98,3 +98,15 @@ def test_a_file_that_never_comes_back_is_an_error(storage: Storage) -> None:
     storage.delete(PARTITION.data_file(name))
     with pytest.raises(CorruptObjectError, match=rf"gone, though it is committed: .*{name}"):
         selection.within("sample_id", PIECE).rows.collect()
+
+
+@pytest.mark.parametrize("is_range", [False, True])
+def test_layers_are_read_from_other_files_if_theirs_go_before(storage: Storage, *, is_range: bool) -> None:
+    appends = history(storage)
+    rows = read(storage)
+    expected = rows.filter(pl.col("sample_id").is_between(5, 24)) if is_range else rows
+    selection = select(storage)
+    layers = (selection.within("sample_id", PIECE) if is_range else selection).layers()
+    assert len(layers) == (2 if is_range or isinstance(storage, LocalStorage) else 1)
+    vacuum(storage, appends)
+    assert_frame_equal(pl.concat(rows for rows, _ in layers).collect(), expected)

@@ -193,3 +193,17 @@ def test_samples_at_the_ends_of_their_type_are_found(store: FilesystemMetadataSt
     for place in range(len(ids)):
         for given in (rows[place:], rows[: place + 1], rows[place : place + 1]):
             assert store.calculate_data_versions(Made, given)["sample_id"].to_list() == given["sample_id"].to_list()
+
+
+def test_latest_rows_are_those_of_the_scan_after_their_files_were_merged_and_vacuumed(
+    store: FilesystemMetadataStore,
+) -> None:
+    write(store, *range(20))
+    write(store, 1, 2)
+    scan = store.scan_metadata(Sample, latest_only=True)
+    expected = scan.collect()
+    write(store, 1, 30)
+    compact(store, full=True)
+    for _ in range(2):
+        vacuum(store, dry_run=False, grace=timedelta(0), retention=timedelta(0), unsafe=True)
+    assert scan.collect().equals(expected)
