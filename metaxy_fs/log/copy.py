@@ -52,7 +52,7 @@ from metaxy_fs.log.manifest import CommitTable, DataFile, Manifest
 from metaxy_fs.log.named_writes import WriteName
 from metaxy_fs.log.resolve import Covers
 from metaxy_fs.log.schema import Path, decode_schema
-from metaxy_fs.log.settling import put_alone
+from metaxy_fs.log.settling import COPY_MARK, put_alone
 from metaxy_fs.log.type_checks import settle, types_of
 from metaxy_fs.log.types import large_integers
 from metaxy_fs.log.verified_io import fetched_anew, find_right, put_settled, storage_time
@@ -277,7 +277,7 @@ class _Run:
     def _mark(self, item: _Item) -> None:
         """Say that a copy brings a compaction: until its manifest is there, its table shows no commit of the target."""
         if item.manifest.covers:
-            put_settled(self._target, self._partition.copy_mark(item.manifest.commit), b'{"format_version":1}')
+            put_settled(self._target, self._partition.copy_mark(item.manifest.commit), COPY_MARK)
 
     def _copy_manifest(self, item: _Item) -> None:
         is_compaction = bool(item.manifest.covers)

@@ -20,6 +20,9 @@ else be lost. Whether there was a compaction is no question: it adds nothing to 
 its data files are damaged or missing, the commits that the others hold whole are compacted anew (see
 `metaxy_fs.log.repair`); the manifest itself comes back once its files do.
 
+A write whose clock was far ahead counts as of its arrival, and a manifest that is put back would arrive now. So it also
+gets a compaction of its own, with the time at which it counted as far as its data files tell.
+
 What is only complete is reported and left alone. Data files are never changed, and the damaged manifest of a write is
 kept.
 """
@@ -36,13 +39,15 @@ import polars as pl
 from metaxy_fs._version import WRITER
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.ids import random_token, shared_clock, timestamp_id, wall_clock
+from metaxy_fs.log.arrival import Arrivals, counting_at
 from metaxy_fs.log.columns import COMMIT, TIME
 from metaxy_fs.log.compact import Options, compact_view
 from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES
-from metaxy_fs.log.layout import Partition, all_partitions, take_inventory
+from metaxy_fs.log.layout import Inventory, Partition, all_partitions, take_inventory
 from metaxy_fs.log.manifest import DataFile, Manifest, encode_manifest
 from metaxy_fs.log.recovery import Evidence, Group, Table, gather
 from metaxy_fs.log.restrict import restrict
+from metaxy_fs.log.settling import put_alone
 from metaxy_fs.log.snapshots import read_pins
 from metaxy_fs.log.unreferenced import encode_records
 from metaxy_fs.log.verified_io import fetch_each, put_settled
@@ -135,11 +140,12 @@ def repair(
     found: list[Restoration] = []
     pins = read_pins(storage)
     for partition in all_partitions(storage, feature=feature):
-        evidence = gather(storage, take_inventory(storage, partition), pinned=pins.naming(partition))
+        inventory = take_inventory(storage, partition)
+        evidence = gather(storage, inventory, pinned=pins.naming(partition))
         for restoration, restored in chain(_of_compactions(storage, evidence), _of_writes(evidence, vouched)):
             found.append(restoration)
             if restoration.state == "restorable" and restored is not None and not dry_run:
-                _restore(storage, partition, restored)
+                _restore(storage, partition, restored, counts=_time_that_counts(evidence, inventory, restored))
                 found[-1] = msgspec.structs.replace(restoration, state="restored")
     if unknown := sorted(set(vouched) - {restoration.name for restoration in found}):
         raise ObjectNotFoundError(
@@ -256,24 +262,49 @@ def _restoration(evidence: Evidence, group: Group, manifest: Manifest, state: St
     return Restoration(path, state, group.name, reason, manifest.rows), manifest
 
 
-def _restore(storage: Storage, partition: Partition, restored: Manifest | View) -> None:
+def _restore(storage: Storage, partition: Partition, restored: Manifest | View, *, counts: int | None) -> None:
     """Put a manifest, or a compaction of what is left of one.
 
     What is in the place of a write's manifest is kept, before it is removed, as evidence that it existed.
+
+    Args:
+        storage: The root.
+        partition: Where it belongs.
+        restored: What is put.
+        counts: The time at which a write counts, if that is another one than it claims.
     """
     manifests = [restored] if isinstance(restored, Manifest) else restored.manifests
     # A vacuum may have noted long ago that nothing names the data files.
     names = [file.name for manifest in manifests for file in manifest.named_files]
     for record in encode_records(unnamed=(), named=names):
         put_settled(storage, partition.vacuum_record(timestamp_id(wall_clock(), random_token())), record)
+    clock = shared_clock(storage.identity)
     if not isinstance(restored, Manifest):
-        compact_view(storage, restored, clock=shared_clock(storage.location), options=Options(writer=WRITER))
+        compact_view(storage, restored, clock=clock, options=Options(writer=WRITER))
         return
     path = path_of(partition, restored)
     if not restored.covers:
         _keep_damaged(storage, partition, restored.commit)
+    if counts is not None:
+        put_alone(storage, partition, counting_at(restored, counts), clock=clock)
     storage.delete(path)
     put_settled(storage, path, encode_manifest(restored))
+
+
+def _time_that_counts(evidence: Evidence, inventory: Inventory, restored: Manifest | View) -> int | None:
+    """Return the time at which a write counts whose clock was far ahead, None if that is the one which it claims."""
+    if not isinstance(restored, Manifest) or restored.covers:
+        return None
+    told = [dict(table.rows.select("commit", "time").iter_rows()).get(restored.commit) for table in evidence.tables]
+    counts = next((time for time in told if time is not None), None)
+    if counts is None:  # the data files arrived just before the manifest did
+        infos = [inventory.data[file.name] for file in restored.files]
+        last = max(infos, key=lambda info: (info.modified is not None, info.modified))
+        listed = {**inventory.appends, **inventory.compactions, restored.commit: last}
+        counts = (
+            Arrivals.of(listed, now=wall_clock()).times_that_count({restored.commit: restored}).get(restored.commit)
+        )
+    return None if counts == restored.time else counts
 
 
 def _keep_damaged(storage: Storage, partition: Partition, commit: str) -> None:

@@ -1,5 +1,7 @@
 """Write down at which time a write counts: a compaction of this write alone, which lists its files as they are."""
 
+from typing import Final
+
 import msgspec
 
 from metaxy_fs._version import WRITER
@@ -10,6 +12,9 @@ from metaxy_fs.log.manifest import CommitHeader, DataFile, Manifest, encode_mani
 from metaxy_fs.log.verified_io import put_settled
 from metaxy_fs.log.view import LiveFile, files_of
 from metaxy_fs.storage.base import Storage
+
+COPY_MARK: Final = b'{"format_version":1}'
+"""What says that a table shows no commit of a root until there is the manifest that names it."""
 
 
 def put_alone(storage: Storage, partition: Partition, append: Manifest, *, clock: LamportClock) -> None:
@@ -27,6 +32,8 @@ def put_alone(storage: Storage, partition: Partition, append: Manifest, *, clock
     clock.observe(append.time)
     time = clock.tick()
     commit = timestamp_id(time, random_token())
+    # A table shows that there were its commits, unless this says that it need not yet be true here.
+    put_settled(storage, partition.copy_mark(commit), COPY_MARK)
     table = rows_of([append], [0])
     header = CommitHeader(
         commit=commit,

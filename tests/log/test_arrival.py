@@ -12,6 +12,7 @@ from metaxy_fs.log.compact import Options, compact_partition
 from metaxy_fs.log.copy import copy_partition
 from metaxy_fs.log.descriptions import PartitionInfo, describe, open_for_writing
 from metaxy_fs.log.manifest import Definition
+from metaxy_fs.log.repair import repair
 from metaxy_fs.log.verify import verify
 from metaxy_fs.log.view import View, ViewLoader
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -252,3 +253,31 @@ def _describe(storage: Storage) -> None:
         spec=msgspec.Raw(b"{}"),
     )
     describe(storage, PARTITION, info)
+
+
+# Repairs.
+
+
+@pytest.mark.parametrize("write_id", [None, "job"])
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_repaired_commit_far_ahead_counts_as_before(write_id: str | None, *, is_gone: bool) -> None:
+    clock = Clock()
+    storage = root(clock)
+    commits = [
+        write_at(storage, NOW, 1),
+        write_at(storage, MAX_TIME, 1, write_id=write_id),
+        write_at(storage, NOW + 50, 1),
+    ]
+    clock.now += HOUR
+    path = PARTITION.append_manifest(commits[1])
+    storage.delete(path)
+    if not is_gone:
+        storage.put(path, b"{}")
+    with machine_at(NOW + 2 * HOUR):
+        [name] = [found.name for found in repair(storage, dry_run=True)]
+        [restored] = repair(storage, dry_run=False, vouched=[name] if is_gone else [])
+    assert restored.state == "restored"
+    assert [live.first[1] for live in view_at(storage, NOW).files] == commits
+    with machine_at(NOW + 3 * HOUR):
+        assert [each for each in verify(storage).findings if each.severity == "error"] == []
+        assert (write(storage, 1, write_id=write_id).commit in commits) == (write_id is not None)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from metaxy_fs.errors import StorageError
-from metaxy_fs.ids import LamportClock
+from metaxy_fs.ids import MAX_TIME, LamportClock
 from metaxy_fs.log import verified_io as settled_module
 from metaxy_fs.log.copy import copy_partition
 from metaxy_fs.log.descriptions import open_for_writing
@@ -17,12 +17,14 @@ from metaxy_fs.log.vacuum import vacuum
 from metaxy_fs.log.verify import verify
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
+from metaxy_fs.testing.store_clocks import machine_at
 from tests.log.commits import PARTITION, request, rows, write
 from tests.log.compactions import read, view_of
 from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents
 from tests.log.test_losses import compacted
 
+NOW = 1_800_000_000_000_000
 EAGER = Policy(grace=timedelta(0), retention=timedelta(0), is_safe=False)
 
 
@@ -114,3 +116,22 @@ def test_a_manifest_that_is_lost_after_the_copy_is_noticed(source: MemoryStorage
     assert any("commits that no manifest holds" in problem for problem in errors(target))
     assert [found.state for found in repair(target, dry_run=False)] == ["restored"]
     assert target.get(compaction) == manifest
+
+
+def test_a_write_far_ahead_is_not_taken_for_a_lost_one() -> None:
+    source = MemoryStorage(wall=lambda: NOW)
+    with machine_at(NOW):
+        Log(source, clock=LamportClock()).append(request(rows(60)), spec=b"{}")
+    with machine_at(MAX_TIME):
+        Log(source, clock=LamportClock()).append(request(rows(61)), spec=b"{}")
+    cuts = list(cut(source))
+    assert len(cuts) > 4
+    for target in cuts:
+        assert errors(target) == []
+        assert {found.state for found in repair(target, dry_run=False)} <= {"unproven"}
+        assert copy(source, target)
+        assert ids(target) == [50, 60, 61]
+        for _ in range(3):
+            assert vacuum(target, policy=EAGER, dry_run=False).skipped == ()
+        assert errors(target) == []
+        assert not any("/_copies/" in path for path in contents(target))
