@@ -98,14 +98,14 @@ def _held_group(
 ) -> HeldRows:
     present = group_states(read, algorithm=algorithm)
     past = [
-        (definition, group_states(one.of(partition), algorithm=algorithm))
+        (one, definition, group_states(one.of(partition), algorithm=algorithm))
         for one in found
         for partition, definition in one.definitions.items()
     ]
     is_kept = bool(present and present[0].members)
-    elsewhere = [(d, states) for d, states in past if any(d is e for one in compared for e in one.definitions.values())]
+    elsewhere = [(definition, states) for one, definition, states in past if any(one is each for each in compared)]
     layers = [HeldRow(present[0].digests, current)] if is_kept else []
-    states = [*present, *(state for _, several in past for state in several)]
+    states = [*present, *(state for *_, several in past for state in several)]
     return HeldRows(
         current=present[0].digests if is_kept else None,
         layers=layers or [HeldRow(states[0].digests, d) for d, states in elsewhere if states and states[0].members],

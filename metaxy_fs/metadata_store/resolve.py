@@ -89,10 +89,13 @@ def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, s
     """Return what separates the samples of a feature from what the chain holds of them."""
     expected, found = _to_compare(store, feature, samples, stale_if=stale_if)
     parts, given = list(found), expected.samples
+    orphaned = pl.concat(part.orphaned for part in parts)
+    if _divides_parents(expected):
+        orphaned = orphaned.sort(feature.spec.id_columns)
     return Increment(
         new=_restored(given, [part.new for part in parts]),
         stale=_restored(given, [part.stale for part in parts]),
-        orphaned=pl.concat(part.orphaned for part in parts),
+        orphaned=orphaned,
         waiting=_restored(given, [part.waiting for part in parts]).select(*expected.id_columns, MISSING),
         retired=sum(part.retired for part in parts),
     )
@@ -128,12 +131,11 @@ def lazy_increment(
         for spool, frame in zip(spools, frames, strict=True):
             spool.add(frame)
     new, stale, orphaned, waiting = spools
+    stored = orphaned.scan().sort(feature.spec.id_columns) if _divides_parents(expected) else orphaned.scan()
     counts = Counts(
         new=new.height, stale=stale.height, orphaned=orphaned.height, waiting=waiting.height, retired=retired
     )
-    return LazyIncrement(
-        new=new.scan(), stale=stale.scan(), orphaned=orphaned.scan(), waiting=waiting.scan(), counts=counts
-    )
+    return LazyIncrement(new=new.scan(), stale=stale.scan(), orphaned=stored, waiting=waiting.scan(), counts=counts)
 
 
 def _to_version(
@@ -184,6 +186,11 @@ def _expected(store: Backend, feature: Declared, given: FrameLike | None) -> Exp
     return Expected(
         feature, find_upstream(store, feature, fallback=True), samples, chain_algorithm(store, fallback=True)
     )
+
+
+def _divides_parents(expected: Expected) -> bool:
+    """Whether ranges are those of parents, whose samples need not come in the order of their own ids."""
+    return list(expected.id_columns) != list(expected.feature.spec.id_columns)
 
 
 def _restored(samples: HeldSamples | SpooledSamples | None, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

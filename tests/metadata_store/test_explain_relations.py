@@ -382,3 +382,15 @@ def compare(model, store, feature, place):
     assert changed == {name for name in expected if expected[name] != stored[name]}
     assert explanation.status in ({"stale"} if changed else {"up to date", "waiting"})
     assert bool(explanation.causes) is (explanation.status != "up to date")
+
+
+def test_groups_of_stores_that_are_not_compared_with_are_no_part_of_it():
+    now, then = declared(), declared(frame_code=2)
+    far = InMemoryMetadataStore()
+    write(far, then, numbers=(0,), take="far")
+    near = InMemoryMetadataStore(fallback_stores=[far])
+    frame, scene = write(near, now, numbers=(0,))
+    near.calculate_and_write_data_versions(scene, pl.DataFrame({"clip": ["a"]}))
+    near.write_metadata(then[2], rows("1", clip=["b"], frame=[0]))
+    near.retire(frame, frames([0]))
+    assert lines(near.explain(scene, "a"))[1:] == ["└─ frame/default (all of clip='a'): no rows; never stored"]

@@ -11,6 +11,7 @@ from metaxy_fs.spec import FeatureDep, FeatureKey, FeatureSpec
 from metaxy_fs.testing.store_cases import declare, root
 from metaxy_fs.versioning.definition import DefinitionVersion
 from metaxy_fs.versioning.layers import compare_parents
+from tests.versioning.pieces import tiny_pieces
 
 FILM, FRAME = FeatureKey(["film"]), FeatureKey(["frame"])
 NOW, THEN = DefinitionVersion("1" * 64, {"x": "now"}), DefinitionVersion("2" * 64, {"x": "then"})
@@ -278,3 +279,19 @@ def test_retired_upstream_a_parent_orphans_its_samples(store):
     increment = store.resolve_update(frame)
     assert increment.orphaned.select("film", "frame").rows() == [("a", 0), ("a", 1)]
     assert not increment
+
+
+def test_orphans_come_in_the_order_of_their_ids_however_the_parents_are_divided(tmp_path):
+    film = root(FILM, id_columns=["film"])
+    dep = FeatureDep(key=FILM, relation="expansion")
+    film, frame = declare(film, FeatureSpec(key=FRAME, deps=[dep], id_columns=["frame", "film"]))
+    store = FilesystemMetadataStore(tmp_path / "root")
+    with tiny_pieces():
+        store.write_metadata(film, films_of(a="1", b="1", c="1", d="1"))
+        samples = [("a", 5), ("b", 2), ("c", 9), ("d", 1)]
+        rows = pl.DataFrame(samples, schema=["film", "frame"], orient="row")
+        store.write_metadata(frame, rows.with_columns(data_version=pl.struct(default=pl.lit("other"))))
+        store.retire(film, pl.DataFrame({"film": ["a", "b", "c", "d"]}))
+        wanted = [(frame, film) for film, frame in sorted(samples, key=lambda sample: sample[1])]
+        assert store.resolve_update(frame).orphaned.select("frame", "film").rows() == wanted
+        assert store.resolve_update(frame, lazy=True).orphaned.collect().select("frame", "film").rows() == wanted
