@@ -99,9 +99,10 @@ class MetadataStore(Backend):
         """Open a buffer for a job that computes rows one by one: `with store.buffered(feature) as buffer`.
 
         What `buffer.write` is given, by any number of threads, is committed once there are enough rows, once the
-        oldest has waited long enough, and at the end of the block, also by an exception; and before SIGTERM does what
-        it did, if the block was entered in the main thread. An error of a flush in the background is raised by the
-        next `write` or at the end, unless a later flush has mended it; after an exception it is a note on that.
+        oldest has waited long enough, and at the end of the block, also by an exception, Ctrl-C or `SystemExit`. An
+        error of a flush in the background is raised by the next `write` or at the end, unless a later flush has
+        mended it; after an exception it is a note on that. SIGTERM ends a process without an exception: a job that
+        may get one says `signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))` first.
 
         Args:
             feature: A Feature class, or a key that the active graph holds.

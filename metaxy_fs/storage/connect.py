@@ -1,7 +1,6 @@
 """Make the client of a root from its URL, or from a filesystem that the user made."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from fsspec import AbstractFileSystem, get_filesystem_class
@@ -14,24 +13,22 @@ from metaxy_fs.storage import gcs, http, obstore, s3
 from metaxy_fs.storage.client import CachedClient, Client, MemoryClient
 from metaxy_fs.storage.open import protocols_of
 from metaxy_fs.storage.options import configured
-from metaxy_fs.storage.sharing import shared
 
 # fsspec keeps one instance for all who ask with the same options. Those that share it would share its directory cache,
-# which hides what other processes write, and would see each other's settings. Roots of this library may share one that
-# is theirs alone (see `metaxy_fs.storage.sharing`).
+# which hides what other processes write, and would see each other's settings.
 _PRIVATE = {"skip_instance_cache": True}
 _NO_LISTINGS = {"use_listings_cache": False}
 
 
 def connect(url: str, storage_options: Mapping[str, Any]) -> Client:
-    """Return the client of a root, on a filesystem that no others but roots of this library use. Sends nothing."""
+    """Return the client of a root, on a filesystem that nothing else uses. Sends nothing."""
     protocols = protocols_of(url)
     storage_options = configured(protocols[0], storage_options)
     if len(protocols) > 1:
         filesystem, root = url_to_fs(url, **_chained_options(protocols, storage_options))
         _bound_attempts(_innermost(filesystem))
     elif protocols[0] in s3.PROTOCOLS | gcs.PROTOCOLS:
-        filesystem = shared(protocols[0], storage_options, partial(_of_service, protocols[0]))
+        filesystem = _of_service(protocols[0], storage_options)
         root = str(filesystem._strip_protocol(url))  # noqa: SLF001  # fsspec has no other name for it
     else:
         filesystem, root = url_to_fs(url, **_options(protocols[0], storage_options))

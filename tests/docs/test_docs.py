@@ -10,6 +10,7 @@ A block that cannot run has `<!-- not run: the reason -->` on the line before it
 import doctest
 import importlib
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,10 +51,12 @@ def reader(request, tmp_path, monkeypatch):
             server = request.getfixturevalue({"s3": "s3_server", "gs": "gcs_server"}[scheme])
             monkeypatch.setitem(fsspec.config.conf, scheme, server.storage_options)
             server.create_bucket(name)
+        before = signal.getsignal(signal.SIGTERM)
         try:
             with FeatureGraph().use():
                 yield
         finally:
+            signal.signal(signal.SIGTERM, before)
             for scheme, name in buckets:
                 # The servers outlive the page, and moto's buckets even its server: the next page finds none of this.
                 fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False).rm(name, recursive=True)

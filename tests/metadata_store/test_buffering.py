@@ -1,9 +1,7 @@
-"""What becomes of buffered rows when processes are killed, signals arrive and commits fail?"""
+"""Buffered rows where processes are killed, and commits fail."""
 
 import errno
 import multiprocessing
-import os
-import signal
 import threading
 import time
 from collections import Counter
@@ -39,9 +37,6 @@ with FeatureGraph().use():
 
     class Video(Feature, spec=FeatureSpec(key=FeatureKey(["video"]))):
         """Declared where processes that are spawned find it."""
-
-    class Audio(Feature, spec=FeatureSpec(key=FeatureKey(["audio"]))):
-        """Another one."""
 
 
 def rows(*ids: int) -> pl.DataFrame:
@@ -142,97 +137,6 @@ def test_a_job_that_is_killed_and_tried_again_commits_every_sample_once(tmp_path
     assert sorted(ids(store)) == list(range(SAMPLES))
 
 
-# Signals.
-
-
-def holding(root: str, ready: Any, *, chained: str) -> None:
-    """A job that holds rows, and waits."""
-    if chained == "exit":
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
-    elif chained == "raise":
-        signal.signal(signal.SIGTERM, raise_exit)
-    elif chained == "ignore":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    store = FilesystemMetadataStore(root)
-    with store.buffered(Video) as first, store.buffered(Audio) as second:
-        first.write(rows(1, 2))
-        second.write(rows(3))
-        ready.set()
-        time.sleep(0.5 if chained == "ignore" else PATIENCE)
-
-
-def raise_exit(*_: Any) -> None:
-    raise SystemExit(9)
-
-
-@pytest.mark.parametrize(
-    ("chained", "code"), [("default", -signal.SIGTERM), ("exit", 7), ("raise", 9), ("ignore", 0)], ids=str
-)
-def test_rows_are_committed_before_sigterm_does_what_it_did(tmp_path: Path, chained: str, code: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = context.Process(target=holding, args=(str(tmp_path),), kwargs={"ready": ready, "chained": chained})
-    process.start()
-    assert ready.wait(PATIENCE)
-    os.kill(process.pid or 0, signal.SIGTERM)
-    process.join(PATIENCE)
-    assert process.exitcode == code
-    store = FilesystemMetadataStore(tmp_path)
-    assert [store.read_metadata(feature)["sample_id"].to_list() for feature in (Video, Audio)] == [[1, 2], [3]]
-
-
-def test_a_handler_that_lets_the_job_go_on_is_called_each_time() -> None:
-    store, calls = InMemoryMetadataStore(), []
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: calls.append(number))
-    try:
-        mine = signal.getsignal(signal.SIGTERM)
-        with store.buffered(Video, seconds=None) as buffer:
-            for sample in range(3):
-                buffer.write(rows(sample))
-                signal.raise_signal(signal.SIGTERM)
-                wait_until(lambda sample=sample: len(calls) == sample + 1)
-                assert ids(store) == list(range(sample + 1))
-        assert signal.getsignal(signal.SIGTERM) is mine
-        signal.raise_signal(signal.SIGTERM)
-        assert len(calls) == 4
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_a_signal_that_does_not_end_a_wait_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    store, calls, sent, send = InMemoryMetadataStore(), [], [], signal.pthread_kill
-
-    def lose_the_first(thread: int, number: int) -> None:
-        sent.append(number)
-        if len(sent) > 1:
-            send(thread, number)
-
-    monkeypatch.setattr(signal, "pthread_kill", lose_the_first)
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: calls.append(number))
-    try:
-        with store.buffered(Video) as buffer:
-            buffer.write(rows(1))
-            signal.raise_signal(signal.SIGTERM)
-            wait_until(lambda: calls)
-        assert calls == [signal.SIGTERM]
-        assert len(sent) == 2
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_outside_the_main_thread_no_handler_is_touched() -> None:
-    store, before = InMemoryMetadataStore(), signal.getsignal(signal.SIGTERM)
-
-    def work() -> Any:
-        with store.buffered(Video) as buffer:
-            buffer.write(rows(1))
-            return signal.getsignal(signal.SIGTERM)
-
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(work).result() == before
-    assert ids(store) == [1]
-
-
 # Commits that fail.
 
 
@@ -325,6 +229,16 @@ def test_the_error_of_the_job_is_raised_and_tells_what_was_not_committed(failing
     assert len(error.__notes__) == 1
     assert "2 rows of feature 'video' were not committed" in error.__notes__[0]
     assert "no connection" in error.__notes__[0]
+
+
+def test_rows_that_are_not_committed_before_the_job_exits_are_logged(
+    failing: FailingStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing.failures = [("before", StorageError("no connection"))]
+    opened = failing.buffered(Video)
+    opened.__enter__().write(rows(1, 2))
+    assert not opened.__exit__(SystemExit, SystemExit(143), None)
+    assert "2 rows of feature 'video' were not committed" in caplog.text
 
 
 @pytest.mark.parametrize("write_id", [None, "job"])

@@ -221,7 +221,7 @@ def test_a_copy_is_compacted_by_the_next_write(dice, root):
 
 @pytest.mark.parametrize("write_id", [None, "job"])
 def test_a_buffer_compacts_in_the_threads_of_the_job(dice, root, write_id):
-    """The buffer's own thread has to answer SIGTERM."""
+    """The buffer's own thread watches the clock."""
     store = store_with(root, 0)
     dice.roll = lambda: ALWAYS
     listed: list[threading.Thread] = []
