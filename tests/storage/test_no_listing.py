@@ -10,7 +10,7 @@ from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, Filesystem
 from metaxy_fs.errors import FeatureNotFoundError, StorageError
 from metaxy_fs.ids import Source, driven_by
 from metaxy_fs.log.layout import STORE_FILE
-from metaxy_fs.storage import Storage, obstore, open_storage, retrying
+from metaxy_fs.storage import Storage, obstore, open_storage, retry
 from tests.servers import Instead, Kind, ObjectServer
 from tests.servers.s3 import S3Server, obstore_of
 
@@ -61,7 +61,7 @@ def place(request: pytest.FixtureRequest) -> tuple[ObjectServer, Storage]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.0)
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.0)
     with driven_by(Impatient()):
         yield
 

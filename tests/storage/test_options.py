@@ -8,7 +8,7 @@ from obstore.fsspec import FsspecStore
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.metadata_store import open_store
-from metaxy_fs.storage import open_storage, retrying
+from metaxy_fs.storage import open_storage, retry
 from metaxy_fs.storage.remote import ObjectStorage
 from tests.servers import Instead, ObjectServer
 from tests.servers.s3 import S3Server
@@ -131,7 +131,7 @@ def test_a_root_is_the_same_whether_its_endpoint_is_configured_or_given(server: 
 def test_secrets_of_the_configuration_are_not_shown(
     s3_server: S3Server, s3_bucket: str, config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.0)
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.0)
     config["s3"] |= {**s3_server.storage_options, "secret": "hunter22"}
     s3_server.odd = lambda _kind, _headers: Instead(500, "application/xml", s3_server.refusal(500, "hunter22"))
     with pytest.raises(StorageError, match=r"\*\*\*") as caught:

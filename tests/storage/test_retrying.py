@@ -10,7 +10,7 @@ from gcsfs.retry import HttpError
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import Source, driven_by
-from metaxy_fs.storage import open_storage, retrying
+from metaxy_fs.storage import open_storage, retry
 from metaxy_fs.storage.retry import (
     BUDGET,
     BUDGET_A_SECOND,
@@ -40,8 +40,8 @@ class Time(Source):
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
     time = Time()
-    monkeypatch.setattr(retrying, "elapsed", lambda: time.now)
-    monkeypatch.setattr(retrying, "_answered", set())
+    monkeypatch.setattr(retry, "elapsed", lambda: time.now)
+    monkeypatch.setattr(retry, "_answered", set())
     with driven_by(time):
         yield time
 
@@ -113,7 +113,7 @@ def test_no_try_begins_after_the_deadline(failing: Callable[[], None], tries: li
     with pytest.raises(GaveUpError) as caught:
         Retries("here").run(failing)
 
-    assert DEADLINE_SECONDS - retrying.LONGEST_PAUSE_SECONDS < tries[-1] <= DEADLINE_SECONDS
+    assert DEADLINE_SECONDS - retry.LONGEST_PAUSE_SECONDS < tries[-1] <= DEADLINE_SECONDS
     assert caught.value.tries == len(tries)
     assert isinstance(caught.value.last, TimeoutError)
 
@@ -138,7 +138,7 @@ def test_endpoint_that_has_answered_gets_the_whole_deadline_when_it_is_out_of_re
     Retries("here").run(lambda: None)
     with pytest.raises(GaveUpError):
         Retries("here").run(ask)
-    assert tries[-1] > DEADLINE_SECONDS - retrying.LONGEST_PAUSE_SECONDS
+    assert tries[-1] > DEADLINE_SECONDS - retry.LONGEST_PAUSE_SECONDS
     tries.clear()
     time.now = 0.0
     with pytest.raises(GaveUpError):
@@ -158,7 +158,7 @@ def test_an_error_of_the_service_is_an_answer(time: Time, tries: list[float], an
     for _ in range(2):
         with pytest.raises((GaveUpError, type(answer))):
             retries.run(ask)
-    assert tries[-1] > DEADLINE_SECONDS - retrying.LONGEST_PAUSE_SECONDS
+    assert tries[-1] > DEADLINE_SECONDS - retry.LONGEST_PAUSE_SECONDS
 
 
 def test_an_endpoint_that_stops_is_waited_for_also_at_other_roots_of_it(server: ObjectServer, time: Time) -> None:
@@ -174,7 +174,7 @@ def test_an_endpoint_that_stops_is_waited_for_also_at_other_roots_of_it(server: 
             began = time.now
             with pytest.raises(StorageError, match="gave up after"):
                 storage.list("")
-            assert time.now - began > DEADLINE_SECONDS - retrying.LONGEST_PAUSE_SECONDS
+            assert time.now - began > DEADLINE_SECONDS - retry.LONGEST_PAUSE_SECONDS
 
 
 def test_pauses_grow_up_to_a_limit_and_differ(failing: Callable[[], None], time: Time) -> None:
@@ -235,12 +235,12 @@ def test_one_failure_in_ten_never_waits_for_the_budget(time: Time) -> None:
 
     for _ in range(10_000):
         retries.run(ask)
-    assert max(time.pauses) <= retrying.FIRST_PAUSE_SECONDS
+    assert max(time.pauses) <= retry.FIRST_PAUSE_SECONDS
 
 
 def test_longer_objects_get_more_time() -> None:
-    assert retrying.longest_try(0) == 60
-    assert retrying.longest_try(100_000_000) == 60 + 1_000
+    assert retry.longest_try(0) == 60
+    assert retry.longest_try(100_000_000) == 60 + 1_000
 
 
 def test_interruption_is_not_held_up(time: Time) -> None:

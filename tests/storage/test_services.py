@@ -11,7 +11,7 @@ import pytest
 from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, open_store
 from metaxy_fs.errors import ObjectExistsError, StorageAccessError, StorageError
 from metaxy_fs.ids import driven_by
-from metaxy_fs.storage import ObjectRange, Storage, open_storage, retrying, s3
+from metaxy_fs.storage import ObjectRange, Storage, open_storage, retry, s3
 from tests.servers import Instead, ObjectServer
 from tests.servers.s3 import S3Server, obstore_of
 from tests.storage.test_no_listing import Impatient
@@ -27,7 +27,7 @@ ROWS = pl.DataFrame({"sample_id": [1], "data_version": [{"default": "a"}]})
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.0)
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.0)
     with driven_by(Impatient()):
         yield
 
@@ -78,7 +78,7 @@ def test_a_name_that_is_taken_is_understood_however_it_is_said(
 
 
 def test_a_conflict_over_a_free_name_is_tried_again(server: ObjectServer, bucket: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 60.0)
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 60.0)
     storage = open_storage(at(server, bucket), storage_options=server.storage_options)
     answers = iter([Instead(409, "application/json", server.refusal(409, "conditionNotMet"))])
     server.odd = lambda kind, _headers: next(answers, None) if kind == "PUT" else None

@@ -28,7 +28,7 @@ from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageAcce
 from metaxy_fs.ids import Source, driven_by, elapsed
 from metaxy_fs.log import verified_io as settled
 from metaxy_fs.log.verified_io import put_settled
-from metaxy_fs.storage import ObjectInfo, Storage, open_storage, retrying
+from metaxy_fs.storage import ObjectInfo, Storage, open_storage, retry
 from metaxy_fs.testing.faults import NOTICED, Fault, no_faults
 from tests.patience import PATIENCE
 from tests.servers import ObjectServer
@@ -195,7 +195,7 @@ def test_service_that_goes_on_failing_is_given_up(
     meeting: Meet, proxy: Proxy, path: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time = PausesAlone()
-    monkeypatch.setattr(retrying, "elapsed", lambda: time.now)
+    monkeypatch.setattr(retry, "elapsed", lambda: time.now)
 
     with driven_by(time), pytest.raises(StorageError, match=r"gave up after \d+ tries") as caught:
         meeting(fault, times=1_000).get(path)
@@ -215,8 +215,8 @@ def test_threads_of_a_process_share_few_retries_of_a_service_that_is_down(
 ) -> None:
     threads = 64 if soak else 8
     if not soak:
-        monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.5)
-        monkeypatch.setattr(retrying, "BUDGET", 4.0)
+        monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.5)
+        monkeypatch.setattr(retry, "BUDGET", 4.0)
     storage = open_storage(server.url(bucket, "root"), storage_options=proxy.storage_options)
     storage.list("", limit=1)
     proxy.clear_requests()
@@ -232,7 +232,7 @@ def test_threads_of_a_process_share_few_retries_of_a_service_that_is_down(
         errors = list(pool.map(get, range(threads)))
     seconds = time.monotonic() - began
     assert all("gave up after" in error for error in errors)
-    assert len(proxy.requests()) <= threads + retrying.BUDGET + retrying.BUDGET_A_SECOND * seconds
+    assert len(proxy.requests()) <= threads + retry.BUDGET + retry.BUDGET_A_SECOND * seconds
     if soak:
         print(
             f"\n{server.scheme}: {threads} threads gave up after {seconds:.0f} s and {len(proxy.requests())} requests"
@@ -242,7 +242,7 @@ def test_threads_of_a_process_share_few_retries_of_a_service_that_is_down(
 def test_failing_batch_is_given_up_with_the_name_of_an_object(
     storage: Storage, meeting: Meet, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.5)
     wanted = [ObjectInfo(f"{path}/{number}", 1) for number in range(3)]
     for info in wanted:
         storage.put(info.path, b"1")
@@ -272,9 +272,9 @@ def test_batch_of_which_nothing_is_answered_asks_one_by_one_until_it_is(
 
 
 def test_answer_that_trickles_is_cut_short(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "TRY_SECONDS", 0.5)
-    monkeypatch.setattr(retrying, "BYTES_A_SECOND", 1e12)
-    monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.2)
+    monkeypatch.setattr(retry, "TRY_SECONDS", 0.5)
+    monkeypatch.setattr(retry, "BYTES_A_SECOND", 1e12)
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.2)
     with ThreadPoolExecutor(1) as pool, trickling() as endpoint:
         options = {**server.storage_options, "endpoint_url": endpoint}
         storage = open_storage(server.url("bucket", "root"), storage_options=options)
@@ -404,7 +404,7 @@ def test_manifest_whose_outcome_cannot_be_learned_is_an_unknown_commit_that_name
     storage: Storage, patient: Storage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FilesystemMetadataStore(storage).write_metadata(feature_of("any"), rows(0), write_id="any")
-    monkeypatch.setattr(retrying, "DEADLINE_SECONDS", 0.2)
+    monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.2)
     monkeypatch.setattr(settled, "_DEADLINE_SECONDS", 0.0)
     written, puts = feature_of(uuid.uuid4().hex), []
 
