@@ -37,7 +37,7 @@ from metaxy_fs.log.remote_files import StagedStorage
 from metaxy_fs.log.restrict import outside, restrict
 from metaxy_fs.log.scan import Selection, reading_schema
 from metaxy_fs.log.schema import Path as SchemaPath
-from metaxy_fs.log.type_checks import fitting, refuse_unfit, settle, types_of
+from metaxy_fs.log.type_checks import refuse_unfit, settle, settle_rows, types_of
 from metaxy_fs.log.types import AgreedTypes, agreed_columns, large_integers
 from metaxy_fs.log.verified_io import Agreement, agree
 from metaxy_fs.log.view import LiveFile, View, ViewLoader, live_files, settled
@@ -87,8 +87,9 @@ class Log:
         """
         types = self._agree(request, spec).types
         if types is not None:
-            request = msgspec.structs.replace(request, rows=fitting(request.rows, types, feature=_name(request)))
-            self._settle(request, types)
+            agreed, rows = settle_rows(self._storage, request.partition, types, request.rows, feature=_name(request))
+            self._remember(request.partition, agreed)
+            request = msgspec.structs.replace(request, rows=rows)
         manifest = commit(
             self._storage,
             request,
@@ -320,11 +321,13 @@ class Log:
     def _settle(self, request: CommitRequest, types: AgreedTypes, large: AbstractSet[SchemaPath] = frozenset()) -> None:
         """Agree on the types of the rows of a write, and remember them."""
         schema, name = request.rows.schema, _name(request)
-        agreed = settle(self._storage, request.partition, types, schema, large, feature=name)
+        self._remember(request.partition, settle(self._storage, request.partition, types, schema, large, feature=name))
+
+    def _remember(self, partition: Partition, types: AgreedTypes) -> None:
         with self._lock:
-            held = self._agreed[request.partition]
-            if held.types is not None and held.types.number < agreed.number:
-                self._agreed[request.partition] = held._replace(types=agreed)
+            held = self._agreed[partition]
+            if held.types is not None and held.types.number < types.number:
+                self._agreed[partition] = held._replace(types=types)
 
     def _admit(self, request: CommitRequest, entry: DataFile) -> None:
         """Refuse a data file whose integers no float holds, where there are floats."""

@@ -56,16 +56,47 @@ def settle(
         MetadataSchemaError: A column does not fit what others have agreed on.
         StorageError: They could not be asked.
     """
+    while (more := _one_more(storage, partition, types, schema, large, feature=feature)) is not types:
+        types = more
+    return types
+
+
+def settle_rows(
+    storage: Storage, partition: Partition, types: AgreedTypes, rows: Chunks, *, feature: str
+) -> tuple[AgreedTypes, Chunks]:
+    """Return what is agreed on, with the types of some rows among it, and the rows in types that fit it.
+
+    Raises:
+        MetadataSchemaError: A column does not fit what others have agreed on.
+        StorageError: They could not be asked.
+    """
     while True:
-        types.refuse_conflicts(schema, large, feature=feature)
-        columns, unknown = types.further(schema, large), large - types.large
-        if not columns and not unknown:
-            return types
-        number = types.number + 1
-        path = partition.types_file(number)
-        decode = partial(decode_further, name=f"{storage.location}/{path}")
-        [held] = agree(storage, [Agreement(path, encode_further(columns, unknown), decode)])
-        types = types.added(*decode(held), number=number)
+        fitted = fitting(rows, types, feature=feature)
+        more = _one_more(storage, partition, types, fitted.schema, frozenset(), feature=feature)
+        if more is types:
+            return types, fitted
+        types = more  # what others have agreed on may ask for other types of ids, or of columns without a value
+
+
+def _one_more(
+    storage: Storage,
+    partition: Partition,
+    types: AgreedTypes,
+    schema: pl.Schema,
+    large: AbstractSet[Path],
+    *,
+    feature: str,
+) -> AgreedTypes:
+    """Return what is known to be agreed on and the object of `_types` that follows; the former if none is needed."""
+    types.refuse_conflicts(schema, large, feature=feature)
+    columns, unknown = types.further(schema, large), large - types.large
+    if not columns and not unknown:
+        return types
+    number = types.number + 1
+    path = partition.types_file(number)
+    decode = partial(decode_further, name=f"{storage.location}/{path}")
+    [held] = agree(storage, [Agreement(path, encode_further(columns, unknown), decode)])
+    return types.added(*decode(held), number=number)
 
 
 def fitting(rows: Chunks, types: AgreedTypes, *, feature: str) -> Chunks:

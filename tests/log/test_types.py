@@ -88,3 +88,16 @@ def test_an_answer_that_is_lost_is_no_other_writer() -> None:
     write(faulty, 2, note="a")
     assert types(storage) == [[["note", "string"]]]
     assert written(storage) == 2
+
+
+def test_rows_fit_what_others_have_agreed_on_in_a_process_that_begins() -> None:
+    """A column without a value fits any, and ids are brought to the first type that is agreed on."""
+    storage = MemoryStorage()
+    empty = rows().with_columns(sample_id=pl.Series([], dtype=pl.Null))
+    small = rows(1).with_columns(pl.col("sample_id").cast(pl.Int16), note=pl.lit("a"))
+    for frame in (empty, small, rows(2).with_columns(note=pl.lit(1.5)).clear()):
+        Log(storage, clock=LamportClock()).append(request(frame), spec=b"{}")
+    assert types(storage) == [[["sample_id", "int16"], ["note", "string"]]]
+    with pytest.raises(MetadataSchemaError, match=r"'sample_id'.* is Int16 .*does not hold 100000"):
+        write(storage, 100_000)
+    assert written(storage) == 3
