@@ -23,9 +23,9 @@ from metaxy_fs.log.parquet import describe_columns, footer_bytes
 from metaxy_fs.log.scan import reading_schema, scan_files
 from metaxy_fs.log.view import ViewLoader, live_files
 from metaxy_fs.storage import LocalStorage, MemoryStorage, Storage
-from metaxy_fs.testing.strategies import frames, schemas
 from tests.log.commits import PARTITION, rows
 from tests.log.commits import request as request_of
+from tests.support.strategies import frames, schemas
 
 GROUP = 3
 

@@ -16,9 +16,9 @@ from metaxy_fs.log.vacuum import vacuum
 from metaxy_fs.log.verify import verify
 from metaxy_fs.log.view import ATTEMPTS, ViewLoader
 from metaxy_fs.storage.base import Storage
-from metaxy_fs.testing.simulation import Host, Simulation
 from tests.log.commits import PARTITION, write
 from tests.log.compactions import read
+from tests.support.simulation import Host, Simulation
 
 EAGER = Policy(grace=timedelta(0), retention=timedelta(0), is_safe=False)
 """Nobody may use this beside others; here it stands for days in which the compactor under test was not scheduled."""

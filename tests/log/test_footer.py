@@ -14,7 +14,7 @@ from metaxy_fs.log.manifest import DataFile
 from metaxy_fs.log.parquet import describe_columns
 from metaxy_fs.log.statistics import unfounded
 from metaxy_fs.log.thrift import MalformedError, decode_struct, encode_struct
-from metaxy_fs.testing.strategies import frames, schemas
+from tests.support.strategies import frames, schemas
 
 GROUP = 3
 

@@ -13,7 +13,7 @@ from metaxy_fs.log.predicates import conjuncts_on
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.statistics import ColumnStatistics, FileStatistics, column_statistics, exact_integers
 from metaxy_fs.log.widening import conform, unify
-from metaxy_fs.testing.strategies import frames, predicates, schemas
+from tests.support.strategies import frames, predicates, schemas
 
 BERLIN = pl.Datetime("us", "Europe/Berlin")
 YES, NO = pl.lit(value=True), pl.lit(value=False)

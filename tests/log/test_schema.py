@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError
 from metaxy_fs.log.schema import decode_schema, encode_schema, unstorable
 from metaxy_fs.log.widening import conform, unify, widen
-from metaxy_fs.testing.strategies import dtypes, frames
+from tests.support.strategies import dtypes, frames
 
 EXACT, UNPROVEN = (lambda _path: True), (lambda _path: False)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from metaxy_fs.log.statistics import MAX_CHARACTERS, ColumnStatistics, column_statistics, exact_integers
-from metaxy_fs.testing.strategies import frames
+from tests.support.strategies import frames
 
 NAN, INFINITY, LAST = float("nan"), float("inf"), "\U0010ffff"
 

@@ -16,7 +16,7 @@ from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.testing.store_cases import declare, ids_of, pipeline, processed_version, root, videos
-from metaxy_fs.testing.strategies import frames
+from tests.support.strategies import frames
 
 ROWS = videos([2, 1], path=["b", None], score=[0.5, None])
 KINDS = {

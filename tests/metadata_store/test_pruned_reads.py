@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, MetadataStore
 from metaxy_fs.log import local_files, parquet
-from metaxy_fs.testing.strategies import frames, predicates, schemas
+from tests.support.strategies import frames, predicates, schemas
 
 with FeatureGraph().use():
 

@@ -8,9 +8,9 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
-from metaxy_fs.testing import Ending
 from tests.proof.compactor import Choose, by_dice
 from tests.proof.world import TO_THE_END, Station, World
+from tests.support.stepped_storage import Ending
 
 STOPS = {
     "write": ("end", "end", "put manifest", "put data"),

@@ -10,9 +10,9 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from metaxy_fs.testing import Ending
 from tests.proof.compactor import by_dice
 from tests.proof.world import Plan, Station, World, Write
+from tests.support.stepped_storage import Ending
 
 WHO = st.integers(0, 59)
 FAULTS = st.lists(st.sampled_from([Ending.LOST, Ending.UNHEARD, Ending.LATE, Ending.ANSWERED]), min_size=1, max_size=6)

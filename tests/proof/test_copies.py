@@ -15,10 +15,10 @@ from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.verify import verify
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
-from metaxy_fs.testing import Host, Simulation
 from tests.log.commits import PARTITION, request, rows
 from tests.log.compactions import put_compaction, read
 from tests.log.roots import contents
+from tests.support.simulation import Host, Simulation
 
 DAY = 25 * 60 * 60 * 1_000_000
 THEIRS, OURS = (1, 2, 3), (1, 2, 3, 4)

@@ -9,9 +9,9 @@ from datetime import timedelta
 
 import pytest
 
-from metaxy_fs.testing.stepped_storage import Bucket
 from tests.proof import dice, world
 from tests.proof.dice import Mix, outlast, overtake, roam
+from tests.support.stepped_storage import Bucket
 
 HOUR = 3_600_000_000
 HISTORIES = int(os.environ.get("PROOF_HISTORIES", "12"))

@@ -28,12 +28,12 @@ from metaxy_fs.metadata_store import read as queries_module
 from metaxy_fs.metadata_store import write as restoring_module
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.storage.base import ObjectInfo, Storage
-from metaxy_fs.testing import SteppedStorage
-from metaxy_fs.testing.simulation import START
 from metaxy_fs.versioning.columns import RETIRED
 from tests.proof.dice import Mix, outlast, overtake, roam
 from tests.proof.oracle import BrokenPromiseError
 from tests.proof.world import YEARS
+from tests.support.simulation import START
+from tests.support.stepped_storage import SteppedStorage
 
 real_put_settled = commit_module.put_settled
 

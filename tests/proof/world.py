@@ -31,11 +31,11 @@ from metaxy_fs.ids import MAX_TIME
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.verified_io import Finding
 from metaxy_fs.metadata_store import Vacuumed
-from metaxy_fs.testing import Ending, Host, KilledError, Process, Request, Simulation
-from metaxy_fs.testing.simulation import START
 from metaxy_fs.versioning.definition import definition_version
 from tests.proof.compactor import Choose, TooLateError, compact_chosen
 from tests.proof.oracle import BrokenPromiseError, Oracle, Write
+from tests.support.simulation import START, Host, KilledError, Process, Simulation
+from tests.support.stepped_storage import Ending, Request
 
 Plan = list[tuple[str | int, list[Ending]]]
 """How far a process goes, and how its requests end from there on."""

@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from metaxy_fs.storage import MemoryStorage
-from metaxy_fs.testing import Bucket
 from tests.servers import ObjectServer
+from tests.support.stepped_storage import Bucket
 
 
 class Files:

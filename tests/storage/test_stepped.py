@@ -8,9 +8,9 @@ from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import random_token, shared_clock, wall_clock
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.testing import StorageSuite
-from metaxy_fs.testing.simulation import START, KilledError, Simulation
-from metaxy_fs.testing.stepped_storage import Bucket, Ending, SteppedStorage
 from tests.storage.bypasses import Shared
+from tests.support.simulation import START, KilledError, Simulation
+from tests.support.stepped_storage import Bucket, Ending, SteppedStorage
 
 
 class TestOrderedStorage(StorageSuite):

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 from metaxy_fs.ids import Source, driven_by
-from metaxy_fs.testing.stepped_storage import Bucket, Ending, Gate, Request, SteppedStorage
+from tests.support.stepped_storage import Bucket, Ending, Gate, Request, SteppedStorage
 
 START = 1_795_000_000_000_000
 """The time at which every simulation starts, in microseconds since 1970 (UTC)."""
