@@ -12,7 +12,7 @@ from types import FrameType
 import polars as pl
 import pytest
 
-from metaxy_fs import Feature, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec, open_store
+from metaxy_fs import Feature, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec, __version__, open_store
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "CONTRIBUTING.md"
@@ -176,3 +176,9 @@ def test_a_decision_is_one_page_of_one_form(path: Path) -> None:
         "## Alternatives",
     ]
     assert len(lines) <= 60
+
+
+def test_the_changelog_begins_with_the_version_of_the_package() -> None:
+    sections = re.findall(r"^## \[(.+?)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sections[0][0] == __version__
+    assert [date for _, date in sections[1:] if not re.fullmatch(r"\d{4}-\d\d-\d\d", date)] == []
