@@ -43,15 +43,15 @@ def ordered_map(
                 future.cancel()
 
 
-def asked(question: Callable[[Item], Result], items: Iterable[Item], *, is_distant: bool) -> list[Result]:
+def asked(question: Callable[[Item], Result], items: Iterable[Item], *, is_remote: bool) -> list[Result]:
     """Return the answers of a root to one question about each item, in the order of the items.
 
     Args:
         question: What is asked; waits for the root, and for little else.
         items: What it is asked about.
-        is_distant: Whether an answer takes so long that many are worth waiting for at once.
+        is_remote: Whether an answer takes so long that many are worth waiting for at once.
     """
-    return list(ordered_map(question, items, workers=REQUESTS) if is_distant else map(question, items))
+    return list(ordered_map(question, items, workers=REQUESTS) if is_remote else map(question, items))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 
-REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+PERMISSION_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 """The system refuses this user the operation."""
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 """There is no room on the disk, or none that this user may take."""

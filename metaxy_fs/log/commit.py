@@ -157,7 +157,7 @@ def commit(
     """
     started = wall_clock()
     header = _header(request, time=clock.tick())
-    with beside(proof, at_once=storage.is_distant):
+    with beside(proof, at_once=storage.is_remote):
         manifest = _put_files(storage, request, header, admit)
     if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
         raise StorageError(

@@ -140,7 +140,7 @@ def _copy(
     if items:
         run.refuse_attempts()
         _agree_on_types(source, target, partition, [item.manifest for item in items])
-        run.copy(leftovers=_leftovers(target, partition, held, items))
+        run.copy(present=_present_objects(target, partition, held, items))
         _follow(target, partition, items)
     return Copied(commits=len(brought), added=len(brought - there), files=run.files, bytes=run.bytes)
 
@@ -158,17 +158,17 @@ class _Run:
         self.files = 0
         self.bytes = 0
 
-    def copy(self, *, leftovers: AbstractSet[str]) -> None:
+    def copy(self, *, present: AbstractSet[str]) -> None:
         """Copy the manifests, each after what it names.
 
         Args:
-            leftovers: The paths of objects that are there already, and may be relied on if they are what is wanted.
+            present: The paths of objects that are there already, and may be relied on if they are what is wanted.
         """
         done, total = 0, sum(each.entry.bytes for item in self._items for each in item.objects)
 
         def copy_objects(objects: Sequence[_Object]) -> None:
             nonlocal done
-            copied = ordered_map(partial(self._copy_object, leftovers), objects, workers=AT_ONCE)
+            copied = ordered_map(partial(self._copy_object, present), objects, workers=AT_ONCE)
             for each, is_new in zip(objects, copied, strict=True):
                 self.files += is_new
                 self.bytes += each.entry.bytes * is_new
@@ -197,9 +197,9 @@ class _Run:
         for _ in ordered_map(function, items, workers=AT_ONCE):
             pass
 
-    def _copy_object(self, leftovers: AbstractSet[str], wanted: _Object) -> bool:
+    def _copy_object(self, present: AbstractSet[str], wanted: _Object) -> bool:
         """Make sure that the target has an object, and return whether it was put."""
-        if wanted.path in leftovers:
+        if wanted.path in present:
             if _right(self._target, wanted) is None:
                 raise ObjectExistsError(f"{self._target.location}/{wanted.path} already exists with other content.")
             return False
@@ -384,7 +384,9 @@ def _follow(target: Storage, partition: Partition, items: Iterable[_Item]) -> No
         _view(target, partition)
 
 
-def _leftovers(target: Storage, partition: Partition, held: View | None, items: Sequence[_Item]) -> frozenset[str]:
+def _present_objects(
+    target: Storage, partition: Partition, held: View | None, items: Sequence[_Item]
+) -> frozenset[str]:
     """Return the paths of wanted objects that the target has.
 
     Raises:

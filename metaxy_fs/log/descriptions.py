@@ -92,7 +92,7 @@ def refuse_overwriting_storage(storage: Storage, root: Root, *, hence: str) -> N
     Raises:
         StorageError: It does not, so a guarantee that needs it cannot be given.
     """
-    if storage.keeps_existing:
+    if storage.put_is_conditional:
         return
     try:
         storage.put(STORE_FILE, root.data)

@@ -30,7 +30,7 @@ from metaxy_fs.log.parquet import check_bytes, check_digest, check_row_groups, f
 from metaxy_fs.log.view import LiveFile
 from metaxy_fs.parallel import WORKERS, ordered_map
 from metaxy_fs.storage.base import Storage
-from metaxy_fs.system_errors import REFUSED, explained
+from metaxy_fs.system_errors import PERMISSION_DENIED, explained
 
 READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 """What Polars raises where it cannot read a file; a panic is no Exception, and must not end the process either."""
@@ -356,5 +356,5 @@ def _tried(look: Callable[[str], _T], path: str) -> _T:
         raise ObjectNotFoundError(f"there is no {path}.") from error
     except OSError as error:
         # Nobody has seen its bytes, so nothing is said of them.
-        kind = StorageAccessError if error.errno in REFUSED else StorageError
+        kind = StorageAccessError if error.errno in PERMISSION_DENIED else StorageError
         raise kind(f"cannot read the data file {path}: {explained(error)}.") from error

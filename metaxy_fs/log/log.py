@@ -73,7 +73,7 @@ class Log:
         self._lock = threading.Lock()
         self._root: Root | None = None
         self._expected_algorithm = hash_algorithm
-        self._keeps_existing = False
+        self._put_is_conditional = False
         self._agreed: dict[Partition, _Agreed] = {}
         self._agreeing: dict[Partition, threading.Lock] = {}
         self._glimpsed: dict[Partition, AgreedTypes | None] = {}
@@ -236,7 +236,7 @@ class Log:
         return restrict(now, wanted, table_of=partial(self._tables.of, before.partition)) if wanted else None
 
     def _asked(self, question: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        return asked(question, items, is_distant=self._storage.is_distant)
+        return asked(question, items, is_remote=self._storage.is_remote)
 
     def _all_partitions(self, feature: str) -> list[Partition]:
         """Return the partitions of a feature, those without a commit included, sorted by version."""
@@ -342,7 +342,7 @@ class Log:
     def _proof(self, request: CommitRequest, spec: bytes) -> Callable[[], object] | None:
         """Return what has to be asked while a write is under way; None if nothing has."""
         is_old = elapsed() - self._agreed[request.partition].since > _BELIEVED_SECONDS
-        is_unproven = request.write_id is not None and not self._keeps_existing
+        is_unproven = request.write_id is not None and not self._put_is_conditional
         if not is_old and not is_unproven:
             return None
 
@@ -374,7 +374,7 @@ class Log:
     def _refuse_overwriting(self) -> None:
         if self._root is not None:
             refuse_overwriting_storage(self._storage, self._root, hence=_TWICE)
-            self._keeps_existing = True
+            self._put_is_conditional = True
 
     def _expected(self, root: Root) -> Root:
         if self._expected_algorithm not in (None, root.hash_algorithm):

@@ -183,7 +183,7 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         columns: Of a large file the size and the CRC-32 of each column of each row group; see
             `metaxy_fs.log.columns`.
         statistics: What is known of the values of its columns; may leave columns out.
-        fences: Values of the first id column that cut the rows in parts of about the same size, ascending.
+        split_points: Values of the first id column that cut the rows in parts of about the same size, ascending.
         schema: Which of the manifest's schemas it has: 0 is `schema`, n the nth of `schemas`.
         commit: Where a compaction lists the file of an append again: the commit of all its rows.
         time: The time of that commit.
@@ -201,7 +201,7 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     footer: FooterDigest = ""
     columns: ColumnSums = b""
     statistics: tuple[ColumnStatistics, ...] = ()
-    fences: tuple[Bound, ...] = ()
+    split_points: tuple[Bound, ...] = msgspec.field(default=(), name="fences")
     schema: Count = 0
     commit: str | None = None
     time: Time | None = None

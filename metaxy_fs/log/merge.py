@@ -42,7 +42,7 @@ BATCH_FILES = 4096
 _ROW_GROUP_ROWS = 2**14
 _PARTS = 32
 _LEAST_PART = 256
-"""Runs have fences so close together that all parts of them that a range may hold too much are small to a file."""
+"""Split points of a run are so close that the parts of it which a range may hold too much are small to a file."""
 
 Read = Callable[[int], object]
 """Called with how many rows were read."""

@@ -17,7 +17,7 @@ from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.columns import COMMIT, COMMIT_COLUMNS, RETIRED, described
 from metaxy_fs.log.footer import ENDING, Footer
 from metaxy_fs.log.manifest import CommitHeader, DataFile
-from metaxy_fs.log.statistics import column_statistics, fences
+from metaxy_fs.log.statistics import column_statistics, split_points
 from metaxy_fs.log.thrift import MalformedError, count_items
 
 FOOTER_KEY = "metaxy_fs"
@@ -83,7 +83,7 @@ def describe_file(data: bytes, rows: pl.DataFrame, *, header: CommitHeader, name
             rows.drop(COMMIT_COLUMNS, strict=False) if COMMIT in rows.columns else rows,
             id_column=header.id_columns[0],
         ),
-        fences=fences(rows.get_column(header.id_columns[0]), every=ROW_GROUP_ROWS),
+        split_points=split_points(rows.get_column(header.id_columns[0]), every=ROW_GROUP_ROWS),
     )
     return EncodedFile(data, entry, pages, count_retired(rows))
 

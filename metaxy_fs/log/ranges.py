@@ -1,6 +1,6 @@
 """Into which ranges of ids is work divided, so that each holds a bounded number of rows?
 
-Data files are sorted by id, and their statistics give the bounds of the first id column, and fences between: values
+Data files are sorted by id, and their statistics give the bounds of the first id column, and split points: values
 that cut a large file in parts of equal size. Ranges are cut at such values alone, so that a range takes whole parts
 of sorted files. Where files overlap, a range also takes what begins before it, at most one part of each file more
 than was asked for. Rows of one value are never divided.
@@ -30,13 +30,13 @@ class Span(msgspec.Struct, frozen=True, gc=False):
         rows: How many there are.
         low: No value is less; None if that is not known.
         high: No value is greater; None if that is not known.
-        fences: Values that cut the run in parts of about the same size, ascending.
+        split_points: Values that cut the run in parts of about the same size, ascending.
     """
 
     rows: int
     low: Any = None
     high: Any = None
-    fences: tuple[Any, ...] = ()
+    split_points: tuple[Any, ...] = ()
 
 
 class IdRange(msgspec.Struct, frozen=True, gc=False):
@@ -83,7 +83,7 @@ def span_of(file: DataFile, name: str) -> Span:
     leaf = next((leaf for leaf in file.statistics if leaf.path == (name,)), None)
     if leaf is None or leaf.min is None or leaf.max is None:
         return Span(file.rows)
-    return Span(file.rows, leaf.min, leaf.max, file.fences)
+    return Span(file.rows, leaf.min, leaf.max, file.split_points)
 
 
 def plan_ranges(spans: Iterable[Span], *, rows: int) -> list[IdRange]:
@@ -119,7 +119,9 @@ def depth(spans: Iterable[Span]) -> int:
 
 def _parts(spans: Sequence[Span]) -> list[tuple[Any, float]]:
     """Return where each part of each span begins, and its rows."""
-    return [(start, span.rows / (len(span.fences) + 1)) for span in spans for start in (span.low, *span.fences)]
+    return [
+        (start, span.rows / (len(span.split_points) + 1)) for span in spans for start in (span.low, *span.split_points)
+    ]
 
 
 def _start(part: tuple[Any, float]) -> Any:

@@ -310,7 +310,7 @@ def _time_that_counts(evidence: Evidence, inventory: Inventory, restored: Manife
 def _keep_damaged(storage: Storage, partition: Partition, commit: str) -> None:
     path = partition.append_manifest(commit)
     try:
-        [damaged] = storage.find([path], limit=MAX_MANIFEST_BYTES)
+        [damaged] = storage.get_optional([path], max_bytes=MAX_MANIFEST_BYTES)
     except CorruptObjectError as error:  # it is larger; that there was something is what has to be kept
         damaged = str(error).encode()
     if damaged is not None:

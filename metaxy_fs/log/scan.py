@@ -344,7 +344,7 @@ def _spans_along(files: Sequence[LiveFile], column: str) -> list[Span]:
 def _span(live: LiveFile, column: str) -> Span:
     span = span_of(live.file, column)
     # Fences are values of the first id column; along another one the rows lie anyhow.
-    return span if live.manifest.id_columns[0] == column else msgspec.structs.replace(span, fences=())
+    return span if live.manifest.id_columns[0] == column else msgspec.structs.replace(span, split_points=())
 
 
 def _height(files: Sequence[LiveFile]) -> int:

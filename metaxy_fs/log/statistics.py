@@ -92,14 +92,14 @@ def unfounded(frame: pl.DataFrame, statistics: Sequence[ColumnStatistics]) -> li
     ]
 
 
-def fences(ids: pl.Series, *, every: int) -> tuple[Bound, ...]:
+def split_points(ids: pl.Series, *, every: int) -> tuple[Bound, ...]:
     """Return the value at each `every`-th row of a sorted column, but the first: where a file can be cut in parts.
 
     Of a long text the beginning is given, which is less than the text and all that follow it. Empty where nothing is
     known of the bounds of such a column.
 
     Example:
-        >>> fences(pl.Series([1, 3, 5, 7, 9]), every=2)
+        >>> split_points(pl.Series([1, 3, 5, 7, 9]), every=2)
         (5, 9)
     """
     if not _has_bounds(ids.dtype) or len(ids) <= every:

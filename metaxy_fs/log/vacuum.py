@@ -370,7 +370,7 @@ def _copies(run: _Run, held: Survey) -> Iterator[Removal]:
 
 def _litter(run: _Run, directory: str) -> Iterator[Removal]:
     """Yield what is no part of the format and was left by processes that died."""
-    for info in run.storage.leftovers(directory):
+    for info in run.storage.list_temporaries(directory):
         if info.modified is not None and holds_objects(info.path.rpartition("/")[0]):
             yield run.due(info, "a put was cut short", since=info.modified, wait=run.policy.settled)
     for info in run.storage.list(CLOCK):

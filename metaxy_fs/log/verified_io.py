@@ -121,13 +121,13 @@ def find_right(storage: Storage, path: str, *, limit: int, check: Callable[[byte
         CorruptObjectError: Both times they cannot be.
         StorageError: They could not be got.
     """
-    [data] = storage.find([path], limit=limit)
+    [data] = storage.get_optional([path], max_bytes=limit)
     if data is None:
         return None
     try:
         check(data)
     except CorruptObjectError:
-        [again] = storage.find([path], limit=limit)
+        [again] = storage.get_optional([path], max_bytes=limit)
         if again is None or again == data:
             raise
         check(again)
@@ -137,7 +137,7 @@ def find_right(storage: Storage, path: str, *, limit: int, check: Callable[[byte
 
 def fetched_anew(storage: Storage, wanted: ObjectInfo | ObjectRange) -> bytes:
     """Return the bytes of an object or a part of one, past what a cache has kept of it."""
-    storage.forget(wanted)
+    storage.invalidate(wanted)
     [data] = storage.get_many([wanted]) if isinstance(wanted, ObjectInfo) else storage.get_ranges([wanted])
     return data
 
@@ -281,7 +281,7 @@ def _has_landed(storage: Storage, path: str, data: bytes, *, error: StorageError
 def _found(storage: Storage, path: str, data: bytes) -> bool | None:
     """Return whether an object has these bytes, None if there is none."""
     try:
-        [held] = storage.find([path], limit=len(data))
+        [held] = storage.get_optional([path], max_bytes=len(data))
     except CorruptObjectError:  # it is larger
         return False
     return None if held is None else held == data
@@ -316,7 +316,7 @@ def agree(storage: Storage, agreements: Sequence[Agreement]) -> list[bytes]:
         CorruptObjectError: One of them is larger than any may be.
         StorageError: One of them could be neither got nor put.
     """
-    found = storage.find([each.path for each in agreements], limit=MAX_AGREEMENT_BYTES)
+    found = storage.get_optional([each.path for each in agreements], max_bytes=MAX_AGREEMENT_BYTES)
     found = [
         None if data is None else _checked(storage, each, data) for each, data in zip(agreements, found, strict=True)
     ]
@@ -326,7 +326,7 @@ def agree(storage: Storage, agreements: Sequence[Agreement]) -> list[bytes]:
 
 
 def _put_all(storage: Storage, missing: Sequence[Agreement]) -> list[bytes]:
-    return asked(partial(_put_or_find, storage), missing, is_distant=storage.is_distant)
+    return asked(partial(_put_or_find, storage), missing, is_remote=storage.is_remote)
 
 
 def _put_or_find(storage: Storage, agreement: Agreement) -> bytes:
@@ -336,7 +336,7 @@ def _put_or_find(storage: Storage, agreement: Agreement) -> bytes:
     except (StorageAccessError, NotDurableError):
         raise
     except StorageError as error:  # another first writer was faster, or this put landed and its answer was lost
-        [data] = storage.find([agreement.path], limit=MAX_AGREEMENT_BYTES)
+        [data] = storage.get_optional([agreement.path], max_bytes=MAX_AGREEMENT_BYTES)
         if data is None:
             raise error from None
         return _checked(storage, agreement, data)
@@ -348,7 +348,7 @@ def _checked(storage: Storage, agreement: Agreement, data: bytes) -> bytes:
     try:
         agreement.check(data)
     except CorruptObjectError:
-        [again] = storage.find([agreement.path], limit=MAX_AGREEMENT_BYTES)
+        [again] = storage.get_optional([agreement.path], max_bytes=MAX_AGREEMENT_BYTES)
         if again is None or again == data:
             raise
         agreement.check(again)

@@ -177,7 +177,7 @@ def _check_compaction(manifest: Manifest, looks: Sequence[_Look], *, path: str) 
 
 def _is_gone(storage: Storage, path: str) -> bool:
     try:
-        return storage.find([path], limit=0) == [None]
+        return storage.get_optional([path], max_bytes=0) == [None]
     except CorruptObjectError:  # it is there, and larger
         return False
 

@@ -20,7 +20,7 @@ from metaxy_fs.log.widening import conform, unify
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.scan import Change, Layer, Scan
 from metaxy_fs.spec import FeatureKey
-from metaxy_fs.system_errors import NO_DESCRIPTOR, REFUSED, explained, number_of
+from metaxy_fs.system_errors import NO_DESCRIPTOR, PERMISSION_DENIED, explained, number_of
 
 
 def chain(store: Backend, *, fallback: bool) -> Iterator[Backend]:
@@ -115,7 +115,7 @@ def refuse_unopened(error: OSError) -> None:
     """
     number, file = number_of(error), _DATA_FILE.search(str(error))
     if file is not None or number in NO_DESCRIPTOR:
-        kind = StorageAccessError if number in REFUSED else StorageError
+        kind = StorageAccessError if number in PERMISSION_DENIED else StorageError
         what = f"the data file {file[0]}" if file else "a file"
         raise kind(f"cannot open {what}: {explained(error)}.") from error
 

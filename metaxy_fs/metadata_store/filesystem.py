@@ -215,7 +215,7 @@ class FilesystemMetadataStore(MetadataStore):
         views = asked(
             lambda version: self._view(Partition(feature, version), query.at),
             [version for version in partitions if version not in query.without],
-            is_distant=self._storage.is_distant,
+            is_remote=self._storage.is_remote,
         )
         return [view for view in views if view is not None]
 

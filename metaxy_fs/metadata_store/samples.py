@@ -18,7 +18,7 @@ from metaxy_fs.log.commit import Chunks
 from metaxy_fs.log.parquet import ROW_GROUP_ROWS
 from metaxy_fs.log.ranges import IdRange, Span, plan_ranges
 from metaxy_fs.log.schema import column
-from metaxy_fs.log.statistics import column_statistics, fences
+from metaxy_fs.log.statistics import column_statistics, split_points
 from metaxy_fs.metadata_store.frames import FrameLike, is_sorted, refuse_repeated, to_frame
 from metaxy_fs.reserved import PLACE
 from metaxy_fs.scratch import ScratchDirectory, writing_to
@@ -225,7 +225,7 @@ class SpooledSamples:
 def _span(ids: pl.Series) -> Span:
     """Return how a sorted column lies."""
     (leaf,) = column_statistics(ids.to_frame(), id_column=ids.name)
-    return Span(len(ids), leaf.min, leaf.max, fences(ids, every=ROW_GROUP_ROWS))
+    return Span(len(ids), leaf.min, leaf.max, split_points(ids, every=ROW_GROUP_ROWS))
 
 
 def _physical(ids: pl.Series) -> pl.Series:

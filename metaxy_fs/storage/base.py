@@ -122,13 +122,13 @@ class Storage(ABC):
             ObjectNotFoundError: The root answered that there is none.
         """
 
-    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
+    def get_optional(self, paths: Sequence[str], *, max_bytes: int) -> builtins.list[bytes | None]:
         """Return objects of unknown sizes, in the order given, None for each that is not there; many at once.
 
         Args:
             paths: The objects.
-            limit: The most bytes that one may have. An object that is larger, or a root that is hostile, does not get
-                more than these into memory, where the storage `serves_ranges`.
+            max_bytes: The most bytes that one may have. An object that is larger, or a root that is hostile, does not
+                get more than these into memory, where the storage `serves_ranges`.
 
         Raises:
             CorruptObjectError: One of them is larger; the message names it.
@@ -139,7 +139,7 @@ class Storage(ABC):
                 found.append(self.get(path))
             except ObjectNotFoundError:
                 found.append(None)
-        return [self._bounded(path, data, limit=limit) for path, data in zip(paths, found, strict=True)]
+        return [self._bounded(path, data, max_bytes=max_bytes) for path, data in zip(paths, found, strict=True)]
 
     @abstractmethod
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
@@ -165,11 +165,11 @@ class Storage(ABC):
                 )
         return [whole[part.path][part.start : part.end] for part in ranges]
 
-    def forget(self, fetched: ObjectInfo | ObjectRange) -> None:  # noqa: B027  # most keep nothing
+    def invalidate(self, fetched: ObjectInfo | ObjectRange) -> None:  # noqa: B027  # most keep nothing
         """Let go of what was kept here of an object or a part of one, because it is not what it should be."""
 
     @property
-    def is_distant(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether an answer takes so long that requests which do not wait for each other are worth a thread each."""
         return False
 
@@ -209,7 +209,7 @@ class Storage(ABC):
             StorageError: The outcome is unknown; delete again.
         """
 
-    def leftovers(self, directory: str) -> builtins.list[ObjectInfo]:  # noqa: ARG002  # for those that have any
+    def list_temporaries(self, directory: str) -> builtins.list[ObjectInfo]:  # noqa: ARG002  # for those that have any
         """Return what puts that were cut short have left below a directory: no listing shows it, `delete` takes it."""
         return []
 
@@ -262,13 +262,15 @@ class Storage(ABC):
         return None
 
     @property
-    def keeps_existing(self) -> bool:
+    def put_is_conditional(self) -> bool:
         """Whether `put` on a taken name is sure to fail, by construction; False means that only a probe can tell."""
         return False
 
-    def _bounded(self, path: str, data: bytes | None, *, limit: int) -> bytes | None:
-        if data is not None and len(data) > limit:
-            raise CorruptObjectError(f"{path!r} in {self.location} holds more than the {limit} bytes that it may have")
+    def _bounded(self, path: str, data: bytes | None, *, max_bytes: int) -> bytes | None:
+        if data is not None and len(data) > max_bytes:
+            raise CorruptObjectError(
+                f"{path!r} in {self.location} holds more than the {max_bytes} bytes that it may have"
+            )
         return data
 
 
@@ -294,12 +296,12 @@ class ForwardingStorage(Storage):
         return self._storage.identity
 
     @property
-    def keeps_existing(self) -> bool:
-        return self._storage.keeps_existing
+    def put_is_conditional(self) -> bool:
+        return self._storage.put_is_conditional
 
     @property
-    def is_distant(self) -> bool:
-        return self._storage.is_distant
+    def is_remote(self) -> bool:
+        return self._storage.is_remote
 
     @property
     def serves_ranges(self) -> bool:
@@ -311,8 +313,8 @@ class ForwardingStorage(Storage):
     def get(self, path: str) -> bytes:
         return self._storage.get(path)
 
-    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
-        return self._storage.find(paths, limit=limit)
+    def get_optional(self, paths: Sequence[str], *, max_bytes: int) -> builtins.list[bytes | None]:
+        return self._storage.get_optional(paths, max_bytes=max_bytes)
 
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         return self._storage.get_many(objects)
@@ -320,8 +322,8 @@ class ForwardingStorage(Storage):
     def get_ranges(self, ranges: Sequence[ObjectRange]) -> builtins.list[bytes]:
         return self._storage.get_ranges(ranges)
 
-    def forget(self, fetched: ObjectInfo | ObjectRange) -> None:
-        self._storage.forget(fetched)
+    def invalidate(self, fetched: ObjectInfo | ObjectRange) -> None:
+        self._storage.invalidate(fetched)
 
     def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
         return self._storage.list(directory, limit=limit)
@@ -332,8 +334,8 @@ class ForwardingStorage(Storage):
     def delete(self, path: str) -> None:
         self._storage.delete(path)
 
-    def leftovers(self, directory: str) -> builtins.list[ObjectInfo]:
-        return self._storage.leftovers(directory)
+    def list_temporaries(self, directory: str) -> builtins.list[ObjectInfo]:
+        return self._storage.list_temporaries(directory)
 
     def now(self, *, probe: str) -> datetime:
         return self._storage.now(probe=probe)

@@ -172,7 +172,7 @@ class CachedStorage(ForwardingStorage):
         super().__init__(storage)
         self._cache = cache
 
-    def forget(self, fetched: ObjectInfo | ObjectRange) -> None:
+    def invalidate(self, fetched: ObjectInfo | ObjectRange) -> None:
         self._cache.drop(self._key(fetched))
 
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:

@@ -115,7 +115,7 @@ class Client:
                 if is_conflict(error) and self._holds(path):
                     raise FileExistsError(path) from error
                 # A refusal says that nothing was written, but by this try alone.
-                if failed > 1 and failure_of(error) is Failure.REFUSED:
+                if failed > 1 and failure_of(error) is Failure.PERMISSION_DENIED:
                     raise GaveUpError(error, tries=failed) from error
                 raise
 

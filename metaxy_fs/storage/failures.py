@@ -14,7 +14,7 @@ from typing import Any
 class Failure(Enum):
     """What the root answered, as far as the caller's reaction differs."""
 
-    TAKEN = auto()
+    ALREADY_EXISTS = auto()
     """A put-if-absent met an object of that name."""
     NO_OBJECT = auto()
     """The root is there, the object is not."""
@@ -22,11 +22,11 @@ class Failure(Enum):
     """The bucket is not there."""
     NOTHING = auto()
     """The object or the bucket is not there; another question must tell which."""
-    REFUSED = auto()
+    PERMISSION_DENIED = auto()
     """The credentials are missing, wrong, or not enough."""
     EMPTY_RANGE = auto()
     """A range that starts with the first byte holds none: the object is empty."""
-    MOMENTARY = auto()
+    TRANSIENT = auto()
     """A connection broke, or the service was busy, slow or in trouble; the request may have been applied."""
     UNREACHABLE = auto()
     """No connection could be made."""
@@ -39,44 +39,44 @@ class Failure(Enum):
 _BAD_REQUEST, _CONFLICT, _LENGTH_REQUIRED = 400, 409, 411
 _BY_STATUS = {
     # Some servers answer a put on a taken name as if it were a get on a condition.
-    304: Failure.TAKEN,
-    401: Failure.REFUSED,
-    403: Failure.REFUSED,
+    304: Failure.ALREADY_EXISTS,
+    401: Failure.PERMISSION_DENIED,
+    403: Failure.PERMISSION_DENIED,
     404: Failure.NOTHING,
-    408: Failure.MOMENTARY,
-    409: Failure.MOMENTARY,
+    408: Failure.TRANSIENT,
+    409: Failure.TRANSIENT,
     411: Failure.UNSUPPORTED,
-    412: Failure.TAKEN,
+    412: Failure.ALREADY_EXISTS,
     416: Failure.EMPTY_RANGE,
-    429: Failure.MOMENTARY,
-    500: Failure.MOMENTARY,
+    429: Failure.TRANSIENT,
+    500: Failure.TRANSIENT,
     501: Failure.UNSUPPORTED,
-    502: Failure.MOMENTARY,
-    503: Failure.MOMENTARY,
-    504: Failure.MOMENTARY,
+    502: Failure.TRANSIENT,
+    503: Failure.TRANSIENT,
+    504: Failure.TRANSIENT,
 }
 _BY_S3_CODE = {
     "NoSuchKey": Failure.NO_OBJECT,
     "NoSuchBucket": Failure.NO_ROOT,
-    "PreconditionFailed": Failure.TAKEN,
+    "PreconditionFailed": Failure.ALREADY_EXISTS,
     "InvalidRange": Failure.EMPTY_RANGE,
     "NotImplemented": Failure.UNSUPPORTED,
     # Refusals that come with status 400.
-    "ExpiredToken": Failure.REFUSED,
-    "ExpiredTokenException": Failure.REFUSED,
-    "InvalidAccessKeyId": Failure.REFUSED,
-    "InvalidSecurity": Failure.REFUSED,
-    "InvalidToken": Failure.REFUSED,
-    "RequestExpired": Failure.REFUSED,
-    "SignatureDoesNotMatch": Failure.REFUSED,
-    "TokenRefreshRequired": Failure.REFUSED,
+    "ExpiredToken": Failure.PERMISSION_DENIED,
+    "ExpiredTokenException": Failure.PERMISSION_DENIED,
+    "InvalidAccessKeyId": Failure.PERMISSION_DENIED,
+    "InvalidSecurity": Failure.PERMISSION_DENIED,
+    "InvalidToken": Failure.PERMISSION_DENIED,
+    "RequestExpired": Failure.PERMISSION_DENIED,
+    "SignatureDoesNotMatch": Failure.PERMISSION_DENIED,
+    "TokenRefreshRequired": Failure.PERMISSION_DENIED,
     # What was damaged on its way there, or stopped coming, has status 400.
-    "BadDigest": Failure.MOMENTARY,
-    "IncompleteBody": Failure.MOMENTARY,
-    "RequestTimeout": Failure.MOMENTARY,
-    "XAmzContentSHA256Mismatch": Failure.MOMENTARY,
+    "BadDigest": Failure.TRANSIENT,
+    "IncompleteBody": Failure.TRANSIENT,
+    "RequestTimeout": Failure.TRANSIENT,
+    "XAmzContentSHA256Mismatch": Failure.TRANSIENT,
     # An attempt that was repeated may have completed the upload before: its status 404 says nothing about the object.
-    "NoSuchUpload": Failure.MOMENTARY,
+    "NoSuchUpload": Failure.TRANSIENT,
 }
 _OUTDATED = {
     "ExpiredToken",
@@ -99,10 +99,10 @@ _BOTOCORE_CREDENTIAL_ERRORS = {
     "UnauthorizedSSOTokenError",
 }
 _BY_OBSTORE_TYPE = {
-    "AlreadyExistsError": Failure.TAKEN,
+    "AlreadyExistsError": Failure.ALREADY_EXISTS,
     "NotFoundError": Failure.NOTHING,
-    "PermissionDeniedError": Failure.REFUSED,
-    "UnauthenticatedError": Failure.REFUSED,
+    "PermissionDeniedError": Failure.PERMISSION_DENIED,
+    "UnauthenticatedError": Failure.PERMISSION_DENIED,
 }
 _SHOWN = 100
 """How much of an answer that is none is quoted."""
@@ -119,7 +119,7 @@ _UNREACHABLE = {
     "SSLError",
     "gaierror",
 }
-_MOMENTARY = {
+_TRANSIENT = {
     "ChecksumError",
     "ChunkedEncodingError",
     "ClientConnectionError",
@@ -188,7 +188,7 @@ def _gcs_status(error: Exception) -> int:
 
 def _s3_failure(error: Exception) -> Failure | None:
     if type(error).__name__ in _BOTOCORE_CREDENTIAL_ERRORS:
-        return Failure.REFUSED
+        return Failure.PERMISSION_DENIED
     response = _s3_answer(error)
     if "Error" not in response:
         return None
@@ -201,11 +201,11 @@ def _s3_failure(error: Exception) -> Failure | None:
 def _gcs_failure(error: Exception) -> Failure | None:
     module = type(error).__module__
     if module == "google.auth.exceptions":
-        return Failure.MOMENTARY if type(error).__name__ == "TransportError" else Failure.REFUSED
+        return Failure.TRANSIENT if type(error).__name__ == "TransportError" else Failure.PERMISSION_DENIED
     if module.startswith("gcsfs") and hasattr(error, "code"):
         return _BY_STATUS.get(_gcs_status(error), Failure.UNKNOWN)
     # gcsfs tells a refusal by the first word of a plain OSError.
-    return Failure.REFUSED if type(error) is OSError and str(error).startswith("Forbidden") else None
+    return Failure.PERMISSION_DENIED if type(error) is OSError and str(error).startswith("Forbidden") else None
 
 
 def _obstore_failure(error: Exception) -> Failure | None:
@@ -227,11 +227,11 @@ def _http_failure(error: Exception) -> Failure | None:
 
 def _builtin_failure(error: Exception) -> Failure:
     if isinstance(error, FileExistsError):
-        return Failure.TAKEN
+        return Failure.ALREADY_EXISTS
     if isinstance(error, FileNotFoundError | IsADirectoryError):
         return Failure.NOTHING
     if isinstance(error, PermissionError):
-        return Failure.REFUSED
+        return Failure.PERMISSION_DENIED
     return _broken_connection(error)
 
 
@@ -239,7 +239,7 @@ def _broken_connection(error: Exception) -> Failure:
     names = {base.__name__ for base in type(_told_by_aiobotocore(error)).__mro__}
     if names & _UNREACHABLE:
         return Failure.UNREACHABLE
-    return Failure.MOMENTARY if names & _MOMENTARY else Failure.UNKNOWN
+    return Failure.TRANSIENT if names & _TRANSIENT else Failure.UNKNOWN
 
 
 def _told_by_aiobotocore(error: Exception) -> Exception:

@@ -26,9 +26,9 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.ids import random_token
 from metaxy_fs.storage.base import NoRoomError, NotDurableError, ObjectInfo, Storage, check_directory, check_path
-from metaxy_fs.storage.path_guard import REMEMBERED, Fence
+from metaxy_fs.storage.path_guard import REMEMBERED, PathGuard
 from metaxy_fs.storage.walk import Entry, walk
-from metaxy_fs.system_errors import NO_DESCRIPTOR, NO_ROOM, REFUSED, explained
+from metaxy_fs.system_errors import NO_DESCRIPTOR, NO_ROOM, PERMISSION_DENIED, explained
 
 TEMPORARY_PREFIX = ".tmp-"
 """Files of this name are puts under way or cut short; listings leave them out."""
@@ -59,7 +59,7 @@ class LocalStorage(Storage):
         self._prefix = os.path.join(self._root, "")
         # Directories whose names this instance has synced up to the root; see `_settle`.
         self._settled: set[str] = set()
-        self._fence = Fence(self._root)
+        self._guard = PathGuard(self._root)
 
     @property
     def location(self) -> str:
@@ -71,13 +71,13 @@ class LocalStorage(Storage):
         return os.path.realpath(self._root)
 
     @property
-    def keeps_existing(self) -> bool:
+    def put_is_conditional(self) -> bool:
         return True
 
     def local_path(self, path: str) -> str:
         target = self._path(path)
         with suppress(OSError):  # opening it will say
-            self._fence.check_file(target)
+            self._guard.check_file(target)
         return target
 
     def put(self, path: str, data: bytes) -> None:
@@ -102,8 +102,8 @@ class LocalStorage(Storage):
     def get(self, path: str) -> bytes:
         return self._read(path)
 
-    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
-        return [self._bounded(path, self._read_if_there(path, limit=limit), limit=limit) for path in paths]
+    def get_optional(self, paths: Sequence[str], *, max_bytes: int) -> builtins.list[bytes | None]:
+        return [self._bounded(path, self._read_if_there(path, max_bytes), max_bytes=max_bytes) for path in paths]
 
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         return [self._get_sized(info) for info in objects]
@@ -123,7 +123,7 @@ class LocalStorage(Storage):
 
     def delete(self, path: str) -> None:
         target = self._path(path)
-        self._fence.check_directory(os.path.dirname(target))
+        self._guard.check_directory(os.path.dirname(target))
         try:
             os.unlink(target)
         except (FileNotFoundError, NotADirectoryError):
@@ -136,7 +136,7 @@ class LocalStorage(Storage):
         # Until this returns, a crash may bring the name back; what is deleted next must not be lost before it.
         self._synced(os.path.dirname(target), path, what="the deletion of ")
 
-    def leftovers(self, directory: str) -> builtins.list[ObjectInfo]:
+    def list_temporaries(self, directory: str) -> builtins.list[ObjectInfo]:
         check_directory(directory, location=self.location)
         try:
             return sorted(self._temporaries(directory), key=_path)
@@ -168,9 +168,9 @@ class LocalStorage(Storage):
             return
         if len(self._settled) >= REMEMBERED:
             self._settled.clear()
-        self._fence.check_directory(directory)
+        self._guard.check_directory(directory)
         _make_directories(directory)
-        self._fence.check_directory(directory)
+        self._guard.check_directory(directory)
         while len(directory) > len(self._root):
             parent = os.path.dirname(directory)
             self._refuse_other_case(parent, os.path.basename(directory))
@@ -240,22 +240,22 @@ class LocalStorage(Storage):
                 "tells"
             ) from error
 
-    def _read(self, path: str, *, limit: int | None = None) -> bytes:
+    def _read(self, path: str, *, max_bytes: int | None = None) -> bytes:
         """Return the bytes of an object; of one that has more than a limit, a few more than that."""
         target = self._path(path)
         try:
-            self._fence.check_file(target)
-            with open(target, "rb", buffering=0 if limit is None else -1, opener=_open_at_once) as file:
-                return bytes(file.read(-1 if limit is None else limit + 1))
+            self._guard.check_file(target)
+            with open(target, "rb", buffering=0 if max_bytes is None else -1, opener=_open_at_once) as file:
+                return bytes(file.read(-1 if max_bytes is None else max_bytes + 1))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             self._check_root("read", path)
             raise ObjectNotFoundError(f"cannot read {path!r} in {self.location}: no such object") from error
         except OSError as error:
             raise self._explained("read", path, error) from error
 
-    def _read_if_there(self, path: str, *, limit: int) -> bytes | None:
+    def _read_if_there(self, path: str, max_bytes: int) -> bytes | None:
         try:
-            return self._read(path, limit=limit)
+            return self._read(path, max_bytes=max_bytes)
         except ObjectNotFoundError:
             return None
 
@@ -266,7 +266,7 @@ class LocalStorage(Storage):
         return data
 
     def _scan(self, directory: str) -> builtins.list[Entry]:
-        self._fence.check_directory(os.path.join(self._root, *directory.split("/")) if directory else self._root)
+        self._guard.check_directory(os.path.join(self._root, *directory.split("/")) if directory else self._root)
         try:
             with os.scandir(self._prefix + directory) as entries:
                 return [_entry(entry) for entry in entries if not entry.name.startswith(TEMPORARY_PREFIX)]
@@ -306,7 +306,7 @@ class LocalStorage(Storage):
             raise StorageError(f"cannot {verb} {path!r} in {self.location}: the root is not a directory")
 
     def _explained(self, verb: str, path: str, error: OSError) -> StorageError:
-        kind = StorageAccessError if error.errno in REFUSED else StorageError
+        kind = StorageAccessError if error.errno in PERMISSION_DENIED else StorageError
         kind = NoRoomError if verb == "write" and error.errno in NO_ROOM | NO_DESCRIPTOR else kind
         return kind(f"cannot {verb} {path!r} in {self.location}: {explained(error)}")
 

@@ -34,7 +34,7 @@ class MemoryStorage(Storage):
         return "memory"
 
     @property
-    def keeps_existing(self) -> bool:
+    def put_is_conditional(self) -> bool:
         return True
 
     def put(self, path: str, data: bytes) -> None:

@@ -20,7 +20,7 @@ REMEMBERED = 2**14
 """How many directories are remembered: a process that reads for months would else remember all that there ever were."""
 
 
-class Fence:
+class PathGuard:
     """Refuses what leads out of a root. Safe to share between threads.
 
     The root itself may be a link, or lie below one. A directory is looked at when it is first seen.

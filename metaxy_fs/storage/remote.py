@@ -105,9 +105,9 @@ class ObjectStorage(Storage):
         self._is_seen = True
         return data
 
-    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
+    def get_optional(self, paths: Sequence[str], *, max_bytes: int) -> builtins.list[bytes | None]:
         """Return objects of unknown sizes, as many requests at once as the client has connections."""
-        parts = [ObjectRange(path, 0, limit + 1) for path in paths]
+        parts = [ObjectRange(path, 0, max_bytes + 1) for path in paths]
         for path in paths:
             check_path(path, location=self.location)
         if not parts:
@@ -115,8 +115,8 @@ class ObjectStorage(Storage):
         with self._explained("read", paths[0]):
             found = self._client().get_ranges(parts)
         self._is_seen |= any(isinstance(data, bytes) for data in found)
-        held = [self._if_there(part, data) for part, data in zip(parts, found, strict=True)]
-        return [self._bounded(path, data, limit=limit) for path, data in zip(paths, held, strict=True)]
+        present = [self._if_there(part, data) for part, data in zip(parts, found, strict=True)]
+        return [self._bounded(path, data, max_bytes=max_bytes) for path, data in zip(paths, present, strict=True)]
 
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         """Return whole objects of known sizes, as many requests at once as the client has connections."""
@@ -128,7 +128,7 @@ class ObjectStorage(Storage):
         return self._sized(ranges, [part.end - part.start for part in ranges])
 
     @property
-    def is_distant(self) -> bool:
+    def is_remote(self) -> bool:
         """True: a request to a service crosses a network."""
         return True
 
@@ -273,7 +273,7 @@ class ObjectStorage(Storage):
         what = f"cannot {verb} {path!r} in {self.location}"
         if isinstance(error, GaveUpError):
             return StorageError(f"{what}: gave up after {error.tries} tries ({self._reason(error.last)})")
-        if failure is Failure.TAKEN and verb == "write":
+        if failure is Failure.ALREADY_EXISTS and verb == "write":
             return ObjectExistsError(f"{what}: an object of that name exists")
         if failure is Failure.NO_OBJECT and verb in _OF_ONE_OBJECT:
             return ObjectNotFoundError(f"{what}: no such object")
@@ -281,7 +281,7 @@ class ObjectStorage(Storage):
             return StorageError(
                 f"{what}: the bucket does not exist; create it or correct the root ({self._reason(error)})"
             )
-        if failure is Failure.REFUSED:
+        if failure is Failure.PERMISSION_DENIED:
             return StorageAccessError(
                 f"{what}: refused, check the credentials and their permissions ({self._reason(error)})"
             )

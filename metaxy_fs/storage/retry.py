@@ -37,7 +37,7 @@ BUDGET_A_SECOND = 10.0
 """What fills the budget again: a fifth of a retry for each request that succeeds, and ten each second."""
 
 # A refusal may come from a client without credentials, which has sent nothing.
-_ANSWERS = frozenset(Failure) - {Failure.REFUSED, Failure.UNREACHABLE, Failure.UNKNOWN}
+_ANSWERS = frozenset(Failure) - {Failure.PERMISSION_DENIED, Failure.UNREACHABLE, Failure.UNKNOWN}
 _answered: set[tuple[int, str]] = set()
 """The endpoints that have answered a process."""
 
@@ -150,7 +150,7 @@ class Retries:
 
 def is_momentary(error: object) -> TypeGuard[Exception]:
     """Whether something is an error of a request that may succeed in a moment."""
-    return isinstance(error, Exception) and failure_of(error) in {Failure.MOMENTARY, Failure.UNREACHABLE}
+    return isinstance(error, Exception) and failure_of(error) in {Failure.TRANSIENT, Failure.UNREACHABLE}
 
 
 def longest_try(moved: int) -> float:

@@ -60,7 +60,7 @@ class S3Client(Client):
             # The server takes a copy of an object over itself for a mistake, unless told to write its metadata anew.
             self._copy(self.address(probe), probe, MetadataDirective="REPLACE")
         except Exception as error:  # noqa: BLE001  # a client that does not know the condition raises what it pleases
-            return failure_of(error) is Failure.TAKEN
+            return failure_of(error) is Failure.ALREADY_EXISTS
         return False
 
     def _copy(self, source: Mapping[str, str], path: str, **arguments: Any) -> None:

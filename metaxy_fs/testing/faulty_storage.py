@@ -73,8 +73,8 @@ class FaultyStorage(Storage):
         return self._inner.location
 
     @property
-    def keeps_existing(self) -> bool:
-        return self._inner.keeps_existing
+    def put_is_conditional(self) -> bool:
+        return self._inner.put_is_conditional
 
     def put(self, path: str, data: bytes) -> None:
         self._request("put", path, partial(self._inner.put, path, data))
@@ -94,8 +94,8 @@ class FaultyStorage(Storage):
     def delete(self, path: str) -> None:
         self._request("delete", path, partial(self._inner.delete, path))
 
-    def leftovers(self, directory: str) -> builtins.list[ObjectInfo]:
-        return self._inner.leftovers(directory)
+    def list_temporaries(self, directory: str) -> builtins.list[ObjectInfo]:
+        return self._inner.list_temporaries(directory)
 
     def __repr__(self) -> str:
         return f"FaultyStorage({self.location!r})"

@@ -64,7 +64,7 @@ class StorageBypass(StorageCase):
         assert sizes(storage.list("")) == {path: len(data) for path, data in DATA.items()}
         assert {path: storage.get(path) for path in DATA} == DATA
         assert storage.get_many([ObjectInfo(path, len(data)) for path, data in DATA.items()]) == list(DATA.values())
-        assert storage.find([*DATA, "missing"], limit=2**22) == [*DATA.values(), None]
+        assert storage.get_optional([*DATA, "missing"], max_bytes=2**22) == [*DATA.values(), None]
         assert storage.get_ranges([ObjectRange("a/large", 3, 300)]) == [DATA["a/large"][3:300]]
 
     def test_deleted_object_of_another_program_is_kept_no_longer(self, storage: Storage, bypass: Bypass) -> None:

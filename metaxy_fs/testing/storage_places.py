@@ -39,7 +39,7 @@ class StoragePlaces(StorageCase):
         for verb in (
             lambda: storage.put(path, b""),
             lambda: storage.get(path),
-            lambda: storage.find([path], limit=1),
+            lambda: storage.get_optional([path], max_bytes=1),
             lambda: storage.get_many([ObjectInfo(path, 0)]),
             lambda: storage.get_ranges([ObjectRange(path, 0, 1)]),
             lambda: storage.delete(path),

@@ -29,16 +29,16 @@ class StorageReads(StorageCase):
             storage.put(path, data)
 
         asked = ["a/full", "a", "nothing/here", "a/empty", "a/b", "a/b"]
-        assert storage.find(asked, limit=4) == [b"1234", None, None, b"", b"1", b"1"]
-        assert storage.find(["not/there"], limit=0) == [None]
-        assert storage.find([], limit=4) == []
+        assert storage.get_optional(asked, max_bytes=4) == [b"1234", None, None, b"", b"1", b"1"]
+        assert storage.get_optional(["not/there"], max_bytes=0) == [None]
+        assert storage.get_optional([], max_bytes=4) == []
 
     def test_find_refuses_a_larger_object_by_name(self, storage: Storage) -> None:
         storage.put("a/small", b"1234")
         storage.put("a/large", b"12345")
 
         with pytest.raises(CorruptObjectError, match=r"'a/large'.* 4 bytes"):
-            storage.find(["a/small", "a/large"], limit=4)
+            storage.get_optional(["a/small", "a/large"], max_bytes=4)
 
     def test_get_many_returns_objects_in_the_order_asked(self, storage: Storage) -> None:
         infos = [ObjectInfo(f"many/{number}", len(str(number))) for number in range(300)]

@@ -12,7 +12,7 @@ from metaxy_fs.testing.storage_cases import RACERS, StorageCase, at_once, sizes
 
 
 class StorageWrites(StorageCase):
-    """Tests of `put`, `delete`, `now` and `leftovers`."""
+    """Tests of `put`, `delete`, `now` and `list_temporaries`."""
 
     def test_put_object_is_read_back(self, storage: Storage) -> None:
         storage.put("a/b.bin", b"\x00\xff\r\n")
@@ -143,9 +143,11 @@ class StorageWrites(StorageCase):
         assert now.tzinfo is not None
 
     def test_nothing_is_left_over_by_puts_that_end(self, storage: Storage) -> None:
-        assert storage.leftovers("") == []
+        assert storage.list_temporaries("") == []
         storage.put("a/b", b"1")
         with pytest.raises(ObjectExistsError):
             storage.put("a/b", b"2")
 
-        assert storage.leftovers("") == storage.leftovers("a") == storage.leftovers("missing") == []
+        assert (
+            storage.list_temporaries("") == storage.list_temporaries("a") == storage.list_temporaries("missing") == []
+        )

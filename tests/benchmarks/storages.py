@@ -38,7 +38,7 @@ class CountingStorage(Storage):
         return self._inner.location
 
     @property
-    def keeps_existing(self) -> bool:
+    def put_is_conditional(self) -> bool:
         return True
 
     def put(self, path: str, data: bytes) -> None:

@@ -35,8 +35,8 @@ class DistantStorage(MemoryStorage):
             for each other.
     """
 
-    is_distant = True
-    keeps_existing = False
+    is_remote = True
+    put_is_conditional = False
 
     def __init__(self, *, meeting: Sequence[str] = ()) -> None:
         super().__init__()
@@ -48,9 +48,9 @@ class DistantStorage(MemoryStorage):
         self.waves.clear()
         self.meeting = dict.fromkeys(paths, threading.Barrier(max(1, len(paths))))
 
-    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
+    def get_optional(self, paths: Sequence[str], *, max_bytes: int) -> builtins.list[bytes | None]:
         self.waves.append([f"find {path}" for path in paths])
-        return super().find(paths, limit=limit)
+        return super().get_optional(paths, max_bytes=max_bytes)
 
     def put(self, path: str, data: bytes) -> None:
         kind = "data" if path.endswith(".parquet") else path

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
-from metaxy_fs.log.statistics import column_statistics, fences
+from metaxy_fs.log.statistics import column_statistics, split_points
 
 PART = 8
 
@@ -19,7 +19,7 @@ texts = st.lists(st.text(max_size=80), min_size=1, max_size=60, unique=True).map
 def span_of_values(values):
     series = pl.Series("id", values)
     (leaf,) = column_statistics(series.to_frame(), id_column=series.name)
-    return Span(len(values), leaf.min, leaf.max, fences(series, every=PART))
+    return Span(len(values), leaf.min, leaf.max, split_points(series, every=PART))
 
 
 def rows_within(id_range, values, dtype):
@@ -47,7 +47,7 @@ def test_a_range_holds_at_most_one_part_of_each_file_more_than_asked_for(runs, r
         assert held <= rows + 2 * PART * len(runs)
 
 
-def test_a_sorted_file_is_cut_at_its_fences():
+def test_a_sorted_file_is_cut_at_its_split_points():
     span = span_of_values(list(range(100)))
     assert [id_range.low for id_range in plan_ranges([span], rows=2 * PART)] == [None, 16, 32, 48, 64, 80, 96]
 

@@ -14,7 +14,7 @@ V1 = Root(b'{"format_version":1,"hash_algorithm":"sha256"}', "sha256")
 class Overwriting(FaultyStorage):
     """A storage that ignores put-if-absent, as some servers that speak the S3 protocol do."""
 
-    keeps_existing = False
+    put_is_conditional = False
 
     def put(self, path: str, data: bytes) -> None:
         self.requests.append(("put", path))
@@ -23,7 +23,7 @@ class Overwriting(FaultyStorage):
 class Careful(FaultyStorage):
     """A storage of which only a probe can tell that it honours put-if-absent."""
 
-    keeps_existing = False
+    put_is_conditional = False
 
 
 def test_the_first_writer_makes_the_root_and_the_next_reads_it() -> None:

@@ -140,7 +140,7 @@ def test_a_snapshot_that_no_reader_would_take_is_not_kept(monkeypatch: pytest.Mo
 
 def test_a_storage_that_overwrites_keeps_none() -> None:
     class Overwriting(MemoryStorage):
-        keeps_existing = False
+        put_is_conditional = False
 
         def put(self, path: str, data: bytes) -> None:
             self.delete(path)

@@ -199,7 +199,7 @@ def test_a_bucket_is_promoted_within_its_service(gcs_server: GCSServer, gcs_buck
 class Overwriting(MemoryStorage):
     """A root that ignores put-if-absent, as some servers do that speak the protocol of S3."""
 
-    keeps_existing = False
+    put_is_conditional = False
 
     def put(self, path: str, data: bytes) -> None:
         self.delete(path)

@@ -31,7 +31,7 @@ THREADS = 8
 class DistantStorage(MemoryStorage):
     """A service some way off. Requests of a kind that is to meet wait until so many of them are under way at once."""
 
-    is_distant = True
+    is_remote = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,9 +50,9 @@ class DistantStorage(MemoryStorage):
         self._meet("list", directory)
         return super().list(directory, limit=limit)
 
-    def find(self, paths: Sequence[str], *, limit: int) -> builtins.list[bytes | None]:
+    def get_optional(self, paths: Sequence[str], *, max_bytes: int) -> builtins.list[bytes | None]:
         self._meet("find", paths[0])
-        return super().find(paths, limit=limit)
+        return super().get_optional(paths, max_bytes=max_bytes)
 
     def put(self, path: str, data: bytes) -> None:
         self._meet("put data" if path.endswith(".parquet") else "put", path)
@@ -190,13 +190,13 @@ def test_first_writes_of_threads_to_one_partition_agree_on_it_once() -> None:
     store = FilesystemMetadataStore(storage)
     feature = declare(0)
     found: list[Sequence[str]] = []
-    find = storage.find
+    get_optional = storage.get_optional
 
-    def counted(paths: Sequence[str], *, limit: int) -> list[bytes | None]:
+    def counted(paths: Sequence[str], *, max_bytes: int) -> list[bytes | None]:
         found.append(paths)
-        return find(paths, limit=limit)
+        return get_optional(paths, max_bytes=max_bytes)
 
-    storage.find = counted  # type: ignore[method-assign]
+    storage.get_optional = counted  # type: ignore[method-assign]
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda number: store.write_metadata(feature, frame(number)), range(THREADS)))
     assert len(found) == 1

@@ -126,7 +126,7 @@ def test_ranges_are_right_where_the_server_does_not_know_them(serve: Serve, tmp_
     assert storage.list_directories("") == ["a&b"]
     parts = [ObjectRange(path, 2, 5), ObjectRange(path, 0, 10), ObjectRange(path, 9, 10)]
     assert storage.get_ranges(parts) == [b"234", b"0123456789", b"9"]
-    assert storage.find([path, "a&b/none"], limit=10) == [b"0123456789", None]
+    assert storage.get_optional([path, "a&b/none"], max_bytes=10) == [b"0123456789", None]
 
 
 def answering(status: int, body: bytes) -> type[BaseHTTPRequestHandler]:

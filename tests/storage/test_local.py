@@ -23,7 +23,7 @@ from metaxy_fs.storage import local as local_module
 from metaxy_fs.storage import path_guard as fence_module
 from metaxy_fs.storage.base import NotDurableError
 from metaxy_fs.storage.local import TEMPORARY_PREFIX
-from metaxy_fs.storage.path_guard import Fence
+from metaxy_fs.storage.path_guard import PathGuard
 from tests.patience import PATIENCE
 
 
@@ -101,7 +101,7 @@ def test_what_is_remembered_of_directories_is_bounded(root, monkeypatch):
     for number in range(30):
         storage.put(f"a/{number}/x", b"1")
         assert len(storage._settled) <= 8 + 3
-        assert len(storage._fence._inside) <= 8
+        assert len(storage._guard._inside) <= 8
     assert len(storage.list("")) == 30
 
 
@@ -206,11 +206,11 @@ def test_temporary_files_are_left_over_until_they_are_deleted(storage, root):
     for name in [first, second]:
         (root / name).write_bytes(b"torn")
 
-    assert [(info.path, info.size) for info in storage.leftovers("")] == [(first, 4), (second, 4)]
-    assert [info.path for info in storage.leftovers("a")] == [second]
-    for info in storage.leftovers(""):
+    assert [(info.path, info.size) for info in storage.list_temporaries("")] == [(first, 4), (second, 4)]
+    assert [info.path for info in storage.list_temporaries("a")] == [second]
+    for info in storage.list_temporaries(""):
         storage.delete(info.path)
-    assert storage.leftovers("") == []
+    assert storage.list_temporaries("") == []
     assert storage.get("a/b/x") == b"1"
 
 
@@ -219,7 +219,7 @@ def test_temporary_files_of_others_are_not_left_over(storage, root, name):
     storage.put("a/x", b"1")
     (root / "a" / f"{TEMPORARY_PREFIX}{name}").write_bytes(b"precious")
 
-    assert storage.leftovers("") == []
+    assert storage.list_temporaries("") == []
 
 
 def test_a_file_system_without_room_tells_the_time(storage, root, monkeypatch):
@@ -481,10 +481,10 @@ def test_a_temporary_file_that_cannot_be_removed_is_left_to_vacuum(storage, root
     monkeypatch.undo()
     assert storage.get("a/b") == b"1"
     assert calls[-1] == ("fsync", "root/a")
-    assert len(storage.leftovers("")) == 1
+    assert len(storage.list_temporaries("")) == 1
 
 
-@pytest.mark.parametrize("ask", [LocalStorage.get, lambda storage, path: storage.find([path], limit=9)])
+@pytest.mark.parametrize("ask", [LocalStorage.get, lambda storage, path: storage.get_optional([path], max_bytes=9)])
 def test_what_is_no_file_is_refused_before_it_is_opened(storage, root, monkeypatch, ask):
     storage.put("a/b", b"1")
     os.mkfifo(root / "a" / "c")
@@ -496,7 +496,7 @@ def test_what_is_no_file_is_refused_before_it_is_opened(storage, root, monkeypat
 def test_nobody_waits_at_a_pipe_that_takes_the_place_of_a_file_when_it_was_looked_at(storage, root, monkeypatch):
     storage.put("a/b", b"1")
     os.mkfifo(root / "a" / "c")
-    monkeypatch.setattr(Fence, "check_file", lambda _fence, _path: None)
+    monkeypatch.setattr(PathGuard, "check_file", lambda _guard, _path: None)
     reader = threading.Thread(target=storage.get, args=["a/c"], daemon=True)
     reader.start()
     reader.join(PATIENCE)

@@ -38,4 +38,4 @@ def test_bytes_are_copied_in():
 
 
 def test_existing_objects_are_safe_by_construction():
-    assert MemoryStorage().keeps_existing
+    assert MemoryStorage().put_is_conditional

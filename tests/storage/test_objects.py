@@ -122,12 +122,12 @@ def test_get_many_is_one_request_an_object(server, storage):
 
 def test_find_is_one_request_an_object_and_one_that_tells_whether_there_is_a_bucket(server, storage):
     wanted = ["a", "b", "c"]
-    assert storage.find(wanted, limit=10) == [None] * 3
+    assert storage.get_optional(wanted, max_bytes=10) == [None] * 3
     # GCS answers 404 for a missing object and for a missing bucket.
     assert server.kinds() == ["GET"] * 3 + ["LIST"] * (server.scheme == "gs")
     server.clear_requests()
 
-    assert storage.find(wanted, limit=10) == [None] * 3
+    assert storage.get_optional(wanted, max_bytes=10) == [None] * 3
     assert server.kinds() == ["GET"] * 3
 
 
@@ -135,7 +135,7 @@ def test_find_in_a_missing_bucket_is_an_error(server):
     storage = open_storage(server.url(f"missing-{uuid.uuid4().hex[:12]}"), storage_options=server.storage_options)
 
     with pytest.raises(StorageError, match="bucket does not exist"):
-        storage.find(["a"], limit=10)
+        storage.get_optional(["a"], max_bytes=10)
 
 
 def test_find_fetches_no_more_than_one_byte_above_its_limit(storage, monkeypatch):
@@ -145,7 +145,7 @@ def test_find_fetches_no_more_than_one_byte_above_its_limit(storage, monkeypatch
     storage.put("a", b"1" * 1000)
 
     with pytest.raises(CorruptObjectError, match=r"'a'.*more than the 10 bytes"):
-        storage.find(["a"], limit=10)
+        storage.get_optional(["a"], max_bytes=10)
     assert asked == [ObjectRange("a", 0, 11)]
 
 
@@ -554,7 +554,7 @@ def test_directory_cache_of_any_filesystem_is_emptied_before_a_listing():
 
 
 def test_existing_objects_are_safe_only_as_far_as_a_probe_tells(storage):
-    assert not storage.keeps_existing
+    assert not storage.put_is_conditional
 
 
 def racing_puts(storages):

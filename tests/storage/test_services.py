@@ -129,7 +129,7 @@ def refused(storage: Storage) -> None:
     for ask in (
         lambda: storage.put("a", b"1"),
         lambda: storage.get("a"),
-        lambda: storage.find(["a"], limit=10),
+        lambda: storage.get_optional(["a"], max_bytes=10),
         lambda: storage.get_ranges([ObjectRange("a", 0, 1)]),
         lambda: storage.list(""),
         lambda: storage.list_directories(""),

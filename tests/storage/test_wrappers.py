@@ -137,4 +137,4 @@ def test_a_filesystem_that_is_not_known_to_create_is_read(root):
 
     assert storage.get("a/b") == b"123"
     assert [info.path for info in storage.list("")] == ["a/b"]
-    assert storage.find(["a/b", "c"], limit=3) == [b"123", None]
+    assert storage.get_optional(["a/b", "c"], max_bytes=3) == [b"123", None]

@@ -146,7 +146,7 @@ class SteppedStorage(Storage):
         return self._name
 
     @property
-    def keeps_existing(self) -> bool:
+    def put_is_conditional(self) -> bool:
         return True
 
     def put(self, path: str, data: bytes) -> None:

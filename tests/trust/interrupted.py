@@ -154,7 +154,7 @@ def interrupt(operation: str, work: Work, *, after: float) -> Press:
     gc.collect()
     presser.join()
     press.threads = left_threads(before)
-    press.files = [info.path for store in (work.store, work.target) for info in store.storage.leftovers("")]
+    press.files = [info.path for store in (work.store, work.target) for info in store.storage.list_temporaries("")]
     return press
 
 

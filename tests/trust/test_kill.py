@@ -66,7 +66,7 @@ class Root:
             for _ in range(3):
                 assert not vacuum(store, dry_run=False, grace=AT_ONCE, retention=AT_ONCE, unsafe=True).skipped
             assert verify(store).findings == ()
-            assert store.storage.leftovers("") == []
+            assert store.storage.list_temporaries("") == []
         for role in ROLES:
             self.check(role)
 
