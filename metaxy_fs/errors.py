@@ -18,14 +18,88 @@
         └── CommitStateUnknownError               the write may have happened: look before writing again
 
 Messages say what failed, the value, what was expected and what to do; none holds a credential.
+
+An error carries what it is about as attributes, each None where it does not apply, so that a job can react to it
+without taking a message apart.
 """
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypedDict, Unpack
+
+__all__ = [
+    "CommitStateUnknownError",
+    "CorruptObjectError",
+    "DependencyError",
+    "FeatureNotFoundError",
+    "ForkedProcessError",
+    "HashAlgorithmError",
+    "MetadataSchemaError",
+    "MetaxyError",
+    "ObjectExistsError",
+    "ObjectNotFoundError",
+    "SnapshotError",
+    "SpecError",
+    "StorageAccessError",
+    "StorageError",
+    "UnsupportedFormatError",
+    "WriteConflictError",
+]
+
+
+class Facts(TypedDict, total=False):
+    """What any error may be about; the attributes of `MetaxyError`."""
+
+    feature: str | None
+    root: str | None
+    path: str | None
+    commit: str | None
+    column: str | None
+    write_id: str | None
 
 
 class MetaxyError(Exception):
     """The base of every error that metaxy_fs raises on purpose.
 
     A message quotes names from shared roots, and is printed on terminals: what is no printable character is escaped.
+    Attributes hold the names as they are. They survive pickling, and no message or repr repeats them.
+
+    Attributes:
+        feature: The feature, as the parts of its key joined by `.`; `FeatureKey.parse` makes a key of it.
+        root: The root, as messages name it: without credentials.
+        path: The object, relative to the root.
+        commit: The id of the commit.
+        column: The column of the frame, or of the stored rows.
+        write_id: The name that the caller gave to the write.
+
+    Examples:
+        >>> from metaxy_fs import FeatureKey, FeatureNotFoundError, InMemoryMetadataStore
+        >>> try:
+        ...     InMemoryMetadataStore().read_metadata(FeatureKey(["video", "frames"]))
+        ... except FeatureNotFoundError as error:
+        ...     print(error.feature, error.roots)
+        video.frames ('memory',)
     """
+
+    feature: str | None = None
+    root: str | None = None
+    path: str | None = None
+    commit: str | None = None
+    column: str | None = None
+    write_id: str | None = None
+
+    def __init__(
+        self,
+        *args: object,
+        feature: str | None = None,
+        root: str | None = None,
+        path: str | None = None,
+        commit: str | None = None,
+        column: str | None = None,
+        write_id: str | None = None,
+    ) -> None:
+        super().__init__(*args)
+        add_facts(self, feature=feature, root=root, path=path, commit=commit, column=column, write_id=write_id)
 
     def __str__(self) -> str:
         text = super().__str__()
@@ -37,19 +111,49 @@ class SpecError(MetaxyError, ValueError):
 
 
 class MetadataSchemaError(MetaxyError, ValueError):
-    """A frame does not fit the feature; nothing was stored."""
+    """A frame does not fit the feature; nothing was stored. `column` is the one to blame, where it is one."""
 
 
 class FeatureNotFoundError(MetaxyError, LookupError):
-    """No root that was searched holds the feature."""
+    """No root that was searched holds the feature.
+
+    Attributes:
+        roots: Where it was looked for, in order.
+    """
+
+    roots: tuple[str, ...] = ()
+
+    def __init__(self, *args: object, roots: Sequence[str] = (), **facts: Unpack[Facts]) -> None:
+        super().__init__(*args, **facts)
+        self.roots = tuple(roots)
 
 
 class SnapshotError(MetaxyError, LookupError):
-    """A snapshot does not exist, or was made through stores that are not in this chain."""
+    """A snapshot does not exist, or was made through stores that are not in this chain.
+
+    Attributes:
+        name: The name of the snapshot.
+    """
+
+    name: str | None = None
+
+    def __init__(self, *args: object, name: str | None = None, **facts: Unpack[Facts]) -> None:
+        super().__init__(*args, **facts)
+        self.name = name
 
 
 class DependencyError(MetaxyError, LookupError):
-    """An upstream feature, or an upstream row of some sample, is missing."""
+    """An upstream feature, or an upstream row of some sample, is missing.
+
+    Attributes:
+        upstream: The upstream feature, as `feature` is given.
+    """
+
+    upstream: str | None = None
+
+    def __init__(self, *args: object, upstream: str | None = None, **facts: Unpack[Facts]) -> None:
+        super().__init__(*args, **facts)
+        self.upstream = upstream
 
 
 class HashAlgorithmError(MetaxyError, ValueError):
@@ -61,11 +165,11 @@ class ForkedProcessError(MetaxyError, RuntimeError):
 
 
 class WriteConflictError(MetaxyError):
-    """A `write_id` names a commit that holds other rows."""
+    """A `write_id` names a commit that holds other rows; `commit` is that one, `write_id` its name."""
 
 
 class CorruptObjectError(MetaxyError, ValueError):
-    """A stored object is truncated, altered, or claims what it may not."""
+    """A stored object is truncated, altered, or claims what it may not: that at `path` below `root`."""
 
 
 class UnsupportedFormatError(CorruptObjectError):
@@ -89,7 +193,27 @@ class StorageAccessError(StorageError, PermissionError):
 
 
 class CommitStateUnknownError(StorageError):
-    """A write may or may not have been committed, and the root cannot be asked."""
+    """A write may or may not have been committed, and the root cannot be asked.
+
+    The history of `feature` in `root` tells, once it can be read: `commit` is among its commits or not.
+    """
+
+
+def add_facts(error: MetaxyError, **facts: Unpack[Facts]) -> None:
+    """Tell an error what it is about, as far as it does not know: who raised it knows best."""
+    for name, value in facts.items():
+        if value is not None and getattr(error, name) is None:
+            setattr(error, name, value)
+
+
+@contextmanager
+def about(**facts: Unpack[Facts]) -> Iterator[None]:
+    """Add facts to every error that leaves the block."""
+    try:
+        yield
+    except MetaxyError as error:
+        add_facts(error, **facts)
+        raise
 
 
 def _shown(character: str) -> str:

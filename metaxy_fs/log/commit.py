@@ -162,7 +162,10 @@ def commit(
     if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
         raise StorageError(
             f"Writing the data files of commit {header.commit} to {storage.location}/{request.partition} took longer "
-            f"than {MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; write again."
+            f"than {MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; write again.",
+            feature=request.partition.feature,
+            root=storage.location,
+            commit=header.commit,
         )
     if request.write_id is None:
         _put_manifest(storage, request.partition.append_manifest(header.commit), manifest)
@@ -214,7 +217,10 @@ def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
         raise StorageError(
             f"The manifest of {len(manifest.files)} data files in {storage.location} would have {len(data)} bytes, "
             f"more than the {MAX_MANIFEST_BYTES} that readers take. Nothing was committed; write the rows in several "
-            "parts, and under a shorter write_id if it is long."
+            "parts, and under a shorter write_id if it is long.",
+            root=storage.location,
+            path=path,
+            commit=manifest.commit,
         )
     try:
         put_settled(storage, path, data)
@@ -225,7 +231,11 @@ def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
         raise CommitStateUnknownError(
             f"The rows were written, but whether they are committed is unknown: {error}. Before writing them again, "
             f"look whether the feature's history lists commit {manifest.commit}, which is so if "
-            f"{storage.location}/{path} exists; or write with a write_id, which makes a repetition safe."
+            f"{storage.location}/{path} exists; or write with a write_id, which makes a repetition safe.",
+            feature=".".join(manifest.feature),
+            root=storage.location,
+            path=path,
+            commit=manifest.commit,
         ) from error
 
 
@@ -244,7 +254,11 @@ def _put_named(storage: Storage, request: CommitRequest, attempt: Manifest) -> M
         except StorageError as error:
             raise CommitStateUnknownError(
                 f"The rows were written, but whether an earlier attempt of write_id {request.write_id!r} had been is "
-                f"unknown: {error} Write them again with the same write_id."
+                f"unknown: {error} Write them again with the same write_id.",
+                feature=request.partition.feature,
+                root=storage.location,
+                commit=attempt.commit,
+                write_id=request.write_id,
             ) from error
     return attempt if held is None else _earlier_attempt(storage, request, attempt, held)
 
@@ -256,7 +270,12 @@ def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest
         raise WriteConflictError(
             f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
             f"{held.rows} rows at {storage.location}/{held.path}; the {attempt.rows} rows given now are not the same. "
-            "Use another write_id for other rows."
+            "Use another write_id for other rows.",
+            feature=request.partition.feature,
+            root=storage.location,
+            path=held.path,
+            commit=attempt.commit,
+            write_id=request.write_id,
         )
     return held.manifest or attempt
 

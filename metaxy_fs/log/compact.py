@@ -235,7 +235,10 @@ class _Compactor:
             if (schema := live.manifest.schema_of(live.file)) not in found:
                 raise CorruptObjectError(
                     f"The data file {self._storage.location}/{live.path} has columns that no commit of its compaction "
-                    "has. Nothing was compacted; find out what is wrong with `verify`."
+                    "has. Nothing was compacted; find out what is wrong with `verify`.",
+                    feature=self._partition.feature,
+                    root=self._storage.location,
+                    path=live.path,
                 )
             found[schema].append(live)
         return ((index, files) for index, files in enumerate(found.values()) if files)

@@ -45,7 +45,7 @@ def decode_manifest(
         manifest = _DECODER.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         refuse_other_format(data, name=f"The manifest {name}")
-        raise CorruptObjectError(f"The manifest {name} cannot be decoded: {error}.") from error
+        raise CorruptObjectError(f"The manifest {name} cannot be decoded: {error}.", commit=commit) from error
     if manifest.format_version != FORMAT_VERSION:
         refuse_other_format(data, name=f"The manifest {name}")
     problem = (
@@ -54,7 +54,7 @@ def decode_manifest(
         or _inconsistent(manifest)
     )
     if problem:
-        raise CorruptObjectError(f"The manifest {name} {problem}.")
+        raise CorruptObjectError(f"The manifest {name} {problem}.", commit=commit)
     return manifest
 
 

@@ -100,7 +100,8 @@ def refuse_overwriting_storage(storage: Storage, root: Root, *, hence: str) -> N
         return
     raise StorageError(
         f"{storage.location} overwrites objects although it was asked not to, so {hence}. Use a storage that supports "
-        "conditional writes."
+        "conditional writes.",
+        root=storage.location,
     )
 
 
@@ -200,7 +201,12 @@ def copy_description(source: Storage, target: Storage, partition: Partition) -> 
     decode = partial(decode_info, name=name)
     data = find_right(source, partition.definition_file, limit=MAX_AGREEMENT_BYTES, check=decode)
     if data is None:
-        raise ObjectNotFoundError(f"{name} is missing. The next write to the partition puts it there again.")
+        raise ObjectNotFoundError(
+            f"{name} is missing. The next write to the partition puts it there again.",
+            feature=partition.feature,
+            root=source.location,
+            path=partition.definition_file,
+        )
     [held] = agree(target, [_agreement(target, partition, decode(data), data)])
     return decode_info(held, name=f"{target.location}/{partition.definition_file}")
 
@@ -250,11 +256,13 @@ def check_info(held: PartitionInfo, *, feature: Sequence[str], id_columns: Seque
     if held.feature != tuple(feature):
         raise MetadataSchemaError(
             f"The rows of feature {list(feature)!r} would be kept with those of {list(held.feature)!r}, because "
-            f"this root does not tell the two names apart, as {name} shows. Give one of the features another key."
+            f"this root does not tell the two names apart, as {name} shows. Give one of the features another key.",
+            feature=".".join(feature),
         )
     if sorted(held.id_columns) != sorted(id_columns):
         raise MetadataSchemaError(
             f"Feature {'_'.join(feature)!r} names its samples by {list(id_columns)}, but rows that are "
             f"stored under the same data version name them by {list(held.id_columns)}, as {name} says. Give the "
-            "feature another key."
+            "feature another key.",
+            feature=".".join(feature),
         )

@@ -137,6 +137,12 @@ def holds_objects(directory: str) -> bool:
     return is_partition and _SUBDIRECTORY.fullmatch(slash + below) is not None
 
 
+def feature_of(path: str) -> str | None:
+    """Return the feature that an object belongs to, None where it belongs to the whole root."""
+    feature, separator, _ = path.partition("/")
+    return feature if separator and is_feature_directory(feature) else None
+
+
 def is_feature_directory(name: str) -> bool:
     """Whether a directory of a root can be that of a feature; other people may keep other things there."""
     return len(name) <= MAX_FEATURE_LENGTH and _FEATURE.fullmatch(name) is not None

@@ -15,13 +15,21 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple, TypeVar
 
 import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageAccessError, StorageError
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    ObjectNotFoundError,
+    StorageAccessError,
+    StorageError,
+    about,
+    add_facts,
+)
 from metaxy_fs.log.columns import Section, check_section, row_groups, sections
 from metaxy_fs.log.fetch import Need, divided, wanted_of
 from metaxy_fs.log.footer import LONGEST_FOOTER, Excerpt
@@ -47,6 +55,11 @@ def refuse_unreadable(source: str | bytes, live: LiveFile, *, name: str) -> None
     Raises:
         CorruptObjectError: It cannot be read, or holds other columns or another number of rows than were committed.
     """
+    with _about(live):
+        _refuse_unreadable(source, live, name=name)
+
+
+def _refuse_unreadable(source: str | bytes, live: LiveFile, *, name: str) -> None:
     try:
         rows = pl.read_parquet(source, glob=False, hive_partitioning=False)
     except READ_ERRORS as error:
@@ -154,8 +167,9 @@ class LocalFiles:
         size = sum(size for size, _, _ in suspects.values())
         digests = chain.from_iterable(_side_by_side(_digests, groups, size=size))
         for (path, identity), digest in zip(suspects.items(), digests, strict=True):
-            check_digest(digest, entry=files[path].file, name=path)
-            check_row_groups(_tried(partial(_end, longest=_LONGEST_COUNTED), path), name=path)
+            with _about(files[path]):
+                check_digest(digest, entry=files[path].file, name=path)
+                check_row_groups(_tried(partial(_end, longest=_LONGEST_COUNTED), path), name=path)
             self._remember(path, _Right(identity, None))
 
     def _checked_parts(self, looks: Sequence[_Look], identities: Mapping[str, _Identity]) -> dict[str, bytes]:
@@ -187,7 +201,11 @@ class LocalFiles:
     ) -> list[bytes]:
         held = {path: _content(path) for path in files}
         for path, identity in suspects.items():
-            check_bytes(held[path], entry=files[path].file, name=path)
+            try:
+                check_bytes(held[path], entry=files[path].file, name=path)
+            except CorruptObjectError as error:
+                add_facts(error, feature=files[path].partition.feature, path=files[path].path)
+                raise
             self._remember(path, _Right(identity, None))
         return [held[path] for path in paths]
 
@@ -197,6 +215,10 @@ class LocalFiles:
             self._right.move_to_end(path)
             while len(self._right) > _REMEMBERED:
                 self._right.popitem(last=False)
+
+
+def _about(live: LiveFile) -> AbstractContextManager[None]:
+    return about(feature=live.partition.feature, path=live.path)
 
 
 class LocalSupply(NamedTuple):
@@ -226,14 +248,16 @@ class LocalSupply(NamedTuple):
     def take(self, batch: tuple[list[LiveFile], Need]) -> tuple[list[LiveFile], Sequence[Source]]:
         """Look at what is needed of a batch."""
         files, need = batch
-        return files, self.known.sources(self.storage, files, need)
+        with about(root=self.storage.location):
+            return files, self.known.sources(self.storage, files, need)
 
     def refuse_damaged(self, files: Sequence[LiveFile]) -> None:
         """Look at all bytes of each file, and read it."""
         found = {str(self.storage.local_path(live.path)): live for live in files}
-        self.known.check({path: _identity(path, live) for path, live in found.items()}, found)
-        for path, live in found.items():
-            refuse_unreadable(path, live, name=path)
+        with about(root=self.storage.location):
+            self.known.check({path: _identity(path, live) for path, live in found.items()}, found)
+            for path, live in found.items():
+                refuse_unreadable(path, live, name=path)
 
 
 def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], need: Need) -> dict[str, _Look]:
@@ -249,9 +273,10 @@ def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], nee
         # Polars finds and skips columns by the footer, so that is compared with its checksum.
         if not (end := _tried(partial(_end, longest=LONGEST_FOOTER), path)):
             continue
-        if footer_digest(end) != live.file.footer:
-            raise CorruptObjectError(f"The data file {path} does not have the footer that its manifest gives.")
-        check_row_groups(end, name=path)
+        with _about(live):
+            if footer_digest(end) != live.file.footer:
+                raise CorruptObjectError(f"The data file {path} does not have the footer that its manifest gives.")
+            check_row_groups(end, name=path)
         columns = frozenset(need.of(live))
         if is_tested and (file := divided(live, end)) is not None:
             parted[path] = file
@@ -272,11 +297,12 @@ def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], nee
 def _identity(path: str, live: LiveFile) -> _Identity:
     """Look at a file; Polars would not say whose file is missing, and would wait for ever for the bytes of a pipe."""
     found = _tried(os.stat, path)
-    if not stat.S_ISREG(found.st_mode):
-        raise CorruptObjectError(f"The data file {path} is no regular file.")
-    if found.st_size != live.file.bytes:
+    if stat.S_ISREG(found.st_mode) and found.st_size == live.file.bytes:
+        return found.st_size, found.st_mtime_ns, found.st_ino
+    with _about(live):
+        if not stat.S_ISREG(found.st_mode):
+            raise CorruptObjectError(f"The data file {path} is no regular file.")
         raise CorruptObjectError(f"The data file {path} has {found.st_size} bytes, {live.file.bytes} were committed.")
-    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _checked(look: _Look) -> tuple[_Look, bytes | None]:

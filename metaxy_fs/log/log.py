@@ -381,12 +381,14 @@ class Log:
             raise HashAlgorithmError(
                 f"{self._storage.location} hashes versions with {root.hash_algorithm}, as was settled when it was "
                 f"made, and was opened for {self._expected_algorithm}. Open it without hash_algorithm, or make another "
-                "root."
+                "root.",
+                root=self._storage.location,
             )
         if self._root is not None and self._root.hash_algorithm != root.hash_algorithm:
             raise HashAlgorithmError(
                 f"{self._storage.location} was removed and made again since this store began to use it: it hashes "
-                f"versions with {root.hash_algorithm} now, not with {self._root.hash_algorithm}. Open it anew."
+                f"versions with {root.hash_algorithm} now, not with {self._root.hash_algorithm}. Open it anew.",
+                root=self._storage.location,
             )
         return root
 

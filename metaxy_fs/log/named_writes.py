@@ -126,7 +126,10 @@ class WriteName:
         if held is None:
             raise StorageError(
                 f"{self._storage.location}/{self._partition.append_manifest(self._commit)} is gone, and no compaction "
-                "stands for it."
+                "stands for it.",
+                feature=self._partition.feature,
+                root=self._storage.location,
+                commit=self._commit,
             )
         return held
 
@@ -146,7 +149,11 @@ class WriteName:
             raise WriteConflictError(
                 f"The name {self._commit} in {self._storage.location}/{self._partition} was given to other rows, by a "
                 f"write or a copy that has not ended ({path}). Nothing was committed. Run that again to complete it, "
-                "or use another write_id for these rows."
+                "or use another write_id for these rows.",
+                feature=self._partition.feature,
+                root=self._storage.location,
+                path=path,
+                commit=self._commit,
             ) from error
 
     def _decided(self, path: str) -> str:
@@ -161,7 +168,13 @@ class WriteName:
 
         data = find_right(self._storage, path, limit=_MAX_DECISION_BYTES, check=decoded)
         if data is None:
-            raise StorageError(f"{name} is gone since it was put.")
+            raise StorageError(
+                f"{name} is gone since it was put.",
+                feature=self._partition.feature,
+                root=self._storage.location,
+                path=path,
+                commit=self._commit,
+            )
         return decoded(data).digest
 
     def _find(self, path: str) -> Manifest | None:

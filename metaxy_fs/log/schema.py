@@ -30,7 +30,7 @@ def encode_schema(schema: pl.Schema) -> bytes:
     """
     for name, dtype in schema.items():
         if reason := unstorable(dtype):
-            raise MetadataSchemaError(f"Column {name!r} cannot be stored: {reason}")
+            raise MetadataSchemaError(f"Column {name!r} cannot be stored: {reason}", column=name)
     data = msgspec.json.encode([(name, _write(dtype)) for name, dtype in schema.items()])
     if len(data) > MAX_SCHEMA_BYTES:
         raise MetadataSchemaError(

@@ -197,7 +197,9 @@ def _fetch(storage: Storage, infos: list[ObjectInfo]) -> list[Snapshot]:
         if info.size > MAX_SNAPSHOT_BYTES:
             raise CorruptObjectError(
                 f"The snapshot {storage.location}/{info.path} has {info.size} bytes, more than the "
-                f"{MAX_SNAPSHOT_BYTES} that one may have."
+                f"{MAX_SNAPSHOT_BYTES} that one may have.",
+                root=storage.location,
+                path=info.path,
             )
     fetched = storage.get_many(infos) if infos else []
     return [

@@ -144,6 +144,7 @@ def _cast(frame: pl.DataFrame, target: pl.Schema, *, feature: str) -> Iterator[p
                 raise MetadataSchemaError(
                     f"The id column {ids.name!r} of feature '{feature}' is {agreed} in the rows that are stored, which "
                     f"does not hold {ids.filter(is_wrong)[0]!r}, the first of {is_wrong.sum()} such {ids.dtype} ids "
-                    "here. Leave them out, or write them to another feature or under another code_version."
+                    "here. Leave them out, or write them to another feature or under another code_version.",
+                    column=ids.name,
                 )
             yield cast

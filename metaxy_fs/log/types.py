@@ -121,7 +121,7 @@ class AgreedTypes:
             MetadataSchemaError: Some column does not.
         """
         for name in self.conflicts(schema, large):
-            raise MetadataSchemaError(self._refusal(name, schema[name], feature=feature))
+            raise MetadataSchemaError(self._refusal(name, schema[name], feature=feature), column=name)
 
     def _refusal(self, name: str, given: pl.DataType, *, feature: str) -> str:
         agreed = self.of(name)

@@ -166,7 +166,8 @@ def _refuse_other_places(storage: Storage) -> None:
         raise StorageError(
             f"{storage.location} is no root of metaxy_fs: it has no {STORE_FILE}. Nothing was deleted. Give the "
             "directory that was given when it was written; where that object was lost, the next write puts it there "
-            "again."
+            "again.",
+            root=storage.location,
         )
 
 

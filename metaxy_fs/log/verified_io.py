@@ -17,16 +17,24 @@ that with each write, so those that a write needs are got at once, and the ones 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from typing import Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectExistsError, StorageAccessError, StorageError
+from metaxy_fs.errors import (
+    CorruptObjectError,
+    MetaxyError,
+    ObjectExistsError,
+    StorageAccessError,
+    StorageError,
+    about,
+)
 from metaxy_fs.ids import elapsed, pause, random_token
 from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
-from metaxy_fs.log.layout import Partition, clock_probe
+from metaxy_fs.log.layout import Partition, clock_probe, feature_of
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.parallel import asked, ordered_map
 from metaxy_fs.storage.base import NoRoomError, NotDurableError, ObjectInfo, ObjectRange, Storage
@@ -90,10 +98,11 @@ def taken(storage: Storage, wanted: ObjectInfo | ObjectRange, data: bytes, check
     try:
         return check(data)
     except CorruptObjectError:
-        again = fetched_anew(storage, wanted)
-        if again == data:
-            raise
-    return check(again)
+        with _about(storage, wanted.path):
+            again = fetched_anew(storage, wanted)
+            if again == data:
+                raise
+            return check(again)
 
 
 def right_bytes(
@@ -127,12 +136,17 @@ def find_right(storage: Storage, path: str, *, limit: int, check: Callable[[byte
     try:
         check(data)
     except CorruptObjectError:
-        [again] = storage.get_optional([path], max_bytes=limit)
-        if again is None or again == data:
-            raise
-        check(again)
-        return again
+        with _about(storage, path):
+            [again] = storage.get_optional([path], max_bytes=limit)
+            if again is None or again == data:
+                raise
+            check(again)
+            return again
     return data
+
+
+def _about(storage: Storage, path: str) -> AbstractContextManager[None]:
+    return about(feature=feature_of(path), root=storage.location, path=path)
 
 
 def fetched_anew(storage: Storage, wanted: ObjectInfo | ObjectRange) -> bytes:
@@ -259,7 +273,7 @@ def put_settled(storage: Storage, path: str, data: bytes) -> None:
             # A storage that repeats requests by itself has spent its time, and so has what went on for long.
             if attempt == _ATTEMPTS - 1 or elapsed() - started > _DEADLINE_SECONDS:
                 kind = NoRoomError if isinstance(error, NoRoomError) else StorageError
-                raise kind(f"{error}; it is not there so far") from error
+                raise kind(f"{error}; it is not there so far", root=storage.location, path=path) from error
             pause(_FIRST_PAUSE_SECONDS * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -272,9 +286,15 @@ def _has_landed(storage: Storage, path: str, data: bytes, *, error: StorageError
             found = _found(storage, path, data)
     except StorageError as question:
         kind = SilentRefusalError if isinstance(error, StorageAccessError) else StorageError
-        raise kind(f"{error}; nor could it be asked whether it is there all the same: {question}") from question
+        raise kind(
+            f"{error}; nor could it be asked whether it is there all the same: {question}",
+            root=storage.location,
+            path=path,
+        ) from question
     if found is False:
-        raise ObjectExistsError(f"{storage.location}/{path} already exists with other content.")
+        raise ObjectExistsError(
+            f"{storage.location}/{path} already exists with other content.", root=storage.location, path=path
+        )
     return found is True
 
 
@@ -345,15 +365,16 @@ def _put_or_find(storage: Storage, agreement: Agreement) -> bytes:
 
 def _checked(storage: Storage, agreement: Agreement, data: bytes) -> bytes:
     """Return what is there, if this writer can agree to it; looked at twice where it cannot be decoded."""
-    try:
-        agreement.check(data)
-    except CorruptObjectError:
-        [again] = storage.get_optional([agreement.path], max_bytes=MAX_AGREEMENT_BYTES)
-        if again is None or again == data:
-            raise
-        agreement.check(again)
-        return again
-    return data
+    with _about(storage, agreement.path):
+        try:
+            agreement.check(data)
+        except CorruptObjectError:
+            [again] = storage.get_optional([agreement.path], max_bytes=MAX_AGREEMENT_BYTES)
+            if again is None or again == data:
+                raise
+            agreement.check(again)
+            return again
+        return data
 
 
 _CLOCK_ATTEMPTS: Final = 3

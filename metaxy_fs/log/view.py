@@ -262,7 +262,10 @@ class ViewLoader:
                 compactions[commit] = info
             elif not is_stray(info.path, partition, size=info.size):
                 raise CorruptObjectError(
-                    f"{name} is no manifest, and nothing else belongs there. Remove it if you know it."
+                    f"{name} is no manifest, and nothing else belongs there. Remove it if you know it.",
+                    feature=partition.feature,
+                    root=self._storage.location,
+                    path=info.path,
                 )
         return appends, compactions
 

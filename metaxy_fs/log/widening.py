@@ -138,7 +138,8 @@ def _column_type(name: str, by_dtype: dict[pl.DataType, list[FileSchema]]) -> pl
     raise MetadataSchemaError(
         f"Column {name!r} is {dtypes[left]} in {members[left][0][0]!r} but {dtypes[right]} in {members[right][0][0]!r},"
         f" and no type holds the values of both exactly. Read with `columns=` that leave {name!r} out, or write one of "
-        "them anew."
+        "them anew.",
+        column=name,
     )
 
 

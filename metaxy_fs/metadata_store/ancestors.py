@@ -203,19 +203,25 @@ def _equals(column: str, dtype: pl.DataType, value: object, key: FeatureKey) -> 
     if not is_id_type(dtype):
         raise MetadataSchemaError(
             f"Rows of feature '{key}' are grouped by '{column}', which has the type {dtype}; ids are integers, texts, "
-            "binary, dates or datetimes."
+            "binary, dates or datetimes.",
+            feature=key.dotted,
+            column=column,
         )
     # To Python a flag is a number, and a datetime a date; here they are not.
     if type(value) is bool or not isinstance(value, _kind(dtype)) or _has_time(value) is not (dtype == pl.Datetime):
         raise MetadataSchemaError(
-            f"The id column '{column}' of feature '{key}' holds {dtype}, got {value!r}, a {type(value).__name__}."
+            f"The id column '{column}' of feature '{key}' holds {dtype}, got {value!r}, a {type(value).__name__}.",
+            feature=key.dotted,
+            column=column,
         )
     literal = _literal(value)
     if isinstance(dtype, pl.Datetime) and isinstance(value, datetime):
         if (value.tzinfo is None) != (dtype.time_zone is None):
             raise MetadataSchemaError(
                 f"The id column '{column}' of feature '{key}' holds {dtype}, got {value!r}: either both have a time "
-                "zone or neither."
+                "zone or neither.",
+                feature=key.dotted,
+                column=column,
             )
         if dtype.time_zone is not None:
             literal = _literal(value.astimezone(UTC)).dt.convert_time_zone(dtype.time_zone)

@@ -139,7 +139,7 @@ def _column_names(capsule: object, kind: str) -> list[str]:
         names = [(column.name or b"").decode() for column in columns]
         for name, column in zip(names, columns, strict=True):
             if reason := _unreadable(column):
-                raise MetadataSchemaError(f"The column {name!r} of this {kind} is {reason}")
+                raise MetadataSchemaError(f"The column {name!r} of this {kind} is {reason}", column=name)
         return names
     finally:
         schema.release(ctypes.byref(schema))

@@ -327,4 +327,6 @@ class Backend(ABC):
         Raises:
             StorageError: This store keeps none.
         """
-        raise StorageError(f"{self.location} cannot keep snapshots; take a FilesystemMetadataStore.")
+        raise StorageError(
+            f"{self.location} cannot keep snapshots; take a FilesystemMetadataStore.", root=self.location
+        )

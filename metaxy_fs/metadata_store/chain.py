@@ -58,7 +58,7 @@ def not_found(key: FeatureKey, *, partition: str | None, store: Backend, fallbac
         )
     elif not fallback and store.fallback_stores:
         message += " Fallback stores were not searched."
-    return FeatureNotFoundError(message)
+    return FeatureNotFoundError(message, feature=key.dotted, root=searched[0], roots=searched)
 
 
 def chain_algorithm(store: Backend, *, fallback: bool) -> str:
@@ -77,7 +77,8 @@ def chain_algorithm(store: Backend, *, fallback: bool) -> str:
                 f"The versions of rows are hashed with {algorithm} in {first.location}, and with "
                 f"{other.hash_algorithm} in its fallback store {other.location}, so those of one never equal those of "
                 f"the other. Chain roots of one algorithm; a new root is made with another by "
-                f"hash_algorithm={other.hash_algorithm!r}."
+                f"hash_algorithm={other.hash_algorithm!r}.",
+                root=other.location,
             )
     return algorithm
 

@@ -206,7 +206,9 @@ def _lacking_error(
         left_out = f'samples.join({above}, on={list(joined_by(spec, feature.graph.specs[key]))!r}, how="semi")'
     return DependencyError(
         f"{count} of {height} samples of feature '{spec.key}' have no row in its upstream '{key}'{excluded}: {shown}. "
-        f"Write those rows first, or leave these samples out: {left_out}."
+        f"Write those rows first, or leave these samples out: {left_out}.",
+        feature=spec.key.dotted,
+        upstream=key.dotted,
     )
 
 
@@ -217,7 +219,8 @@ def _common_type(name: str, types: Sequence[pl.DataType], spec: FeatureSpec) -> 
         if common is None:
             raise MetadataSchemaError(
                 f"The id column '{name}' of feature '{spec.key}' is {target} here and {dtype} in the rows to join "
-                "with; cast it."
+                "with; cast it.",
+                column=name,
             )
         target = common
     return target

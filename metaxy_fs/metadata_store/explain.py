@@ -18,7 +18,7 @@ from metaxy_fs.log.ranges import EVERYTHING, IdRange
 from metaxy_fs.metadata_store.ancestors import held_rows
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, chain_algorithm, layered, names_damage
-from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.read import Read, find_scan, latest
 from metaxy_fs.metadata_store.resolve import increment_within
@@ -104,6 +104,7 @@ def _cast(wanted: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     return wanted.with_columns(pl.col(name).cast(schema[name], strict=False) for name in wanted.columns)
 
 
+@about_feature
 @names_damage
 def explain(store: Backend, feature: Declared, sample_id: object) -> Explanation:
     """Return why a sample of a feature has its versions."""
@@ -149,17 +150,23 @@ def _unknown_sample(store: Backend, spec: FeatureSpec, sample: Mapping[str, obje
     if spec.is_root:
         return FeatureNotFoundError(
             f"Feature '{spec.key}' has no row of the sample {shown}, under no data version; searched {searched}. "
-            "Write it first, or correct the id."
+            "Write it first, or correct the id.",
+            feature=spec.key.dotted,
+            root=store.location,
+            roots=[each.location for each in chain(store, fallback=True)],
         )
     return DependencyError(
         f"Neither feature '{spec.key}' nor any that it is made from has a row of the sample {shown}; searched "
-        f"{searched}. Write it to the root features first, or correct the id."
+        f"{searched}. Write it to the root features first, or correct the id.",
+        feature=spec.key.dotted,
+        root=store.location,
     )
 
 
 _SCHEMA = {"feature": pl.String(), "containers": pl.List(pl.String()), "stale": pl.Int64(), "samples": pl.Int64()}
 
 
+@about_feature
 @names_damage
 def impact(store: Backend, feature: Declared, code_versions: Mapping[str, int | str]) -> pl.DataFrame:
     """Return, for each feature that a change of code versions affects, how many of its stored samples become stale."""

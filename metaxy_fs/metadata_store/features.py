@@ -1,11 +1,13 @@
 """Is an argument that says yes or no a boolean?"""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import MetadataSchemaError, SpecError
+from metaxy_fs.errors import MetadataSchemaError, MetaxyError, SpecError, add_facts
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.spec import Feature, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.feature import without_spec
@@ -59,6 +61,29 @@ def check_predicate(predicate: pl.Expr, schema: pl.Schema, *, name: str, key: Fe
             f"{name} is true or false of each row of feature '{key}', but {predicate} is {dtype}: compare it, as in "
             "pl.col('status') == 'failed'."
         )
+
+
+_S = TypeVar("_S")
+_F = TypeVar("_F", bound="Declared | FeatureKey")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def about_feature(
+    function: Callable[Concatenate[_S, _F, _P], _R],
+) -> Callable[Concatenate[_S, _F, _P], _R]:
+    """Have the errors of a function of a store and a feature name the feature."""
+
+    @wraps(function)
+    def named(store: _S, feature: _F, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(store, feature, *args, **kwargs)
+        except MetaxyError as error:
+            key = feature if isinstance(feature, FeatureKey) else feature.key
+            add_facts(error, feature=key.dotted)
+            raise
+
+    return named
 
 
 FeatureLike = type[Feature] | FeatureKey

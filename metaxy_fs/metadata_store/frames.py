@@ -123,7 +123,8 @@ def samples_to_version(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
     if DATA_VERSION in samples.columns:
         raise MetadataSchemaError(
             f"The samples of feature '{spec.key}' already have a '{DATA_VERSION}' column. Write them with "
-            "write_metadata, or drop the column to have it calculated anew."
+            "write_metadata, or drop the column to have it calculated anew.",
+            column=DATA_VERSION,
         )
     check_ids(samples, spec)
     return samples
@@ -152,13 +153,15 @@ def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
         if column not in rows.columns:
             raise MetadataSchemaError(
                 f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but there is no column "
-                f"'{column}'; there are {rows.columns}."
+                f"'{column}'; there are {rows.columns}.",
+                column=column,
             )
         if rows.height or rows.schema[column] != pl.Null():
             _check_id_type(column, rows.schema[column], spec)
         if nulls := rows.get_column(column).null_count():
             raise MetadataSchemaError(
-                f"The id column '{column}' of feature '{spec.key}' is null in {nulls} of {rows.height} rows."
+                f"The id column '{column}' of feature '{spec.key}' is null in {nulls} of {rows.height} rows.",
+                column=column,
             )
     refuse_repeated(rows.select(spec.id_columns), spec)
 
@@ -191,7 +194,9 @@ def check_columns(schema: pl.Schema, spec: FeatureSpec) -> None:
     for column, dtype in schema.items():
         _refuse_reserved(column, spec)
         if reason := unstorable(dtype):
-            raise MetadataSchemaError(f"The column '{column}' of feature '{spec.key}' cannot be stored: {reason}")
+            raise MetadataSchemaError(
+                f"The column '{column}' of feature '{spec.key}' cannot be stored: {reason}", column=column
+            )
 
 
 def show_samples(ids: pl.DataFrame) -> str:
@@ -218,7 +223,8 @@ def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.Da
     for column in samples.columns:
         if column in (STORED_DATA_VERSION, CHANGED_CONTAINERS):
             raise MetadataSchemaError(
-                f"The samples of feature '{spec.key}' have a column '{column}', which an increment adds; drop it."
+                f"The samples of feature '{spec.key}' have a column '{column}', which an increment adds; drop it.",
+                column=column,
             )
         _refuse_reserved(column, spec)
     return samples
@@ -228,7 +234,8 @@ def _refuse_reserved(column: str, spec: FeatureSpec) -> None:
     if column.startswith(RESERVED_PREFIX):
         raise MetadataSchemaError(
             f"The column '{column}' of feature '{spec.key}' begins with '{RESERVED_PREFIX}', which the library keeps "
-            "for itself; rename it."
+            "for itself; rename it.",
+            column=column,
         )
 
 
@@ -237,7 +244,8 @@ def _check_id_type(column: str, dtype: pl.DataType, spec: FeatureSpec) -> None:
     if not is_id_type(dtype):
         raise MetadataSchemaError(
             f"The id column '{column}' of feature '{spec.key}' has the type {dtype}; ids are integers, texts, "
-            "binary, dates or datetimes. Cast it first, for example to pl.String."
+            "binary, dates or datetimes. Cast it first, for example to pl.String.",
+            column=column,
         )
 
 
@@ -248,18 +256,21 @@ def _check_version_type(rows: pl.DataFrame, spec: FeatureSpec) -> None:
         raise MetadataSchemaError(
             f"Rows of feature '{spec.key}' need a '{DATA_VERSION}' column, a struct of one text for each of "
             f"{list(expected)}; there are the columns {rows.columns}. calculate_data_versions adds it to features "
-            "that have upstream features."
+            "that have upstream features.",
+            column=DATA_VERSION,
         )
     if not isinstance(dtype, pl.Struct) or sorted(_container_names(rows)) != sorted(expected):
         raise MetadataSchemaError(
             f"The '{DATA_VERSION}' of feature '{spec.key}' has to be a struct of exactly the containers "
-            f"{list(expected)}, it is {dtype}."
+            f"{list(expected)}, it is {dtype}.",
+            column=DATA_VERSION,
         )
     for field in dtype.fields:
         if field.dtype != pl.String:
             raise MetadataSchemaError(
                 f"The versions of container '{field.name}' of feature '{spec.key}' have the type {field.dtype}; "
-                "versions are texts."
+                "versions are texts.",
+                column=DATA_VERSION,
             )
 
 
@@ -273,7 +284,8 @@ def _check_versions(rows: pl.DataFrame, spec: FeatureSpec) -> None:
             first = versions.filter(is_bad).item(0, name)
             raise MetadataSchemaError(
                 f"{count} of {rows.height} versions of container '{name}' of feature '{spec.key}' are null, empty or "
-                f"hold a '|', the first {first!r}; a version is a text without '|'."
+                f"hold a '|', the first {first!r}; a version is a text without '|'.",
+                column=DATA_VERSION,
             )
 
 

@@ -57,7 +57,10 @@ def existing_feature(store: FilesystemMetadataStore, feature: FeatureLike | None
     if not all_partitions(storage, feature=name):
         held = sorted({partition.feature for partition in all_partitions(storage)})
         raise FeatureNotFoundError(
-            f"{store.location} holds nothing of a feature {name!r}; it holds {', '.join(held) or 'no feature'}."
+            f"{store.location} holds nothing of a feature {name!r}; it holds {', '.join(held) or 'no feature'}.",
+            feature=name,
+            root=store.location,
+            roots=[store.location],
         )
     return name
 
@@ -79,9 +82,13 @@ def require_root(store: FilesystemMetadataStore, *, may_be_new: bool = False) ->
         return
     if not storage.list("", limit=1):
         if not may_be_new:
-            raise StorageError(f"there is nothing at {store.location}: correct its name, or write to it first")
+            raise StorageError(
+                f"there is nothing at {store.location}: correct its name, or write to it first", root=store.location
+            )
         return
-    raise StorageError(f"{store.location} is no root of metadata: it has no {STORE_FILE}{_hint(storage)}")
+    raise StorageError(
+        f"{store.location} is no root of metadata: it has no {STORE_FILE}{_hint(storage)}", root=store.location
+    )
 
 
 def _has_store_file(storage: Storage, directory: str) -> bool:

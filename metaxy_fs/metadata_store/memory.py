@@ -107,7 +107,10 @@ class InMemoryMetadataStore(MetadataStore):
                 raise WriteConflictError(
                     f"The write_id {append.write_id!r} of feature '{append.spec.key}' names a commit of "
                     f"{earlier.rows.height} rows; the {append.rows.height} rows given now are not the same. Use "
-                    "another write_id for other rows."
+                    "another write_id for other rows.",
+                    feature=append.spec.key.dotted,
+                    root=self.location,
+                    write_id=append.write_id,
                 )
 
     def scan_rows(self, query: Query) -> Scan | None:

@@ -174,7 +174,10 @@ class NamedFlushes:
         if scan is None:
             raise WriteConflictError(
                 f"{self._store.location} lists commits of feature '{self._feature.key}' under the write_id "
-                f"{self._write_id!r}, and yet holds none. Look who else changes it, and write again."
+                f"{self._write_id!r}, and yet holds none. Look who else changes it, and write again.",
+                feature=self._feature.key.dotted,
+                root=self._store.location,
+                write_id=self._write_id,
             )
         return scan.rows.filter(pl.col(MARKED_COMMIT).is_in(commits)).drop(MARKED_COMMIT, MARKED_TIME)
 
@@ -189,7 +192,10 @@ class NamedFlushes:
                 f"{len(other)} samples of feature '{self._feature.key}' come again under the write_id "
                 f"{self._write_id!r} with other rows: {show_samples(rows[other].select(self._ids))}. A job with a "
                 "write_id gives each sample one row, the same in every attempt: look for a column that differs from "
-                "run to run, or use another write_id."
+                "run to run, or use another write_id.",
+                feature=self._feature.key.dotted,
+                root=self._store.location,
+                write_id=self._write_id,
             )
 
 

@@ -108,7 +108,8 @@ def _prepare(source: FilesystemMetadataStore, target: FilesystemMetadataStore) -
         raise HashAlgorithmError(
             f"The versions of rows are hashed with {theirs} in {source.location}, and with {ours} in "
             f"{target.location}. Copy between roots of one algorithm; a new root is made with that of the source by "
-            f"hash_algorithm={theirs!r}."
+            f"hash_algorithm={theirs!r}.",
+            root=target.location,
         )
     root = open_for_writing(target.storage, hash_algorithm=ours)
     refuse_overwriting_storage(target.storage, root, hence="a copy could replace what is there")

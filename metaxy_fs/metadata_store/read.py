@@ -16,7 +16,7 @@ from metaxy_fs.log.ranges import EVERYTHING, IdRange
 from metaxy_fs.log.schema import column
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, layered, names_damage, not_found
-from metaxy_fs.metadata_store.features import Declared, check_predicate, flag
+from metaxy_fs.metadata_store.features import Declared, about_feature, check_predicate, flag
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import (
@@ -65,6 +65,7 @@ class Read(msgspec.Struct, frozen=True):
         return cls(_one_predicate(filters), selected, is_latest, versions == "all", is_marked, has_tags)
 
 
+@about_feature
 @names_damage
 def read_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> pl.DataFrame:
     """Return what `scan_chain` does, collected.
@@ -75,6 +76,7 @@ def read_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
     return without_empty_chunks(scan_chain(store, feature, read, fallback=fallback).collect())
 
 
+@about_feature
 def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> pl.LazyFrame:
     """Return the rows that the first store of a chain which holds the feature has of it.
 
@@ -205,10 +207,12 @@ def require_id_columns(scan: Scan, spec: FeatureSpec) -> None:
             raise MetadataSchemaError(
                 f"Feature '{spec.key}' names its samples by {list(spec.id_columns)}, but no stored row has a column "
                 f"'{name}'; they are named by {list(scan.id_columns)}. Give a feature with other id columns another "
-                "key."
+                "key.",
+                column=name,
             )
 
 
+@about_feature
 def has_commit(store: Backend, feature: Declared | FeatureKey, *, fallback: bool) -> bool:
     """Whether any store of a chain holds a commit of a feature."""
     key, partition = _subject(feature, all_versions=False)
@@ -223,7 +227,11 @@ def refuse_unknown(named: set[str], scan: Scan, key: FeatureKey) -> None:
     unknown = sorted(named.difference(shown_schema(scan)))
     if unknown:
         held = [name for name in scan.columns if name != RETIRED]
-        raise MetadataSchemaError(f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {held}.")
+        raise MetadataSchemaError(
+            f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {held}.",
+            feature=key.dotted,
+            column=unknown[0],
+        )
 
 
 def _subject(feature: Declared | FeatureKey, *, all_versions: bool) -> tuple[FeatureKey, str | None]:
@@ -297,6 +305,7 @@ def commit_columns(*, has_tags: bool) -> tuple[str, ...]:
     return (COMMIT, COMMITTED_AT, COMMIT_TAGS) if has_tags else (COMMIT, COMMITTED_AT)
 
 
+@about_feature
 def history(store: Backend, key: FeatureKey) -> pl.DataFrame:
     """Return the commits of a feature in one store.
 
@@ -341,7 +350,9 @@ def show_commits(scan: Scan, key: FeatureKey, *, has_tags: bool) -> Scan:
     if taken := [name for name in commit_columns(has_tags=has_tags) if name in schema]:
         raise MetadataSchemaError(
             f"Feature '{key}' has a column {', '.join(map(repr, taken))} of its own, which with_commits=True would "
-            "hide. Read with `columns=` that leave it out, or without with_commits."
+            "hide. Read with `columns=` that leave it out, or without with_commits.",
+            feature=key.dotted,
+            column=taken[0],
         )
     marks = {MARKED_COMMIT: COMMIT, MARKED_TIME: COMMITTED_AT} | ({MARKED_TAGS: COMMIT_TAGS} if has_tags else {})
     others = [name for name in schema if name not in marks]

@@ -18,7 +18,7 @@ from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain_algorithm, names_damage
 from metaxy_fs.metadata_store.comparing import Comparing
 from metaxy_fs.metadata_store.expected import Expected, Piece, complete
-from metaxy_fs.metadata_store.features import Declared, flag
+from metaxy_fs.metadata_store.features import Declared, about_feature, flag
 from metaxy_fs.metadata_store.frames import (
     FrameLike,
     check_columns,
@@ -36,6 +36,7 @@ from metaxy_fs.versioning.columns import DATA_VERSION, MISSING, version_type
 from metaxy_fs.versioning.increment import Counts, Increment, LazyIncrement
 
 
+@about_feature
 @names_damage
 def calculate(
     store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
@@ -47,6 +48,7 @@ def calculate(
     return _spooled(map(samples.filled, versioned)).scan()
 
 
+@about_feature
 @names_damage
 def calculate_and_write(
     store: Backend,
@@ -84,6 +86,7 @@ def calculate_and_write(
     return samples.restored(made)
 
 
+@about_feature
 @names_damage
 def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None) -> Increment:
     """Return what separates the samples of a feature from what the chain holds of them."""
@@ -114,6 +117,7 @@ def increment_within(store: Backend, feature: Declared, id_range: IdRange) -> It
     return Comparing(expected, stored).within(id_range)
 
 
+@about_feature
 @names_damage
 def lazy_increment(
     store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None

@@ -97,7 +97,9 @@ class BackendAt(Backend):
     def append_rows(self, append: Append) -> NoReturn:
         raise StorageAccessError(
             f"{self.location} is read-only, and rows of feature '{append.spec.key}' were to be written to it. Write to "
-            f"the store itself, {self._store.location}."
+            f"the store itself, {self._store.location}.",
+            feature=append.spec.key.dotted,
+            root=self._store.location,
         )
 
     def scan_rows(self, query: Query) -> Scan | None:
@@ -281,7 +283,9 @@ def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, Pins]]:
             raise SnapshotError(
                 f"The snapshot {snapshot.name!r} in {store.location} saw rows in {pinned.location}, which is not among "
                 f"the stores of this chain: {', '.join(each.location for each in chain(store, fallback=True))}. Open "
-                "the chain that it was made through, with the same fallback stores."
+                "the chain that it was made through, with the same fallback stores.",
+                name=snapshot.name,
+                root=store.location,
             )
 
 
@@ -317,7 +321,9 @@ def _described(store: Backend, snapshot: Snapshot) -> tuple[object, ...]:
 def _unknown(store: Backend, name: str) -> SnapshotError:
     return SnapshotError(
         f"{store.location} keeps no snapshot {name!r}; list_snapshots tells which ones there are. A snapshot is kept "
-        "by the first store of the chain that it was made through."
+        "by the first store of the chain that it was made through.",
+        name=name,
+        root=store.location,
     )
 
 

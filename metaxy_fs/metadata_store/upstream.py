@@ -17,7 +17,7 @@ from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
 from metaxy_fs.log.statistics import MAX_EXACT
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import names_damage
-from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.read import Read, find_scan, latest
 from metaxy_fs.metadata_store.scan import Scan
@@ -150,6 +150,7 @@ class UpstreamRows:
                 )
 
 
+@about_feature
 @names_damage
 def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[str, pl.DataFrame]:
     """Return the latest rows of every upstream feature that the feature is made from, by the string of its key."""
@@ -186,5 +187,8 @@ def _find(store: Backend, feature: Declared, upstream: FeatureSpec, read: Read, 
         if feature.spec.dep(upstream.key).optional:
             return None
         raise DependencyError(
-            f"Feature '{feature.key}' needs its upstream '{upstream.key}', which is missing. {error}"
+            f"Feature '{feature.key}' needs its upstream '{upstream.key}', which is missing. {error}",
+            feature=feature.key.dotted,
+            root=error.root,
+            upstream=upstream.key.dotted,
         ) from error

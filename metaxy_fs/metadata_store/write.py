@@ -18,7 +18,7 @@ from metaxy_fs.log.widening import conform, unify
 from metaxy_fs.metadata_store.backend import Append, Backend, Query
 from metaxy_fs.metadata_store.chain import chain, names_damage, not_found
 from metaxy_fs.metadata_store.expected import same_id_types
-from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import FrameLike, check_ids, check_write_id, rows_to_write, to_frame
 from metaxy_fs.metadata_store.read import Read, find_scan, first_scan, latest
 from metaxy_fs.metadata_store.samples import SpooledSamples
@@ -31,6 +31,7 @@ Tags = Mapping[str, str] | None
 """What the caller says of a commit, beside what the store says of all."""
 
 
+@about_feature
 def write(store: Backend, feature: Declared, df: FrameLike, *, write_id: str | None, tags: Tags = None) -> None:
     """Commit the rows of a frame, or say why they do not fit; those of a LazyFrame need not fit into memory."""
     if write_id is not None:
@@ -70,6 +71,7 @@ REASON = "reason"
 """The tag that says why samples were retired or restored."""
 
 
+@about_feature
 def retire(
     store: Backend, feature: Declared, ids: FrameLike, *, reason: str | None, tags: Mapping[str, str] | None
 ) -> None:
@@ -126,10 +128,13 @@ def refuse_hiding(store: Backend, feature: Declared, what: str) -> None:
                 f"{store.location} has no rows of feature '{feature.key}' under data version {partition}: reads take "
                 f"them from its fallback store {other.location}, and a commit that {what}s a few samples here would "
                 f"hide all of those. Open {other.location} by itself and {what} them there, or open the chain with "
-                'fallback_mode="sample".'
+                'fallback_mode="sample".',
+                root=store.location,
+                roots=[store.location],
             )
 
 
+@about_feature
 @names_damage
 def restore(
     store: Backend,

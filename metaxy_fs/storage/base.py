@@ -31,7 +31,9 @@ def check_path(path: str, *, location: str) -> str:
     """
     if not path or "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")) or _leaves_on_windows(path):
         raise StorageError(
-            f"{path!r} is no path below {location}: expected parts joined by '/', none empty, '.' or '..'"
+            f"{path!r} is no path below {location}: expected parts joined by '/', none empty, '.' or '..'",
+            root=location,
+            path=path,
         )
     return path
 
@@ -161,7 +163,9 @@ class Storage(ABC):
         for part in ranges:
             if (size := len(whole[part.path])) < part.end:
                 raise CorruptObjectError(
-                    f"{part.path!r} in {self.location} holds {size} bytes, expected {part.end} at least"
+                    f"{part.path!r} in {self.location} holds {size} bytes, expected {part.end} at least",
+                    root=self.location,
+                    path=part.path,
                 )
         return [whole[part.path][part.start : part.end] for part in ranges]
 
@@ -235,7 +239,9 @@ class Storage(ABC):
                 self.delete(probe)
         modified = next((info.modified for info in listed if info.path == probe), None)
         if modified is None:
-            raise StorageError(f"{self.location} does not tell when objects were written, so none has an age.")
+            raise StorageError(
+                f"{self.location} does not tell when objects were written, so none has an age.", root=self.location
+            )
         return modified
 
     def copy_from(self, source: "Storage", path: str, *, probe: str) -> bool:  # noqa: ARG002  # for those that can
@@ -269,7 +275,9 @@ class Storage(ABC):
     def _bounded(self, path: str, data: bytes | None, *, max_bytes: int) -> bytes | None:
         if data is not None and len(data) > max_bytes:
             raise CorruptObjectError(
-                f"{path!r} in {self.location} holds more than the {max_bytes} bytes that it may have"
+                f"{path!r} in {self.location} holds more than the {max_bytes} bytes that it may have",
+                root=self.location,
+                path=path,
             )
         return data
 

@@ -84,7 +84,11 @@ class LocalStorage(Storage):
         target = self._path(path)
         directory, name = os.path.split(target)
         if name.startswith(TEMPORARY_PREFIX):
-            raise StorageError(f"cannot write {path!r} in {self.location}: names of that form are temporary files")
+            raise StorageError(
+                f"cannot write {path!r} in {self.location}: names of that form are temporary files",
+                root=self.location,
+                path=path,
+            )
         try:
             self._settle(directory)
             self._write_and_publish(directory, data, target=target, path=path)
@@ -192,7 +196,9 @@ class LocalStorage(Storage):
             held = next((other for other in names if other.lower() == name.lower()), "another name")
             raise StorageError(
                 f"cannot write below {name!r} in {self.location}: {held!r} is there, and its file system does not tell "
-                "the two apart. Use a name that differs in more than its case, or another file system."
+                "the two apart. Use a name that differs in more than its case, or another file system.",
+                root=self.location,
+                path=name,
             )
 
     def _write_and_publish(self, directory: str, data: bytes, *, target: str, path: str) -> None:
@@ -220,13 +226,17 @@ class LocalStorage(Storage):
             os.link(temporary, target)
         except FileExistsError as error:
             raise ObjectExistsError(
-                f"cannot write {path!r} in {self.location}: an object of that name exists"
+                f"cannot write {path!r} in {self.location}: an object of that name exists",
+                root=self.location,
+                path=path,
             ) from error
         except OSError as error:
             if error.errno in _NO_HARD_LINKS:
                 raise StorageError(
                     f"cannot write {path!r} in {self.location}: its file system has no hard links ({error.strerror}),"
-                    " without which two writers could overwrite each other; use another file system"
+                    " without which two writers could overwrite each other; use another file system",
+                    root=self.location,
+                    path=path,
                 ) from error
             raise
 
@@ -237,7 +247,9 @@ class LocalStorage(Storage):
         except OSError as error:
             raise NotDurableError(
                 f"cannot make {what}{path!r} in {self.location} durable: {error.strerror}; a crash may lose it, `get` "
-                "tells"
+                "tells",
+                root=self.location,
+                path=path,
             ) from error
 
     def _read(self, path: str, *, max_bytes: int | None = None) -> bytes:
@@ -249,7 +261,9 @@ class LocalStorage(Storage):
                 return bytes(file.read(-1 if max_bytes is None else max_bytes + 1))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             self._check_root("read", path)
-            raise ObjectNotFoundError(f"cannot read {path!r} in {self.location}: no such object") from error
+            raise ObjectNotFoundError(
+                f"cannot read {path!r} in {self.location}: no such object", root=self.location, path=path
+            ) from error
         except OSError as error:
             raise self._explained("read", path, error) from error
 
@@ -262,7 +276,11 @@ class LocalStorage(Storage):
     def _get_sized(self, info: ObjectInfo) -> bytes:
         data = self.get(info.path)
         if len(data) != info.size:
-            raise CorruptObjectError(f"{info.path!r} in {self.location} holds {len(data)} bytes, expected {info.size}")
+            raise CorruptObjectError(
+                f"{info.path!r} in {self.location} holds {len(data)} bytes, expected {info.size}",
+                root=self.location,
+                path=info.path,
+            )
         return data
 
     def _scan(self, directory: str) -> builtins.list[Entry]:
@@ -303,12 +321,18 @@ class LocalStorage(Storage):
         except OSError as error:
             raise self._explained(verb, path, error) from error
         if not is_directory:
-            raise StorageError(f"cannot {verb} {path!r} in {self.location}: the root is not a directory")
+            raise StorageError(
+                f"cannot {verb} {path!r} in {self.location}: the root is not a directory",
+                root=self.location,
+                path=path or None,
+            )
 
     def _explained(self, verb: str, path: str, error: OSError) -> StorageError:
         kind = StorageAccessError if error.errno in PERMISSION_DENIED else StorageError
         kind = NoRoomError if verb == "write" and error.errno in NO_ROOM | NO_DESCRIPTOR else kind
-        return kind(f"cannot {verb} {path!r} in {self.location}: {explained(error)}")
+        return kind(
+            f"cannot {verb} {path!r} in {self.location}: {explained(error)}", root=self.location, path=path or None
+        )
 
 
 def _modified(status: os.stat_result) -> datetime:

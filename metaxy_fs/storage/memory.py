@@ -41,7 +41,11 @@ class MemoryStorage(Storage):
         check_path(path, location=self.location)
         with self._lock:
             if path in self._objects:
-                raise ObjectExistsError(f"cannot write {path!r} in {self.location}: an object of that name exists")
+                raise ObjectExistsError(
+                    f"cannot write {path!r} in {self.location}: an object of that name exists",
+                    root=self.location,
+                    path=path,
+                )
             self._objects[path] = _Object(bytes(data), datetime.fromtimestamp(self._wall() / 1_000_000, UTC))
 
     def get(self, path: str) -> bytes:
@@ -49,7 +53,9 @@ class MemoryStorage(Storage):
         try:
             return self._objects[path].data
         except KeyError:
-            raise ObjectNotFoundError(f"cannot read {path!r} in {self.location}: no such object") from None
+            raise ObjectNotFoundError(
+                f"cannot read {path!r} in {self.location}: no such object", root=self.location, path=path
+            ) from None
 
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
         return [self._get_sized(info) for info in objects]
@@ -89,7 +95,11 @@ class MemoryStorage(Storage):
     def _get_sized(self, info: ObjectInfo) -> bytes:
         data = self.get(info.path)
         if len(data) != info.size:
-            raise CorruptObjectError(f"{info.path!r} in {self.location} holds {len(data)} bytes, expected {info.size}")
+            raise CorruptObjectError(
+                f"{info.path!r} in {self.location} holds {len(data)} bytes, expected {info.size}",
+                root=self.location,
+                path=info.path,
+            )
         return data
 
 

@@ -46,7 +46,9 @@ class PathGuard:
         if os.path.normcase(real) != os.path.normcase(os.path.normpath(expected)):
             raise CorruptObjectError(
                 f"{directory} is a link, or lies below one: it is {real}. Links to directories are not followed below "
-                f"the root {self._root}; move the directory here, or open the place that it leads to as a root."
+                f"the root {self._root}; move the directory here, or open the place that it leads to as a root.",
+                root=self._root,
+                path=self._below(directory),
             )
         if os.path.isdir(real):
             if len(self._inside) >= REMEMBERED:
@@ -69,7 +71,14 @@ class PathGuard:
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(path)
         if not stat.S_ISREG(found.st_mode):
-            raise CorruptObjectError(f"{path} is a pipe, a socket or a device, and is not opened. Remove it.")
+            raise CorruptObjectError(
+                f"{path} is a pipe, a socket or a device, and is not opened. Remove it.",
+                root=self._root,
+                path=self._below(path),
+            )
+
+    def _below(self, path: str) -> str:
+        return os.path.relpath(path, self._root).replace(os.sep, "/")
 
     def _check_link(self, path: str) -> None:
         real = os.path.normcase(os.path.realpath(path))
@@ -77,7 +86,9 @@ class PathGuard:
         if not real.startswith(os.path.join(root, "")):
             raise CorruptObjectError(
                 f"{path} is a link that leads out of the root {self._root}, to {real}. It is not followed; put the "
-                "file itself there, or remove the link."
+                "file itself there, or remove the link.",
+                root=self._root,
+                path=self._below(path),
             )
 
 

@@ -21,6 +21,7 @@ from metaxy_fs.errors import (
     ObjectNotFoundError,
     StorageAccessError,
     StorageError,
+    add_facts,
 )
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage, check_directory, check_path
 from metaxy_fs.storage.client import Client, endpoints_of
@@ -253,7 +254,9 @@ class ObjectStorage(Storage):
             if len(data) != sizes[place]:
                 held = f"more than {sizes[place]}" if len(data) > sizes[place] else len(data)
                 raise CorruptObjectError(
-                    f"{parts[place].path!r} in {self.location} holds {held} bytes, expected {sizes[place]}"
+                    f"{parts[place].path!r} in {self.location} holds {held} bytes, expected {sizes[place]}",
+                    root=self.location,
+                    path=parts[place].path,
                 )
         return found
 
@@ -266,7 +269,9 @@ class ObjectStorage(Storage):
         except Exception as error:  # noqa: BLE001  # clients raise what they please
             # The original exception helps, but not at the price of a credential in a log.
             shown = error.last if isinstance(error, GaveUpError) else error
-            raise self._error(verb, path, error) from None if reveals(shown, self._secrets) else shown
+            answer = self._error(verb, path, error)
+            add_facts(answer, root=self.location, path=path or None)
+            raise answer from None if reveals(shown, self._secrets) else shown
 
     def _error(self, verb: str, path: str, error: Exception) -> StorageError:
         failure, error = self._diagnosed(verb, error)

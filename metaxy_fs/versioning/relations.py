@@ -67,7 +67,9 @@ def known_rows(spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame) -> 
             raise MetadataSchemaError(
                 f"Feature '{spec.key}' renames column '{old}' of its upstream '{upstream.key}' to '{new}', but "
                 f"{'there is such a column already' if old in schema else 'there is no such column'}; there are "
-                f"{list(schema)}."
+                f"{list(schema)}.",
+                feature=spec.key.dotted,
+                column=old,
             )
     kept = rows if dep.where is None else rows.filter(_holds(spec, dep, schema))
     return kept.rename(dict(dep.rename))
@@ -194,7 +196,9 @@ def _check_id_types(spec: FeatureSpec, upstream: FeatureSpec, schema: pl.Schema)
         if not is_id_type(schema[old]):
             raise MetadataSchemaError(
                 f"Feature '{spec.key}' groups the rows of its upstream '{upstream.key}' by '{new}', which has the type "
-                f"{schema[old]} there; ids are integers, texts, binary, dates or datetimes. Write it as one of these."
+                f"{schema[old]} there; ids are integers, texts, binary, dates or datetimes. Write it as one of these.",
+                feature=spec.key.dotted,
+                column=new,
             )
 
 
