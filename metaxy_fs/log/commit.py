@@ -37,7 +37,7 @@ from metaxy_fs.log.manifest import CommitHeader, DataFile, Definition, FileHeade
 from metaxy_fs.log.named_writes import Standing, WriteName
 from metaxy_fs.log.parquet import EncodedFile, content_digest, decode_rows, encode_rows
 from metaxy_fs.log.schema import decode_schema, encode_schema
-from metaxy_fs.log.verified_io import SilentRefusalError, put_settled, taken
+from metaxy_fs.log.verified_io import SilentRefusalError, decode_or_refetch, put_idempotent
 from metaxy_fs.log.widening import conform, differ_in_order_alone
 from metaxy_fs.parallel import beside, ordered_map
 from metaxy_fs.storage.base import NoRoomError, ObjectInfo, Storage
@@ -187,7 +187,7 @@ def _put_files(
         described = FileHeader(**msgspec.structs.asdict(header), part=part, parts=parts)
         file = encode_rows(rows, header=described, name=f"{stem}-{part}.parquet")
         admit(file.entry)
-        put_settled(storage, request.partition.data_file(file.entry.name), file.data)
+        put_idempotent(storage, request.partition.data_file(file.entry.name), file.data)
         return file._replace(data=b"")
 
     files = list(ordered_map(put, _counted(file_sized(request.rows))))
@@ -223,7 +223,7 @@ def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
             commit=manifest.commit,
         )
     try:
-        put_settled(storage, path, data)
+        put_idempotent(storage, path, data)
     except StorageError as error:
         is_known = isinstance(error, ObjectExistsError | StorageAccessError | NoRoomError)
         if is_known and not isinstance(error, SilentRefusalError):
@@ -312,7 +312,7 @@ def _digest(rows: Chunks, attempt: Manifest) -> str:
 def _stored_rows(storage: Storage, path: str, entry: DataFile) -> pl.DataFrame:
     info = ObjectInfo(path, entry.bytes)
     [data] = storage.get_many([info])
-    return taken(storage, info, data, partial(decode_rows, entry=entry, name=f"{storage.location}/{path}"))
+    return decode_or_refetch(storage, info, data, partial(decode_rows, entry=entry, name=f"{storage.location}/{path}"))
 
 
 def _header(request: CommitRequest, *, time: int) -> CommitHeader:

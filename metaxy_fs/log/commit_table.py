@@ -21,7 +21,7 @@ from metaxy_fs.ids import MAX_TIME
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import CommitTable, Manifest, are_tags
 from metaxy_fs.log.parquet import FOOTER_KEY
-from metaxy_fs.log.verified_io import taken
+from metaxy_fs.log.verified_io import decode_or_refetch
 from metaxy_fs.log.view import View
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -74,7 +74,7 @@ class CommitTables:
         [data] = self._storage.get_many([info])
         name = f"{self._storage.location}/{path}"
         decode = partial(decode_table, manifest=manifest, entry=manifest.commits, name=name)
-        table = taken(self._storage, info, data, decode)
+        table = decode_or_refetch(self._storage, info, data, decode)
         self._keep(path, table)
         return table
 
@@ -99,7 +99,7 @@ def read_tables(storage: Storage, partition: Partition, manifests: Iterable[Mani
         for (manifest, entry), info in zip(named, infos, strict=True)
     ]
     found = zip(infos, storage.get_many(infos), decoders, strict=True)
-    return [taken(storage, info, data, decode) for info, data, decode in found]
+    return [decode_or_refetch(storage, info, data, decode) for info, data, decode in found]
 
 
 def rows_of(appends: Sequence[Manifest], schemas: Sequence[int]) -> pl.DataFrame:

@@ -27,13 +27,13 @@ from metaxy_fs.log.commit import MAX_AGE_SECONDS
 from metaxy_fs.log.commit_table import covers_of, digest_of, encode_table, read_tables, rows_of
 from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES
 from metaxy_fs.log.layout import Partition, commit_table
-from metaxy_fs.log.levels import FAN, next_compaction
+from metaxy_fs.log.levels import FANOUT, next_compaction
 from metaxy_fs.log.manifest import CommitHeader, CommitKey, DataFile, Manifest, encode_manifest
 from metaxy_fs.log.merge import Division, divide, listed_again, merged, overlap
 from metaxy_fs.log.parquet import encode_rows
 from metaxy_fs.log.ranges import span_of
 from metaxy_fs.log.schema import column
-from metaxy_fs.log.verified_io import put_settled
+from metaxy_fs.log.verified_io import put_idempotent
 from metaxy_fs.log.view import ATTEMPTS, LiveFile, View, ViewLoader
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
@@ -75,14 +75,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         writer: The library, as manifests name it.
-        fan: How many members of a tier are compacted into one (see `metaxy_fs.log.levels`).
-        full: Compact all commits into one, whatever the tiers are.
+        fan: How many members of a level are compacted into one (see `metaxy_fs.log.levels`).
+        full: Compact all commits into one, whatever the levels are.
         cluster: Rewrite large files, too, whose ids overlap, so that each holds a range of ids of its own.
         progress: Called as the work goes on.
     """
 
     writer: str
-    fan: int = FAN
+    fan: int = FANOUT
     full: bool = False
     cluster: bool = False
     progress: Progress | None = None
@@ -290,7 +290,7 @@ class _Compactor:
     ) -> DataFile:
         part, rows = item
         file = encode_rows(rows, header=header, name=f"{self._commit}-{part}.parquet")
-        put_settled(self._storage, self._partition.data_file(file.entry.name), file.data)
+        put_idempotent(self._storage, self._partition.data_file(file.entry.name), file.data)
         first, last = _bounds(rows) if rows.height else bounds
         return msgspec.structs.replace(
             file.entry,
@@ -320,7 +320,7 @@ class _Compactor:
             schemas=tuple(msgspec.Raw(schema) for schema in schemas[1:]),
         )
         data, described = encode_table(table, manifest=unlisted, name=commit_table(self._commit))
-        put_settled(self._storage, self._partition.data_file(described.name), data)
+        put_idempotent(self._storage, self._partition.data_file(described.name), data)
         return msgspec.structs.replace(unlisted, covers=covers_of(table), commits=described)
 
     def _put_manifest(self, manifest: Manifest) -> None:
@@ -331,7 +331,7 @@ class _Compactor:
                 f"{self._storage.location}/{self._partition} would have {len(data)} bytes, more than the "
                 f"{MAX_COMPACTION_BYTES} that one may have. Nothing was compacted."
             )
-        put_settled(self._storage, self._partition.compaction_manifest(self._commit), data)
+        put_idempotent(self._storage, self._partition.compaction_manifest(self._commit), data)
         self._written = len(data)
 
     def _report(self, manifest: Manifest, table: pl.DataFrame) -> Compaction:

@@ -21,7 +21,7 @@ from metaxy_fs._version import WRITER
 from metaxy_fs.ids import LamportClock, random_fraction
 from metaxy_fs.log.compact import Options, compact_partition
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.levels import FAN, MAX_MEMBERS
+from metaxy_fs.log.levels import FANOUT, MAX_MEMBERS
 from metaxy_fs.log.view import ViewLoader
 from metaxy_fs.storage.base import Storage
 
@@ -36,12 +36,12 @@ def check_threshold(more_than: int) -> None:
     """Refuse a number of appends that is not worth a compaction.
 
     Raises:
-        ValueError: It is fewer than a tier has, more than a step takes (see `metaxy_fs.log.levels`), or no
+        ValueError: It is fewer than a level has, more than a step takes (see `metaxy_fs.log.levels`), or no
             number.
     """
-    if not isinstance(more_than, int) or not FAN <= more_than <= MAX_MEMBERS:
+    if not isinstance(more_than, int) or not FANOUT <= more_than <= MAX_MEMBERS:
         raise ValueError(
-            f"compact_after is how many writes may wait for a compaction, from {FAN} to {MAX_MEMBERS}, or None to "
+            f"compact_after is how many writes may wait for a compaction, from {FANOUT} to {MAX_MEMBERS}, or None to "
             f"leave that to `compact`; got {more_than!r}."
         )
 

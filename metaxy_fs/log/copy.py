@@ -55,8 +55,8 @@ from metaxy_fs.log.schema import Path, decode_schema
 from metaxy_fs.log.settling import COPY_MARK, put_alone
 from metaxy_fs.log.type_checks import settle, types_of
 from metaxy_fs.log.types import large_integers
-from metaxy_fs.log.verified_io import fetched_anew, find_right, put_settled, storage_time
-from metaxy_fs.log.view import View, ViewLoader, settled
+from metaxy_fs.log.verified_io import get_checked, put_idempotent, refetch, storage_time
+from metaxy_fs.log.view import View, ViewLoader, retry_listing
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -106,7 +106,7 @@ def copy_partition(
         CorruptObjectError: An object of the source is not what its manifest vouches for.
         StorageError: A root could not be read or written; what was copied stays, and a repetition goes on.
     """
-    return settled(partial(_copy, source, target, partition, commits, advance))
+    return retry_listing(partial(_copy, source, target, partition, commits, advance))
 
 
 class _Object(NamedTuple):
@@ -211,7 +211,7 @@ class _Run:
                 f"{self._source.location}/{wanted.path} does not have the checksum that its manifest gives. Look for "
                 "the damage with `verify`."
             )
-        put_settled(self._target, wanted.path, data)
+        put_idempotent(self._target, wanted.path, data)
         return True
 
     def _is_copied_within(self, path: str) -> bool:
@@ -234,7 +234,7 @@ class _Run:
             data = self._manifest(commit, place)
             if data is not None:
                 with suppress(ObjectExistsError):  # that of an attempt which the target has seen
-                    put_settled(self._target, self._partition.kept_write(commit), data)
+                    put_idempotent(self._target, self._partition.kept_write(commit), data)
                 return
 
     def _unknown(self, named: AbstractSet[str]) -> list[tuple[str, str]]:
@@ -277,7 +277,7 @@ class _Run:
     def _mark(self, item: _Item) -> None:
         """Say that a copy brings a compaction: until its manifest is there, its table shows no commit of the target."""
         if item.manifest.covers:
-            put_settled(self._target, self._partition.copy_mark(item.manifest.commit), COPY_MARK)
+            put_idempotent(self._target, self._partition.copy_mark(item.manifest.commit), COPY_MARK)
 
     def _copy_manifest(self, item: _Item) -> None:
         is_compaction = bool(item.manifest.covers)
@@ -292,7 +292,7 @@ class _Run:
         elif commit.startswith(NAMED_WRITE) and not is_compaction:
             self._put_named(item.manifest, path, data)
         else:
-            put_settled(self._target, path, data)
+            put_idempotent(self._target, path, data)
 
     def _put_named(self, manifest: Manifest, path: str, data: bytes) -> None:
         """Put the manifest of a named write as its writer would, so that it stands for no other rows."""
@@ -300,7 +300,7 @@ class _Run:
         held = name.claim(manifest.digest)
         if held is None:
             try:
-                put_settled(self._target, path, data)
+                put_idempotent(self._target, path, data)
                 is_put = True
             except ObjectExistsError:
                 is_put = False
@@ -315,7 +315,7 @@ class _Run:
         check = partial(
             decode_manifest, partition=self._partition, commit=commit, name=name, is_compaction=is_compaction
         )
-        return find_right(self._source, path, limit=limit, check=check)
+        return get_checked(self._source, path, limit=limit, check=check)
 
 
 def _view(storage: Storage, partition: Partition) -> View | None:
@@ -417,7 +417,7 @@ def _right(storage: Storage, wanted: _Object) -> bytes | None:
     info = ObjectInfo(wanted.path, wanted.entry.bytes)
     [data] = storage.get_many([info])
     if not _is(data, wanted.entry):
-        data = fetched_anew(storage, info)
+        data = refetch(storage, info)
     return data if _is(data, wanted.entry) else None
 
 

@@ -28,7 +28,7 @@ from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
 from metaxy_fs.log.layout import STORE_FILE, Partition
 from metaxy_fs.log.manifest import FORMAT_VERSION, Definition, refuse_other_format
 from metaxy_fs.log.types import decode_columns
-from metaxy_fs.log.verified_io import MAX_AGREEMENT_BYTES, Agreement, agree, find_right
+from metaxy_fs.log.verified_io import MAX_SHARED_BYTES, SharedObject, ensure_shared, get_checked
 from metaxy_fs.storage.base import Storage
 
 
@@ -53,13 +53,13 @@ def open_for_writing(storage: Storage, *, hash_algorithm: str = DEFAULT_ALGORITH
         UnsupportedFormatError: A newer metaxy_fs made the root.
         CorruptObjectError: `_store.json` is something else.
     """
-    [data] = agree(storage, [agreement_on_root(storage, hash_algorithm=hash_algorithm)])
+    [data] = ensure_shared(storage, [shared_root_file(storage, hash_algorithm=hash_algorithm)])
     return decode_root(data, name=f"{storage.location}/{STORE_FILE}")
 
 
-def agreement_on_root(
+def shared_root_file(
     storage: Storage, *, hash_algorithm: str, check: Callable[[Root], object] = lambda _root: None
-) -> Agreement:
+) -> SharedObject:
     """Return what writers to a root have to agree on.
 
     Args:
@@ -69,13 +69,13 @@ def agreement_on_root(
     """
     name = f"{storage.location}/{STORE_FILE}"
     wanted = msgspec.json.encode(RootInfo(hash_algorithm=hash_algorithm))
-    return Agreement(STORE_FILE, wanted, lambda data: check(decode_root(data, name=name)))
+    return SharedObject(STORE_FILE, wanted, lambda data: check(decode_root(data, name=name)))
 
 
 def find_root(storage: Storage) -> Root | None:
     """Return a root, None if nobody has written to it; raises what `open_for_writing` does."""
     decode = partial(decode_root, name=f"{storage.location}/{STORE_FILE}")
-    data = find_right(storage, STORE_FILE, limit=MAX_AGREEMENT_BYTES, check=decode)
+    data = get_checked(storage, STORE_FILE, limit=MAX_SHARED_BYTES, check=decode)
     return None if data is None else decode(data)
 
 
@@ -149,14 +149,14 @@ class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> None:
     """Make sure that a partition is described, and that it is the one that a writer means.
 
-    Raises what `agree` and the check of `agreement_on_partition` do.
+    Raises what `agree` and the check of `shared_partition_file` do.
     """
-    agree(storage, [agreement_on_partition(storage, partition, info)])
+    ensure_shared(storage, [shared_partition_file(storage, partition, info)])
 
 
-def agreement_on_partition(
+def shared_partition_file(
     storage: Storage, partition: Partition, info: PartitionInfo, *, before_put: Callable[[], object] = lambda: None
-) -> Agreement:
+) -> SharedObject:
     """Return what writers to a partition have to agree on.
 
     Args:
@@ -174,18 +174,18 @@ def agreement_on_partition(
         MetadataSchemaError: The declaration is too large to be kept.
     """
     data = msgspec.json.encode(info)
-    if len(data) > MAX_AGREEMENT_BYTES:
+    if len(data) > MAX_SHARED_BYTES:
         raise MetadataSchemaError(
             f"The declaration of feature {'_'.join(info.feature)!r} takes {len(data)} bytes as JSON, more than the "
-            f"{MAX_AGREEMENT_BYTES} that may be kept with its rows. Declare fewer containers or dependencies."
+            f"{MAX_SHARED_BYTES} that may be kept with its rows. Declare fewer containers or dependencies."
         )
-    return _agreement(storage, partition, info, data)._replace(before_put=before_put)
+    return _shared_file(storage, partition, info, data)._replace(before_put=before_put)
 
 
 def find_info(storage: Storage, partition: Partition) -> PartitionInfo | None:
     """Return what a partition is described as, None if it is not; raises what `decode_info` does."""
     decode = partial(decode_info, name=f"{storage.location}/{partition.definition_file}")
-    data = find_right(storage, partition.definition_file, limit=MAX_AGREEMENT_BYTES, check=decode)
+    data = get_checked(storage, partition.definition_file, limit=MAX_SHARED_BYTES, check=decode)
     return None if data is None else decode(data)
 
 
@@ -199,7 +199,7 @@ def copy_description(source: Storage, target: Storage, partition: Partition) -> 
     """
     name = f"{source.location}/{partition.definition_file}"
     decode = partial(decode_info, name=name)
-    data = find_right(source, partition.definition_file, limit=MAX_AGREEMENT_BYTES, check=decode)
+    data = get_checked(source, partition.definition_file, limit=MAX_SHARED_BYTES, check=decode)
     if data is None:
         raise ObjectNotFoundError(
             f"{name} is missing. The next write to the partition puts it there again.",
@@ -207,7 +207,7 @@ def copy_description(source: Storage, target: Storage, partition: Partition) -> 
             root=source.location,
             path=partition.definition_file,
         )
-    [held] = agree(target, [_agreement(target, partition, decode(data), data)])
+    [held] = ensure_shared(target, [_shared_file(target, partition, decode(data), data)])
     return decode_info(held, name=f"{target.location}/{partition.definition_file}")
 
 
@@ -232,9 +232,9 @@ def decode_info(data: bytes, *, name: str) -> PartitionInfo:
     return info
 
 
-def _agreement(storage: Storage, partition: Partition, info: PartitionInfo, data: bytes) -> Agreement:
+def _shared_file(storage: Storage, partition: Partition, info: PartitionInfo, data: bytes) -> SharedObject:
     name = f"{storage.location}/{partition.definition_file}"
-    return Agreement(partition.definition_file, data, lambda held: _check(held, info, name=name))
+    return SharedObject(partition.definition_file, data, lambda held: _check(held, info, name=name))
 
 
 def _check(data: bytes, info: PartitionInfo, *, name: str) -> None:

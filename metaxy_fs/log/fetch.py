@@ -20,7 +20,7 @@ from metaxy_fs.log.parquet import check_bytes, footer_bytes, footer_digest
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.statistics import FileStatistics
 from metaxy_fs.log.thrift import MalformedError
-from metaxy_fs.log.verified_io import right_bytes
+from metaxy_fs.log.verified_io import checked_bytes
 from metaxy_fs.log.view import LiveFile
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
 
@@ -179,7 +179,9 @@ def fetch_whole(storage: Storage, files: Sequence[LiveFile]) -> list[bytes]:
     wanted = [ObjectInfo(live.path, live.file.bytes) for live in files]
     fetched = zip(wanted, storage.get_many(wanted) if wanted else [], files, strict=True)
     return [
-        right_bytes(storage, info, data, partial(check_bytes, entry=live.file, name=f"{storage.location}/{live.path}"))
+        checked_bytes(
+            storage, info, data, partial(check_bytes, entry=live.file, name=f"{storage.location}/{live.path}")
+        )
         for info, data, live in fetched
     ]
 
@@ -202,7 +204,7 @@ def _checked(storage: Storage, live: LiveFile, excerpt: Excerpt, parts: Sequence
     name = f"{storage.location}/{live.path}"
     return excerpt.file(
         [
-            right_bytes(storage, _range(live, section), part, partial(check_section, section=section, name=name))
+            checked_bytes(storage, _range(live, section), part, partial(check_section, section=section, name=name))
             for part, section in zip(parts, excerpt.sections, strict=True)
         ]
     )

@@ -24,11 +24,11 @@ from metaxy_fs.log.widening import conform
 from metaxy_fs.reserved import ROW_OF_SCAN as ROW_INDEX
 from metaxy_fs.reserved import SHIFT as _SHIFT
 
-MARKS: Final = pl.Schema({name: COMMIT_COLUMNS[name] for name in (COMMIT, TIME)})
+COMMIT_COLUMN_TYPES: Final = pl.Schema({name: COMMIT_COLUMNS[name] for name in (COMMIT, TIME)})
 """What a scan can give of each row: its commit, and the time of that."""
 
 
-def mark_commits(rows: pl.LazyFrame, files: Sequence[LiveFile]) -> pl.LazyFrame:
+def add_commit_columns(rows: pl.LazyFrame, files: Sequence[LiveFile]) -> pl.LazyFrame:
     """Return the rows of files of single commits with the columns of `COMMIT_COLUMNS`.
 
     An as-of join lets predicates on other columns through to the files, and costs the same however many files there
@@ -46,13 +46,13 @@ def mark_commits(rows: pl.LazyFrame, files: Sequence[LiveFile]) -> pl.LazyFrame:
             TIME: [live.first[0] for live in files],
             _SHIFT: starts.cast(pl.Int64) - pl.Series([live.offset for live in files], dtype=pl.Int64),
         },
-        schema_overrides=MARKS,
+        schema_overrides=COMMIT_COLUMN_TYPES,
     )
     ordinal = (pl.col(ROW_INDEX).cast(pl.Int64) - pl.col(_SHIFT)).cast(pl.UInt32).alias(ORDINAL)
     return rows.join_asof(by_start.lazy(), on=ROW_INDEX).with_columns(ordinal).drop(_SHIFT)
 
 
-def mark_partitions(rows: pl.LazyFrame, files: Sequence[LiveFile], *, name: str) -> pl.LazyFrame:
+def add_partition_columns(rows: pl.LazyFrame, files: Sequence[LiveFile], *, name: str) -> pl.LazyFrame:
     """Return the rows of files with the version of the partition of each, in a column of this name.
 
     Args:
@@ -72,7 +72,7 @@ def _starts(files: Sequence[LiveFile]) -> pl.Series:
     return pl.Series([live.file.rows for live in files], dtype=pl.UInt32).cum_sum().shift(1, fill_value=0)
 
 
-class Stretch(NamedTuple):
+class FileGroup(NamedTuple):
     """Files whose commits lie together, apart from those of all other files.
 
     Attributes:
@@ -84,15 +84,15 @@ class Stretch(NamedTuple):
     is_mixed: bool
 
 
-def stretches(files: Iterable[LiveFile]) -> list[Stretch]:
-    """Divide files, ordered by their first commits, into stretches whose rows come one after the other."""
-    found: list[Stretch] = []
+def file_groups(files: Iterable[LiveFile]) -> list[FileGroup]:
+    """Divide files, ordered by their first commits, into file_groups whose rows come one after the other."""
+    found: list[FileGroup] = []
     for group in _overlapping(files):
         is_mixed = _is_mixed(group)
         if found and not found[-1].is_mixed and not is_mixed:
             found[-1].files.extend(group)
         else:
-            found.append(Stretch(group, is_mixed))
+            found.append(FileGroup(group, is_mixed))
     return found
 
 
@@ -134,7 +134,7 @@ def _continues(before: LiveFile, live: LiveFile) -> bool:
 
 
 def in_commit_order(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Sort the rows of a stretch that is mixed; they have the columns of commits."""
+    """Sort the rows of a group that is mixed; they have the columns of commits."""
     return rows.sort(TIME, COMMIT, ORDINAL, maintain_order=True)
 
 
@@ -153,13 +153,13 @@ class FileFrames:
     Args:
         schema: What the rows of all files are brought to.
         partition_column: Adds a column of this name that gives the version of the partition of each row.
-        with_commits: Whether to add the columns of `metaxy_fs.log.frames.MARKS`.
+        with_commits: Whether to add the columns of `metaxy_fs.log.frames.COMMIT_COLUMN_TYPES`.
     """
 
     def __init__(self, schema: pl.Schema, *, partition_column: str | None, with_commits: bool) -> None:
         self._partition_column = partition_column
         self.stored = schema
-        self.schema = pl.Schema({**self._with_partition(schema), **(MARKS if with_commits else {})})
+        self.schema = pl.Schema({**self._with_partition(schema), **(COMMIT_COLUMN_TYPES if with_commits else {})})
         self._sortable = pl.Schema({**self.schema, **COMMIT_COLUMNS})
 
     def unsorted(
@@ -213,9 +213,9 @@ class FileFrames:
             rows = without(rows, first.excluded)
         if (name := self._partition_column) is not None:
             one = pl.lit(first.partition.version).alias(name)
-            rows = mark_partitions(rows, files, name=name) if is_spread else rows.with_columns(one)
+            rows = add_partition_columns(rows, files, name=name) if is_spread else rows.with_columns(one)
         if is_marked:
-            rows = mark_commits(rows, files)
+            rows = add_commit_columns(rows, files)
         source = pl.Schema({**self._with_partition(held), **(COMMIT_COLUMNS if is_marked else {})})
         return conform(rows.drop(place), source=source, target=target)
 

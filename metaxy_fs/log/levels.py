@@ -1,9 +1,9 @@
-"""Which commits of a partition are to be compacted together?
+"""Choose the commits of a partition that are compacted together: as soon as a level is full.
 
-Theory of operation. A manifest that counts stands for one commit, or for many. It is of tier n if it stands for at
-least `fan` to the power of n. When a tier has `fan` members, these are compacted, with all of the tiers below, into one
-of a higher tier. So a commit is rewritten at most once a tier, and of N commits there are about log N tiers: keeping N
-writes compacted costs N log N. At any time fewer than `fan` manifests a tier count.
+Theory of operation. A manifest that counts stands for one commit, or for many. It is of level n if it stands for at
+least `fan` to the power of n. When a level has `fan` members, these are compacted, with all of the levels below, into
+one of a higher level. So a commit is rewritten at most once per level, and N commits have about log N levels: keeping
+N writes compacted costs N log N. At any time fewer than `fan` manifests of a level count.
 
 Compactions that overlap, because two compactors did not know of each other, are taken as one member.
 """
@@ -17,8 +17,8 @@ import msgspec
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.resolve import Covers
 
-FAN = 10
-"""How many members of a tier are compacted into one: fewer leave less to read, and rewrite more often."""
+FANOUT = 10
+"""How many members of a level are compacted into one: fewer leave less to read, and rewrite more often."""
 
 MAX_MEMBERS = 10_000
 """How many are compacted at once at most: enough to be done soon, since what is cut short has to begin again."""
@@ -27,7 +27,7 @@ MAX_MEMBERS = 10_000
 def next_compaction(
     manifests: Iterable[Manifest],
     *,
-    fan: int = FAN,
+    fan: int = FANOUT,
     full: bool = False,
     before: int,
     ahead: AbstractSet[str] = frozenset(),
@@ -38,8 +38,8 @@ def next_compaction(
 
     Args:
         manifests: All of a partition that count, in commit order.
-        fan: How many members of a tier are compacted.
-        full: Compact everything into one, whatever its tier.
+        fan: How many members of a level are compacted.
+        full: Compact everything into one, whatever its level.
         ahead: Single writes whose times a compaction is to write down (see `metaxy_fs.log.arrival`), even of one.
         before: Leave out writes of this time and later, so that writers cannot keep a compactor busy for ever.
     """
@@ -48,7 +48,7 @@ def next_compaction(
         unsettled = [member for member in old if member.manifests[0].commit in ahead]
         chosen = old if full else _due(old, fan) or unsettled
         if len(chosen) > 1 or any(len(member.manifests) > 1 for member in chosen) or (unsettled and chosen):
-            chosen = sorted(chosen, key=lambda member: _tier(member.commits, fan))[:MAX_MEMBERS]
+            chosen = sorted(chosen, key=lambda member: _level(member.commits, fan))[:MAX_MEMBERS]
             return tuple(manifest for member in chosen for manifest in member.manifests)
     return ()
 
@@ -98,24 +98,24 @@ def _alike(members: Iterable[_Member]) -> list[list[_Member]]:
 
 
 def _due(members: Sequence[_Member], fan: int) -> list[_Member]:
-    """Return the members of the tiers that are full, and of all below; and those that overlap, which always are."""
-    by_tier: dict[int, list[_Member]] = {}
+    """Return the members of the levels that are full, and of all below; and those that overlap, which always are."""
+    by_level: dict[int, list[_Member]] = {}
     for member in members:
-        by_tier.setdefault(_tier(member.commits, fan), []).append(member)
+        by_level.setdefault(_level(member.commits, fan), []).append(member)
     due: list[_Member] = []
     below: list[_Member] = []
-    for tier in sorted(by_tier):
-        below += by_tier[tier]
-        # What is due so far becomes one member, perhaps of this tier.
-        risen = 1 if due and _tier(sum(member.commits for member in due), fan) >= tier else 0
-        if len(by_tier[tier]) + risen >= fan or (risen and _tier(sum(m.commits for m in due), fan) > tier):
+    for level in sorted(by_level):
+        below += by_level[level]
+        # What is due so far becomes one member, perhaps of this level.
+        risen = 1 if due and _level(sum(member.commits for member in due), fan) >= level else 0
+        if len(by_level[level]) + risen >= fan or (risen and _level(sum(m.commits for m in due), fan) > level):
             due = list(below)
     return due or [member for member in members if len(member.manifests) > 1][:1]
 
 
-def _tier(commits: int, fan: int) -> int:
-    tier = 0
+def _level(commits: int, fan: int) -> int:
+    level = 0
     while commits >= fan:
         commits //= fan
-        tier += 1
-    return tier
+        level += 1
+    return level

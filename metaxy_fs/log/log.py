@@ -21,14 +21,14 @@ from metaxy_fs.log.commit_table import CommitTables, commits_of
 from metaxy_fs.log.descriptions import (
     PartitionInfo,
     Root,
-    agreement_on_partition,
-    agreement_on_root,
     check_info,
     decode_info,
     decode_root,
     find_info,
     find_root,
     refuse_overwriting_storage,
+    shared_partition_file,
+    shared_root_file,
 )
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.local_files import LocalFiles
@@ -39,8 +39,8 @@ from metaxy_fs.log.scan import Selection, reading_schema
 from metaxy_fs.log.schema import Path as SchemaPath
 from metaxy_fs.log.type_checks import refuse_unfit, settle, settle_rows, types_of
 from metaxy_fs.log.types import AgreedTypes, agreed_columns, large_integers
-from metaxy_fs.log.verified_io import Agreement, agree
-from metaxy_fs.log.view import LiveFile, View, ViewLoader, live_files, settled
+from metaxy_fs.log.verified_io import SharedObject, ensure_shared
+from metaxy_fs.log.view import LiveFile, View, ViewLoader, live_files, retry_listing
 from metaxy_fs.parallel import Item, Result, asked
 from metaxy_fs.storage.base import Storage
 
@@ -178,11 +178,11 @@ class Log:
         Raises:
             CorruptObjectError: Some commit is gone.
         """
-        return settled(partial(self._view_at, partition, commits, until))
+        return retry_listing(partial(self._view_at, partition, commits, until))
 
     def commits(self, feature: str) -> pl.DataFrame:
         """Return what is known of each commit of a feature, in commit order, as a frame of `HISTORY`."""
-        return settled(partial(self._commits, feature))
+        return retry_listing(partial(self._commits, feature))
 
     def select(
         self,
@@ -222,7 +222,7 @@ class Log:
         self, views: Sequence[View], *, after: CommitKey | None = None, until: CommitKey | None = None
     ) -> list[LiveFile]:
         """Return the files that hold now the commits of these views, or those after one and up to another."""
-        renewed = self._asked(lambda view: settled(partial(self._view_again, view, after, until)), views)
+        renewed = self._asked(lambda view: retry_listing(partial(self._view_again, view, after, until)), views)
         return live_files(view for view in renewed if view is not None)
 
     def _view_again(self, before: View, after: CommitKey | None, until: CommitKey | None) -> View | None:
@@ -276,8 +276,8 @@ class Log:
             if is_known and (agreed := self._agreed.get(request.partition)) is not None:
                 check_info(agreed.info, feature=request.feature, id_columns=request.id_columns, name=name)
                 return agreed
-            wanted = [self._agreement_on_partition(request, spec)]
-            held = agree(self._storage, wanted if is_known else [self._agreement_on_root(), *wanted])
+            wanted = [self._shared_partition_file(request, spec)]
+            held = ensure_shared(self._storage, wanted if is_known else [self._shared_root_file(), *wanted])
             found = decode_info(held[-1], name=name)
             agreed = _Agreed(found, types_of(found, name=name), elapsed())
             with self._lock:
@@ -286,9 +286,9 @@ class Log:
                 self._agreed[request.partition] = agreed
             return agreed
 
-    def _agreement_on_partition(self, request: CommitRequest, spec: bytes) -> Agreement:
+    def _shared_partition_file(self, request: CommitRequest, spec: bytes) -> SharedObject:
         # The types of rows that cannot even be made, since some of them lack what is upstream, bind nobody.
-        return agreement_on_partition(
+        return shared_partition_file(
             self._storage,
             request.partition,
             _description(request, spec),
@@ -356,8 +356,8 @@ class Log:
 
     def _agree_again(self, request: CommitRequest, spec: bytes) -> None:
         """Make sure that what was agreed on is there: a root that was removed may have been made again, or not."""
-        wanted = [self._agreement_on_root(), self._agreement_on_partition(request, spec)]
-        data, described = agree(self._storage, wanted)
+        wanted = [self._shared_root_file(), self._shared_partition_file(request, spec)]
+        data, described = ensure_shared(self._storage, wanted)
         name = f"{self._storage.location}/{request.partition.definition_file}"
         found = decode_info(described, name=name)
         types = types_of(found, name=name)
@@ -367,9 +367,9 @@ class Log:
         if types is not None:
             self._settle(request, types)
 
-    def _agreement_on_root(self) -> Agreement:
+    def _shared_root_file(self) -> SharedObject:
         algorithm = self._root.hash_algorithm if self._root else self._expected_algorithm or DEFAULT_ALGORITHM
-        return agreement_on_root(self._storage, hash_algorithm=algorithm, check=self._expected)
+        return shared_root_file(self._storage, hash_algorithm=algorithm, check=self._expected)
 
     def _refuse_overwriting(self) -> None:
         if self._root is not None:

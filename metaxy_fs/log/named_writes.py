@@ -39,8 +39,8 @@ from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.layout import Partition, commit_of_append, commit_of_compaction
 from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, refuse_other_format
 from metaxy_fs.log.resolve import Covers, resolve
-from metaxy_fs.log.verified_io import decode_each, find_right, put_settled
-from metaxy_fs.log.view import settled
+from metaxy_fs.log.verified_io import decode_each, get_checked, put_idempotent
+from metaxy_fs.log.view import retry_listing
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 _MAX_DECISION_BYTES: Final = 4096
@@ -142,7 +142,7 @@ class WriteName:
         """
         path = self._partition.decided_write(self._commit)
         try:
-            put_settled(self._storage, path, msgspec.json.encode(Decision(FORMAT_VERSION, digest)))
+            put_idempotent(self._storage, path, msgspec.json.encode(Decision(FORMAT_VERSION, digest)))
         except ObjectExistsError as error:
             if self._decided(path) == digest:
                 return
@@ -166,7 +166,7 @@ class WriteName:
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
                 raise CorruptObjectError(f"The decision {name} cannot be decoded: {error}.") from error
 
-        data = find_right(self._storage, path, limit=_MAX_DECISION_BYTES, check=decoded)
+        data = get_checked(self._storage, path, limit=_MAX_DECISION_BYTES, check=decoded)
         if data is None:
             raise StorageError(
                 f"{name} is gone since it was put.",
@@ -181,12 +181,12 @@ class WriteName:
         """Return a manifest of the commit, None if there is none at a path."""
         name = f"{self._storage.location}/{path}"
         decode = partial(decode_manifest, partition=self._partition, commit=self._commit, name=name)
-        data = find_right(self._storage, path, limit=MAX_MANIFEST_BYTES, check=decode)
+        data = get_checked(self._storage, path, limit=MAX_MANIFEST_BYTES, check=decode)
         return None if data is None else decode(data)
 
     def _standing(self, kept: Manifest | None) -> Standing | None:
         """Return the commit by what the manifests that count say, None if none of them has it."""
-        return settled(partial(self._look, kept))
+        return retry_listing(partial(self._look, kept))
 
     def _look(self, kept: Manifest | None) -> Standing | None:
         listed = list(self._storage.list(self._partition.manifests))

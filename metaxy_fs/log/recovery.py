@@ -137,7 +137,7 @@ class Table(NamedTuple):
         return dict(self.rows.select("commit", "digest").iter_rows())
 
 
-class Evidence(NamedTuple):
+class RecoveryInputs(NamedTuple):
     """What there is to go by in a partition.
 
     Attributes:
@@ -161,7 +161,7 @@ class Evidence(NamedTuple):
     tables: list[Table]
 
 
-def gather(storage: Storage, inventory: Inventory, *, pinned: dict[str, str]) -> Evidence:
+def gather(storage: Storage, inventory: Inventory, *, pinned: dict[str, str]) -> RecoveryInputs:
     """Return what there is to go by.
 
     Args:
@@ -173,7 +173,7 @@ def gather(storage: Storage, inventory: Inventory, *, pinned: dict[str, str]) ->
         UnsupportedFormatError: A newer metaxy_fs has compacted the partition.
         StorageError: A manifest could not be got, so nobody can tell whether it is damaged.
     """
-    found = Evidence(inventory.partition, {}, {}, {}, set(), pinned, [], [])
+    found = RecoveryInputs(inventory.partition, {}, {}, {}, set(), pinned, [], [])
     found.damages.update(dict.fromkeys(inventory.damaged, "its manifest was damaged, and its repair was not finished"))
     named = {*_of_compactions(storage, inventory, found)}
     named |= {*_of_appends(storage, inventory, found)}
@@ -192,7 +192,7 @@ def _compaction(name: str) -> str:
     return compaction_of_table(name) or ""
 
 
-def _of_compactions(storage: Storage, inventory: Inventory, found: Evidence) -> Iterator[str]:
+def _of_compactions(storage: Storage, inventory: Inventory, found: RecoveryInputs) -> Iterator[str]:
     """Yield the data files that compactions name, and note what is known of these."""
     for commit, manifest in _decoded(storage, inventory, inventory.compactions, found.broken, is_compaction=True):
         if isinstance(manifest, Manifest):
@@ -205,7 +205,7 @@ def _of_compactions(storage: Storage, inventory: Inventory, found: Evidence) -> 
             )
 
 
-def _of_appends(storage: Storage, inventory: Inventory, found: Evidence) -> Iterator[str]:
+def _of_appends(storage: Storage, inventory: Inventory, found: RecoveryInputs) -> Iterator[str]:
     """Yield the data files that the manifests of writes name which count, and note what is known of these."""
     uncovered = {commit: info for commit, info in inventory.appends.items() if commit not in found.held}
     for commit, manifest in _decoded(storage, inventory, uncovered, found.damages, remains=found.remains):
@@ -241,7 +241,7 @@ def _decoded(
                 raise manifest
 
 
-def _read_tables(storage: Storage, unnamed: Iterable[tuple[str, ObjectInfo]], found: Evidence) -> None:
+def _read_tables(storage: Storage, unnamed: Iterable[tuple[str, ObjectInfo]], found: RecoveryInputs) -> None:
     listed = [(name, info) for name, info in unnamed if compaction_of_table(name) is not None]
     for name, _, data in fetch_each(storage, listed):
         if isinstance(data, bytes):
@@ -253,7 +253,7 @@ def _read_tables(storage: Storage, unnamed: Iterable[tuple[str, ObjectInfo]], fo
     found.tables.sort(key=lambda table: table.manifest.commit, reverse=True)
 
 
-def _read_groups(storage: Storage, unnamed: Iterable[tuple[str, ObjectInfo]], found: Evidence) -> None:
+def _read_groups(storage: Storage, unnamed: Iterable[tuple[str, ObjectInfo]], found: RecoveryInputs) -> None:
     fragments: dict[str, list[Fragment | MetaxyError]] = {}
     for name, _, data in fetch_each(storage, unnamed):
         fragments.setdefault(name.rpartition("-")[0], []).append(_fragment(data, name=name))

@@ -18,7 +18,7 @@ import polars as pl
 from metaxy_fs.errors import ObjectNotFoundError
 from metaxy_fs.log.columns import COMMIT, COMMIT_COLUMNS
 from metaxy_fs.log.fetch import Need, Piece, fetch, fetch_whole, in_batches, planned
-from metaxy_fs.log.frames import FileFrames, Source, Stretch, in_commit_order, stretches
+from metaxy_fs.log.frames import FileFrames, FileGroup, Source, file_groups, in_commit_order
 from metaxy_fs.log.local_files import READ_ERRORS, refuse_unreadable
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.view import LiveFile
@@ -80,10 +80,10 @@ def taken_rows(
     """
     rows = _Rows(supply, frames, wanted)
     if wanted.rows is None:
-        for stretch in stretches(files):
-            yield from rows.all_rows(stretch)
+        for group in file_groups(files):
+            yield from rows.all_rows(group)
     else:
-        yield from rows.first_rows(stretches(files), wanted.rows)
+        yield from rows.first_rows(file_groups(files), wanted.rows)
 
 
 class RemoteFiles:
@@ -124,57 +124,57 @@ class _Rows:
         names = frames.schema.names()
         self._columns = names[:1] if wanted.columns == [] else wanted.columns or names
 
-    def all_rows(self, stretch: Stretch) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a stretch that satisfy the predicate."""
-        columns = dict.fromkeys([*self._columns, *(COMMIT_COLUMNS if stretch.is_mixed else ())])
-        need = self._need(stretch, self._wanted.predicate)
-        kept = self._batches(stretch, need, lambda rows: self._filtered(rows).select(map(column, columns)))
-        if not stretch.is_mixed:
+    def all_rows(self, group: FileGroup) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a group that satisfy the predicate."""
+        columns = dict.fromkeys([*self._columns, *(COMMIT_COLUMNS if group.is_mixed else ())])
+        need = self._need(group, self._wanted.predicate)
+        kept = self._batches(group, need, lambda rows: self._filtered(rows).select(map(column, columns)))
+        if not group.is_mixed:
             yield from kept
         else:
             held = [self._empty(columns), *kept]
             yield in_commit_order(pl.concat(held).lazy()).select(map(column, self._columns)).collect()
 
-    def first_rows(self, found: Iterable[Stretch], limit: int) -> Iterator[pl.DataFrame]:
+    def first_rows(self, found: Iterable[FileGroup], limit: int) -> Iterator[pl.DataFrame]:
         """Yield those of the first rows that satisfy the predicate; files that it could skip count towards these."""
-        for stretch in found:
-            for held in self._first_of(stretch if stretch.is_mixed else _beginning(stretch, limit), limit):
+        for group in found:
+            for held in self._first_of(group if group.is_mixed else _beginning(group, limit), limit):
                 rows = held.head(limit)
                 limit -= rows.height
                 yield self._filtered(rows.lazy()).select(map(column, self._columns)).collect()
                 if limit <= 0:
                     return
 
-    def _first_of(self, stretch: Stretch, limit: int) -> Iterator[pl.DataFrame]:
-        need = self._need(stretch, None)
-        if not stretch.is_mixed:
-            yield from self._batches(stretch, need, lambda rows: rows.head(limit))
+    def _first_of(self, group: FileGroup, limit: int) -> Iterator[pl.DataFrame]:
+        need = self._need(group, None)
+        if not group.is_mixed:
+            yield from self._batches(group, need, lambda rows: rows.head(limit))
         else:
-            firsts = self._batches(stretch, need, lambda rows: in_commit_order(rows).head(limit))
+            firsts = self._batches(group, need, lambda rows: in_commit_order(rows).head(limit))
             yield in_commit_order(pl.concat(firsts).lazy()).head(limit).collect()
 
     def _filtered(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         return rows if self._wanted.predicate is None else rows.filter(self._wanted.predicate)
 
-    def _need(self, stretch: Stretch, predicate: pl.Expr | None) -> Need:
+    def _need(self, group: FileGroup, predicate: pl.Expr | None) -> Need:
         filtered = [] if self._wanted.predicate is None else self._wanted.predicate.meta.root_names()
-        is_marked = stretch.is_mixed or COMMIT in self._frames.schema
+        is_marked = group.is_mixed or COMMIT in self._frames.schema
         return Need({*self._columns, *filtered}, predicate, self._frames.stored, is_marked)
 
     def _batches(
-        self, stretch: Stretch, need: Need, reduced: Callable[[pl.LazyFrame], pl.LazyFrame]
+        self, group: FileGroup, need: Need, reduced: Callable[[pl.LazyFrame], pl.LazyFrame]
     ) -> Iterator[pl.DataFrame]:
         """Yield what is kept of the rows of each batch; where they are mixed, with the columns of commits.
 
         Threads of their own take them, and do nothing else: Polars may wait for this one, and must not wait for them.
         Where few rows are wanted, a batch is taken when those before it were not enough.
         """
-        batches = self._supply.batches(stretch.files, need)
+        batches = self._supply.batches(group.files, need)
         is_lazy = self._wanted.rows is not None
         take = self._supply.take
         held = map(take, batches) if is_lazy else ordered_map(take, batches, workers=self._supply.batches_ahead)
         for files, sources in held:
-            rows = self._frames.unsorted(files, sources, is_mixed=stretch.is_mixed, columns=need.of)
+            rows = self._frames.unsorted(files, sources, is_mixed=group.is_mixed, columns=need.of)
             try:
                 kept = reduced(rows).collect()
             except READ_ERRORS:
@@ -196,15 +196,15 @@ class _Rows:
         return pl.DataFrame(schema={name: schema[name] for name in columns})
 
 
-def _beginning(stretch: Stretch, limit: int) -> Stretch:
-    """Return the first files of a stretch, which have so many rows together, if it has."""
+def _beginning(group: FileGroup, limit: int) -> FileGroup:
+    """Return the first files of a group, which have so many rows together, if it has."""
     files, height = [], 0
-    for live in stretch.files:
+    for live in group.files:
         if height >= limit:
             break
         files.append(live)
         height += 0 if live.excluded else live.file.rows
-    return Stretch(files, is_mixed=False)
+    return FileGroup(files, is_mixed=False)
 
 
 class StagedStorage(ForwardingStorage):

@@ -45,12 +45,12 @@ from metaxy_fs.log.compact import Options, compact_view
 from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.layout import Inventory, Partition, all_partitions, take_inventory
 from metaxy_fs.log.manifest import DataFile, Manifest, encode_manifest
-from metaxy_fs.log.recovery import Evidence, Group, Table, gather
+from metaxy_fs.log.recovery import Group, RecoveryInputs, Table, gather
 from metaxy_fs.log.restrict import restrict
 from metaxy_fs.log.settling import put_alone
 from metaxy_fs.log.snapshots import read_pins
 from metaxy_fs.log.unreferenced import encode_records
-from metaxy_fs.log.verified_io import fetch_each, put_settled
+from metaxy_fs.log.verified_io import fetch_each, put_idempotent
 from metaxy_fs.log.verify_compactions import COUNTS
 from metaxy_fs.log.verify_contents import check_contents
 from metaxy_fs.log.verify_manifests import check_manifests, path_of
@@ -141,11 +141,11 @@ def repair(
     pins = read_pins(storage)
     for partition in all_partitions(storage, feature=feature):
         inventory = take_inventory(storage, partition)
-        evidence = gather(storage, inventory, pinned=pins.naming(partition))
-        for restoration, restored in chain(_of_compactions(storage, evidence), _of_writes(evidence, vouched)):
+        inputs = gather(storage, inventory, pinned=pins.naming(partition))
+        for restoration, restored in chain(_of_compactions(storage, inputs), _of_writes(inputs, vouched)):
             found.append(restoration)
             if restoration.state == "restorable" and restored is not None and not dry_run:
-                _restore(storage, partition, restored, counts=_time_that_counts(evidence, inventory, restored))
+                _restore(storage, partition, restored, counts=_time_that_counts(inputs, inventory, restored))
                 found[-1] = msgspec.structs.replace(restoration, state="restored")
     if unknown := sorted(set(vouched) - {restoration.name for restoration in found}):
         raise ObjectNotFoundError(
@@ -158,12 +158,12 @@ Judgement = tuple[Restoration, Manifest | View | None]
 """What may become of commits, and the manifest to put, or what a new compaction is to hold."""
 
 
-def _of_compactions(storage: Storage, evidence: Evidence) -> Iterator[Judgement]:
+def _of_compactions(storage: Storage, inputs: RecoveryInputs) -> Iterator[Judgement]:
     """Yield the compactions that are damaged, and those that are gone and of which commits are lost with them."""
-    partition, broken = evidence.partition, dict(evidence.broken)
-    for table in evidence.tables:
+    partition, broken = inputs.partition, dict(inputs.broken)
+    for table in inputs.tables:
         commit = table.manifest.commit
-        missing = table.digests.keys() - evidence.held
+        missing = table.digests.keys() - inputs.held
         damage = broken.pop(commit, None)
         if damage is None and not missing:
             continue
@@ -172,27 +172,27 @@ def _of_compactions(storage: Storage, evidence: Evidence) -> Iterator[Judgement]
         path = partition.compaction_manifest(commit)
         if problem is None:
             yield Restoration(path, "restorable", commit, reason, table.manifest.rows), table.manifest
-            evidence.held.update(table.digests)
+            inputs.held.update(table.digests)
         elif damage is not None:
             yield Restoration(path, "lost", commit, f"{reason}; {problem}. {_MOVE}"), None
         else:
-            yield from _of_remains(storage, evidence, table, f"{reason}; {problem}")
+            yield from _of_remains(storage, inputs, table, f"{reason}; {problem}")
     for commit, damage in broken.items():
         reason = f"{damage}; the table of its commits is not there"
         yield Restoration(partition.compaction_manifest(commit), "lost", commit, reason), None
 
 
-def _of_remains(storage: Storage, evidence: Evidence, table: Table, reason: str) -> Iterator[Judgement]:
+def _of_remains(storage: Storage, inputs: RecoveryInputs, table: Table, reason: str) -> Iterator[Judgement]:
     """Yield what the files that are whole hold of a compaction which is gone, and what they do not."""
-    partition, commit = evidence.partition, table.manifest.commit
-    path, missing = partition.compaction_manifest(commit), table.digests.keys() - evidence.held
+    partition, commit = inputs.partition, table.manifest.commit
+    path, missing = partition.compaction_manifest(commit), table.digests.keys() - inputs.held
     remains = salvage(storage, partition, table.manifest, table.rows, wanted=missing)
     if remains is not None:
         rows = int(table.rows.filter(pl.col("commit").is_in(sorted(remains.commits)))["rows"].sum())
         told = f"{reason}; its other files hold {len(remains.commits)} commits whole"
         yield Restoration(path, "restorable", commit, told, rows), remains
         missing -= remains.commits
-        evidence.held.update(remains.commits)
+        inputs.held.update(remains.commits)
     if missing:
         told = f"{reason}; {len(missing)} commits are not whole in its other files, such as {min(missing)}"
         yield Restoration(path, "lost", commit, told), None
@@ -206,59 +206,59 @@ def _problem_with(storage: Storage, partition: Partition, manifest: Manifest) ->
     return "a data file of it is missing"
 
 
-def _of_writes(evidence: Evidence, vouched: Collection[str]) -> Iterator[Judgement]:
+def _of_writes(inputs: RecoveryInputs, vouched: Collection[str]) -> Iterator[Judgement]:
     """Yield the writes that no manifest answers for which is right."""
-    for commit, damage in evidence.damages.items():
-        if commit not in evidence.held:
-            yield _of_damaged(evidence, commit, damage, vouched)
-    for group in evidence.groups:
+    for commit, damage in inputs.damages.items():
+        if commit not in inputs.held:
+            yield _of_damaged(inputs, commit, damage, vouched)
+    for group in inputs.groups:
         manifest = group.manifest
-        if manifest is not None and manifest.commit not in evidence.held and manifest.commit not in evidence.damages:
-            proof = _proof(evidence, group, manifest, vouched)
+        if manifest is not None and manifest.commit not in inputs.held and manifest.commit not in inputs.damages:
+            proof = _proof(inputs, group, manifest, vouched)
             reason = proof or "nothing shows that it was ever committed"
-            yield _restoration(evidence, group, manifest, "restorable" if proof else "unproven", reason)
+            yield _restoration(inputs, group, manifest, "restorable" if proof else "unproven", reason)
 
 
-def _proof(evidence: Evidence, group: Group, manifest: Manifest, vouched: Collection[str]) -> str | None:
+def _proof(inputs: RecoveryInputs, group: Group, manifest: Manifest, vouched: Collection[str]) -> str | None:
     """Return what shows that a commit existed whose manifest is gone."""
     if group.name in vouched:
         return "you vouch for it"
-    if (snapshot := evidence.pinned.get(manifest.commit)) is not None and _is_only_attempt(evidence, manifest):
+    if (snapshot := inputs.pinned.get(manifest.commit)) is not None and _is_only_attempt(inputs, manifest):
         return f"the snapshot {snapshot!r} names it"
     # The digest tells the attempt of a named write that was committed from another one with other rows.
-    tables = [table for table in evidence.tables if table.digests.get(manifest.commit) == manifest.digest]
+    tables = [table for table in inputs.tables if table.digests.get(manifest.commit) == manifest.digest]
     return f"the compaction {tables[0].manifest.commit} has seen it" if tables else None
 
 
-def _is_only_attempt(evidence: Evidence, manifest: Manifest) -> bool:
+def _is_only_attempt(inputs: RecoveryInputs, manifest: Manifest) -> bool:
     """Whether no other data files make a commit of the same id, as those of another attempt of a named write do."""
-    commits = [group.manifest.commit for group in evidence.groups if group.manifest is not None]
+    commits = [group.manifest.commit for group in inputs.groups if group.manifest is not None]
     return commits.count(manifest.commit) == 1
 
 
-def _of_damaged(evidence: Evidence, commit: str, damage: str, vouched: Collection[str]) -> Judgement:
-    whole = [group for group in evidence.groups if group.manifest is not None and group.manifest.commit == commit]
+def _of_damaged(inputs: RecoveryInputs, commit: str, damage: str, vouched: Collection[str]) -> Judgement:
+    whole = [group for group in inputs.groups if group.manifest is not None and group.manifest.commit == commit]
     # Several attempts of a write with a write_id may have left all of their files; one of them was committed.
     chosen = [group for group in whole if group.name in vouched] or whole
     if len(chosen) > 1:
-        remains = evidence.remains.get(commit, b"")
+        remains = inputs.remains.get(commit, b"")
         chosen = [group for group in whole if f'"{group.name}-'.encode() in remains]
     if len(chosen) == 1 and chosen[0].manifest is not None:
-        return _restoration(evidence, chosen[0], chosen[0].manifest, "restorable", damage)
-    reason = f"{damage}; {_why_lost(evidence, commit, whole)}"
-    return Restoration(evidence.partition.append_manifest(commit), "lost", commit, reason), None
+        return _restoration(inputs, chosen[0], chosen[0].manifest, "restorable", damage)
+    reason = f"{damage}; {_why_lost(inputs, commit, whole)}"
+    return Restoration(inputs.partition.append_manifest(commit), "lost", commit, reason), None
 
 
-def _why_lost(evidence: Evidence, commit: str, whole: Sequence[Group]) -> str:
+def _why_lost(inputs: RecoveryInputs, commit: str, whole: Sequence[Group]) -> str:
     if whole:
         names = ", ".join(each.name for each in whole)
         return f"the data files of several attempts are there, vouch for one of {names}"
-    broken = [group.reason for group in evidence.groups if f"{group.name}-".startswith(f"{commit}-")]
+    broken = [group.reason for group in inputs.groups if f"{group.name}-".startswith(f"{commit}-")]
     return broken[0] if broken else "none of its data files is there"
 
 
-def _restoration(evidence: Evidence, group: Group, manifest: Manifest, state: State, reason: str) -> Judgement:
-    path = evidence.partition.append_manifest(manifest.commit)
+def _restoration(inputs: RecoveryInputs, group: Group, manifest: Manifest, state: State, reason: str) -> Judgement:
+    path = inputs.partition.append_manifest(manifest.commit)
     return Restoration(path, state, group.name, reason, manifest.rows), manifest
 
 
@@ -277,7 +277,7 @@ def _restore(storage: Storage, partition: Partition, restored: Manifest | View, 
     # A vacuum may have noted long ago that nothing names the data files.
     names = [file.name for manifest in manifests for file in manifest.named_files]
     for record in encode_records(unnamed=(), named=names):
-        put_settled(storage, partition.vacuum_record(timestamp_id(wall_clock(), random_token())), record)
+        put_idempotent(storage, partition.vacuum_record(timestamp_id(wall_clock(), random_token())), record)
     clock = shared_clock(storage.identity)
     if not isinstance(restored, Manifest):
         compact_view(storage, restored, clock=clock, options=Options(writer=WRITER))
@@ -288,14 +288,14 @@ def _restore(storage: Storage, partition: Partition, restored: Manifest | View, 
     if counts is not None:
         put_alone(storage, partition, counting_at(restored, counts), clock=clock)
     storage.delete(path)
-    put_settled(storage, path, encode_manifest(restored))
+    put_idempotent(storage, path, encode_manifest(restored))
 
 
-def _time_that_counts(evidence: Evidence, inventory: Inventory, restored: Manifest | View) -> int | None:
+def _time_that_counts(inputs: RecoveryInputs, inventory: Inventory, restored: Manifest | View) -> int | None:
     """Return the time at which a write counts whose clock was far ahead, None if that is the one which it claims."""
     if not isinstance(restored, Manifest) or restored.covers:
         return None
-    told = [dict(table.rows.select("commit", "time").iter_rows()).get(restored.commit) for table in evidence.tables]
+    told = [dict(table.rows.select("commit", "time").iter_rows()).get(restored.commit) for table in inputs.tables]
     counts = next((time for time in told if time is not None), None)
     if counts is None:  # the data files arrived just before the manifest did
         infos = [inventory.data[file.name] for file in restored.files]
@@ -314,4 +314,4 @@ def _keep_damaged(storage: Storage, partition: Partition, commit: str) -> None:
     except CorruptObjectError as error:  # it is larger; that there was something is what has to be kept
         damaged = str(error).encode()
     if damaged is not None:
-        put_settled(storage, partition.damaged_manifest(commit, sha256(damaged).hexdigest()[:16]), damaged)
+        put_idempotent(storage, partition.damaged_manifest(commit, sha256(damaged).hexdigest()[:16]), damaged)

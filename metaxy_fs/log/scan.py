@@ -83,7 +83,7 @@ def scan_files(
         schema: What `reading_schema` gave.
         predicate: Leave out files of which no row can satisfy it. Rows of other files come unfiltered.
         partition_column: Add a column of this name that gives the version of the partition of each row.
-        with_commits: Add the columns of `metaxy_fs.log.frames.MARKS`, which give the commit of each row.
+        with_commits: Add the columns of `metaxy_fs.log.frames.COMMIT_COLUMN_TYPES`, which give the commit of each row.
         replan: Called where a file is gone, a bounded number of times.
         local_files: What is known of the files of a local root.
     """

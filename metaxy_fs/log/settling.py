@@ -9,7 +9,7 @@ from metaxy_fs.ids import LamportClock, random_token, timestamp_id
 from metaxy_fs.log.commit_table import covers_of, digest_of, encode_table, rows_of
 from metaxy_fs.log.layout import Partition, commit_table
 from metaxy_fs.log.manifest import CommitHeader, DataFile, Manifest, encode_manifest
-from metaxy_fs.log.verified_io import put_settled
+from metaxy_fs.log.verified_io import put_idempotent
 from metaxy_fs.log.view import LiveFile, files_of
 from metaxy_fs.storage.base import Storage
 
@@ -33,7 +33,7 @@ def put_alone(storage: Storage, partition: Partition, append: Manifest, *, clock
     time = clock.tick()
     commit = timestamp_id(time, random_token())
     # A table shows that there were its commits, unless this says that it need not yet be true here.
-    put_settled(storage, partition.copy_mark(commit), COPY_MARK)
+    put_idempotent(storage, partition.copy_mark(commit), COPY_MARK)
     table = rows_of([append], [0])
     header = CommitHeader(
         commit=commit,
@@ -51,9 +51,9 @@ def put_alone(storage: Storage, partition: Partition, append: Manifest, *, clock
         files=tuple(map(_listed_again, files_of(partition, append))),
     )
     data, described = encode_table(table, manifest=unlisted, name=commit_table(commit))
-    put_settled(storage, partition.data_file(described.name), data)
+    put_idempotent(storage, partition.data_file(described.name), data)
     manifest = msgspec.structs.replace(unlisted, covers=covers_of(table), commits=described)
-    put_settled(storage, partition.compaction_manifest(commit), encode_manifest(manifest))
+    put_idempotent(storage, partition.compaction_manifest(commit), encode_manifest(manifest))
 
 
 def _listed_again(live: LiveFile) -> DataFile:

@@ -35,7 +35,7 @@ from metaxy_fs.log.layout import (
 )
 from metaxy_fs.log.manifest import FORMAT_VERSION, Time, refuse_other_format, sealed, unsealed
 from metaxy_fs.log.schema import decode_schema
-from metaxy_fs.log.verified_io import fetch_each, find_right, put_settled, taken
+from metaxy_fs.log.verified_io import decode_or_refetch, fetch_each, get_checked, put_idempotent
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 UNKNOWN_SCHEMA: Final = msgspec.Raw(b"null")
@@ -138,7 +138,7 @@ def put_snapshot(storage: Storage, snapshot: Snapshot, *, hash_algorithm: str) -
     root = open_for_writing(storage, hash_algorithm=hash_algorithm)
     refuse_overwriting_storage(storage, root, hence="a snapshot could be replaced by another one of its name")
     try:
-        put_settled(storage, snapshot_file(snapshot.name), data)
+        put_idempotent(storage, snapshot_file(snapshot.name), data)
     except ObjectExistsError as error:
         raise ObjectExistsError(
             f"{storage.location} has a snapshot {snapshot.name!r} already, and snapshots are never changed. Choose "
@@ -154,7 +154,7 @@ def find_snapshot(storage: Storage, name: str) -> Snapshot | None:
     """
     path = snapshot_file(name)
     decode = partial(decode_snapshot, storage=storage, path=path)
-    data = find_right(storage, path, limit=MAX_SNAPSHOT_BYTES, check=decode)
+    data = get_checked(storage, path, limit=MAX_SNAPSHOT_BYTES, check=decode)
     return None if data is None else decode(data)
 
 
@@ -203,7 +203,7 @@ def _fetch(storage: Storage, infos: list[ObjectInfo]) -> list[Snapshot]:
             )
     fetched = storage.get_many(infos) if infos else []
     return [
-        taken(storage, info, data, partial(decode_snapshot, storage=storage, path=info.path))
+        decode_or_refetch(storage, info, data, partial(decode_snapshot, storage=storage, path=info.path))
         for info, data in zip(infos, fetched, strict=True)
     ]
 
@@ -293,7 +293,7 @@ def read_pins(storage: Storage) -> Pins:
             if isinstance(data, Exception):
                 raise data
             decode = partial(decode_snapshot, storage=storage, path=info.path)
-            _add(pins, taken(storage, info, data, decode))
+            _add(pins, decode_or_refetch(storage, info, data, decode))
         except ObjectNotFoundError:
             continue
         except MetaxyError as error:

@@ -18,7 +18,7 @@ from metaxy_fs.log.descriptions import PartitionInfo
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.schema import Path
 from metaxy_fs.log.types import AgreedTypes, decode_columns, decode_further, encode_further, large_in
-from metaxy_fs.log.verified_io import Agreement, agree
+from metaxy_fs.log.verified_io import SharedObject, ensure_shared
 from metaxy_fs.storage.base import Storage
 
 
@@ -95,7 +95,7 @@ def _one_more(
     number = types.number + 1
     path = partition.types_file(number)
     decode = partial(decode_further, name=f"{storage.location}/{path}")
-    [held] = agree(storage, [Agreement(path, encode_further(columns, unknown), decode)])
+    [held] = ensure_shared(storage, [SharedObject(path, encode_further(columns, unknown), decode)])
     return types.added(*decode(held), number=number)
 
 

@@ -1,15 +1,15 @@
-"""Which manifests may go, because others stand for their commits and have done so for long enough?
+"""Find manifests and data files that nothing needs any more, and since when.
 
 Theory of operation. A manifest is dead as soon as another one covers all that it does and more, or the same with a
-greater id (see `metaxy_fs.log.resolve`); an heir is such another one. A reader that lists the manifests meanwhile
-must meet the dead one or an heir of it. It lists appends before compactions, so it meets an heir of an append that is
-gone. Compactions lie in one directory, which some storages list in any order: a reader may pass the place of an heir
-before that is put, and the place of the dead one after that is deleted. So a manifest is only deleted once it has an
-heir that is older than any listing takes, the grace. Then every heir because of which something is deleted during a
-listing was there when the listing began, and so was the greatest of them, which nothing deletes before the listing
-ends.
+greater id (see `metaxy_fs.log.resolve`); a successor is such another one. A reader that lists the manifests meanwhile
+must meet the dead one or a successor of it. It lists appends before compactions, so it meets a successor of an append
+that is gone. Compactions lie in one directory, which some storages list in any order: a reader may pass the place of a
+successor before that is put, and the place of the dead one after that is deleted. So a manifest is only deleted once it
+has a successor that is older than any listing takes, the grace. Then every successor because of which something is
+deleted during a listing was there when the listing began, and so was the greatest of them, which nothing deletes before
+the listing ends.
 
-The heir that counts for the grace need not live; those that live must be whole, since reads depend on them.
+The successor that counts for the grace need not live; those that live must be whole, since reads depend on them.
 
 Theory of operation. The age of a data file says nothing: one that was live until a minute ago may be years old, and who
 has planned to read it, or to list it again in a compaction, has to find it for a while. When it ceased to be named is
@@ -34,12 +34,12 @@ from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
 from metaxy_fs.log.layout import Inventory, Partition, take_inventory
 from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, refuse_other_format
 from metaxy_fs.log.resolve import Covers, resolve
-from metaxy_fs.log.verified_io import fetch_each, taken
+from metaxy_fs.log.verified_io import decode_or_refetch, fetch_each
 from metaxy_fs.log.view import ATTEMPTS
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 
-def appends_with_heirs(covers: Mapping[str, Covers], inventory: Inventory) -> dict[str, datetime]:
+def appends_with_successors(covers: Mapping[str, Covers], inventory: Inventory) -> dict[str, datetime]:
     """Return each append that a compaction covers, and since when one does."""
     since: dict[str, datetime] = {}
     for commit, held in covers.items():
@@ -49,12 +49,12 @@ def appends_with_heirs(covers: Mapping[str, Covers], inventory: Inventory) -> di
     return since
 
 
-def compactions_with_heirs(covers: Mapping[str, Covers], inventory: Inventory) -> dict[str, datetime]:
+def compactions_with_successors(covers: Mapping[str, Covers], inventory: Inventory) -> dict[str, datetime]:
     """Return each compaction that is dead, and since when there is one because of which it is."""
     since: dict[str, datetime] = {}
     for commit, held in covers.items():
-        heirs = [inventory.compactions[heir].modified for heir in _heirs(commit, held, covers)]
-        if times := [written for written in heirs if written is not None]:
+        successors = [inventory.compactions[successor].modified for successor in _successors(commit, held, covers)]
+        if times := [written for written in successors if written is not None]:
             since[commit] = min(times)
     return since
 
@@ -67,7 +67,7 @@ def missing_files(manifest: Manifest, inventory: Inventory) -> Iterator[str]:
             yield file.name
 
 
-def _heirs(commit: str, held: Covers, covers: Mapping[str, Covers]) -> Iterator[str]:
+def _successors(commit: str, held: Covers, covers: Mapping[str, Covers]) -> Iterator[str]:
     some = frozenset([next(iter(held.ids))])
     for other, theirs in covers.items():
         # Nearly all that do not cover the whole do not cover any one commit of it either.
@@ -115,7 +115,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     @property
-    def settled(self) -> timedelta:
+    def quiescent_after(self) -> timedelta:
         """How old an object is when whoever put it has no more to do with it."""
         return min(_SETTLED, self.retention)
 
@@ -138,7 +138,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     named: list[str]
 
 
-class Ledger:
+class VacuumRecords:
     """What the records of one partition say together.
 
     Args:
@@ -171,7 +171,7 @@ def encode_records(*, unnamed: Collection[str], named: Collection[str]) -> Itera
         yield msgspec.json.encode(Record(FORMAT_VERSION, *lists))
 
 
-def read_ledger(storage: Storage, listed: Collection[ObjectInfo]) -> Ledger:
+def read_vacuum_records(storage: Storage, listed: Collection[ObjectInfo]) -> VacuumRecords:
     """Return what the records of a partition say together.
 
     Raises:
@@ -192,8 +192,8 @@ def read_ledger(storage: Storage, listed: Collection[ObjectInfo]) -> Ledger:
         if written is None:
             raise CorruptObjectError(f"{storage.location}/{info.path} has no time.")
         decode = partial(_decoded, name=f"{storage.location}/{info.path}")
-        records[info.path] = written, taken(storage, info, data, decode)
-    return Ledger(records)
+        records[info.path] = written, decode_or_refetch(storage, info, data, decode)
+    return VacuumRecords(records)
 
 
 def _decoded(data: bytes, *, name: str) -> Record:
@@ -204,7 +204,7 @@ def _decoded(data: bytes, *, name: str) -> Record:
         raise CorruptObjectError(f"The record {name} cannot be decoded: {error}. Remove it.") from error
 
 
-class Survey(NamedTuple):
+class PartitionState(NamedTuple):
     """A partition as one listing shows it, in which every manifest that counts was understood.
 
     Attributes:
@@ -232,7 +232,7 @@ class Survey(NamedTuple):
         return self.appended.union(*(_names(self.compactions[commit]) for commit in chosen))
 
 
-def survey(storage: Storage, partition: Partition) -> Survey:
+def read_partition_state(storage: Storage, partition: Partition) -> PartitionState:
     """Return what a partition holds.
 
     Raises:
@@ -241,13 +241,13 @@ def survey(storage: Storage, partition: Partition) -> Survey:
     """
     for _ in range(ATTEMPTS - 1):
         try:
-            return _survey(storage, take_inventory(storage, partition))
+            return _partition_state(storage, take_inventory(storage, partition))
         except ObjectNotFoundError:  # a manifest was deleted since it was listed
             continue
-    return _survey(storage, take_inventory(storage, partition))
+    return _partition_state(storage, take_inventory(storage, partition))
 
 
-def _survey(storage: Storage, inventory: Inventory) -> Survey:
+def _partition_state(storage: Storage, inventory: Inventory) -> PartitionState:
     if inventory.misplaced:
         raise CorruptObjectError(f"{storage.location}/{inventory.misplaced[0].path} is no manifest.")
     compactions = {
@@ -259,7 +259,7 @@ def _survey(storage: Storage, inventory: Inventory) -> Survey:
     uncovered = {commit: info for commit, info in inventory.appends.items() if commit in counting.appends}
     appends = _manifests(storage, inventory, uncovered, is_compaction=False)
     appended = frozenset(name for manifest in appends for name in _names(manifest))
-    return Survey(inventory, compactions, covers, counting.compactions.keys(), appended)
+    return PartitionState(inventory, compactions, covers, counting.compactions.keys(), appended)
 
 
 def _manifests(
@@ -278,7 +278,7 @@ def _manifests(
             name=name,
             is_compaction=is_compaction,
         )
-        yield taken(storage, info, data, decode)
+        yield decode_or_refetch(storage, info, data, decode)
 
 
 def _names(manifest: Manifest) -> Iterator[str]:

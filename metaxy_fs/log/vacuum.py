@@ -47,17 +47,17 @@ from metaxy_fs.log.layout import (
 from metaxy_fs.log.losses import Loss, losses, pinned_losses
 from metaxy_fs.log.snapshots import Pins, read_pins
 from metaxy_fs.log.unreferenced import (
-    Ledger,
+    PartitionState,
     Policy,
-    Survey,
-    appends_with_heirs,
-    compactions_with_heirs,
+    VacuumRecords,
+    appends_with_successors,
+    compactions_with_successors,
     encode_records,
     missing_files,
-    read_ledger,
-    survey,
+    read_partition_state,
+    read_vacuum_records,
 )
-from metaxy_fs.log.verified_io import Finding, find_right, put_settled, storage_time
+from metaxy_fs.log.verified_io import Finding, get_checked, put_idempotent, storage_time
 from metaxy_fs.log.view import ATTEMPTS
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import NoRoomError, ObjectInfo, Storage
@@ -210,9 +210,9 @@ class _Run(NamedTuple):
         age = self.now - since
         return Removal(info.path, "deletable" if age >= wait else "waiting", reason, age, info.size)
 
-    def is_settled(self, info: ObjectInfo) -> bool:
+    def is_quiescent(self, info: ObjectInfo) -> bool:
         """Whether an object is so old that its writer has no more to do with it."""
-        return info.modified is not None and self.now - info.modified >= self.policy.settled
+        return info.modified is not None and self.now - info.modified >= self.policy.quiescent_after
 
 
 class _Notes(NamedTuple):
@@ -228,12 +228,12 @@ class _Notes(NamedTuple):
 
 
 def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
-    held, ledger = _understood(run, partition)
-    compactions = list(_compactions(run, held))
+    state, records = _understood(run, partition)
+    compactions = list(_compactions(run, state))
     leaving = {removal.path for removal in compactions if removal.state == "deletable"}
-    notes = _notes(run, held, ledger, leaving=leaving)
+    notes = _notes(run, state, records, leaving=leaving)
     keep_write = partial(_keep_write, run.storage, partition)
-    old = [*_data_files(run, held, ledger, notes)], [*_appends(run, held)]
+    old = [*_data_files(run, state, records, notes)], [*_appends(run, state)]
     if not run.dry_run:
         # Before anything is deleted, since afterwards nothing tells when a file ceased to be named.
         try:
@@ -246,16 +246,16 @@ def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
             _record(run, partition, notes)
     yield from run.perform_all(old, before=keep_write)
     yield from run.perform(compactions)
-    yield from run.perform([*_records(run, held, ledger, notes), *_damaged(run, held), *_copies(run, held)])
+    yield from run.perform([*_records(run, state, records, notes), *_damaged(run, state), *_copies(run, state)])
 
 
 def _record(run: _Run, partition: Partition, notes: "_Notes") -> None:
     for record in encode_records(unnamed=notes.unnamed, named=notes.named):
         name = timestamp_id(int(run.now.timestamp() * 1_000_000), random_token())
-        put_settled(run.storage, partition.vacuum_record(name), record)
+        put_idempotent(run.storage, partition.vacuum_record(name), record)
 
 
-def _understood(run: _Run, partition: Partition) -> tuple[Survey, Ledger]:
+def _understood(run: _Run, partition: Partition) -> tuple[PartitionState, VacuumRecords]:
     """Return what a partition holds, if it lacks nothing that was committed, and what earlier vacuums have noted.
 
     A compaction may come while the partition is listed: its files are put behind the place that the listing has reached
@@ -267,40 +267,40 @@ def _understood(run: _Run, partition: Partition) -> tuple[Survey, Ledger]:
     for info, error in run.pins.damaged:
         raise CorruptObjectError(f"the snapshot {run.storage.location}/{info.path} may name commits of it: {error}")
     for _ in range(ATTEMPTS - 1):
-        held = survey(run.storage, partition)
+        state = read_partition_state(run.storage, partition)
         with suppress(ObjectNotFoundError, CorruptObjectError):
-            return _whole(run, held)
-    return _whole(run, survey(run.storage, partition))
+            return _whole(run, state)
+    return _whole(run, read_partition_state(run.storage, partition))
 
 
-def _whole(run: _Run, held: Survey) -> tuple[Survey, Ledger]:
-    """Return a survey and the ledger, if nothing is missing of what was committed."""
+def _whole(run: _Run, state: PartitionState) -> tuple[PartitionState, VacuumRecords]:
+    """Return the state of a partition and the records, if nothing is missing of what was committed."""
     storage, location = run.storage, run.storage.location
-    for path in _lacking(storage, held):
+    for path in _lacking(storage, state):
         raise CorruptObjectError(f"{path} is not there as committed.")
-    ledger = read_ledger(storage, held.inventory.records)
-    for loss in _losses(run, held):
+    records = read_vacuum_records(storage, state.inventory.records)
+    for loss in _losses(run, state):
         raise CorruptObjectError(f"{location}/{loss.path} {loss.problem}: files that no manifest names may hold them.")
-    return held, ledger
+    return state, records
 
 
-def _losses(run: _Run, held: Survey) -> Iterator[Loss]:
+def _losses(run: _Run, state: PartitionState) -> Iterator[Loss]:
     """Yield what shows that commits are lost."""
-    partition, commits = held.inventory.partition, held.commits
+    partition, commits = state.inventory.partition, state.commits
     yield from pinned_losses(partition, run.pins.commits.get(partition, {}), commits)
-    yield from losses(run.storage, held.inventory, unnamed=held.inventory.data.keys() - held.named(), held=commits)
+    yield from losses(run.storage, state.inventory, unnamed=state.inventory.data.keys() - state.named(), held=commits)
 
 
-def _lacking(storage: Storage, held: Survey) -> Iterator[str]:
+def _lacking(storage: Storage, state: PartitionState) -> Iterator[str]:
     """Yield the data files that a live compaction names and that are not there in full."""
-    for commit in held.living:
-        for name in missing_files(held.compactions[commit], held.inventory):
-            yield f"{storage.location}/{held.inventory.partition.data_file(name)}"
+    for commit in state.living:
+        for name in missing_files(state.compactions[commit], state.inventory):
+            yield f"{storage.location}/{state.inventory.partition.data_file(name)}"
 
 
-def _appends(run: _Run, held: Survey) -> Iterator[Removal]:
-    for commit, since in appends_with_heirs(held.covers, held.inventory).items():
-        yield run.due(held.inventory.appends[commit], "a compaction stands for it", since=since, wait=run.policy.grace)
+def _appends(run: _Run, state: PartitionState) -> Iterator[Removal]:
+    for commit, since in appends_with_successors(state.covers, state.inventory).items():
+        yield run.due(state.inventory.appends[commit], "a compaction stands for it", since=since, wait=run.policy.grace)
 
 
 def _keep_write(storage: Storage, partition: Partition, path: str) -> None:
@@ -308,64 +308,66 @@ def _keep_write(storage: Storage, partition: Partition, path: str) -> None:
     commit = commit_of_append(path, partition)
     if commit is not None and commit.startswith(NAMED_WRITE):
         check = partial(decode_manifest, partition=partition, commit=commit, name=f"{storage.location}/{path}")
-        data = find_right(storage, path, limit=MAX_MANIFEST_BYTES, check=check)
+        data = get_checked(storage, path, limit=MAX_MANIFEST_BYTES, check=check)
         if data is not None:  # else another vacuum has kept and deleted it
             with suppress(ObjectExistsError):  # that is the attempt which was committed; this one came too late
-                put_settled(storage, partition.kept_write(commit), data)
+                put_idempotent(storage, partition.kept_write(commit), data)
 
 
-def _compactions(run: _Run, held: Survey) -> Iterator[Removal]:
-    for commit, since in compactions_with_heirs(held.covers, held.inventory).items():
+def _compactions(run: _Run, state: PartitionState) -> Iterator[Removal]:
+    for commit, since in compactions_with_successors(state.covers, state.inventory).items():
         yield run.due(
-            held.inventory.compactions[commit], "another compaction stands for it", since=since, wait=run.policy.grace
+            state.inventory.compactions[commit], "another compaction stands for it", since=since, wait=run.policy.grace
         )
 
 
-def _notes(run: _Run, held: Survey, ledger: Ledger, *, leaving: set[str]) -> _Notes:
+def _notes(run: _Run, state: PartitionState, records: VacuumRecords, *, leaving: set[str]) -> _Notes:
     """Return what has changed since the last vacuum, and what is going to change because of this one."""
-    now = held.named()
-    soon = held.named(commit for commit in held.compactions if held.inventory.compactions[commit].path not in leaving)
+    now = state.named()
+    soon = state.named(
+        commit for commit in state.compactions if state.inventory.compactions[commit].path not in leaving
+    )
     notes = _Notes(set(), set())
-    for name, info in held.inventory.data.items():
-        is_noted = ledger.unnamed_since(name) is not None
+    for name, info in state.inventory.data.items():
+        is_noted = records.unnamed_since(name) is not None
         if name in soon:
             notes.named.update([name] if is_noted else [])
-        elif name in now or (not is_noted and run.is_settled(info)):
+        elif name in now or (not is_noted and run.is_quiescent(info)):
             notes.unnamed.add(name)
     return notes
 
 
-def _data_files(run: _Run, held: Survey, ledger: Ledger, notes: _Notes) -> Iterator[Removal]:
-    named = held.named()
-    for name, info in held.inventory.data.items():
-        since = run.now if name in notes.unnamed else ledger.unnamed_since(name)
+def _data_files(run: _Run, state: PartitionState, records: VacuumRecords, notes: _Notes) -> Iterator[Removal]:
+    named = state.named()
+    for name, info in state.inventory.data.items():
+        since = run.now if name in notes.unnamed else records.unnamed_since(name)
         if since is not None and name not in named:
             yield run.due(info, "no manifest names it", since=since, wait=run.policy.retention)
 
 
-def _records(run: _Run, held: Survey, ledger: Ledger, notes: _Notes) -> Iterator[Removal]:
-    superfluous = set(ledger.superfluous(held.inventory.data.keys() - notes.unnamed - notes.named))
-    for info in held.inventory.records:
+def _records(run: _Run, state: PartitionState, records: VacuumRecords, notes: _Notes) -> Iterator[Removal]:
+    superfluous = set(records.superfluous(state.inventory.data.keys() - notes.unnamed - notes.named))
+    for info in state.inventory.records:
         if info.path in superfluous and info.modified is not None:
             yield run.due(info, "nothing that it says counts any more", since=info.modified, wait=timedelta(0))
 
 
-def _damaged(run: _Run, held: Survey) -> Iterator[Removal]:
+def _damaged(run: _Run, state: PartitionState) -> Iterator[Removal]:
     """Yield what repair has kept of manifests that are there again."""
-    for commit, info in held.inventory.damaged.items():
-        is_there = commit in held.inventory.appends or any(
-            covers.intersection({commit}) for covers in held.covers.values()
+    for commit, info in state.inventory.damaged.items():
+        is_there = commit in state.inventory.appends or any(
+            covers.intersection({commit}) for covers in state.covers.values()
         )
         if is_there and info.modified is not None:
             yield run.due(info, "repair has replaced it", since=info.modified, wait=run.policy.retention)
 
 
-def _copies(run: _Run, held: Survey) -> Iterator[Removal]:
+def _copies(run: _Run, state: PartitionState) -> Iterator[Removal]:
     """Yield what says that a copy brings a compaction which is there, or of which nothing is there any more."""
-    for commit, info in held.inventory.copies.items():
-        is_there = commit in held.inventory.compactions
-        if info.modified is not None and (is_there or commit_table(commit) not in held.inventory.data):
-            wait = timedelta(0) if is_there else run.policy.settled
+    for commit, info in state.inventory.copies.items():
+        is_there = commit in state.inventory.compactions
+        if info.modified is not None and (is_there or commit_table(commit) not in state.inventory.data):
+            wait = timedelta(0) if is_there else run.policy.quiescent_after
             yield run.due(info, "the copy has ended", since=info.modified, wait=wait)
 
 
@@ -373,7 +375,7 @@ def _litter(run: _Run, directory: str) -> Iterator[Removal]:
     """Yield what is no part of the format and was left by processes that died."""
     for info in run.storage.list_temporaries(directory):
         if info.modified is not None and holds_objects(info.path.rpartition("/")[0]):
-            yield run.due(info, "a put was cut short", since=info.modified, wait=run.policy.settled)
+            yield run.due(info, "a put was cut short", since=info.modified, wait=run.policy.quiescent_after)
     for info in run.storage.list(CLOCK):
         if info.modified is not None and is_clock_probe(info.path):
-            yield run.due(info, "it asked for the time", since=info.modified, wait=run.policy.settled)
+            yield run.due(info, "it asked for the time", since=info.modified, wait=run.policy.quiescent_after)

@@ -82,7 +82,9 @@ UPGRADE = "Upgrade metaxy_fs."
 T = TypeVar("T")
 
 
-def taken(storage: Storage, wanted: ObjectInfo | ObjectRange, data: bytes, check: Callable[[bytes], T]) -> T:
+def decode_or_refetch(
+    storage: Storage, wanted: ObjectInfo | ObjectRange, data: bytes, check: Callable[[bytes], T]
+) -> T:
     """Return what is made of bytes that were fetched, or of those that are fetched in their place.
 
     Args:
@@ -99,25 +101,25 @@ def taken(storage: Storage, wanted: ObjectInfo | ObjectRange, data: bytes, check
         return check(data)
     except CorruptObjectError:
         with _about(storage, wanted.path):
-            again = fetched_anew(storage, wanted)
+            again = refetch(storage, wanted)
             if again == data:
                 raise
             return check(again)
 
 
-def right_bytes(
+def checked_bytes(
     storage: Storage, wanted: ObjectInfo | ObjectRange, data: bytes, check: Callable[[bytes], object]
 ) -> bytes:
-    """Return bytes that were fetched, or those that are fetched in their place, as `taken` does, if a check passes."""
+    """Return bytes that pass a check: those that were fetched, or those that are fetched in their place."""
 
     def checked(found: bytes) -> bytes:
         check(found)
         return found
 
-    return taken(storage, wanted, data, checked)
+    return decode_or_refetch(storage, wanted, data, checked)
 
 
-def find_right(storage: Storage, path: str, *, limit: int, check: Callable[[bytes], object]) -> bytes | None:
+def get_checked(storage: Storage, path: str, *, limit: int, check: Callable[[bytes], object]) -> bytes | None:
     """Return the bytes of an object of unknown size, None if there is none; found once more if they cannot be right.
 
     Args:
@@ -149,7 +151,7 @@ def _about(storage: Storage, path: str) -> AbstractContextManager[None]:
     return about(feature=feature_of(path), root=storage.location, path=path)
 
 
-def fetched_anew(storage: Storage, wanted: ObjectInfo | ObjectRange) -> bytes:
+def refetch(storage: Storage, wanted: ObjectInfo | ObjectRange) -> bytes:
     """Return the bytes of an object or a part of one, past what a cache has kept of it."""
     storage.invalidate(wanted)
     [data] = storage.get_many([wanted]) if isinstance(wanted, ObjectInfo) else storage.get_ranges([wanted])
@@ -204,7 +206,7 @@ def _decoded(
     if isinstance(data, Exception):
         return data
     try:
-        return taken(storage, info, data, decode)
+        return decode_or_refetch(storage, info, data, decode)
     except (CorruptObjectError, StorageError) as error:
         return error
 
@@ -248,7 +250,7 @@ class SilentRefusalError(StorageAccessError):
     """A put was refused, and whether it had been applied before cannot be asked."""
 
 
-def put_settled(storage: Storage, path: str, data: bytes) -> None:
+def put_idempotent(storage: Storage, path: str, data: bytes) -> None:
     """Put an object until its outcome is known.
 
     Raises:
@@ -307,11 +309,11 @@ def _found(storage: Storage, path: str, data: bytes) -> bool | None:
     return None if held is None else held == data
 
 
-MAX_AGREEMENT_BYTES: Final = 8 * 1024 * 1024
+MAX_SHARED_BYTES: Final = 8 * 1024 * 1024
 """More than any of these objects has; what is larger is not fetched to its end."""
 
 
-class Agreement(NamedTuple):
+class SharedObject(NamedTuple):
     """An object that all writers share.
 
     Attributes:
@@ -327,8 +329,8 @@ class Agreement(NamedTuple):
     before_put: Callable[[], object] = lambda: None
 
 
-def agree(storage: Storage, agreements: Sequence[Agreement]) -> list[bytes]:
-    """Return what is there of each agreement, in their order; what was missing has been put.
+def ensure_shared(storage: Storage, objects: Sequence[SharedObject]) -> list[bytes]:
+    """Return what is there of each object, in their order; what was missing has been put.
 
     Nothing is put if one that is there is refused.
 
@@ -336,43 +338,41 @@ def agree(storage: Storage, agreements: Sequence[Agreement]) -> list[bytes]:
         CorruptObjectError: One of them is larger than any may be.
         StorageError: One of them could be neither got nor put.
     """
-    found = storage.get_optional([each.path for each in agreements], max_bytes=MAX_AGREEMENT_BYTES)
-    found = [
-        None if data is None else _checked(storage, each, data) for each, data in zip(agreements, found, strict=True)
-    ]
-    missing = [each for each, data in zip(agreements, found, strict=True) if data is None]
+    found = storage.get_optional([each.path for each in objects], max_bytes=MAX_SHARED_BYTES)
+    found = [None if data is None else _checked(storage, each, data) for each, data in zip(objects, found, strict=True)]
+    missing = [each for each, data in zip(objects, found, strict=True) if data is None]
     put = iter(_put_all(storage, missing))
     return [next(put) if data is None else data for data in found]
 
 
-def _put_all(storage: Storage, missing: Sequence[Agreement]) -> list[bytes]:
-    return asked(partial(_put_or_find, storage), missing, is_remote=storage.is_remote)
+def _put_all(storage: Storage, missing: Sequence[SharedObject]) -> list[bytes]:
+    return asked(partial(_put_or_get, storage), missing, is_remote=storage.is_remote)
 
 
-def _put_or_find(storage: Storage, agreement: Agreement) -> bytes:
-    agreement.before_put()
+def _put_or_get(storage: Storage, shared: SharedObject) -> bytes:
+    shared.before_put()
     try:
-        storage.put(agreement.path, agreement.data)
+        storage.put(shared.path, shared.data)
     except (StorageAccessError, NotDurableError):
         raise
     except StorageError as error:  # another first writer was faster, or this put landed and its answer was lost
-        [data] = storage.get_optional([agreement.path], max_bytes=MAX_AGREEMENT_BYTES)
+        [data] = storage.get_optional([shared.path], max_bytes=MAX_SHARED_BYTES)
         if data is None:
             raise error from None
-        return _checked(storage, agreement, data)
-    return agreement.data
+        return _checked(storage, shared, data)
+    return shared.data
 
 
-def _checked(storage: Storage, agreement: Agreement, data: bytes) -> bytes:
+def _checked(storage: Storage, shared: SharedObject, data: bytes) -> bytes:
     """Return what is there, if this writer can agree to it; looked at twice where it cannot be decoded."""
-    with _about(storage, agreement.path):
+    with _about(storage, shared.path):
         try:
-            agreement.check(data)
+            shared.check(data)
         except CorruptObjectError:
-            [again] = storage.get_optional([agreement.path], max_bytes=MAX_AGREEMENT_BYTES)
+            [again] = storage.get_optional([shared.path], max_bytes=MAX_SHARED_BYTES)
             if again is None or again == data:
                 raise
-            agreement.check(again)
+            shared.check(again)
             return again
         return data
 

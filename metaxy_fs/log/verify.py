@@ -183,7 +183,7 @@ def _compactions(
 def _appends(
     storage: Storage, inventory: Inventory, covered: frozenset[str], damaged: dict[str, Finding]
 ) -> Iterator[Manifest]:
-    """Yield the appends that live; those that are gone since they were listed have an heir by now."""
+    """Yield the appends that live; those that are gone since they were listed have a successor by now."""
     uncovered = {commit: info for commit, info in inventory.appends.items() if commit not in covered}
     for _, manifest in read_manifests(storage, inventory.partition, uncovered, damaged=damaged):
         if manifest is not None:

@@ -24,7 +24,7 @@ from metaxy_fs.log.manifest import CommitTable, DataFile, Manifest
 from metaxy_fs.log.schema import decode_schema
 from metaxy_fs.log.types import AgreedTypes, decode_further, large_integers
 from metaxy_fs.log.verified_io import (
-    MAX_AGREEMENT_BYTES,
+    MAX_SHARED_BYTES,
     REPAIR,
     RESTORE,
     UNSEEN,
@@ -33,8 +33,8 @@ from metaxy_fs.log.verified_io import (
     Finding,
     decode_each,
     fetch_each,
-    fetched_anew,
-    find_right,
+    get_checked,
+    refetch,
 )
 from metaxy_fs.log.verify_compactions import Part, check_compaction
 from metaxy_fs.log.verify_contents import Contents, check_commit, check_contents
@@ -129,20 +129,20 @@ def _look(
 ) -> _Look:
     (manifest, file), info, data = fetched
     if isinstance(data, bytes):
-        return _Look(manifest, file, info.size, _settled_contents(storage, info, data, manifest, file))
+        return _Look(manifest, file, info.size, _verified_contents(storage, info, data, manifest, file))
     if isinstance(data, ObjectNotFoundError) and _is_gone(storage, path_of(partition, manifest)):
         return _Look(manifest, file, is_gone=True)
     return _Look(manifest, file, contents=Contents((_missing(info.path, data),)))
 
 
-def _settled_contents(
+def _verified_contents(
     storage: Storage, info: ObjectInfo, data: bytes, manifest: Manifest, file: DataFile | CommitTable
 ) -> Contents:
     """Return what is in an object, which is looked at twice if something is wrong with it: the answer may be."""
     contents = _contents(data, manifest, file, path=info.path)
     if contents.findings:
         with suppress(StorageError, CorruptObjectError):
-            return _contents(fetched_anew(storage, info), manifest, file, path=info.path)
+            return _contents(refetch(storage, info), manifest, file, path=info.path)
     return contents
 
 
@@ -248,6 +248,6 @@ def check_further(storage: Storage, partition: Partition, listed: Mapping[int, O
             return decode_further(data, name=f"{storage.location}/{path}")
 
         try:
-            find_right(storage, path, limit=MAX_AGREEMENT_BYTES, check=check)
+            get_checked(storage, path, limit=MAX_SHARED_BYTES, check=check)
         except MetaxyError as error:
             yield unusable(path, error, remedy=f"Writers that need it are refused. {RESTORE}")

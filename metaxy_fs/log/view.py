@@ -29,7 +29,7 @@ from metaxy_fs.log.layout import Partition, commit_of_append, commit_of_compacti
 from metaxy_fs.log.manifest import CommitKey, DataFile, Manifest
 from metaxy_fs.log.resolve import Covers, Shared, resolve, uncovered
 from metaxy_fs.log.schema import decode_schema
-from metaxy_fs.log.verified_io import taken
+from metaxy_fs.log.verified_io import decode_or_refetch
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 
@@ -178,7 +178,7 @@ class ViewLoader:
         Raises:
             CorruptObjectError: A manifest is not to be trusted; no row is left out in silence.
         """
-        return settled(partial(self._load, partition))
+        return retry_listing(partial(self._load, partition))
 
     def has_commit(self, partition: Partition) -> bool:
         """Whether a partition holds any commit; costs one listing of one name."""
@@ -198,7 +198,7 @@ class ViewLoader:
             exactly: Get the compactions too, if it takes that to know. Without them only appends that were written
                 after the last compaction count, which are uncovered for sure.
         """
-        return settled(partial(self._has_uncovered, partition, more_than, exactly=exactly))
+        return retry_listing(partial(self._has_uncovered, partition, more_than, exactly=exactly))
 
     def _has_uncovered(self, partition: Partition, more_than: int, *, exactly: bool) -> bool:
         appends, compactions = self._list(partition)
@@ -285,11 +285,11 @@ class ViewLoader:
             decode = partial(
                 decode_manifest, partition=partition, commit=commit, name=name, is_compaction=is_compaction
             )
-            manifests[commit] = self._shared.manifest(taken(self._storage, info, data, decode))
+            manifests[commit] = self._shared.manifest(decode_or_refetch(self._storage, info, data, decode))
         return manifests
 
 
-def settled(look: Callable[[], _T]) -> _T:
+def retry_listing(look: Callable[[], _T]) -> _T:
     """Return what looking into a root gives, and look anew where something is gone that was listed.
 
     Raises:

@@ -20,7 +20,7 @@ from metaxy_fs.reserved import KEPT as _IS_KEPT
 from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.lineage import old_names, told_apart_by
-from metaxy_fs.versioning.columns import DATA_VERSION, MARKED_COMMIT, PARTITION, RETIRED, is_id_type, present_column
+from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_COMMIT, RETIRED, is_id_type, present_column
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
 from metaxy_fs.versioning.relations import evaluating_where, marked_rows, stored_columns
 
@@ -142,8 +142,8 @@ def _find(store: Backend, rows: AncestorRows, partition: str) -> _Found | None:
         partition=None,
         columns=frozenset(needed),
         prune=prune if set(rows.values) <= set(ids) else None,
-        mark_partition=True,
-        mark_commits=rows.is_group,
+        with_partition=True,
+        with_commits=rows.is_group,
     )
     scan = store.scan_rows(query)
     if scan is None:
@@ -169,11 +169,11 @@ def _members(scan: Scan, rows: AncestorRows) -> list[_Row]:
         row, is_kept = pl.col(ROW_IN_GROUP), wanted & pl.col(present_column(rows.spec.key))
     elif below is not None:  # rows that lack what the predicate looks at
         is_kept = pl.lit(value=False)
-    commit = pl.col(MARKED_COMMIT) if rows.is_group else pl.lit("")
+    commit = pl.col(RESERVED_COMMIT) if rows.is_group else pl.lit("")
     retires = pl.col(RETIRED).fill_null(value=False) if RETIRED in scan.columns else pl.lit(value=False)
     # A row that retires its sample is in no group, as one that `where` excludes.
     is_kept &= ~retires
-    marks = (row.alias(ROW_IN_GROUP), commit.alias(MARKED_COMMIT), is_kept.alias(_IS_KEPT), retires.alias(RETIRED))
+    marks = (row.alias(ROW_IN_GROUP), commit.alias(RESERVED_COMMIT), is_kept.alias(_IS_KEPT), retires.alias(RETIRED))
     with evaluating_where(below):
         found = ever.select(PARTITION, *marks, DATA_VERSION, *apart).collect()
     return [

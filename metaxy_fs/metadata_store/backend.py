@@ -164,8 +164,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         without: Rows of these partitions are not needed; a backend may leave out any of them, or none.
         columns: The only columns to return, None for all; those that do not exist are left out.
         prune: Rows that do not satisfy this are not needed; a backend may leave out any of them, or none.
-        mark_partition: Add the column `_metaxy_partition`, text, that gives the partition of each row.
-        mark_commits: Add the columns `_metaxy_commit`, text, and `_metaxy_time`, Int64 in microseconds since 1970
+        with_partition: Add the column `_metaxy_partition`, text, that gives the partition of each row.
+        with_commits: Add the columns `_metaxy_commit`, text, and `_metaxy_time`, Int64 in microseconds since 1970
             (UTC), that give the id and the time of the commit of each row.
         at: Answer as if there were no other commits than these; None for all that there are now.
         schema: What the rows of these commits were read as before, in the order of the columns; None for the narrowest
@@ -177,8 +177,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     columns: frozenset[str] | None = None
     prune: pl.Expr | None = None
     without: frozenset[str] = frozenset()
-    mark_partition: bool = False
-    mark_commits: bool = False
+    with_partition: bool = False
+    with_commits: bool = False
     at: Moment | None = None
     schema: pl.Schema | None = None
 

@@ -169,13 +169,13 @@ class FilesystemMetadataStore(MetadataStore):
         views = self._views(query)
         if not views:
             return None
-        marker = PARTITION if query.mark_partition else None
+        marker = PARTITION if query.with_partition else None
         selection = self._log.select(
             views,
             columns=query.columns,
             predicate=query.prune,
             partition_column=marker,
-            with_commits=query.mark_commits,
+            with_commits=query.with_commits,
             schema=query.schema,
         )
         return Scan(

@@ -9,7 +9,7 @@ from metaxy_fs.ids import shared_clock
 from metaxy_fs.log.compact import Compaction, Options, compact_partition
 from metaxy_fs.log.copy import Copied
 from metaxy_fs.log.layout import STORE_FILE, all_partitions, is_partition_directory
-from metaxy_fs.log.levels import FAN
+from metaxy_fs.log.levels import FANOUT
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.repair import Restoration
 from metaxy_fs.log.repair import repair as repair_root
@@ -115,7 +115,7 @@ def compact(
     *,
     full: bool = False,
     cluster: bool = False,
-    fan: int = FAN,
+    fan: int = FANOUT,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[Compaction]:
     """Merge small data files of a root into large ones, and many manifests into few; rows and their order stay.
@@ -129,7 +129,7 @@ def compact(
         full: Compact everything, also where few writes have come since the last time.
         cluster: Compact everything, and rewrite large files, too, whose ids overlap: then each holds a range of ids of
             its own, so that few ids are found in few files.
-        fan: How many manifests of a tier are compacted into one: fewer leave less to read, and rewrite more often.
+        fan: How many manifests of a level are compacted into one: fewer leave less to read, and rewrite more often.
         progress: Called with how many rows of a step were read and written so far, and how many are going to be.
 
     Returns:

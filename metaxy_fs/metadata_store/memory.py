@@ -20,7 +20,7 @@ from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
-from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME, PARTITION
+from metaxy_fs.versioning.columns import PARTITION, RESERVED_COMMIT, RESERVED_TIME
 
 
 class _Commit(msgspec.Struct, frozen=True):
@@ -184,9 +184,9 @@ def _are_same_rows(held: pl.DataFrame, given: pl.DataFrame) -> bool:
 
 def _marked(held: _Commit, schema: pl.Schema, query: Query) -> pl.LazyFrame:
     """Return the rows of a commit in the schema of all, with the marks that the query asks for."""
-    marks = {PARTITION: pl.lit(held.partition)} if query.mark_partition else {}
-    if query.mark_commits:
-        marks |= {MARKED_COMMIT: pl.lit(held.commit), MARKED_TIME: pl.lit(held.time, dtype=pl.Int64)}
+    marks = {PARTITION: pl.lit(held.partition)} if query.with_partition else {}
+    if query.with_commits:
+        marks |= {RESERVED_COMMIT: pl.lit(held.commit), RESERVED_TIME: pl.lit(held.time, dtype=pl.Int64)}
     return conform(held.rows.lazy(), source=held.rows.schema, target=schema).with_columns(**marks)
 
 

@@ -34,7 +34,7 @@ from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.write import Tags, commit
 from metaxy_fs.reserved import KNOWN
-from metaxy_fs.versioning.columns import MARKED_COMMIT, MARKED_TIME
+from metaxy_fs.versioning.columns import RESERVED_COMMIT, RESERVED_TIME
 from metaxy_fs.versioning.layers import latest_rows
 
 _MARK = "/flush-"
@@ -169,7 +169,7 @@ class NamedFlushes:
     ) -> pl.LazyFrame:
         """Return the rows of some commits."""
         partition = self._feature.definition.partition
-        query = Query(key=self._feature.key, partition=partition, columns=columns, prune=prune, mark_commits=True)
+        query = Query(key=self._feature.key, partition=partition, columns=columns, prune=prune, with_commits=True)
         scan = self._store.scan_rows(query)
         if scan is None:
             raise WriteConflictError(
@@ -179,7 +179,7 @@ class NamedFlushes:
                 root=self._store.location,
                 write_id=self._write_id,
             )
-        return scan.rows.filter(pl.col(MARKED_COMMIT).is_in(commits)).drop(MARKED_COMMIT, MARKED_TIME)
+        return scan.rows.filter(pl.col(RESERVED_COMMIT).is_in(commits)).drop(RESERVED_COMMIT, RESERVED_TIME)
 
     def _refuse_others(self, rows: pl.DataFrame, held: pl.DataFrame) -> None:
         """Refuse rows that are not those held of their samples; what one of the frames lacks counts as null."""

@@ -15,7 +15,7 @@ from metaxy_fs.metadata_store.features import FeatureLike, find_declaration
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 from metaxy_fs.metadata_store.read import latest_or_retired
 from metaxy_fs.spec import FeatureKey
-from metaxy_fs.versioning.columns import MARKED_COMMIT
+from metaxy_fs.versioning.columns import RESERVED_COMMIT
 
 Progress = Callable[[int, int], object]
 """Called with the bytes of data files that are dealt with so far, and with those that are known of."""
@@ -136,10 +136,10 @@ def _chosen(seen: Backend, key: FeatureKey, current: str | None, *, only_latest:
 @names_damage
 def _latest_commits(seen: Backend, key: FeatureKey, current: str | None) -> pl.Series | None:
     """Return the commits that hold the latest row of some sample; None if all do, or there are no rows."""
-    scan = seen.scan_rows(Query(key=key, partition=current, mark_commits=True))
+    scan = seen.scan_rows(Query(key=key, partition=current, with_commits=True))
     if scan is None or not scan.may_repeat:
         return None
     # A commit that retires the sample is among them: without it, an older row would count again in the target.
     rows = latest_or_retired(scan, id_columns=scan.id_columns)
-    found = rows.select(pl.col(MARKED_COMMIT).unique()).collect().to_series()
+    found = rows.select(pl.col(RESERVED_COMMIT).unique()).collect().to_series()
     return found if found.len() else None

@@ -24,10 +24,10 @@ from metaxy_fs.versioning.columns import (
     COMMIT_TAGS,
     COMMITTED_AT,
     DATA_VERSION,
-    MARKED_COMMIT,
-    MARKED_TAGS,
-    MARKED_TIME,
     PARTITION,
+    RESERVED_COMMIT,
+    RESERVED_TAGS,
+    RESERVED_TIME,
     RETIRED,
 )
 from metaxy_fs.versioning.layers import latest_rows
@@ -112,8 +112,8 @@ def find_scan(store: Backend, feature: Declared | FeatureKey, read: Read, *, fal
         partition=partition,
         columns=_enough(read, named, id_columns),
         prune=_prune(read, id_columns),
-        mark_commits=read.with_commits,
-        mark_partition=read.with_tags and partition is None,
+        with_commits=read.with_commits,
+        with_partition=read.with_tags and partition is None,
     )
     scan = first_scan(store, query, fallback=fallback, with_tags=read.with_tags)
     if scan is None:
@@ -274,7 +274,7 @@ def _prune(read: Read, id_columns: Sequence[str] | None) -> pl.Expr | None:
 
 def _remember(store: Backend, query: Query, scan: Scan) -> None:
     """Let the store know the types that it holds, so that it can refuse a write that does not fit them."""
-    if query.partition is not None and not query.mark_partition and not query.mark_commits:
+    if query.partition is not None and not query.with_partition and not query.with_commits:
         store.seen.add(query.key, query.partition, scan.rows.collect_schema())
 
 
@@ -328,7 +328,7 @@ def mark_tags(scan: Scan, commits: pl.DataFrame, query: Query) -> Scan:
         query: What the scan answers. In several partitions one `write_id` makes several commits of one id.
     """
     tagged = commits.drop_nulls("tags")
-    place = pl.col(MARKED_COMMIT)
+    place = pl.col(RESERVED_COMMIT)
     if query.partition is None:
         place = pl.concat_str(PARTITION, pl.lit("/"), place)
         ids = tagged.select(pl.concat_str("partition", pl.lit("/"), "commit")).to_series()
@@ -337,7 +337,7 @@ def mark_tags(scan: Scan, commits: pl.DataFrame, query: Query) -> Scan:
         tagged = tagged.filter(pl.col("partition") == query.partition)
     tags = place.replace_strict(ids, tagged.get_column("tags"), default=None, return_dtype=pl.String)
     marks = [] if query.partition is not None else [PARTITION]
-    return scan.mapped(lambda rows: rows.with_columns(tags.alias(MARKED_TAGS)).drop(marks), columns=scan.columns)
+    return scan.mapped(lambda rows: rows.with_columns(tags.alias(RESERVED_TAGS)).drop(marks), columns=scan.columns)
 
 
 def show_commits(scan: Scan, key: FeatureKey, *, has_tags: bool) -> Scan:
@@ -354,9 +354,9 @@ def show_commits(scan: Scan, key: FeatureKey, *, has_tags: bool) -> Scan:
             feature=key.dotted,
             column=taken[0],
         )
-    marks = {MARKED_COMMIT: COMMIT, MARKED_TIME: COMMITTED_AT} | ({MARKED_TAGS: COMMIT_TAGS} if has_tags else {})
+    marks = {RESERVED_COMMIT: COMMIT, RESERVED_TIME: COMMITTED_AT} | ({RESERVED_TAGS: COMMIT_TAGS} if has_tags else {})
     others = [name for name in schema if name not in marks]
-    times = pl.col(MARKED_TIME).cast(pl.Datetime("us", "UTC"))
+    times = pl.col(RESERVED_TIME).cast(pl.Datetime("us", "UTC"))
 
     def show(rows: pl.LazyFrame) -> pl.LazyFrame:
         return rows.with_columns(times).rename(marks).select(*map(column, others), *marks.values())

@@ -130,7 +130,7 @@ def compared_stores(
         id_types: The types of the ids that are compared with.
     """
     current = feature.definition.partition
-    query = Query(key=feature.key, partition=current, columns=columns, mark_partition=True)
+    query = Query(key=feature.key, partition=current, columns=columns, with_partition=True)
     stores = list(chain(store, fallback=True))
     if store.fallback_mode == "sample":
         return [Compared(candidate, feature, query, id_types=id_types) for candidate in stores]

@@ -25,7 +25,7 @@ from metaxy_fs.metadata_store.samples import SpooledSamples
 from metaxy_fs.metadata_store.snapshots import BackendAt, at
 from metaxy_fs.reserved import PLACE
 from metaxy_fs.spec import FeatureSpec
-from metaxy_fs.versioning.columns import DATA_VERSION, MARKED_COMMIT, MARKED_TIME, RETIRED, version_type
+from metaxy_fs.versioning.columns import DATA_VERSION, RESERVED_COMMIT, RESERVED_TIME, RETIRED, version_type
 
 Tags = Mapping[str, str] | None
 """What the caller says of a commit, beside what the store says of all."""
@@ -165,11 +165,11 @@ def restore(
 def _commits(store: Backend, feature: Declared) -> pl.DataFrame:
     """Return the ids of all samples, each with the commit of its latest row."""
     ids, partition = feature.spec.id_columns, feature.definition.partition
-    query = Query(key=feature.key, partition=partition, columns=frozenset((*ids, RETIRED)), mark_commits=True)
+    query = Query(key=feature.key, partition=partition, columns=frozenset((*ids, RETIRED)), with_commits=True)
     scan = first_scan(store, query, fallback=True)
     if scan is None:
         raise not_found(feature.key, partition=partition, store=store, fallback=True)
-    return latest(scan, id_columns=ids).select(*ids, MARKED_COMMIT, MARKED_TIME).collect()
+    return latest(scan, id_columns=ids).select(*ids, RESERVED_COMMIT, RESERVED_TIME).collect()
 
 
 def _rows(store: Backend, feature: Declared, samples: pl.DataFrame) -> pl.DataFrame:

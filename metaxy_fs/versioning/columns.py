@@ -4,11 +4,11 @@ from typing import Final
 
 import polars as pl
 
-from metaxy_fs.reserved import COMMIT as MARKED_COMMIT
+from metaxy_fs.reserved import COMMIT as RESERVED_COMMIT
 from metaxy_fs.reserved import DATA_VERSION, PARTITION, REDO, RETIRED
 from metaxy_fs.reserved import PREFIX as RESERVED_PREFIX
-from metaxy_fs.reserved import TAGS as MARKED_TAGS
-from metaxy_fs.reserved import TIME as MARKED_TIME
+from metaxy_fs.reserved import TAGS as RESERVED_TAGS
+from metaxy_fs.reserved import TIME as RESERVED_TIME
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 
 __all__ = [
@@ -17,13 +17,13 @@ __all__ = [
     "COMMITTED_AT",
     "COMMIT_TAGS",
     "DATA_VERSION",
-    "MARKED_COMMIT",
-    "MARKED_TAGS",
-    "MARKED_TIME",
     "MISSING",
     "PARTITION",
     "REDO",
+    "RESERVED_COMMIT",
     "RESERVED_PREFIX",
+    "RESERVED_TAGS",
+    "RESERVED_TIME",
     "RETIRED",
     "STORED_DATA_VERSION",
     "is_id_type",

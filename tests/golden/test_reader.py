@@ -27,7 +27,7 @@ def root(request: pytest.FixtureRequest) -> Path:
 
 def library(store: MetadataStore, feature: str, version: str | None) -> reader.Rows:
     """What the library reads, in the reader's terms."""
-    scan = store.scan_rows(Query(key=FeatureKey.parse(feature), partition=version, mark_commits=True))
+    scan = store.scan_rows(Query(key=FeatureKey.parse(feature), partition=version, with_commits=True))
     assert scan is not None
     frame = scan.rows.collect()
     marks = frame.select("_metaxy_time", "_metaxy_commit").rows()

@@ -18,7 +18,7 @@ from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.commit import CommitRequest
 from metaxy_fs.log.layout import STORE_FILE
 from metaxy_fs.log.log import Log
-from metaxy_fs.log.verified_io import MAX_AGREEMENT_BYTES
+from metaxy_fs.log.verified_io import MAX_SHARED_BYTES
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, request, rows
 from tests.patience import PATIENCE
@@ -175,13 +175,13 @@ def test_rows_wait_for_the_description_of_a_faster_first_writer() -> None:
 @pytest.mark.parametrize("path", [STORE_FILE, PARTITION.definition_file])
 def test_an_agreement_that_is_too_large_is_refused(path: str) -> None:
     storage = DistantStorage()
-    storage.put(path, b" " * (MAX_AGREEMENT_BYTES + 1))
-    with pytest.raises(CorruptObjectError, match=f"{path}.*more than the {MAX_AGREEMENT_BYTES} bytes"):
+    storage.put(path, b" " * (MAX_SHARED_BYTES + 1))
+    with pytest.raises(CorruptObjectError, match=f"{path}.*more than the {MAX_SHARED_BYTES} bytes"):
         append(storage)
 
 
 def test_a_declaration_that_later_writers_would_refuse_is_not_written() -> None:
     storage = DistantStorage()
     with pytest.raises(MetadataSchemaError, match="Declare fewer containers"):
-        log(storage).append(request(rows(1)), spec=b'"' + b"x" * MAX_AGREEMENT_BYTES + b'"')
+        log(storage).append(request(rows(1)), spec=b'"' + b"x" * MAX_SHARED_BYTES + b'"')
     assert storage.list("") == []

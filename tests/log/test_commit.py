@@ -22,10 +22,9 @@ from metaxy_fs.errors import (
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import commit as chunks_module
 from metaxy_fs.log import commit as commit_module
-from metaxy_fs.log import verified_io as settled_module
 from metaxy_fs.log.manifest import FileHeader
 from metaxy_fs.log.scan import reading_schema, scan_files
-from metaxy_fs.log.verified_io import put_settled
+from metaxy_fs.log.verified_io import put_idempotent
 from metaxy_fs.log.view import ViewLoader, live_files
 from metaxy_fs.storage import local
 from metaxy_fs.storage.base import Storage
@@ -39,7 +38,7 @@ from tests.log.faulty import FaultyStorage
 @pytest.fixture(autouse=True, scope="module")
 def _no_pauses() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settled_module, "_FIRST_PAUSE_SECONDS", 0)
+        patch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
         yield
 
 
@@ -203,7 +202,7 @@ def test_a_name_that_holds_other_bytes_is_never_taken_for_success() -> None:
     storage = MemoryStorage()
     storage.put("a", b"theirs")
     with pytest.raises(ObjectExistsError, match="other content"):
-        put_settled(storage, "a", b"ours")
+        put_idempotent(storage, "a", b"ours")
 
 
 class Garbling(FaultyStorage):
@@ -221,7 +220,7 @@ class Garbling(FaultyStorage):
 
 def test_one_damaged_answer_does_not_make_an_object_that_of_another() -> None:
     storage = Garbling(MemoryStorage())
-    put_settled(storage, "a", b"ours")
+    put_idempotent(storage, "a", b"ours")
     assert storage.garbled == 2
 
 

@@ -20,7 +20,6 @@ from metaxy_fs.log import commit as chunks_module
 from metaxy_fs.log import compact as compaction_module
 from metaxy_fs.log import merge as merging_module
 from metaxy_fs.log import merge as relisting_module
-from metaxy_fs.log import verified_io as settled_module
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.compact import Compaction, Options, compact_partition
 from metaxy_fs.log.manifest import Manifest
@@ -508,7 +507,7 @@ def test_runs_are_spilled_to_the_temporary_directory_and_are_gone_afterwards(
         write(inner, *range(number, 28, 7))
     storage = FaultyStorage(inner, fault)
     if fails:
-        monkeypatch.setattr(settled_module, "_FIRST_PAUSE_SECONDS", 0)
+        monkeypatch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
         with pytest.raises(StorageError):
             compact(storage, full=True)
     else:

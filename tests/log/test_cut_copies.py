@@ -7,7 +7,6 @@ import pytest
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import MAX_TIME, LamportClock
-from metaxy_fs.log import verified_io as settled_module
 from metaxy_fs.log.copy import copy_partition
 from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.log import Log
@@ -30,7 +29,7 @@ EAGER = Policy(grace=timedelta(0), retention=timedelta(0), is_safe=False)
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settled_module, "_FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
 
 
 def copy(source: Storage, target: Storage) -> bool:

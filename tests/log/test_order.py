@@ -3,7 +3,7 @@
 from typing import Any
 
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log.frames import stretches
+from metaxy_fs.log.frames import file_groups
 from metaxy_fs.log.manifest import CommitKey, DataFile
 from metaxy_fs.log.statistics import ColumnStatistics
 from metaxy_fs.log.view import LiveFile
@@ -31,8 +31,8 @@ def single(commit: int) -> LiveFile:
 
 
 def kinds(*files: LiveFile) -> list[tuple[int, bool]]:
-    """How many files each stretch has, and whether it is sorted."""
-    return [(len(stretch.files), stretch.is_mixed) for stretch in stretches(files)]
+    """How many files each group has, and whether it is sorted."""
+    return [(len(group.files), group.is_mixed) for group in file_groups(files)]
 
 
 def test_files_of_single_commits_are_one_stretch() -> None:

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaxy_fs.errors import ObjectNotFoundError, StorageError
-from metaxy_fs.log import verified_io as settled_module
 from metaxy_fs.log.repair import Restoration, repair
 from metaxy_fs.log.verify import verify
 from metaxy_fs.storage.memory import MemoryStorage
@@ -23,7 +22,7 @@ def states(restorations: list[Restoration]) -> list[tuple[str, str]]:
 @pytest.fixture(autouse=True, scope="module")
 def _no_pauses() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settled_module, "_FIRST_PAUSE_SECONDS", 0)
+        patch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
         yield
 
 

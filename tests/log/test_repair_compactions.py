@@ -11,7 +11,6 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from metaxy_fs.errors import StorageError, UnsupportedFormatError
-from metaxy_fs.log import verified_io as settled_module
 from metaxy_fs.log.manifest import Manifest, encode_manifest
 from metaxy_fs.log.repair import Restoration, repair
 from metaxy_fs.log.verify import verify
@@ -26,7 +25,7 @@ from tests.log.roots import contents, replace
 @pytest.fixture(autouse=True, scope="module")
 def _no_pauses() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settled_module, "_FIRST_PAUSE_SECONDS", 0)
+        patch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
         yield
 
 

@@ -8,7 +8,7 @@ from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.layout import is_stray
 from metaxy_fs.log.repair import repair
-from metaxy_fs.log.unreferenced import survey
+from metaxy_fs.log.unreferenced import read_partition_state
 from metaxy_fs.log.verify import verify
 from metaxy_fs.log.view import ViewLoader
 from metaxy_fs.storage import open_storage
@@ -50,7 +50,7 @@ def test_a_stray_file_is_passed_over_by_everyone(name: str, directory: str) -> N
     storage.put(path := f"{PARTITION.manifests}/{directory}{name}", b"not a manifest")
 
     assert ViewLoader(storage, clock=LamportClock()).load(PARTITION) == before
-    assert survey(storage, PARTITION).inventory.misplaced == ()
+    assert read_partition_state(storage, PARTITION).inventory.misplaced == ()
     assert [(finding.severity, finding.path) for finding in verify(storage).findings] == [("note", path)]
     assert repair(storage, dry_run=False) == []
     write(storage, 9)
@@ -66,7 +66,7 @@ def test_anything_else_below_the_manifests_is_refused(name: str, directory: str)
     with pytest.raises(CorruptObjectError, match="is no manifest"):
         ViewLoader(storage, clock=LamportClock()).load(PARTITION)
     with pytest.raises(CorruptObjectError, match="is no manifest"):
-        survey(storage, PARTITION)
+        read_partition_state(storage, PARTITION)
     assert not verify(storage).is_sound
 
 
@@ -82,7 +82,7 @@ def test_a_companion_of_macos_is_none_of_the_objects_of_a_partition(name: str) -
     storage, _ = root()
     storage.put(f"{PARTITION}/{name}", b"\x00\x05\x16\x07")
 
-    inventory = survey(storage, PARTITION).inventory
+    inventory = read_partition_state(storage, PARTITION).inventory
     assert (inventory.records, inventory.damaged) == ((), {})
     assert [info.path for info in inventory.stray] == [f"{PARTITION}/{name}"]
     assert repair(storage, dry_run=False) == []
@@ -94,7 +94,7 @@ def test_the_evidence_of_a_commit_with_an_odd_id_is_no_stray_file() -> None:
     for commit in ("job.tmp", "job.0123abcd", "job.partial"):
         storage.put(PARTITION.damaged_manifest(commit, "ab"), b"x")
 
-    assert {*survey(storage, PARTITION).inventory.damaged} == {"job.tmp", "job.0123abcd", "job.partial"}
+    assert {*read_partition_state(storage, PARTITION).inventory.damaged} == {"job.tmp", "job.0123abcd", "job.partial"}
 
 
 def test_a_partition_of_stray_files_alone_does_not_exist() -> None:
@@ -133,4 +133,4 @@ def test_markers_of_consoles_and_of_hadoop_close_no_partition(s3_server: S3Serve
     view = ViewLoader(storage, clock=LamportClock()).load(PARTITION)
     assert view is not None
     assert len(view.manifests) == 1
-    assert survey(storage, PARTITION).inventory.misplaced == ()
+    assert read_partition_state(storage, PARTITION).inventory.misplaced == ()

@@ -51,8 +51,8 @@ class ShelfStore(MetadataStore):
         schema = unify(files, columns=query.columns)
         frames = [
             conform(append.rows.lazy(), source=append.rows.schema, target=schema).with_columns(
-                **({"_metaxy_partition": pl.lit(append.definition.partition)} if query.mark_partition else {}),
-                **({"_metaxy_commit": pl.lit(str(time)), "_metaxy_time": pl.lit(time)} if query.mark_commits else {}),
+                **({"_metaxy_partition": pl.lit(append.definition.partition)} if query.with_partition else {}),
+                **({"_metaxy_commit": pl.lit(str(time)), "_metaxy_time": pl.lit(time)} if query.with_commits else {}),
             )
             for time, append in held
         ]

@@ -35,7 +35,7 @@ from tests.proof.world import YEARS
 from tests.support.simulation import START
 from tests.support.stepped_storage import SteppedStorage
 
-real_put_settled = commit_module.put_settled
+real_put_idempotent = commit_module.put_idempotent
 
 
 WRITERS = Mix(jobs=("write", "write", "retry", "read"))
@@ -60,27 +60,27 @@ def find_violation(live: Callable[[int], object], *, first: int = 0) -> None:
 def test_a_manifest_that_is_put_before_its_data_files(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting: list[tuple[Storage, str, bytes]] = []
 
-    def put_settled(storage: Storage, path: str, data: bytes) -> None:
+    def put_idempotent(storage: Storage, path: str, data: bytes) -> None:
         if path.endswith(".parquet"):
             waiting.append((storage, path, data))
             return
-        real_put_settled(storage, path, data)
+        real_put_idempotent(storage, path, data)
         for held in [held for held in waiting if held[0] is storage]:
             waiting.remove(held)
-            real_put_settled(*held)
+            real_put_idempotent(*held)
 
-    monkeypatch.setattr(commit_module, "put_settled", put_settled)
+    monkeypatch.setattr(commit_module, "put_idempotent", put_idempotent)
     find_violation(partial(roam, ordered=True, mix=WRITERS))
 
 
 def test_a_failed_put_that_is_taken_for_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    def put_settled(storage: Storage, path: str, data: bytes) -> None:
+    def put_idempotent(storage: Storage, path: str, data: bytes) -> None:
         try:
             storage.put(path, data)
         except StorageError:
             return
 
-    monkeypatch.setattr(commit_module, "put_settled", put_settled)
+    monkeypatch.setattr(commit_module, "put_idempotent", put_idempotent)
     find_violation(partial(roam, ordered=True, mix=WRITERS))
 
 

@@ -26,8 +26,8 @@ from metaxy_fs import (
 )
 from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageAccessError, StorageError
 from metaxy_fs.ids import Source, driven_by, elapsed
-from metaxy_fs.log import verified_io as settled
-from metaxy_fs.log.verified_io import put_settled
+from metaxy_fs.log import verified_io
+from metaxy_fs.log.verified_io import put_idempotent
 from metaxy_fs.storage import ObjectInfo, Storage, open_storage, retry
 from metaxy_fs.testing.faults import NOTICED, Fault, no_faults
 from tests.patience import PATIENCE
@@ -163,7 +163,7 @@ def test_put_outlives_a_fault_or_meets_itself(storage: Storage, meeting: Meet, p
 
 @pytest.mark.parametrize("fault", PASSING)
 def test_settled_put_outlives_a_fault(storage: Storage, meeting: Meet, path: str, fault: Fault) -> None:
-    put_settled(meeting(fault), path, DATA)
+    put_idempotent(meeting(fault), path, DATA)
 
     assert storage.get(path) == DATA
 
@@ -175,7 +175,7 @@ def test_settled_put_tells_another_s_object_in_spite_of_a_fault(
     storage.put(path, b"theirs")
 
     with pytest.raises(ObjectExistsError):
-        put_settled(meeting(fault), path, DATA)
+        put_idempotent(meeting(fault), path, DATA)
     assert storage.get(path) == b"theirs"
 
 
@@ -405,7 +405,7 @@ def test_manifest_whose_outcome_cannot_be_learned_is_an_unknown_commit_that_name
 ) -> None:
     FilesystemMetadataStore(storage).write_metadata(feature_of("any"), rows(0), write_id="any")
     monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.2)
-    monkeypatch.setattr(settled, "_DEADLINE_SECONDS", 0.0)
+    monkeypatch.setattr(verified_io, "_DEADLINE_SECONDS", 0.0)
     written, puts = feature_of(uuid.uuid4().hex), []
 
     def fail_from_the_manifest_on(kind: str, path: str) -> Fault | None:
