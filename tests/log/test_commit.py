@@ -22,6 +22,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import commit as chunks_module
 from metaxy_fs.log import commit as commit_module
+from metaxy_fs.log import verified_io
 from metaxy_fs.log.manifest import FileHeader
 from metaxy_fs.log.scan import reading_schema, scan_files
 from metaxy_fs.log.verified_io import put_idempotent

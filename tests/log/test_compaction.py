@@ -20,6 +20,7 @@ from metaxy_fs.log import commit as chunks_module
 from metaxy_fs.log import compact as compaction_module
 from metaxy_fs.log import merge as merging_module
 from metaxy_fs.log import merge as relisting_module
+from metaxy_fs.log import verified_io
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.compact import Compaction, Options, compact_partition
 from metaxy_fs.log.manifest import Manifest

@@ -7,6 +7,7 @@ import pytest
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import MAX_TIME, LamportClock
+from metaxy_fs.log import verified_io
 from metaxy_fs.log.copy import copy_partition
 from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.log import Log

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaxy_fs.errors import ObjectNotFoundError, StorageError
+from metaxy_fs.log import verified_io
 from metaxy_fs.log.repair import Restoration, repair
 from metaxy_fs.log.verify import verify
 from metaxy_fs.storage.memory import MemoryStorage

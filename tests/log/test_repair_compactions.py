@@ -11,6 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from metaxy_fs.errors import StorageError, UnsupportedFormatError
+from metaxy_fs.log import verified_io
 from metaxy_fs.log.manifest import Manifest, encode_manifest
 from metaxy_fs.log.repair import Restoration, repair
 from metaxy_fs.log.verify import verify

@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 from metaxy_fs import testing
 from metaxy_fs.errors import CommitStateUnknownError, StorageError, WriteConflictError
 from metaxy_fs.ids import Source, driven_by
-from metaxy_fs.log import unreferenced as ledger
+from metaxy_fs.log import unreferenced
 from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.repair import repair
@@ -606,7 +606,7 @@ def test_a_record_that_is_too_large_is_left_where_it_is_with_all_of_its_partitio
     appends(storage, 1)
     storage.put(PARTITION.data_file("lost-0.parquet"), b"orphan")
     storage.put(PARTITION.vacuum_record("a"), next(encode_records(unnamed=["lost-0.parquet"], named=[])))
-    monkeypatch.setattr(ledger, "MAX_RECORD_BYTES", 10)
+    monkeypatch.setattr(unreferenced, "MAX_RECORD_BYTES", 10)
     [finding] = vacuum(storage, policy=Policy(), dry_run=False).skipped
     assert re.search(r"_vacuum/a\.json has \d+ bytes, more than the 10 that one may have", finding.problem)
 
@@ -614,7 +614,7 @@ def test_a_record_that_is_too_large_is_left_where_it_is_with_all_of_its_partitio
 def test_what_a_vacuum_notes_of_very_many_files_is_in_several_records(
     storage: MemoryStorage, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "_NAMES_A_RECORD", 2)
+    monkeypatch.setattr(unreferenced, "_NAMES_A_RECORD", 2)
     appends(storage, 1)
     lost = {f"lost-{number}.parquet" for number in range(5)}
     for name in lost:

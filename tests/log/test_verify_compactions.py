@@ -249,7 +249,7 @@ def test_a_compaction_that_is_replaced_meanwhile_is_no_damage(storage: Storage) 
     def fault(verb: str, path: str) -> None:
         if (verb, path) == ("get", PARTITION.compaction_manifest(small)) and not raced:
             raced.append(path)
-            storage.put(PARTITION.compaction_manifest("x"), b"")  # its heir, as far as the listing goes
+            storage.put(PARTITION.compaction_manifest("x"), b"")  # its successor, as far as the listing goes
             storage.delete(PARTITION.compaction_manifest(small))
 
     found = [finding.path for finding in verify(FaultyStorage(storage, fault)).findings if finding.severity == "error"]

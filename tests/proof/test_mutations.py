@@ -199,10 +199,10 @@ def test_compactions_that_cover_the_same_and_both_die(monkeypatch: pytest.Monkey
 def test_compactions_that_cover_the_same_and_are_each_deleted_because_of_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def heirs(commit: str, held: Covers, covers: Mapping[str, Covers]) -> list[str]:
+    def successors(commit: str, held: Covers, covers: Mapping[str, Covers]) -> list[str]:
         return [other for other, theirs in covers.items() if other != commit and held.ids <= theirs.ids]
 
-    monkeypatch.setattr("metaxy_fs.log.unreferenced._heirs", heirs)
+    monkeypatch.setattr("metaxy_fs.log.unreferenced._successors", successors)
     find_violation(
         partial(
             roam,
