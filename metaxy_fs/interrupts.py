@@ -30,7 +30,7 @@ def let_ctrl_c_end_waits() -> None:
         _INTERRUPT(signal.SIGINT, True)  # noqa: FBT003  # it takes no names
 
 
-def press_again() -> None:
+def reraise_sigint_later() -> None:
     """Have KeyboardInterrupt raised once more, when the finalizer that calls this has ended."""
     timer = threading.Timer(_UNTIL_FINALIZED, os.kill, (os.getpid(), signal.SIGINT))
     timer.daemon = True

@@ -12,7 +12,7 @@ import polars as pl
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import random_token
-from metaxy_fs.interrupts import press_again
+from metaxy_fs.interrupts import reraise_sigint_later
 from metaxy_fs.system_errors import NO_DESCRIPTOR, explained, number_of
 
 _ADVICE = "set TMPDIR to a directory that has room."
@@ -72,4 +72,4 @@ def _remove(path: Path, maker: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
         except KeyboardInterrupt:
             shutil.rmtree(path, ignore_errors=True)
-            press_again()
+            reraise_sigint_later()

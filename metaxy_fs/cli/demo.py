@@ -10,12 +10,12 @@ from metaxy_fs.cli.features import declare_features
 from metaxy_fs.cli.report import (
     FILES,
     TEXTS,
-    tell_files,
-    tell_table,
-    tell_texts,
-    tell_totals,
-    tell_tree,
-    tell_uncounted,
+    print_files,
+    print_table,
+    print_texts,
+    print_totals,
+    print_tree,
+    print_uncounted,
 )
 from metaxy_fs.cli.roots import ROOT_HELP, open_root
 from metaxy_fs.cli.tree import DEFAULT_ROOT, SKIPPED_DIRECTORIES, walk
@@ -70,14 +70,14 @@ def run_demo(directory: Path, store: MetadataStore, *, rehash: bool) -> None:
     """
     features = declare_features()
     tree = walk(directory, root=store.location)
-    tell_tree(str(directory.absolute()), store.location, tree)
+    print_tree(str(directory.absolute()), store.location, tree)
     files, present = update_files(store, features.files, directory, tree, rehash=rehash)
-    tell_files(files)
+    print_files(files)
     increment = resolve_texts(store, features, present, out_of_reach=files.left)
-    tell_texts(increment)
+    print_texts(increment)
     texts = update_texts(store, features.texts, directory, increment)
-    tell_uncounted(texts)
-    tell_table(
+    print_uncounted(texts)
+    print_table(
         [
             (FILES, _stored(store, features.files), files),
             (TEXTS, _stored(store, features.texts), texts),
@@ -85,7 +85,7 @@ def run_demo(directory: Path, store: MetadataStore, *, rehash: bool) -> None:
     )
     counted = latest(store, features.texts)
     if counted is not None:
-        tell_totals(counted.join(present.select("path"), on="path", how="semi"))
+        print_totals(counted.join(present.select("path"), on="path", how="semi"))
 
 
 def _run(parser: ArgumentParser, arguments: Namespace) -> int:

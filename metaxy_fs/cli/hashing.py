@@ -55,7 +55,7 @@ def hash_files(
     return pl.DataFrame(rows, schema=FILE_ROWS, orient="row"), failed
 
 
-def is_settled() -> pl.Expr:
+def was_quiet_when_hashed() -> pl.Expr:
     """Whether a file was hashed long enough after its modification that no later change can bear the same time.
 
     File systems note times in ticks: of some milliseconds mostly, of up to two seconds where all times are whole

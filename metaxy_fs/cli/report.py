@@ -19,7 +19,7 @@ _TERMS = 8
 _HEADER = ("feature", "stored", "new", "stale", "orphaned", "computed", "seconds")
 
 
-def tell_tree(directory: str, root: str, tree: Tree) -> None:
+def print_tree(directory: str, root: str, tree: Tree) -> None:
     """Say what there is, and what of it is left out."""
     print(f"directory  {shown(directory)}: {count(tree.files.height, 'file')}, {size(int(tree.files['size'].sum()))}")
     print(f"root       {shown(root)}")
@@ -28,10 +28,10 @@ def tell_tree(directory: str, root: str, tree: Tree) -> None:
         print(f"left out   {left_out}")
 
 
-def tell_files(outcome: Outcome) -> None:
+def print_files(outcome: Outcome) -> None:
     """Say what is new, stale and gone among the files, and what is not worth computing again."""
-    _tell_increment(FILES, outcome.increment, content=_by_container(outcome.increment, "content"))
-    _tell_left("cannot be read", outcome.left)
+    _print_increment(FILES, outcome.increment, content=_by_container(outcome.increment, "content"))
+    _print_left("cannot be read", outcome.left)
     touched = outcome.increment.stale.height - _by_container(outcome.increment, "content").height
     if touched:
         were, their, them = ("was", "its", "it") if touched == 1 else ("were", "their", "them")
@@ -41,17 +41,17 @@ def tell_files(outcome: Outcome) -> None:
         )
 
 
-def tell_texts(increment: Increment) -> None:
+def print_texts(increment: Increment) -> None:
     """Say what there is to count."""
-    _tell_increment(TEXTS, increment, content=increment.stale.select("path"))
+    _print_increment(TEXTS, increment, content=increment.stale.select("path"))
 
 
-def tell_uncounted(outcome: Outcome) -> None:
+def print_uncounted(outcome: Outcome) -> None:
     """Say which texts are left for the next run."""
-    _tell_left("left for the next run", outcome.left)
+    _print_left("left for the next run", outcome.left)
 
 
-def tell_table(rows: Iterable[tuple[str, int, Outcome]]) -> None:
+def print_table(rows: Iterable[tuple[str, int, Outcome]]) -> None:
     """Print one line a feature: its name, the number of samples that the root holds, and what happened."""
     table: list[Sequence[str]] = [_HEADER]
     for name, stored, outcome in rows:
@@ -65,7 +65,7 @@ def tell_table(rows: Iterable[tuple[str, int, Outcome]]) -> None:
         print("  ".join([first.ljust(widths[0]), *cells]))
 
 
-def tell_totals(texts: pl.DataFrame) -> None:
+def print_totals(texts: pl.DataFrame) -> None:
     """Say what is in all the texts together, given the rows of the files that there are."""
     counted = texts.filter(pl.col("is_text"))
     words, lines = int(counted["words"].sum()), int(counted["lines"].sum())
@@ -90,29 +90,29 @@ def _shortened(name: str) -> str:
     return text if len(text) <= _WIDTH else f"{text[: half - 2]}...{text[1 - half :]}"
 
 
-def _tell_increment(feature: str, increment: Increment, *, content: pl.DataFrame) -> None:
+def _print_increment(feature: str, increment: Increment, *, content: pl.DataFrame) -> None:
     touched = increment.stale.join(content, on="path", how="anti")
     if not increment:
         print(f"\n{feature}: nothing to do")
     else:
         print(f"\n{feature}: {increment.new.height:,} new, {increment.stale.height:,} stale")
-    _tell_paths("new", increment.new["path"])
-    _tell_paths("stale, other content", content["path"])
-    _tell_paths("stale, only `stat` differs", touched["path"])
-    _tell_paths("gone, rows stay in the log", increment.orphaned["path"])
+    _print_paths("new", increment.new["path"])
+    _print_paths("stale, other content", content["path"])
+    _print_paths("stale, only `stat` differs", touched["path"])
+    _print_paths("gone, rows stay in the log", increment.orphaned["path"])
 
 
 def _by_container(increment: Increment, container: str) -> pl.DataFrame:
     return increment.stale.filter(pl.col("changed_containers").list.contains(container)).select("path")
 
 
-def _tell_paths(what: str, paths: pl.Series) -> None:
+def _print_paths(what: str, paths: pl.Series) -> None:
     if paths.len():
         examples = ", ".join(map(_shortened, paths.head(_EXAMPLES)))
         print(f"  {what} ({paths.len():,}): {examples}{_more(paths.len())}")
 
 
-def _tell_left(what: str, left: Sequence[OutOfReach]) -> None:
+def _print_left(what: str, left: Sequence[OutOfReach]) -> None:
     if left:
         examples = "; ".join(f"{_place(each)}: {each.reason}" for each in islice(left, _EXAMPLES))
         print(f"  {what} ({len(left):,}): {examples}{_more(len(left))}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from metaxy_fs.cli.features import DemoFeatures
-from metaxy_fs.cli.hashing import FILE_ROWS, hash_files, is_settled
+from metaxy_fs.cli.hashing import FILE_ROWS, hash_files, was_quiet_when_hashed
 from metaxy_fs.cli.progress import progress
 from metaxy_fs.cli.texts import LARGEST, TEXT_ROWS, TOO_LARGE, Measures, measure, not_measured
 from metaxy_fs.cli.tree import OutOfReach, Tree, open_file, reason_of
@@ -120,7 +120,9 @@ def _unchanged(store: MetadataStore, feature: type[Feature], found: pl.DataFrame
     if stored is None:
         return pl.DataFrame(schema=FILE_ROWS)
     stat = pl.col(DATA_VERSION).struct.field("stat")
-    return stored.filter(is_settled()).join(found, left_on=["path", stat], right_on=["path", "stat"], how="semi")
+    return stored.filter(was_quiet_when_hashed()).join(
+        found, left_on=["path", stat], right_on=["path", "stat"], how="semi"
+    )
 
 
 def _count_texts(

@@ -17,7 +17,7 @@ import msgspec
 from metaxy_fs.hashing import DEFAULT_ALGORITHM, hash_texts
 from metaxy_fs.insight.explanation import ContainerRef, RowsRef, Versions
 from metaxy_fs.spec import ContainerSpec, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
-from metaxy_fs.spec.lineage import joined_by, old_names
+from metaxy_fs.spec.lineage import join_columns, stored_names
 from metaxy_fs.versioning.definition import dep_digest
 
 
@@ -78,8 +78,8 @@ def _above(
     spec: FeatureSpec, upstream: FeatureSpec, values: Mapping[str, object], sample: Mapping[str, object]
 ) -> _Found:
     """Return the rows of an upstream feature that a row is made from."""
-    dep, ids = spec.dep(upstream.key), joined_by(spec, upstream)
-    wanted = {old: values[new] for old, new in zip(old_names(dep, ids), ids, strict=True)}
+    dep, ids = spec.dep(upstream.key), join_columns(spec, upstream)
+    wanted = {old: values[new] for old, new in zip(stored_names(dep, ids), ids, strict=True)}
     shown = ", ".join(f"{column}={value!r}" for column, value in wanted.items())
     name = f"all of {shown}" if dep.relation == "aggregation" else "" if wanted == sample else shown
     name = " ".join(filter(None, (name, dep.where and f"where {dep.where}")))

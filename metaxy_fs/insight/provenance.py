@@ -1,7 +1,7 @@
-"""Find where the stored version of a sample parts from the one that it should have.
+"""Find where the stored version of a sample diverges from the one that it should have.
 
 Each container of the sample, in the feature and in all that it is made from, is compared as an increment would compare
-it. Where one differs, what its stored version was made from (see `metaxy_fs.insight.ancestry`) is held against what
+it. Where one differs, what its stored version was made from (see `metaxy_fs.insight.ancestry`) is compared with what
 it would be made from now; what differs there is followed upstream, until it comes to a code version, a version that
 somebody gave, or a row that is missing. Versions of definitions are followed likewise, for the changes of code that
 leave the versions of rows as they were.
@@ -15,7 +15,7 @@ import polars as pl
 
 from metaxy_fs.insight.ancestry import AncestorRows, Digests, Origin, declared, made_from
 from metaxy_fs.insight.explanation import ContainerNode, ContainerRef, Difference, Explanation, RowsRef, Versions
-from metaxy_fs.insight.stored import HeldRows, compared, listed
+from metaxy_fs.insight.stored import StoredVersions, compared, listed
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import present_column, version_column
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
@@ -23,17 +23,21 @@ from metaxy_fs.versioning.preimages import data_versions, needed_containers
 
 
 def explain_sample(
-    graph: FeatureGraph, ancestors: Sequence[AncestorRows], *, held: Mapping[RowsRef, HeldRows], algorithm: str
+    graph: FeatureGraph,
+    ancestors: Sequence[AncestorRows],
+    *,
+    versions: Mapping[RowsRef, StoredVersions],
+    algorithm: str,
 ) -> Explanation:
     """Return why a sample has its versions.
 
     Args:
         graph: Where its feature is declared.
         ancestors: What `ancestry` gave: the rows that the sample is made from, and last the sample itself.
-        held: What is stored of each of them.
+        versions: What is stored of each of them.
         algorithm: What the versions of rows are hashed with.
     """
-    comparison = _Comparison(graph, ancestors, held, algorithm=algorithm)
+    comparison = _Comparison(graph, ancestors, versions, algorithm=algorithm)
     for rows in ancestors:
         comparison.add(rows)
     sample = ancestors[-1]
@@ -49,7 +53,7 @@ def explain_sample(
     )
 
 
-class _Parting(NamedTuple):
+class _Divergence(NamedTuple):
     """Where what a version was made from parts from what it would be made from now."""
 
     digests: Digests
@@ -68,21 +72,21 @@ class _Comparison:
         nodes: Those of the rows that were added.
         rows: The versions of rows.
         definitions: The versions of definitions.
-        held: What is stored of the rows that were added.
+        versions: What is stored of the rows that were added.
     """
 
     def __init__(
         self,
         graph: FeatureGraph,
         ancestors: Sequence[AncestorRows],
-        held: Mapping[RowsRef, HeldRows],
+        versions: Mapping[RowsRef, StoredVersions],
         *,
         algorithm: str,
     ) -> None:
         self.nodes: dict[ContainerRef, ContainerNode] = {}
         self.rows = Digests(graph, ancestors, name_feature=False, algorithm=algorithm)
         self.definitions = Digests(graph, ancestors, name_feature=True)
-        self.held = dict(held)
+        self.versions = dict(versions)
         self._graph = graph
         self._ancestors = {rows.ref: rows for rows in ancestors}
         self._algorithm = algorithm
@@ -91,14 +95,14 @@ class _Comparison:
         """Compare the containers of a row, or a group, after what it is made from was added."""
         spec, current = rows.spec, definition_version(self._graph, rows.spec.key)
         expected = self._expected(rows)
-        self.held[rows.ref] = held = self.held[rows.ref].compared(expected, current)
+        self.versions[rows.ref] = versions = self.versions[rows.ref].compared(expected, current)
         self._remember(rows, current)
         nodes = [self._node(rows, container, expected) for container in spec.containers]
-        written = () if held.definition is None or self._lacks_row(rows) else held.definition.containers
-        nodes += [_removed(rows.ref, held, name) for name in written if name not in current.containers]
+        written = () if versions.definition is None or self._lacks_row(rows) else versions.definition.containers
+        nodes += [_removed(rows.ref, versions, name) for name in written if name not in current.containers]
         self.nodes.update((node.ref, node) for node in nodes)
 
-    def parting(self, ref: ContainerRef, digests: Digests, digest: str) -> _Parting | None:
+    def divergence(self, ref: ContainerRef, digests: Digests, digest: str) -> _Divergence | None:
         """Return where the origin of a digest parts from the present; None if it is not known, or a version given."""
         rows = self._ancestors[_rows(ref)]
         is_given = rows.is_group or (digests is self.rows and rows.spec.is_root)
@@ -106,77 +110,79 @@ class _Comparison:
         if origin is None:
             return None
         is_other_code = str(origin.code_version) != str(declared(self._graph, ref).code_version)
-        return _Parting(digests, origin, is_other_code, digests.changed(origin))
+        return _Divergence(digests, origin, is_other_code, digests.changed(origin))
 
-    def parting_of_stored(self, ref: ContainerRef) -> _Parting | None:
+    def stored_divergence(self, ref: ContainerRef) -> _Divergence | None:
         """Return where the stored row parts from the present; None if that cannot be told."""
-        partings = (self.parting(ref, digests, digest) for digests, digest in self._stored_digests(ref))
-        return next(filter(None, partings), None)
+        divergences = (self.divergence(ref, digests, digest) for digests, digest in self._stored_digests(ref))
+        return next(filter(None, divergences), None)
 
     def _remember(self, rows: AncestorRows, current: DefinitionVersion) -> None:
         """Note what downstream containers are made from now, and may have been made from."""
-        held = self.held[rows.ref]
-        self.rows.past[rows.ref] = list(held.history)
-        self.rows.code_versions[rows.ref] = self.definitions.code_versions[rows.ref] = held.code_versions
-        written = [definition.containers for definition in held.definitions]
+        versions = self.versions[rows.ref]
+        self.rows.past[rows.ref] = list(versions.history)
+        self.rows.code_versions[rows.ref] = self.definitions.code_versions[rows.ref] = versions.code_versions
+        written = [definition.containers for definition in versions.definitions]
         self.definitions.past[rows.ref] = [current.containers, *written]
         for name, digest in current.containers.items():
             ref = _container(rows.ref, name)
             self.definitions.present[ref] = digest
             # Where another container's code changed, this one is what it was, although its row is no current one.
-            is_same = _written_under(held, name) == digest and not held.is_excluded
-            row = held.current or (held.stored if is_same else None)
+            is_same = _written_under(versions, name) == digest and not versions.is_excluded
+            row = versions.current or (versions.stored if is_same else None)
             if row is not None and name in row:
                 self.rows.present[ref] = row[name]
 
     def _expected(self, rows: AncestorRows) -> Versions:
         """Return the versions that there should be; none where an upstream row is missing."""
-        spec, held = rows.spec, self.held[rows.ref]
+        spec, versions = rows.spec, self.versions[rows.ref]
         if spec.is_root or rows.is_group:
             current = definition_version(self._graph, spec.key).containers
-            kept = {name: text for name, text in (held.stored or {}).items() if _is_kept(held, name, current)}
-            return {**(held.current or {}), **kept}
-        above = {key: self.held[ref].current for key, ref in rows.upstream.items()}
+            kept = {name: text for name, text in (versions.stored or {}).items() if _is_kept(versions, name, current)}
+            return {**(versions.current or {}), **kept}
+        above = {key: self.versions[ref].current for key, ref in rows.upstream.items()}
         if any(row is None and not spec.dep(key).optional for key, row in above.items()):
             return {}
         present = {key: row for key, row in above.items() if row is not None}
         return _calculate(self._graph, spec, present, algorithm=self._algorithm)
 
     def _node(self, rows: AncestorRows, container: ContainerSpec, expected: Versions) -> ContainerNode:
-        ref, held = _container(rows.ref, str(container.key)), self.held[rows.ref]
+        ref, versions = _container(rows.ref, str(container.key)), self.versions[rows.ref]
         refs = made_from(self._graph, rows, container)
         waits_for, excluded = self._waits_for(rows, refs), self._excluded(rows)
         difference = self._not_compared(rows) or self._difference(ref, expected.get(ref.container), waits_for)
         is_change = difference in (Difference.CODE_CHANGED, Difference.UPSTREAM_CHANGED)
-        parting = self.parting_of_stored(ref) if is_change else None
+        divergence = self.stored_divergence(ref) if is_change else None
         return ContainerNode(
             ref=ref,
             code_version=container.code_version,
             expected=expected.get(ref.container),
-            stored=(held.stored or {}).get(ref.container),
+            stored=(versions.stored or {}).get(ref.container),
             difference=difference,
             made_from=refs,
-            changed=tuple(parting.changed) if parting else (),
+            changed=tuple(divergence.changed) if divergence else (),
             waits_for=waits_for,
-            stored_code_version=parting.origin.code_version if parting and parting.is_other_code else None,
-            members=listed(held.states[0].members if held.current and held.states else {}) if rows.is_group else "",
-            pending=held.pending,
+            stored_code_version=divergence.origin.code_version if divergence and divergence.is_other_code else None,
+            members=listed(versions.states[0].members if versions.current and versions.states else {})
+            if rows.is_group
+            else "",
+            pending=versions.pending,
             excluded=excluded,
         )
 
     def _waits_for(self, rows: AncestorRows, refs: Sequence[ContainerRef]) -> tuple[ContainerRef, ...]:
         """Return what has to be computed first: a feature without a current row holds up all that is made from it."""
-        held = {ref: self.held[ref] for ref in rows.upstream.values()}
+        versions = {ref: self.versions[ref] for ref in rows.upstream.values()}
         optional = {ref for key, ref in rows.upstream.items() if rows.spec.dep(key).optional}
-        unneeded = {ref for ref in optional if held[ref].stored is None or held[ref].is_excluded}
-        missing = {ref for ref, one in held.items() if one.current is None and ref not in unneeded}
+        unneeded = {ref for ref in optional if versions[ref].stored is None or versions[ref].is_excluded}
+        missing = {ref for ref, one in versions.items() if one.current is None and ref not in unneeded}
         concerned = (node for ref, node in self.nodes.items() if ref in refs or _rows(ref) in missing)
         differing = (node for node in concerned if node.difference is not Difference.SAME)
         return tuple(node.ref for node in differing if _rows(node.ref) not in unneeded)
 
     def _not_compared(self, rows: AncestorRows) -> Difference | None:
         """Return why nothing of a sample is compared, None if it is."""
-        if self.held[rows.ref].is_retired:
+        if self.versions[rows.ref].is_retired:
             return Difference.RETIRED
         if self._excluded(rows):
             return Difference.EXCLUDED
@@ -184,42 +190,44 @@ class _Comparison:
 
     def _lacks_row(self, rows: AncestorRows) -> bool:
         """Whether an increment would say that a sample waits for an upstream row; then nothing of it is compared."""
-        needed = {key: self.held[ref] for key, ref in rows.upstream.items() if not rows.spec.dep(key).optional}
-        has_rows = (definition_version(self._graph, key) in held.definitions for key, held in needed.items())
-        return all(has_rows) and any(held.current is None and not held.is_excluded for held in needed.values())
+        needed = {key: self.versions[ref] for key, ref in rows.upstream.items() if not rows.spec.dep(key).optional}
+        has_rows = (definition_version(self._graph, key) in versions.definitions for key, versions in needed.items())
+        return all(has_rows) and any(
+            versions.current is None and not versions.is_excluded for versions in needed.values()
+        )
 
     def _excluded(self, rows: AncestorRows) -> tuple[RowsRef, ...]:
         """Return the upstream rows that a sample needs and that predicates exclude."""
         needed = (ref for key, ref in rows.upstream.items() if not rows.spec.dep(key).optional)
-        return tuple(ref for ref in needed if self.held[ref].is_excluded)
+        return tuple(ref for ref in needed if self.versions[ref].is_excluded)
 
     def _difference(self, ref: ContainerRef, expected: str | None, waits_for: Sequence[ContainerRef]) -> Difference:
         """Return what separates stored from expected; what an increment calls changed is changed here."""
-        held = self.held[_rows(ref)]
-        if held.stored is None:
+        versions = self.versions[_rows(ref)]
+        if versions.stored is None:
             return Difference.NEVER_STORED
-        if ref.container not in held.stored:
+        if ref.container not in versions.stored:
             return Difference.ADDED
-        is_same_definition = _written_under(held, ref.container) == self.definitions.present[ref]
-        if not is_same_definition or (expected is not None and held.stored[ref.container] != expected):
+        is_same_definition = _written_under(versions, ref.container) == self.definitions.present[ref]
+        if not is_same_definition or (expected is not None and versions.stored[ref.container] != expected):
             return self._change(ref, is_same_definition=is_same_definition)
-        if held.pending:
+        if versions.pending:
             return Difference.UPSTREAM_STALE
         if waits_for:
             return Difference.UPSTREAM_MISSING if expected is None else Difference.UPSTREAM_STALE
         return Difference.SAME
 
     def _change(self, ref: ContainerRef, *, is_same_definition: bool) -> Difference:
-        parting = self.parting_of_stored(ref)
-        is_upstream = is_same_definition if parting is None else not parting.is_other_code
+        divergence = self.stored_divergence(ref)
+        is_upstream = is_same_definition if divergence is None else not divergence.is_other_code
         return Difference.UPSTREAM_CHANGED if is_upstream else Difference.CODE_CHANGED
 
     def _stored_digests(self, ref: ContainerRef) -> Iterator[tuple[Digests, str]]:
         """Yield the digests that the origin of a stored row can be told from."""
-        held = self.held[_rows(ref)]
-        if held.stored is not None:
-            yield self.rows, held.stored[ref.container]
-        definition = _written_under(held, ref.container)
+        versions = self.versions[_rows(ref)]
+        if versions.stored is not None:
+            yield self.rows, versions.stored[ref.container]
+        definition = _written_under(versions, ref.container)
         if definition is not None:
             yield self.definitions, definition
 
@@ -263,9 +271,9 @@ class _Search:
 
     def _since(self, node: ContainerNode, used: str) -> str:
         """Return how a group has changed since it was what a digest stands for; nothing of a row."""
-        held, name = self._comparison.held[_rows(node.ref)], node.ref.container
-        then = next((state.members for state in held.states if state.digests.get(name) == used), {})
-        now = held.states[0].members if held.current and held.states else {}
+        versions, name = self._comparison.versions[_rows(node.ref)], node.ref.container
+        then = next((state.members for state in versions.states if state.digests.get(name) == used), {})
+        now = versions.states[0].members if versions.current and versions.states else {}
         return compared(then, now, name)
 
     def _follow_node(self, ref: ContainerRef) -> tuple[bool, list[_Step]]:
@@ -274,7 +282,7 @@ class _Search:
             case Difference.SAME:
                 return False, []
             case Difference.CODE_CHANGED | Difference.UPSTREAM_CHANGED:
-                return _beyond(self._comparison.parting_of_stored(ref))
+                return _next_steps(self._comparison.stored_divergence(ref))
             case Difference.ADDED | Difference.REMOVED | Difference.EXCLUDED | Difference.RETIRED:
                 return True, []
             case _:
@@ -282,23 +290,25 @@ class _Search:
 
     def _follow_digest(self, step: _Step) -> tuple[bool, list[_Step]]:
         comparison = self._comparison
-        parting = None if step.digests is None else comparison.parting(step.ref, step.digests, step.digest)
+        divergence = None if step.digests is None else comparison.divergence(step.ref, step.digests, step.digest)
         if step.digests is comparison.rows:
             self._used.setdefault(step.ref, step.digest)
-        if parting is not None and parting.is_other_code:
-            self._used_code.setdefault(step.ref, parting.origin.code_version)
+        if divergence is not None and divergence.is_other_code:
+            self._used_code.setdefault(step.ref, divergence.origin.code_version)
         node = comparison.nodes[step.ref]
-        is_settled = parting is not None and not parting
-        if node.difference is not Difference.SAME and (step.digest == node.stored or is_settled):
+        is_explained = divergence is not None and not divergence
+        if node.difference is not Difference.SAME and (step.digest == node.stored or is_explained):
             return self._follow_node(step.ref)
-        return _beyond(parting)
+        return _next_steps(divergence)
 
 
-def _beyond(parting: _Parting | None) -> tuple[bool, list[_Step]]:
-    """Return whether the search ends at a parting, and where it goes on."""
-    if not parting:
+def _next_steps(divergence: _Divergence | None) -> tuple[bool, list[_Step]]:
+    """Return whether the search ends at a divergence, and where it goes on."""
+    if not divergence:
         return True, []
-    return parting.is_other_code, [_Step(ref, parting.digests, digest) for ref, digest in parting.changed.items()]
+    return divergence.is_other_code, [
+        _Step(ref, divergence.digests, digest) for ref, digest in divergence.changed.items()
+    ]
 
 
 def _rows(ref: ContainerRef) -> RowsRef:
@@ -309,21 +319,21 @@ def _container(rows: RowsRef, name: str) -> ContainerRef:
     return ContainerRef(rows.feature, name, rows.rows)
 
 
-def _written_under(held: HeldRows, container: str) -> str | None:
+def _written_under(versions: StoredVersions, container: str) -> str | None:
     """Return the version of a container's definition that the stored row was written under."""
-    return None if held.definition is None else held.definition.containers.get(container)
+    return None if versions.definition is None else versions.definition.containers.get(container)
 
 
-def _is_kept(held: HeldRows, container: str, current: Mapping[str, str]) -> bool:
-    return container in current and _written_under(held, container) == current[container]
+def _is_kept(versions: StoredVersions, container: str, current: Mapping[str, str]) -> bool:
+    return container in current and _written_under(versions, container) == current[container]
 
 
-def _removed(rows: RowsRef, held: HeldRows, container: str) -> ContainerNode:
+def _removed(rows: RowsRef, versions: StoredVersions, container: str) -> ContainerNode:
     return ContainerNode(
         ref=_container(rows, container),
         code_version=None,
         expected=None,
-        stored=(held.stored or {}).get(container),
+        stored=(versions.stored or {}).get(container),
         difference=Difference.REMOVED,
     )
 

@@ -107,14 +107,14 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
-class HeldRow(NamedTuple):
+class StoredRow(NamedTuple):
     """A stored row, and what it was written under."""
 
     versions: Versions
     definition: DefinitionVersion
 
 
-class HeldRows(msgspec.Struct, frozen=True, kw_only=True):
+class StoredVersions(msgspec.Struct, frozen=True, kw_only=True):
     """What stores hold of one row of a feature, or of a group of rows.
 
     Attributes:
@@ -132,7 +132,7 @@ class HeldRows(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     current: Versions | None = None
-    layers: Sequence[HeldRow] = ()
+    layers: Sequence[StoredRow] = ()
     history: Sequence[Versions] = ()
     definitions: Sequence[DefinitionVersion] = ()
     code_versions: Mapping[str, Sequence[int | str]] = msgspec.field(default_factory=dict)
@@ -151,8 +151,8 @@ class HeldRows(msgspec.Struct, frozen=True, kw_only=True):
         """What it was written under."""
         return self.layers[0].definition if self.layers else None
 
-    def compared(self, expected: Versions, current: DefinitionVersion) -> "HeldRows":
+    def compared(self, expected: Versions, current: DefinitionVersion) -> "StoredVersions":
         """Return the same with the row first that is as expected, if any is: then the sample is done."""
-        wanted = HeldRow(dict(expected), current)
+        wanted = StoredRow(dict(expected), current)
         is_done = len(self.layers) > 1 and wanted in self.layers
         return msgspec.structs.replace(self, layers=[wanted]) if is_done else self

@@ -63,25 +63,25 @@ def verify(storage: Storage, *, feature: str | None = None, progress: Progress |
     Raises:
         StorageError: The root could not be listed.
     """
-    tally = _Tally(progress or (lambda _done, _known: None))
+    so_far = _Progress(progress or (lambda _done, _known: None))
     partitions = all_partitions(storage, feature=feature)
     findings = list(_check_root(storage, expected=bool(partitions)))
     pins = read_pins(storage)
     findings += [unusable(info.path, error, remedy=RESTORE) for info, error in pins.damaged]
     for partition in partitions:
-        findings += _check_partition(storage, partition, pins, tally)
+        findings += _check_partition(storage, partition, pins, so_far)
     gone = [partition for partition in pins.commits if feature is None or partition.feature == feature]
     findings += [finding for partition in set(gone) - set(partitions) for finding in _unpinned(pins, partition, ())]
     return Verification(
         findings=tuple(sorted(findings)),
         partitions=len(partitions),
-        commits=tally.commits,
-        files=tally.files,
-        bytes=tally.bytes,
+        commits=so_far.commits,
+        files=so_far.files,
+        bytes=so_far.bytes,
     )
 
 
-class _Tally:
+class _Progress:
     """What was checked so far."""
 
     def __init__(self, progress: Progress) -> None:
@@ -107,7 +107,7 @@ def _check_root(storage: Storage, *, expected: bool) -> Iterator[Finding]:
         yield Finding(STORE_FILE, "error", problem, "Verify the root itself, which may be above or below.")
 
 
-def _check_partition(storage: Storage, partition: Partition, pins: Pins, tally: _Tally) -> Iterator[Finding]:
+def _check_partition(storage: Storage, partition: Partition, pins: Pins, so_far: _Progress) -> Iterator[Finding]:
     damaged: dict[str, Finding] = {}
     inventory, compactions = _compactions(storage, partition, damaged)
     yield from _check_definition(storage, inventory)
@@ -117,18 +117,18 @@ def _check_partition(storage: Storage, partition: Partition, pins: Pins, tally: 
     covered = frozenset[str]().union(*(held.ids for held in covers.values()))
     counting = resolve(inventory.appends, covers)
     living = [compactions[commit] for commit in sorted(counting.compactions)]
-    tally.known += sum(info.size for info in inventory.data.values())
+    so_far.known += sum(info.size for info in inventory.data.values())
     named: dict[str, str] = {}
     types = TypesFound(partition)
     arrivals = Arrivals.of(inventory.appends | inventory.compactions, now=wall_clock())
     for checked in check_manifests(storage, partition, chain(_appends(storage, inventory, covered, damaged), living)):
-        tally.add(checked)
-        tally.commits += not checked.manifest.covers
+        so_far.add(checked)
+        so_far.commits += not checked.manifest.covers
         types.add(checked.manifest)
         yield from _named_twice(checked.manifest, partition, named)
         yield from checked.findings
         yield from _ahead(checked.manifest, partition, arrivals)
-    tally.commits += len(covered)
+    so_far.commits += len(covered)
     yield from types.conflicts()
     yield from damaged.values()
     held = inventory.appends.keys() | covered

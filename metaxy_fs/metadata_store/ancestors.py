@@ -11,7 +11,7 @@ import polars as pl
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.insight.ancestry import AncestorRows
 from metaxy_fs.insight.explanation import Versions
-from metaxy_fs.insight.stored import HeldRow, HeldRows, Member, group_states
+from metaxy_fs.insight.stored import Member, StoredRow, StoredVersions, group_states
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.read import require_id_columns
@@ -19,13 +19,13 @@ from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.reserved import KEPT as _IS_KEPT
 from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
-from metaxy_fs.spec.lineage import old_names, told_apart_by
+from metaxy_fs.spec.lineage import group_row_columns, stored_names
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_COMMIT, RETIRED, is_id_type, present_column
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
 from metaxy_fs.versioning.relations import evaluating_where, marked_rows, stored_columns
 
 
-def held_rows(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> HeldRows:
+def ancestor_versions(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> StoredVersions:
     """Return what the stores of a chain hold of some rows; they are read, and compared, where reads would find them."""
     partition = definition_version(graph, rows.spec.key).partition
     asked = (_find(candidate, rows, partition) for candidate in chain(store, fallback=True))
@@ -36,8 +36,8 @@ def held_rows(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algori
         holder = next((one for one in found if partition in one.definitions), None)
         read, compared = holder.of(partition) if holder else [], [holder] if holder else found[:1]
     if rows.is_group:
-        return _held_group(found, read, compared, definition_version(graph, rows.spec.key), algorithm=algorithm)
-    return _held_row(found, read, compared, partition)
+        return _group_versions(found, read, compared, definition_version(graph, rows.spec.key), algorithm=algorithm)
+    return _row_versions(found, read, compared, partition)
 
 
 class _Row(NamedTuple):
@@ -70,16 +70,18 @@ class _Found(NamedTuple):
         return next((row for row in reversed(self.rows) if row.partition == partition), self.rows[-1])
 
 
-def _held_row(found: Sequence[_Found], read: Sequence[Member], compared: Sequence[_Found], partition: str) -> HeldRows:
+def _row_versions(
+    found: Sequence[_Found], read: Sequence[Member], compared: Sequence[_Found], partition: str
+) -> StoredVersions:
     is_kept = bool(read) and read[-1].is_kept
     last = [(one.compared(partition), one.definitions) for one in compared if one.rows]
     # As in an increment: what the nearest store has in the current partition decides, or else the nearest of all.
     deciding = next((row for row, _ in last if row.partition == partition), last[0][0] if last else None)
     is_retired = deciding is not None and deciding.retires
     last = [] if is_retired else [(row, definitions) for row, definitions in last if not row.retires]
-    return HeldRows(
+    return StoredVersions(
         current=read[-1].versions if is_kept else None,
-        layers=[HeldRow(row.member.versions, definitions[row.partition]) for row, definitions in last],
+        layers=[StoredRow(row.member.versions, definitions[row.partition]) for row, definitions in last],
         history=[row.member.versions for one in found for row in reversed(one.rows) if not row.retires],
         is_retired=is_retired,
         definitions=_definitions(found),
@@ -88,14 +90,14 @@ def _held_row(found: Sequence[_Found], read: Sequence[Member], compared: Sequenc
     )
 
 
-def _held_group(
+def _group_versions(
     found: Sequence[_Found],
     read: Sequence[Member],
     compared: Sequence[_Found],
     current: DefinitionVersion,
     *,
     algorithm: str,
-) -> HeldRows:
+) -> StoredVersions:
     present = group_states(read, algorithm=algorithm)
     past = [
         (one, definition, group_states(one.of(partition), algorithm=algorithm))
@@ -104,11 +106,11 @@ def _held_group(
     ]
     is_kept = bool(present and present[0].members)
     elsewhere = [(definition, states) for one, definition, states in past if any(one is each for each in compared)]
-    layers = [HeldRow(present[0].digests, current)] if is_kept else []
+    layers = [StoredRow(present[0].digests, current)] if is_kept else []
     states = [*present, *(state for *_, several in past for state in several)]
-    return HeldRows(
+    return StoredVersions(
         current=present[0].digests if is_kept else None,
-        layers=layers or [HeldRow(states[0].digests, d) for d, states in elsewhere if states and states[0].members],
+        layers=layers or [StoredRow(states[0].digests, d) for d, states in elsewhere if states and states[0].members],
         history=[state.digests for state in states if state.members],
         definitions=_definitions(found),
         code_versions=_code_versions(found),
@@ -164,7 +166,7 @@ def _members(scan: Scan, rows: AncestorRows) -> list[_Row]:
     apart: tuple[str, ...] = ()
     row, is_kept = pl.lit(""), wanted
     if below is not None and set(stored_columns(below, rows.spec)) <= set(scan.columns):
-        apart = old_names(below.dep(rows.spec.key), told_apart_by(below, rows.spec))
+        apart = stored_names(below.dep(rows.spec.key), group_row_columns(below, rows.spec))
         ever = marked_rows(below, rows.spec, ever)
         row, is_kept = pl.col(ROW_IN_GROUP), wanted & pl.col(present_column(rows.spec.key))
     elif below is not None:  # rows that lack what the predicate looks at

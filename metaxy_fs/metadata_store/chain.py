@@ -91,7 +91,7 @@ _R = TypeVar("_R")
 _S = TypeVar("_S", bound=Backend)
 
 
-def names_damage(function: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_S, _P], _R]:
+def report_corruption(function: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_S, _P], _R]:
     """Have a function of a store raise `StorageError` where Polars met a file that it could not open."""
 
     @wraps(function)

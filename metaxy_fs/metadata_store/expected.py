@@ -14,7 +14,7 @@ from metaxy_fs.metadata_store.frames import is_sorted, show_samples
 from metaxy_fs.metadata_store.samples import HeldSamples, SpooledSamples
 from metaxy_fs.metadata_store.upstream import Input, UpstreamRows
 from metaxy_fs.spec import FeatureKey, FeatureSpec
-from metaxy_fs.spec.lineage import joined_by
+from metaxy_fs.spec.lineage import join_columns
 from metaxy_fs.versioning.columns import MISSING
 from metaxy_fs.versioning.preimages import (
     beside_upstream,
@@ -203,7 +203,7 @@ def _lacking_error(
     left_out = f'samples.join(store.resolve_update(feature, samples=samples).waiting, on={ids!r}, how="anti")'
     if not fallback:  # an increment looks into the fallback stores
         above = f'store.read_upstream_metadata(feature, allow_upstream_fallback=False)["{key}"]'
-        left_out = f'samples.join({above}, on={list(joined_by(spec, feature.graph.specs[key]))!r}, how="semi")'
+        left_out = f'samples.join({above}, on={list(join_columns(spec, feature.graph.specs[key]))!r}, how="semi")'
     return DependencyError(
         f"{count} of {height} samples of feature '{spec.key}' have no row in its upstream '{key}'{excluded}: {shown}. "
         f"Write those rows first, or leave these samples out: {left_out}.",

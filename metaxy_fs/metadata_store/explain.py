@@ -13,18 +13,18 @@ from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSche
 from metaxy_fs.insight.ancestry import AncestorRows, ancestry
 from metaxy_fs.insight.explanation import Explanation
 from metaxy_fs.insight.provenance import explain_sample
-from metaxy_fs.insight.stored import HeldRows
+from metaxy_fs.insight.stored import StoredVersions
 from metaxy_fs.log.ranges import EVERYTHING, IdRange
-from metaxy_fs.metadata_store.ancestors import held_rows
+from metaxy_fs.metadata_store.ancestors import ancestor_versions
 from metaxy_fs.metadata_store.backend import Backend
-from metaxy_fs.metadata_store.chain import chain, chain_algorithm, layered, names_damage
+from metaxy_fs.metadata_store.chain import chain, chain_algorithm, layered, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.read import Read, find_scan, latest
 from metaxy_fs.metadata_store.resolve import increment_within
 from metaxy_fs.metadata_store.stored import compared_stores
 from metaxy_fs.spec import FeatureGraph, FeatureSpec
-from metaxy_fs.spec.lineage import joined_by, old_names
+from metaxy_fs.spec.lineage import join_columns, stored_names
 from metaxy_fs.versioning.columns import PARTITION, RETIRED
 from metaxy_fs.versioning.definition import definition_version
 from metaxy_fs.versioning.preimages import sample_source
@@ -62,9 +62,9 @@ def _pending(
     if found.height:
         yield spec, found
     for above in graph.upstream(spec):
-        dep, ids = spec.dep(above.key), joined_by(spec, above)
+        dep, ids = spec.dep(above.key), join_columns(spec, above)
         known = wanted if set(wanted.columns) <= set(ids) else samples.select(ids).unique()
-        renamed = dict(zip(known.columns, old_names(dep, known.columns), strict=True))
+        renamed = dict(zip(known.columns, stored_names(dep, known.columns), strict=True))
         yield from _pending(store, graph, above, known.rename(renamed))
 
 
@@ -105,23 +105,23 @@ def _cast(wanted: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
 
 
 @about_feature
-@names_damage
+@report_corruption
 def explain(store: Backend, feature: Declared, sample_id: object) -> Explanation:
     """Return why a sample of a feature has its versions."""
     sample = _by_column(sample_id, feature.spec)
     algorithm = chain_algorithm(store, fallback=True)
     ancestors = ancestry(feature.graph, feature.spec, sample)
-    held = {rows.ref: _held(store, feature.graph, rows, algorithm=algorithm) for rows in ancestors}
-    if not any(one.history for one in held.values()):
+    versions = {rows.ref: _versions(store, feature.graph, rows, algorithm=algorithm) for rows in ancestors}
+    if not any(one.history for one in versions.values()):
         raise _unknown_sample(store, feature.spec, sample)
-    return explain_sample(feature.graph, ancestors, held=held, algorithm=algorithm)
+    return explain_sample(feature.graph, ancestors, versions=versions, algorithm=algorithm)
 
 
-def _held(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> HeldRows:
+def _versions(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> StoredVersions:
     """Return what the chain holds of some rows; of a group also what of it has to be computed."""
-    held = held_rows(store, graph, rows, algorithm=algorithm)
-    is_current = rows.is_group and held.current is not None
-    return msgspec.structs.replace(held, pending=pending_rows(store, graph, rows)) if is_current else held
+    versions = ancestor_versions(store, graph, rows, algorithm=algorithm)
+    is_current = rows.is_group and versions.current is not None
+    return msgspec.structs.replace(versions, pending=pending_rows(store, graph, rows)) if is_current else versions
 
 
 def _by_column(sample_id: object, spec: FeatureSpec) -> dict[str, object]:
@@ -167,7 +167,7 @@ _SCHEMA = {"feature": pl.String(), "containers": pl.List(pl.String()), "stale": 
 
 
 @about_feature
-@names_damage
+@report_corruption
 def impact(store: Backend, feature: Declared, code_versions: Mapping[str, int | str]) -> pl.DataFrame:
     """Return, for each feature that a change of code versions affects, how many of its stored samples become stale."""
     after = _changed_graph(feature, code_versions)

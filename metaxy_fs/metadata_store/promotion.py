@@ -10,7 +10,7 @@ from metaxy_fs.log.copy import Copied, copy_partition
 from metaxy_fs.log.descriptions import find_root, open_for_writing, refuse_overwriting_storage
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.metadata_store.backend import Backend, Query
-from metaxy_fs.metadata_store.chain import names_damage, not_found
+from metaxy_fs.metadata_store.chain import not_found, report_corruption
 from metaxy_fs.metadata_store.features import FeatureLike, find_declaration
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 from metaxy_fs.metadata_store.read import latest_or_retired
@@ -74,7 +74,7 @@ def copy_metadata(
     chosen = _chosen(seen, key, current, only_latest=which == "latest")
     if not chosen:
         raise not_found(key, partition=current, store=seen, fallback=False)
-    total, told = Copied(), _Told(progress)
+    total, told = Copied(), _PartitionProgress(progress)
     for version, commits in chosen.items():
         partition = Partition(key.dotted, version)
         total += copy_partition(*roots, partition, commits=commits, advance=told.advance)
@@ -82,7 +82,7 @@ def copy_metadata(
     return total
 
 
-class _Told:
+class _PartitionProgress:
     """What was said of the progress of several partitions, one after the other."""
 
     def __init__(self, progress: Progress) -> None:
@@ -133,7 +133,7 @@ def _chosen(seen: Backend, key: FeatureKey, current: str | None, *, only_latest:
     return {version: frozenset(ids) for version, ids in grouped.iter_rows()}
 
 
-@names_damage
+@report_corruption
 def _latest_commits(seen: Backend, key: FeatureKey, current: str | None) -> pl.Series | None:
     """Return the commits that hold the latest row of some sample; None if all do, or there are no rows."""
     scan = seen.scan_rows(Query(key=key, partition=current, with_commits=True))

@@ -15,7 +15,7 @@ from metaxy_fs.log.predicates import balanced, conjuncts_on, flattened
 from metaxy_fs.log.ranges import EVERYTHING, IdRange
 from metaxy_fs.log.schema import column
 from metaxy_fs.metadata_store.backend import Backend, Query
-from metaxy_fs.metadata_store.chain import chain, layered, names_damage, not_found
+from metaxy_fs.metadata_store.chain import chain, layered, not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature, check_predicate, flag
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
@@ -66,7 +66,7 @@ class Read(msgspec.Struct, frozen=True):
 
 
 @about_feature
-@names_damage
+@report_corruption
 def read_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fallback: bool) -> pl.DataFrame:
     """Return what `scan_chain` does, collected.
 

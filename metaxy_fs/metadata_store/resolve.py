@@ -15,7 +15,7 @@ from metaxy_fs.log.commit import Chunks
 from metaxy_fs.log.manifest import check_tags
 from metaxy_fs.log.ranges import IdRange
 from metaxy_fs.metadata_store.backend import Backend
-from metaxy_fs.metadata_store.chain import chain_algorithm, names_damage
+from metaxy_fs.metadata_store.chain import chain_algorithm, report_corruption
 from metaxy_fs.metadata_store.comparing import Comparing
 from metaxy_fs.metadata_store.expected import Expected, Piece, complete
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
@@ -37,7 +37,7 @@ from metaxy_fs.versioning.increment import Counts, Increment, LazyIncrement
 
 
 @about_feature
-@names_damage
+@report_corruption
 def calculate(
     store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
 ) -> pl.DataFrame | pl.LazyFrame:
@@ -49,7 +49,7 @@ def calculate(
 
 
 @about_feature
-@names_damage
+@report_corruption
 def calculate_and_write(
     store: Backend,
     feature: Declared,
@@ -87,7 +87,7 @@ def calculate_and_write(
 
 
 @about_feature
-@names_damage
+@report_corruption
 def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None) -> Increment:
     """Return what separates the samples of a feature from what the chain holds of them."""
     expected, found = _to_compare(store, feature, samples, stale_if=stale_if)
@@ -118,7 +118,7 @@ def increment_within(store: Backend, feature: Declared, id_range: IdRange) -> It
 
 
 @about_feature
-@names_damage
+@report_corruption
 def lazy_increment(
     store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None
 ) -> LazyIncrement:

@@ -16,13 +16,13 @@ from metaxy_fs.log.parquet import ROW_GROUP_ROWS
 from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
 from metaxy_fs.log.statistics import MAX_EXACT
 from metaxy_fs.metadata_store.backend import Backend
-from metaxy_fs.metadata_store.chain import names_damage
+from metaxy_fs.metadata_store.chain import report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.read import Read, find_scan, latest
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureSpec
-from metaxy_fs.spec.lineage import joined_by, old_names
+from metaxy_fs.spec.lineage import join_columns, stored_names
 from metaxy_fs.versioning.columns import present_column
 from metaxy_fs.versioning.relations import evaluating_where, known_rows, stored_columns, upstream_versions
 
@@ -114,9 +114,9 @@ class UpstreamRows:
 
         Ranges of other columns would tear rows of one upstream sample apart.
         """
-        if column not in joined_by(self.feature.spec, self.upstream):
+        if column not in join_columns(self.feature.spec, self.upstream):
             return None
-        (stored,) = old_names(self.feature.spec.dep(self.upstream.key), [column])
+        (stored,) = stored_names(self.feature.spec.dep(self.upstream.key), [column])
         return stored if stored in self.upstream.id_columns else None
 
     def spans(self, column: str) -> Sequence[Span]:
@@ -151,7 +151,7 @@ class UpstreamRows:
 
 
 @about_feature
-@names_damage
+@report_corruption
 def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[str, pl.DataFrame]:
     """Return the latest rows of every upstream feature that the feature is made from, by the string of its key."""
     frames = {}

@@ -16,7 +16,7 @@ from metaxy_fs.log.manifest import check_tags
 from metaxy_fs.log.statistics import exact_in
 from metaxy_fs.log.widening import conform, unify
 from metaxy_fs.metadata_store.backend import Append, Backend, Query
-from metaxy_fs.metadata_store.chain import chain, names_damage, not_found
+from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.expected import same_id_types
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import FrameLike, check_ids, check_write_id, rows_to_write, to_frame
@@ -135,7 +135,7 @@ def refuse_hiding(store: Backend, feature: Declared, what: str) -> None:
 
 
 @about_feature
-@names_damage
+@report_corruption
 def restore(
     store: Backend,
     feature: Declared,

@@ -12,13 +12,13 @@ def new_names(dep: FeatureDep, columns: Iterable[str]) -> tuple[str, ...]:
     return tuple(dep.rename.get(column, column) for column in columns)
 
 
-def old_names(dep: FeatureDep, columns: Iterable[str]) -> tuple[str, ...]:
+def stored_names(dep: FeatureDep, columns: Iterable[str]) -> tuple[str, ...]:
     """Return the names under which columns of an upstream feature are stored."""
     stored = {new: old for old, new in dep.rename.items()}
     return tuple(stored.get(column, column) for column in columns)
 
 
-def joined_by(spec: FeatureSpec, upstream: FeatureSpec) -> tuple[str, ...]:
+def join_columns(spec: FeatureSpec, upstream: FeatureSpec) -> tuple[str, ...]:
     """Return the id columns of a feature by which it finds rows of an upstream feature, in the feature's order."""
     dep = spec.dep(upstream.key)
     if dep.relation != "expansion":
@@ -27,7 +27,7 @@ def joined_by(spec: FeatureSpec, upstream: FeatureSpec) -> tuple[str, ...]:
     return tuple(column for column in spec.id_columns if column in known)
 
 
-def told_apart_by(spec: FeatureSpec, upstream: FeatureSpec) -> tuple[str, ...]:
+def group_row_columns(spec: FeatureSpec, upstream: FeatureSpec) -> tuple[str, ...]:
     """Return what tells the upstream rows of one sample apart, sorted: none where there is one row alone."""
     known = new_names(spec.dep(upstream.key), upstream.id_columns)
     return tuple(sorted(set(known).difference(spec.id_columns)))

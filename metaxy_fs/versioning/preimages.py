@@ -26,7 +26,7 @@ import polars as pl
 from metaxy_fs.errors import DependencyError
 from metaxy_fs.hashing import hash_text
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
-from metaxy_fs.spec.lineage import joined_by
+from metaxy_fs.spec.lineage import join_columns
 from metaxy_fs.versioning.columns import DATA_VERSION, present_column, version_column
 
 
@@ -55,9 +55,9 @@ def sample_source(graph: FeatureGraph, spec: FeatureSpec) -> SampleSource:
     makers = [above for above in telling if spec.dep(above.key).relation != "expansion"]
     if makers:
         return SampleSource(_keys(makers), tuple(spec.id_columns))
-    ids = joined_by(spec, telling[0])
+    ids = join_columns(spec, telling[0])
     for above in chain(telling, upstream):
-        found = joined_by(spec, above)
+        found = join_columns(spec, above)
         if not set(found) <= set(ids) or (above in telling and found != ids):
             raise DependencyError(
                 f"Which samples of feature '{spec.key}' there should be cannot be told: its upstream "
@@ -94,7 +94,7 @@ def without_excluded(
     for upstream in graph.upstream(spec):
         dep = spec.dep(upstream.key)
         if dep.where is not None and not dep.optional:
-            ids = list(joined_by(spec, upstream))
+            ids = list(join_columns(spec, upstream))
             excluded = versions[upstream.key].filter(~pl.col(present_column(upstream.key))).select(ids)
             samples = samples.join(excluded, on=ids, how="anti", maintain_order="left")
     return samples
@@ -128,7 +128,7 @@ def beside_upstream(
     joined = samples
     for above in graph.upstream(spec):
         if above.key in upstream:
-            joined = _beside(joined, samples, upstream[above.key], joined_by(spec, above))
+            joined = _beside(joined, samples, upstream[above.key], join_columns(spec, above))
         else:
             columns = [version_column(above.key, name) for name in needed_containers(graph, spec, above)]
             nothing = [pl.lit(None, dtype=pl.String).alias(name) for name in columns]

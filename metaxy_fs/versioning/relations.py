@@ -33,7 +33,7 @@ from metaxy_fs.errors import MetadataSchemaError, SpecError
 from metaxy_fs.hashing import hash_text
 from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureSpec
-from metaxy_fs.spec.lineage import joined_by, old_names, told_apart_by
+from metaxy_fs.spec.lineage import group_row_columns, join_columns, stored_names
 from metaxy_fs.versioning.columns import DATA_VERSION, is_id_type, present_column, version_column
 from metaxy_fs.versioning.preimages import needed_containers
 
@@ -43,7 +43,7 @@ _UNITS = {"ms": 10**3, "us": 10**6, "ns": 10**9}
 def stored_columns(spec: FeatureSpec, upstream: FeatureSpec) -> tuple[str, ...]:
     """Return the columns of an upstream feature, as they are stored, that the versions of a feature are made from."""
     dep = spec.dep(upstream.key)
-    joined = old_names(dep, joined_by(spec, upstream))
+    joined = stored_names(dep, join_columns(spec, upstream))
     named = () if dep.where is None else _parsed(spec, dep).meta.root_names()
     return tuple(dict.fromkeys((*upstream.id_columns, *joined, *named, DATA_VERSION)))
 
@@ -103,22 +103,22 @@ def upstream_versions(
         algorithm: What groups are hashed with.
 
     Returns:
-        The id columns of `joined_by`, each combination once; whether it has any row that `where` holds for; and a text
-        for each upstream container that is needed. What `where` excludes stays, to be told from what never was.
+        The id columns of `join_columns`, each combination once; whether it has any row that `where` holds for; and a
+        string for each upstream container that is needed. What `where` excludes stays, to tell it from what never was.
 
     Raises:
         MetadataSchemaError: The ids of groups are of a type that no id has.
         SpecError: The predicate is none.
     """
     dep = spec.dep(upstream.key)
-    ids = joined_by(spec, upstream)
+    ids = join_columns(spec, upstream)
     schema = rows.collect_schema()
     versions = {
         version_column(upstream.key, name): pl.col(DATA_VERSION).struct.field(name)
         for name in needed_containers(graph, spec, upstream)
     }
     known = [
-        *(pl.col(old).alias(new) for old, new in zip(old_names(dep, ids), ids, strict=True)),
+        *(pl.col(old).alias(new) for old, new in zip(stored_names(dep, ids), ids, strict=True)),
         _holds(spec, dep, schema).alias(present_column(upstream.key)),
     ]
     if dep.relation != "aggregation":
@@ -157,7 +157,7 @@ def _grouped(
 
 def _row_in_group(spec: FeatureSpec, upstream: FeatureSpec, schema: pl.Schema) -> pl.Expr:
     """Return the ids of a row that do not name the sample, as they are hashed."""
-    apart = old_names(spec.dep(upstream.key), told_apart_by(spec, upstream))
+    apart = stored_names(spec.dep(upstream.key), group_row_columns(spec, upstream))
     return pl.concat_str([pl.lit(""), *(_id_text(name, schema[name]) for name in apart)])
 
 
@@ -191,8 +191,8 @@ def _seconds(ticks: pl.Expr, per_second: int) -> pl.Expr:
 
 def _check_id_types(spec: FeatureSpec, upstream: FeatureSpec, schema: pl.Schema) -> None:
     """Refuse to group by what is no id; the ids of the upstream itself were checked when they were written."""
-    ids = joined_by(spec, upstream)
-    for old, new in zip(old_names(spec.dep(upstream.key), ids), ids, strict=True):
+    ids = join_columns(spec, upstream)
+    for old, new in zip(stored_names(spec.dep(upstream.key), ids), ids, strict=True):
         if not is_id_type(schema[old]):
             raise MetadataSchemaError(
                 f"Feature '{spec.key}' groups the rows of its upstream '{upstream.key}' by '{new}', which has the type "

@@ -9,7 +9,7 @@ from metaxy_fs.insight.ancestry import Digests, ancestry
 from metaxy_fs.insight.explanation import ContainerNode, ContainerRef, Difference, Explanation, RowsRef
 from metaxy_fs.insight.provenance import explain_sample
 from metaxy_fs.insight.rendering import Box, Emphasis, printable, to_mermaid, to_svg, to_text
-from metaxy_fs.insight.stored import HeldRow, HeldRows
+from metaxy_fs.insight.stored import StoredRow, StoredVersions
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.definition import definition_version
 from tests.versioning.reference import feature_graph, row_version, sha256
@@ -213,17 +213,17 @@ def test_code_version_and_rows_may_have_changed_together():
     stored = row_version(before["end",], then)
     graph = feature_graph(GRAPH)
     held = {
-        RowsRef(FeatureKey(feature)): HeldRows(
-            current=row, layers=[HeldRow(row, definition(graph, feature))], history=[row, then[feature]]
+        RowsRef(FeatureKey(feature)): StoredVersions(
+            current=row, layers=[StoredRow(row, definition(graph, feature))], history=[row, then[feature]]
         )
         for feature, row in now.items()
     }
     old = definition(feature_graph(before), ("end",))
-    held[RowsRef(END.feature)] = HeldRows(
-        layers=[HeldRow(stored, old)], history=[stored], definitions=[old], code_versions={"c": [6, 7]}
+    held[RowsRef(END.feature)] = StoredVersions(
+        layers=[StoredRow(stored, old)], history=[stored], definitions=[old], code_versions={"c": [6, 7]}
     )
     ancestors = ancestry(graph, graph.specs[END.feature], {"sample_id": 1})
-    found = explain_sample(graph, ancestors, held=held, algorithm="sha256")
+    found = explain_sample(graph, ancestors, versions=held, algorithm="sha256")
     assert found.containers["c"].reason == "code version changed from 7 to v1; upstream top/x changed"
     assert list(map(str, found.causes)) == ["top/x", "end/c"]
 
