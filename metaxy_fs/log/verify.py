@@ -101,10 +101,21 @@ def _check_root(storage: Storage, *, expected: bool) -> Iterator[Finding]:
         yield unusable(STORE_FILE, error, remedy=f"Writers refuse the root. {RESTORE}")
         return
     if expected and not is_there:
-        yield Finding(STORE_FILE, "warning", "is missing", "The next write puts it there again.")
+        remedy = (
+            "The next write puts it there again, for the hash_algorithm that its store was opened for, sha256 by "
+            "default: name the root's own, if it is another one."
+        )
+        yield Finding(STORE_FILE, "warning", "is missing", remedy)
     elif not is_there and storage.list("", limit=1):
         problem = "is missing, and there is no feature: this is no root, though something is here"
         yield Finding(STORE_FILE, "error", problem, "Verify the root itself, which may be above or below.")
+    elif not is_there:
+        yield Finding(
+            STORE_FILE,
+            "note",
+            "is missing, and nothing else is here",
+            "Correct the name of the root, if it is misspelt.",
+        )
 
 
 def _check_partition(storage: Storage, partition: Partition, pins: Pins, so_far: _Progress) -> Iterator[Finding]:

@@ -53,6 +53,11 @@ def test_an_empty_root_is_sound() -> None:
     assert verify(MemoryStorage()).is_sound
 
 
+def test_a_place_where_nothing_is_is_noted() -> None:
+    [finding] = verify(MemoryStorage()).findings
+    assert (finding.severity, finding.problem) == ("note", "is missing, and nothing else is here")
+
+
 def test_another_feature_is_not_looked_at() -> None:
     storage, first = root()
     storage.delete(PARTITION.data_file(first.files[0].name))
