@@ -448,7 +448,8 @@ class MetadataStore(Backend):
             feature: A Feature class, or a key that the active graph holds.
             samples: The samples that there are now, with the id columns and any others. A root feature needs them,
                 with their `data_version`, which others do not. For these the default is every sample of the required
-                upstream features that no `where` excludes; the rows of these features, if all deps are expansions.
+                upstream features that none of them retires and no `where` excludes; the rows of these features, if all
+                deps are expansions.
             stale_if: A predicate on the stored row of each sample, such as `pl.col("status") == "failed"`: where it
                 holds, the sample is stale whatever its version. Null counts as false.
             lazy: Keep the answer in files of a temporary directory instead of memory, for more samples than that holds.

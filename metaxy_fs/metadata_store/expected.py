@@ -100,9 +100,10 @@ class Expected:
         """Return every sample, or parent, that upstream features name, sorted by id."""
         graph, spec = self.feature.graph, self.feature.spec
         source = sample_source(graph, spec)
-        frames = {key: frame.lazy() for key, frame in versions.items()}
         named = [
-            present_samples(key, frames[key], id_columns=source.id_columns) for key in source.upstream if key in frames
+            present_samples(key, versions[key].lazy(), id_columns=source.id_columns)
+            for key in source.upstream
+            if key in versions
         ]
         if not named:
             raise DependencyError(
@@ -110,7 +111,7 @@ class Expected:
                 f"that name them, {[str(key) for key in source.upstream]}, has a commit. Give them: "
                 f"resolve_update(feature, samples=...) with {list(spec.id_columns)}."
             )
-        first, *rest = pl.collect_all(without_excluded(each, graph, spec, frames) for each in named)
+        first, *rest = pl.collect_all(without_excluded(each, graph, spec, versions) for each in named)
         if not all(other.equals(first) for other in rest):
             first = pl.concat([first, *rest]).unique(maintain_order=True)
         return first if is_sorted(first, source.id_columns) else first.sort(source.id_columns)

@@ -19,7 +19,7 @@ from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import show_samples
-from metaxy_fs.metadata_store.read import Read, find_scan, latest
+from metaxy_fs.metadata_store.read import Read, find_scan, latest, latest_or_retired
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.spec.lineage import join_columns, stored_names
@@ -132,11 +132,11 @@ class UpstreamRows:
     def versions(self, column: str, within: IdRange, *, algorithm: str) -> pl.LazyFrame:
         """Return what stands for the rows of a range in preimages; see `upstream_versions`."""
         stored = self.stored_name(column) or ""
-        rows = latest(self.scan, id_columns=self.upstream.id_columns, column=stored, within=within)
+        rows = latest_or_retired(self.scan, id_columns=self.upstream.id_columns, column=stored, within=within)
         return upstream_versions(self.feature.graph, self.feature.spec, self.upstream, rows, algorithm=algorithm)
 
     def refuse_rows_without_group(self, versions: pl.DataFrame) -> None:
-        """Refuse rows of an aggregation that belong to no sample, unless `where` excludes them."""
+        """Refuse rows of an aggregation that belong to no sample, unless they are retired or `where` excludes them."""
         spec = self.feature.spec
         ids = [name for name in spec.id_columns if name in versions.columns]
         is_grouped = spec.dep(self.upstream.key).relation == "aggregation"

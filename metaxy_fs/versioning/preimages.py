@@ -4,7 +4,8 @@ Those of the upstream features that are required, and of which a row makes one s
 count only where no other is upstream. Where a row makes many samples, nobody but the code that makes them knows which;
 then the upstream rows stand for what is made from them, and are called parents.
 
-A row that the `where` of a required upstream feature excludes makes no sample, whatever other upstream features hold.
+A row of a required upstream feature that is retired, or that the `where` excludes, makes no sample, whatever other
+upstream features hold: what was made from it is then orphaned, and does not wait forever.
 
 The version of container `c` with code version `v` is the sha256, in hex, of the text
 
@@ -81,9 +82,9 @@ def present_samples(upstream: FeatureKey, versions: pl.LazyFrame, *, id_columns:
 
 
 def without_excluded(
-    samples: pl.LazyFrame, graph: FeatureGraph, spec: FeatureSpec, versions: Mapping[FeatureKey, pl.LazyFrame]
+    samples: pl.LazyFrame, graph: FeatureGraph, spec: FeatureSpec, versions: Mapping[FeatureKey, pl.DataFrame]
 ) -> pl.LazyFrame:
-    """Return the samples, or parents, that the `where` of no required upstream feature excludes.
+    """Return the samples, or parents, whose required upstream rows are neither retired nor excluded by a `where`.
 
     Args:
         samples: Their ids.
@@ -92,11 +93,12 @@ def without_excluded(
         versions: What `upstream_versions` gave, by feature, with ids of the same types.
     """
     for upstream in graph.upstream(spec):
-        dep = spec.dep(upstream.key)
-        if dep.where is not None and not dep.optional:
-            ids = list(join_columns(spec, upstream))
-            excluded = versions[upstream.key].filter(~pl.col(present_column(upstream.key))).select(ids)
-            samples = samples.join(excluded, on=ids, how="anti", maintain_order="left")
+        if spec.dep(upstream.key).optional:
+            continue
+        ids = list(join_columns(spec, upstream))
+        excluded = versions[upstream.key].filter(~pl.col(present_column(upstream.key))).select(ids)
+        if excluded.height:
+            samples = samples.join(excluded.lazy(), on=ids, how="anti", maintain_order="left")
     return samples
 
 

@@ -34,7 +34,7 @@ from metaxy_fs.hashing import hash_text
 from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureSpec
 from metaxy_fs.spec.lineage import group_row_columns, join_columns, stored_names
-from metaxy_fs.versioning.columns import DATA_VERSION, is_id_type, present_column, version_column
+from metaxy_fs.versioning.columns import DATA_VERSION, RETIRED, is_id_type, present_column, version_column
 from metaxy_fs.versioning.preimages import needed_containers
 
 _UNITS = {"ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -99,12 +99,13 @@ def upstream_versions(
         graph: Where both features are declared.
         spec: The feature.
         upstream: One of its upstream features.
-        rows: The latest rows of the latter, with (at least) its `stored_columns`.
+        rows: The latest rows of the latter, with (at least) its `stored_columns`; those that retire a sample say so.
         algorithm: What groups are hashed with.
 
     Returns:
-        The id columns of `join_columns`, each combination once; whether it has any row that `where` holds for; and a
-        string for each upstream container that is needed. What `where` excludes stays, to tell it from what never was.
+        The id columns of `join_columns`, each combination once; whether it has any row that `where` holds for and that
+        is not retired; and a string for each upstream container that is needed. What is retired, or excluded by
+        `where`, stays, to tell it from what never was.
 
     Raises:
         MetadataSchemaError: The ids of groups are of a type that no id has.
@@ -117,9 +118,12 @@ def upstream_versions(
         version_column(upstream.key, name): pl.col(DATA_VERSION).struct.field(name)
         for name in needed_containers(graph, spec, upstream)
     }
+    holds = _holds(spec, dep, schema)
+    if RETIRED in schema:
+        holds &= pl.col(RETIRED).ne_missing(pl.lit(value=True))
     known = [
         *(pl.col(old).alias(new) for old, new in zip(stored_names(dep, ids), ids, strict=True)),
-        _holds(spec, dep, schema).alias(present_column(upstream.key)),
+        holds.alias(present_column(upstream.key)),
     ]
     if dep.relation != "aggregation":
         return rows.select(*known, *(version.alias(name) for name, version in versions.items()))

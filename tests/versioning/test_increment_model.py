@@ -2,7 +2,8 @@
 
 Three features: `a` is a root, `d` is made from `a`, `e` from both. The model keeps the latest row of each sample, in
 each partition and over all of them, and compares by hand: with the row in the current partition, or else with the
-latest in the others. Samples that lack an upstream row wait. Where the row to compare with retires the sample, it is
+latest in the others. Samples that lack an upstream row wait, unless what they lack is retired: then there should be no
+such sample. Where the row to compare with retires the sample, it is
 in no frame.
 """
 
@@ -207,7 +208,11 @@ class Increments(RuleBasedStateMachine):
         return {D: [A], E: [A, D]}[feature]
 
     def all_samples(self, feature):
-        return sorted({i for above in self.upstream(feature) if self.is_written(above) for i in self.rows(above)})
+        above = [up for up in self.upstream(feature) if self.is_written(up)]
+        named = {i for up in above for i in self.rows(up)}
+        return sorted(
+            named - {i for up in above for i in self.gone[up, self.definitions[up]["version"]] - {*self.rows(up)}}
+        )
 
     def is_computable(self, feature, samples):
         return self.has_upstream(feature) and not self.waiting(feature, samples)

@@ -93,3 +93,26 @@ def test_retired_samples_are_counted_range_by_range(store, monkeypatch, *, lazy)
     increment = store.resolve_update(film, lazy=True).collect() if lazy else store.resolve_update(film)
     assert increment.new["film"].to_list() == [*range(11, 15), *range(16, 20), *range(31, 35), *range(36, 40)]
     assert increment.counts == (16, 0, 0, 0, 7)
+
+
+@pytest.mark.parametrize("relation", ["one_to_one", "aggregation"])
+def test_what_another_upstream_still_has_is_orphaned_and_does_not_wait(store, relation):
+    """Else what was made from a bad sample would stay among the latest rows, named by nothing."""
+    is_group = relation == "aggregation"
+    bad, rating = root(FRAME, id_columns=["film", "frame"] if is_group else ["film"]), root(RATING, id_columns=["film"])
+    deps = [FeatureDep(key=FRAME, relation=relation), FeatureDep(key=RATING)]
+    bad, rating, film = declare(bad, rating, FeatureSpec(key=FILM, deps=deps, id_columns=["film"]))
+    of_film = (lambda *keys: frames(*((key, 1) for key in keys))) if is_group else films
+    store.write_metadata(bad, of_film(1, 2))
+    store.write_metadata(rating, films(1, 2, 3))
+    store.write_metadata(film, store.resolve_update(film).pending)
+    store.retire(bad, of_film(2, 4))
+
+    increment = store.resolve_update(film)
+    assert increment.counts == (0, 0, 1, 1, 0)
+    assert increment.orphaned["film"].to_list() == [2]
+    assert increment.waiting.rows() == [(3, ["frame"])]
+    assert [store.explain(film, number).status for number in (1, 2, 3)] == ["up to date", "excluded", "waiting"]
+
+    store.write_metadata(bad, of_film(2))
+    assert store.resolve_update(film).counts == (0, 0, 0, 1, 0)
