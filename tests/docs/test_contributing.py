@@ -59,6 +59,12 @@ def test_every_file_and_function_that_is_named_exists() -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("path", TEXTS, ids=relative)
+def test_every_module_that_is_named_exists(path: Path) -> None:
+    named = {name for name, _ in places(path.read_text(encoding="utf-8")) if name.suffix == ".py"}
+    assert [relative(name) for name in sorted(named) if not name.exists() and name.parent != ROOT] == []
+
+
 def test_the_map_has_a_place_for_every_part_of_the_package() -> None:
     parts = {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py") if "__" not in path.name}
     named = [path for path, _ in places(PAGE.read_text(encoding="utf-8"))]
