@@ -31,7 +31,7 @@ def refuse_lost_threads() -> None:
         )
 
 
-class _State:
+class _PolarsThreads:
     """What is known of the threads of Polars.
 
     Attributes:
@@ -57,7 +57,7 @@ def _names_of_threads() -> Iterator[str]:
             yield thread.read_text().strip()
 
 
-_STATE = _State()
+_STATE = _PolarsThreads()
 # A fork may come before the first store is opened, so it is watched from now on.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_STATE.look, after_in_child=_STATE.lose)

@@ -94,3 +94,18 @@ def test_one_module_reads_clocks_waits_and_asks_for_randomness() -> None:
         if isinstance(node, ast.Import) and not sources.isdisjoint(each.name for each in node.names)
     }
     assert {path for path in asking if not path.startswith("testing/")} == {"ids.py"}
+
+
+def test_no_name_stands_for_two_types() -> None:
+    defined: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                defined.setdefault(node.name.lstrip("_"), set()).add(path.relative_to(PACKAGE).as_posix())
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(name := node.targets[0], ast.Name):
+                value = ast.unparse(node.value)  # the same alias may be spelled in several modules
+                if re.fullmatch(r"_?[A-Z][a-z]\w*", name.id) and "TypeVar" not in value:
+                    defined.setdefault(name.id.lstrip("_"), set()).add(value)
+    assert {name: places for name, places in defined.items() if len(places) > 1} == {}

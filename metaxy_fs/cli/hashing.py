@@ -36,7 +36,7 @@ FILE_ROWS = pl.Schema(
 )
 """The columns of the rows of files; `hashed` is when the content was looked at."""
 
-_Row = tuple[str, int, int, int, int, dict[str, str]]
+_HashedFile = tuple[str, int, int, int, int, dict[str, str]]
 
 
 def hash_files(
@@ -68,7 +68,7 @@ def was_quiet_when_hashed() -> pl.Expr:
 
 def _in_threads(
     directory: Path, samples: Sequence[str], advance: Callable[[int], object]
-) -> Iterator[_Row | OutOfReach]:
+) -> Iterator[_HashedFile | OutOfReach]:
     is_stopped = Event()
     pool = ThreadPoolExecutor(_THREADS)
     try:
@@ -81,7 +81,7 @@ def _in_threads(
 
 def _hash_file(
     directory: Path, sample: str, *, advance: Callable[[int], object], is_stopped: Event
-) -> _Row | OutOfReach:
+) -> _HashedFile | OutOfReach:
     started = wall_clock()
     digest = hashlib.sha256()
     try:

@@ -74,7 +74,7 @@ class Tree:
     skipped: Counter[Skip]
 
 
-class _Entry(NamedTuple):
+class _DirectoryEntry(NamedTuple):
     path: str
     outcome: os.stat_result | OSError | Skip
     is_directory: bool = False
@@ -139,7 +139,7 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _entries(top: str, root: str) -> Iterator[_Entry]:
+def _entries(top: str, root: str) -> Iterator[_DirectoryEntry]:
     # No recursion: a tree may be deeper than Python's stack.
     waiting = [""]
     while waiting:
@@ -148,7 +148,7 @@ def _entries(top: str, root: str) -> Iterator[_Entry]:
             with os.scandir(f"{top}/{directory}") as listing:
                 children = list(listing)
         except OSError as error:
-            yield _Entry(directory, error, is_directory=True)
+            yield _DirectoryEntry(directory, error, is_directory=True)
             continue
         for child in children:
             entry = _look_at(child, f"{directory}/{child.name}" if directory else child.name, top=top, root=root)
@@ -158,18 +158,18 @@ def _entries(top: str, root: str) -> Iterator[_Entry]:
                 yield entry
 
 
-def _look_at(child: "os.DirEntry[str]", path: str, *, top: str, root: str) -> _Entry | None:
+def _look_at(child: "os.DirEntry[str]", path: str, *, top: str, root: str) -> _DirectoryEntry | None:
     """Return what became of an entry, None for a directory to walk."""
     try:
         if child.is_dir(follow_symlinks=False):
             skip = _skip(child.name, is_root=f"{top}/{path}" == root)
-            return None if skip is None else _Entry(path, skip)
+            return None if skip is None else _DirectoryEntry(path, skip)
         status = child.stat()
     except OSError as error:
-        return _Entry(path, error)
+        return _DirectoryEntry(path, error)
     if stat.S_ISDIR(status.st_mode):
-        return _Entry(path, Skip.LINKED_DIRECTORY)
-    return _Entry(path, status if stat.S_ISREG(status.st_mode) else Skip.SPECIAL)
+        return _DirectoryEntry(path, Skip.LINKED_DIRECTORY)
+    return _DirectoryEntry(path, status if stat.S_ISREG(status.st_mode) else Skip.SPECIAL)
 
 
 def _skip(name: str, *, is_root: bool) -> Skip | None:

@@ -49,7 +49,7 @@ class AncestorRows(msgspec.Struct, frozen=True, kw_only=True):
         return self.dep is not None and self.dep.relation == "aggregation"
 
 
-_Found = tuple[FeatureSpec, dict[str, object], RowsRef, FeatureSpec | None]
+_VisitedRows = tuple[FeatureSpec, dict[str, object], RowsRef, FeatureSpec | None]
 """A feature, the values and the name of its rows, and the feature below."""
 
 
@@ -62,7 +62,7 @@ def ancestry(graph: FeatureGraph, spec: FeatureSpec, sample: Mapping[str, object
         sample: The values of its id columns.
     """
     found: dict[RowsRef, AncestorRows] = {}
-    waiting: list[_Found] = [(spec, dict(sample), RowsRef(spec.key), None)]
+    waiting: list[_VisitedRows] = [(spec, dict(sample), RowsRef(spec.key), None)]
     while waiting:
         current, values, ref, below = waiting.pop()
         is_end = below is not None and below.dep(current.key).relation == "aggregation"
@@ -76,7 +76,7 @@ def ancestry(graph: FeatureGraph, spec: FeatureSpec, sample: Mapping[str, object
 
 def _above(
     spec: FeatureSpec, upstream: FeatureSpec, values: Mapping[str, object], sample: Mapping[str, object]
-) -> _Found:
+) -> _VisitedRows:
     """Return the rows of an upstream feature that a row is made from."""
     dep, ids = spec.dep(upstream.key), join_columns(spec, upstream)
     wanted = {old: values[new] for old, new in zip(stored_names(dep, ids), ids, strict=True)}

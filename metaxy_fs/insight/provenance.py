@@ -37,7 +37,7 @@ def explain_sample(
         versions: What is stored of each of them.
         algorithm: What the versions of rows are hashed with.
     """
-    comparison = _Comparison(graph, ancestors, versions, algorithm=algorithm)
+    comparison = _NodeBuilder(graph, ancestors, versions, algorithm=algorithm)
     for rows in ancestors:
         comparison.add(rows)
     sample = ancestors[-1]
@@ -65,7 +65,7 @@ class _Divergence(NamedTuple):
         return self.is_other_code or bool(self.changed)
 
 
-class _Comparison:
+class _NodeBuilder:
     """The nodes of a sample and of all that it is made from; rows are added upstream first.
 
     Attributes:
@@ -243,7 +243,7 @@ class _Step(NamedTuple):
 class _Search:
     """The way from differences to where they come from."""
 
-    def __init__(self, comparison: _Comparison) -> None:
+    def __init__(self, comparison: _NodeBuilder) -> None:
         self._comparison = comparison
         self._used: dict[ContainerRef, str] = {}
         self._used_code: dict[ContainerRef, int | str] = {}

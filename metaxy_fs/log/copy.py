@@ -109,18 +109,18 @@ def copy_partition(
     return retry_listing(partial(_copy, source, target, partition, commits, advance))
 
 
-class _Object(NamedTuple):
+class _NamedObject(NamedTuple):
     """A data file or a commit table that a manifest names."""
 
     path: str
     entry: DataFile | CommitTable
 
 
-class _Item(NamedTuple):
+class _CopiedManifest(NamedTuple):
     """A manifest that is to be copied, what it names, and the named writes that it stands for."""
 
     manifest: Manifest
-    objects: Sequence[_Object]
+    objects: Sequence[_NamedObject]
     named: Sequence[str]
 
 
@@ -136,7 +136,7 @@ def _copy(
     if held is not None and brought & there:
         _refuse_conflicts(source, target, found, held)
     items = [_item(found, manifest) for manifest in chosen if not _ids(manifest) <= there]
-    run = _Run(source, target, found, items, advance)
+    run = _PartitionCopy(source, target, found, items, advance)
     if items:
         run.refuse_attempts()
         _agree_on_types(source, target, partition, [item.manifest for item in items])
@@ -145,10 +145,12 @@ def _copy(
     return Copied(commits=len(brought), added=len(brought - there), files=run.files, bytes=run.bytes)
 
 
-class _Run:
+class _PartitionCopy:
     """One copy of some manifests of a partition."""
 
-    def __init__(self, source: Storage, target: Storage, found: View, items: Sequence[_Item], advance: Advance) -> None:
+    def __init__(
+        self, source: Storage, target: Storage, found: View, items: Sequence[_CopiedManifest], advance: Advance
+    ) -> None:
         self._source = source
         self._target = target
         self._found = found
@@ -166,7 +168,7 @@ class _Run:
         """
         done, total = 0, sum(each.entry.bytes for item in self._items for each in item.objects)
 
-        def copy_objects(objects: Sequence[_Object]) -> None:
+        def copy_objects(objects: Sequence[_NamedObject]) -> None:
             nonlocal done
             copied = ordered_map(partial(self._copy_object, present), objects, workers=AT_ONCE)
             for each, is_new in zip(objects, copied, strict=True):
@@ -197,7 +199,7 @@ class _Run:
         for _ in ordered_map(function, items, workers=AT_ONCE):
             pass
 
-    def _copy_object(self, present: AbstractSet[str], wanted: _Object) -> bool:
+    def _copy_object(self, present: AbstractSet[str], wanted: _NamedObject) -> bool:
         """Make sure that the target has an object, and return whether it was put."""
         if wanted.path in present:
             if _right(self._target, wanted) is None:
@@ -274,12 +276,12 @@ class _Run:
         commit, digest = wanted
         WriteName(self._target, self._partition, commit).decide(digest)
 
-    def _mark(self, item: _Item) -> None:
+    def _mark(self, item: _CopiedManifest) -> None:
         """Say that a copy brings a compaction: until its manifest is there, its table shows no commit of the target."""
         if item.manifest.covers:
             put_idempotent(self._target, self._partition.copy_mark(item.manifest.commit), COPY_MARK)
 
-    def _copy_manifest(self, item: _Item) -> None:
+    def _copy_manifest(self, item: _CopiedManifest) -> None:
         is_compaction = bool(item.manifest.covers)
         commit = item.manifest.commit
         partition = self._partition
@@ -349,13 +351,15 @@ def _ids(manifest: Manifest) -> frozenset[str]:
     return Covers(manifest.covers).ids if manifest.covers else frozenset([manifest.commit])
 
 
-def _item(found: View, manifest: Manifest) -> _Item:
+def _item(found: View, manifest: Manifest) -> _CopiedManifest:
     partition = found.partition
     entries: list[DataFile | CommitTable] = [*manifest.files]
     entries += [] if manifest.commits is None else [manifest.commits]
     is_compacted = bool(manifest.covers) or manifest.commit in found.ahead
     named = [commit for commit in _ids(manifest) if commit.startswith(NAMED_WRITE)] if is_compacted else []
-    return _Item(manifest, [_Object(partition.data_file(entry.name), entry) for entry in entries], sorted(named))
+    return _CopiedManifest(
+        manifest, [_NamedObject(partition.data_file(entry.name), entry) for entry in entries], sorted(named)
+    )
 
 
 def _refuse_conflicts(source: Storage, target: Storage, found: View, held: View) -> None:
@@ -375,7 +379,7 @@ def _conflict(commits: Sequence[str], source: Storage, target: Storage, partitio
     )
 
 
-def _follow(target: Storage, partition: Partition, items: Iterable[_Item]) -> None:
+def _follow(target: Storage, partition: Partition, items: Iterable[_CopiedManifest]) -> None:
     """Set the clock to what was copied; where that is far ahead, a listing of the target tells whose clock is wrong."""
     latest = max(item.manifest.time for item in items)
     if latest <= wall_clock() + AHEAD:
@@ -385,7 +389,7 @@ def _follow(target: Storage, partition: Partition, items: Iterable[_Item]) -> No
 
 
 def _present_objects(
-    target: Storage, partition: Partition, held: View | None, items: Sequence[_Item]
+    target: Storage, partition: Partition, held: View | None, items: Sequence[_CopiedManifest]
 ) -> frozenset[str]:
     """Return the paths of wanted objects that the target has.
 
@@ -412,7 +416,7 @@ def _present_objects(
     return frozenset(info.path for info in listed)
 
 
-def _right(storage: Storage, wanted: _Object) -> bytes | None:
+def _right(storage: Storage, wanted: _NamedObject) -> bytes | None:
     """Return the bytes of an object, None if they are not those that its manifest vouches for."""
     info = ObjectInfo(wanted.path, wanted.entry.bytes)
     [data] = storage.get_many([info])
@@ -425,9 +429,9 @@ def _is(data: bytes, entry: DataFile | CommitTable) -> bool:
     return hashlib.sha256(data).hexdigest() == entry.sha256
 
 
-def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+def _batches(items: Iterable[_CopiedManifest]) -> Iterator[list[_CopiedManifest]]:
     """Yield manifests in groups that name a bounded number of objects, if one alone does not name more."""
-    batch: list[_Item] = []
+    batch: list[_CopiedManifest] = []
     count = 0
     for item in items:
         if batch and count + len(item.objects) > _BATCH_FILES:

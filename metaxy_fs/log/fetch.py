@@ -127,7 +127,7 @@ BATCH_BYTES = 2**23
 file of which more is wanted, several excerpts are made."""
 
 
-class Piece(NamedTuple):
+class FilePart(NamedTuple):
     """A data file, or an excerpt of it."""
 
     live: LiveFile
@@ -139,7 +139,7 @@ class Piece(NamedTuple):
         return self.live.file.bytes if self.excerpt is None else self.excerpt.size
 
 
-def planned(storage: Storage, files: Iterable[LiveFile], need: Need) -> Iterator[Piece]:
+def planned(storage: Storage, files: Iterable[LiveFile], need: Need) -> Iterator[FilePart]:
     """Yield what to fetch of files, in their order; the ends of large ones are fetched to know.
 
     Args:
@@ -157,12 +157,12 @@ def planned(storage: Storage, files: Iterable[LiveFile], need: Need) -> Iterator
         groups = {file.live.path: (file, wanted) for file, wanted in zip(parted, wanted_of(parted, need), strict=True)}
         for live in some:
             if live.path in groups:
-                yield from (Piece(live, excerpt) for excerpt in _excerpts(*groups[live.path], need))
+                yield from (FilePart(live, excerpt) for excerpt in _excerpts(*groups[live.path], need))
             else:
-                yield Piece(live)
+                yield FilePart(live)
 
 
-def fetch(storage: Storage, pieces: Sequence[Piece]) -> list[bytes]:
+def fetch(storage: Storage, pieces: Sequence[FilePart]) -> list[bytes]:
     """Return each piece as a Parquet file, with those bytes that its manifest vouches for."""
     whole = [piece.live for piece in pieces if piece.excerpt is None]
     files = iter(fetch_whole(storage, whole))
@@ -186,9 +186,9 @@ def fetch_whole(storage: Storage, files: Sequence[LiveFile]) -> list[bytes]:
     ]
 
 
-def in_batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+def in_batches(pieces: Iterable[FilePart]) -> Iterator[list[FilePart]]:
     """Yield the pieces in groups that are fetched at once."""
-    batch: list[Piece] = []
+    batch: list[FilePart] = []
     size = 0
     for piece in pieces:
         if batch and (len(batch) == BATCH_FILES or size + piece.size > BATCH_BYTES):
@@ -216,7 +216,7 @@ def _is_worthwhile(live: LiveFile, need: Need) -> bool:
     return need.predicate_on(live) is not None or len(need.of(live)) < len(live.stored_schema)
 
 
-def _parts(piece: Piece) -> list[ObjectRange]:
+def _parts(piece: FilePart) -> list[ObjectRange]:
     return [_range(piece.live, section) for section in (piece.excerpt.sections if piece.excerpt else ())]
 
 

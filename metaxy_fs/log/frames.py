@@ -143,7 +143,7 @@ def without(rows: pl.LazyFrame, excluded: frozenset[str]) -> pl.LazyFrame:
     return rows.filter(~pl.col(COMMIT).is_in(pl.Series(sorted(excluded), dtype=pl.String).implode()))
 
 
-Source = str | bytes
+FileSource = str | bytes
 """A data file as Polars takes it: its path, or its bytes."""
 
 
@@ -165,7 +165,7 @@ class FileFrames:
     def unsorted(
         self,
         files: Sequence[LiveFile],
-        sources: Sequence[Source],
+        sources: Sequence[FileSource],
         *,
         is_mixed: bool,
         columns: Callable[[LiveFile], Sequence[str]],
@@ -187,7 +187,7 @@ class FileFrames:
 
     def _run(
         self,
-        run: Sequence[tuple[LiveFile, Source]],
+        run: Sequence[tuple[LiveFile, FileSource]],
         target: pl.Schema,
         columns: Callable[[LiveFile], Sequence[str]],
     ) -> pl.LazyFrame:
@@ -223,7 +223,7 @@ class FileFrames:
         added = {} if self._partition_column is None else {self._partition_column: pl.String()}
         return pl.Schema({**schema, **added})
 
-    def _kind(self, live: LiveFile, source: Source) -> tuple[Any, ...]:
+    def _kind(self, live: LiveFile, source: FileSource) -> tuple[Any, ...]:
         """Return what files that are scanned as one have in common.
 
         Of a large file there may be no more than some row groups, and then the places of rows do not tell its

@@ -53,27 +53,27 @@ def next_compaction(
     return ()
 
 
-class _Member(NamedTuple):
+class _CompactionUnit(NamedTuple):
     """What is compacted as one: a manifest, or several that overlap; and how many commits it stands for."""
 
     manifests: tuple[Manifest, ...]
     commits: int
 
 
-def _members(manifests: Iterable[Manifest]) -> list[_Member]:
+def _members(manifests: Iterable[Manifest]) -> list[_CompactionUnit]:
     singles, compactions = [], []
     for manifest in manifests:
         if manifest.covers:
             compactions.append(manifest)
         else:
-            singles.append(_Member((manifest,), 1))
+            singles.append(_CompactionUnit((manifest,), 1))
     return singles + _overlapping(compactions)
 
 
-def _overlapping(compactions: Sequence[Manifest]) -> list[_Member]:
+def _overlapping(compactions: Sequence[Manifest]) -> list[_CompactionUnit]:
     """Put compactions together that have a commit in common, or are both together with a third one."""
     if len(compactions) == 1:
-        return [_Member((compactions[0],), compactions[0].covers.count(" ") + 1)]
+        return [_CompactionUnit((compactions[0],), compactions[0].covers.count(" ") + 1)]
     groups: list[tuple[list[Manifest], set[str]]] = []
     for manifest in compactions:
         joined, commits = [manifest], set(Covers(manifest.covers).ids)
@@ -85,25 +85,25 @@ def _overlapping(compactions: Sequence[Manifest]) -> list[_Member]:
                 joined = [*group[0], *joined]
                 commits |= group[1]
         groups = [*apart, (joined, commits)]
-    return [_Member(tuple(joined), len(commits)) for joined, commits in groups]
+    return [_CompactionUnit(tuple(joined), len(commits)) for joined, commits in groups]
 
 
-def _alike(members: Iterable[_Member]) -> list[list[_Member]]:
+def _alike(members: Iterable[_CompactionUnit]) -> list[list[_CompactionUnit]]:
     """Divide members by what one manifest can say but once."""
-    found: dict[bytes, list[_Member]] = {}
+    found: dict[bytes, list[_CompactionUnit]] = {}
     for member in members:
         first = member.manifests[0]
         found.setdefault(msgspec.json.encode((first.feature, first.definition, first.id_columns)), []).append(member)
     return list(found.values())
 
 
-def _due(members: Sequence[_Member], fan: int) -> list[_Member]:
+def _due(members: Sequence[_CompactionUnit], fan: int) -> list[_CompactionUnit]:
     """Return the members of the levels that are full, and of all below; and those that overlap, which always are."""
-    by_level: dict[int, list[_Member]] = {}
+    by_level: dict[int, list[_CompactionUnit]] = {}
     for member in members:
         by_level.setdefault(_level(member.commits, fan), []).append(member)
-    due: list[_Member] = []
-    below: list[_Member] = []
+    due: list[_CompactionUnit] = []
+    below: list[_CompactionUnit] = []
     for level in sorted(by_level):
         below += by_level[level]
         # What is due so far becomes one member, perhaps of this level.

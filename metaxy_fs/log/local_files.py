@@ -33,7 +33,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.log.columns import Section, check_section, row_groups, sections
 from metaxy_fs.log.fetch import Need, divided, wanted_of
 from metaxy_fs.log.footer import LONGEST_FOOTER, Excerpt
-from metaxy_fs.log.frames import Source
+from metaxy_fs.log.frames import FileSource
 from metaxy_fs.log.parquet import check_bytes, check_digest, check_row_groups, footer_bytes, footer_digest
 from metaxy_fs.log.view import LiveFile
 from metaxy_fs.parallel import WORKERS, ordered_map
@@ -94,7 +94,7 @@ _Identity = tuple[int, int, int]
 """Size, time and place of a file: what changes with its content, if nothing but the disk goes wrong."""
 
 
-class _Look(NamedTuple):
+class _WantedColumns(NamedTuple):
     """What of a large file is looked at: some columns, of all row groups unless there is an excerpt."""
 
     path: str
@@ -132,7 +132,7 @@ class LocalFiles:
         """Return the files of a storage that has them in the local file system."""
         return LocalSupply(storage, self)
 
-    def sources(self, storage: Storage, files: Sequence[LiveFile], need: Need) -> Sequence[Source]:
+    def sources(self, storage: Storage, files: Sequence[LiveFile], need: Need) -> Sequence[FileSource]:
         """Return what Polars is to read of files: their paths, or bytes that hold what is needed.
 
         Args:
@@ -172,7 +172,7 @@ class LocalFiles:
                 check_row_groups(_tried(partial(_end, longest=_LONGEST_COUNTED), path), name=path)
             self._remember(path, _Right(identity, None))
 
-    def _checked_parts(self, looks: Sequence[_Look], identities: Mapping[str, _Identity]) -> dict[str, bytes]:
+    def _checked_parts(self, looks: Sequence[_WantedColumns], identities: Mapping[str, _Identity]) -> dict[str, bytes]:
         """Look at large files; return, by path, the bytes of those of which row groups are left out."""
         held = {}
         for look, data in _side_by_side(_checked, looks, size=sum(look.size for look in looks)):
@@ -245,7 +245,7 @@ class LocalSupply(NamedTuple):
         if batch:
             yield batch, need
 
-    def take(self, batch: tuple[list[LiveFile], Need]) -> tuple[list[LiveFile], Sequence[Source]]:
+    def take(self, batch: tuple[list[LiveFile], Need]) -> tuple[list[LiveFile], Sequence[FileSource]]:
         """Look at what is needed of a batch."""
         files, need = batch
         with about(root=self.storage.location):
@@ -260,7 +260,7 @@ class LocalSupply(NamedTuple):
                 refuse_unreadable(path, live, name=path)
 
 
-def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], need: Need) -> dict[str, _Look]:
+def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], need: Need) -> dict[str, _WantedColumns]:
     """Return what is looked at of large files, if anything: columns of suspects, and row groups that may be left out.
 
     A suspect whose manifest does not say where its columns are is missing, and one whose footer is too long.
@@ -282,7 +282,7 @@ def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], nee
             parted[path] = file
         if path in suspects:
             wanted = sections(chunk for group in groups for chunk in group if chunk.column in columns)
-            looks[path] = _Look(path, live, columns, wanted)
+            looks[path] = _WantedColumns(path, live, columns, wanted)
     room = _BATCH_BYTES
     for (path, file), wanted_groups in zip(parted.items(), wanted_of(parted.values(), need), strict=True):
         if len(wanted_groups) < len(file.groups):
@@ -290,7 +290,7 @@ def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], nee
             excerpt = file.excerpt(columns, wanted_groups)
             if excerpt.size <= room:
                 room -= excerpt.size
-                looks[path] = _Look(path, file.live, columns, excerpt.sections, excerpt)
+                looks[path] = _WantedColumns(path, file.live, columns, excerpt.sections, excerpt)
     return looks
 
 
@@ -305,7 +305,7 @@ def _identity(path: str, live: LiveFile) -> _Identity:
         raise CorruptObjectError(f"The data file {path} has {found.st_size} bytes, {live.file.bytes} were committed.")
 
 
-def _checked(look: _Look) -> tuple[_Look, bytes | None]:
+def _checked(look: _WantedColumns) -> tuple[_WantedColumns, bytes | None]:
     """Compare what is looked at with its checksums; return the bytes of an excerpt."""
     parts = _parts(look)
     if look.excerpt is not None:
@@ -315,7 +315,7 @@ def _checked(look: _Look) -> tuple[_Look, bytes | None]:
     return look, None
 
 
-def _parts(look: _Look) -> Iterator[bytes]:
+def _parts(look: _WantedColumns) -> Iterator[bytes]:
     for section in look.sections:
         data = _tried(partial(_read_section, section=section), look.path)
         check_section(data, section, name=look.path)

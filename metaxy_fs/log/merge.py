@@ -44,12 +44,12 @@ _PARTS = 32
 _LEAST_PART = 256
 """Split points of a run are so close that the parts of it which a range may hold too much are small to a file."""
 
-Read = Callable[[int], object]
+ReadProgress = Callable[[int], object]
 """Called with how many rows were read."""
 
 
 def merged(
-    storage: Storage, files: Sequence[LiveFile], *, id_columns: Sequence[str], read: Read
+    storage: Storage, files: Sequence[LiveFile], *, id_columns: Sequence[str], read: ReadProgress
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of files, each frame to be a data file, sorted by id and then in commit order.
 

@@ -31,7 +31,7 @@ def may_match(predicate: pl.Expr, *, schema: pl.Schema, files: Sequence[FileStat
         files: The statistics of each file.
     """
     try:
-        return _Evidence(schema, files).judge(parse(predicate))
+        return _PredicateStatistics(schema, files).judge(parse(predicate))
     # A hint that fails must not fail the read, and a panic is no Exception.
     except (Exception, pl.exceptions.PanicException):  # noqa: BLE001
         return [True] * len(files)
@@ -53,7 +53,7 @@ class _Leaf(NamedTuple):
     some_null: pl.Expr
 
 
-class _Evidence:
+class _PredicateStatistics:
     """The statistics of all files on the leaves that a predicate names, gathered as the predicate is read."""
 
     def __init__(self, schema: pl.Schema, files: Sequence[FileStatistics]) -> None:
@@ -285,12 +285,12 @@ def _type_at(schema: pl.Schema, path: Path) -> pl.DataType | None:
     return None if dtype is None else instance(dtype)
 
 
-_Facts = tuple[Any, Any, bool, bool]
+_LeafFacts = tuple[Any, Any, bool, bool]
 """The bounds of a leaf in one file, and whether some row may hold a value, or a null."""
 
 
-def _facts(path: Path, dtype: pl.DataType, files: Sequence[FileStatistics]) -> Iterator[_Facts]:
-    readers: dict[int, Callable[[FileStatistics], _Facts]] = {}
+def _facts(path: Path, dtype: pl.DataType, files: Sequence[FileStatistics]) -> Iterator[_LeafFacts]:
+    readers: dict[int, Callable[[FileStatistics], _LeafFacts]] = {}
     for file in files:
         reader = readers.get(id(file.schema))
         if reader is None:
@@ -298,14 +298,14 @@ def _facts(path: Path, dtype: pl.DataType, files: Sequence[FileStatistics]) -> I
         yield reader(file)
 
 
-def _reader(path: Path, source: pl.DataType | None, target: pl.DataType) -> Callable[[FileStatistics], _Facts]:
+def _reader(path: Path, source: pl.DataType | None, target: pl.DataType) -> Callable[[FileStatistics], _LeafFacts]:
     """Return how the facts on a leaf are read from files of one schema, in which the leaf has the type `source`."""
     if source is None:
         return lambda file: (None, None, False, file.rows > 0)
     convert = _converter(source, target)
     guess = 0
 
-    def read(file: FileStatistics) -> _Facts:
+    def read(file: FileStatistics) -> _LeafFacts:
         nonlocal guess
         # Files of one schema list their leaves in one order.
         if guess >= len(file.columns) or file.columns[guess].path != path:

@@ -147,11 +147,11 @@ def _literal(value: Any, dtype: pl.DataType) -> pl.Expr:
     return pl.lit(value).cast(dtype) if dtype.is_temporal() else pl.lit(value)
 
 
-Group = tuple[list[LiveFile], bool]
+DistinctGroup = tuple[list[LiveFile], bool]
 """Files, and whether it is proven that no sample stands twice in them."""
 
 
-def distinct_groups(files: Sequence[LiveFile]) -> list[Group]:
+def distinct_groups(files: Sequence[LiveFile]) -> list[DistinctGroup]:
     """Divide files into consecutive groups, as few as possible, in which no sample stands twice if that can be proven.
 
     All rows of a group come before those of the next in commit order.
@@ -165,18 +165,18 @@ def distinct_groups(files: Sequence[LiveFile]) -> list[Group]:
     column = filled[0].manifest.id_columns[0]
     if not _are_comparable(filled, column):
         return [(filled, len({_unit(live) for live in filled}) == 1 and not any(live.file.repeats for live in filled))]
-    groups = [_Group()]
+    groups = [_OverlapGroup()]
     for live in filled:
         span = span_of(live.file, column)
         is_apart = groups[-1].is_apart(live, span)
         if not is_apart and groups[-1].files and live.first > groups[-1].end:
-            groups.append(_Group())
+            groups.append(_OverlapGroup())
             is_apart = groups[-1].is_apart(live, span)
         groups[-1].add(live, span, is_apart=is_apart)
     return [(group.files, group.is_distinct) for group in groups]
 
 
-class _Group:
+class _OverlapGroup:
     """Files that come together, with their ids' ranges in order as long as those of different units do not overlap."""
 
     def __init__(self) -> None:

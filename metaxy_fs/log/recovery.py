@@ -117,7 +117,7 @@ def _manifest(header: FileHeader, files: Sequence[DataFile], *, digest: str) -> 
     return Manifest(**_commit_fields(header), rows=sum(file.rows for file in files), digest=digest, files=tuple(files))
 
 
-class Group(NamedTuple):
+class AttemptFiles(NamedTuple):
     """Data files whose names begin alike, and the manifest of the write that they make, or why they make none."""
 
     name: str
@@ -157,7 +157,7 @@ class RecoveryInputs(NamedTuple):
     broken: dict[str, str]
     held: set[str]
     pinned: dict[str, str]
-    groups: list[Group]
+    groups: list[AttemptFiles]
     tables: list[Table]
 
 
@@ -269,13 +269,13 @@ def _fragment(data: Fetched, *, name: str) -> Fragment | MetaxyError:
         return error
 
 
-def _group(name: str, found: Sequence[Fragment | MetaxyError], partition: Partition) -> Group:
+def _group(name: str, found: Sequence[Fragment | MetaxyError], partition: Partition) -> AttemptFiles:
     parts = []
     for each in found:
         if isinstance(each, MetaxyError):
-            return Group(name, None, str(each))
+            return AttemptFiles(name, None, str(each))
         parts.append(each)
     try:
-        return Group(name, rebuild_manifest(parts, partition=partition), "")
+        return AttemptFiles(name, rebuild_manifest(parts, partition=partition), "")
     except MetaxyError as error:
-        return Group(name, None, str(error))
+        return AttemptFiles(name, None, str(error))

@@ -17,8 +17,8 @@ import polars as pl
 
 from metaxy_fs.errors import ObjectNotFoundError
 from metaxy_fs.log.columns import COMMIT, COMMIT_COLUMNS
-from metaxy_fs.log.fetch import Need, Piece, fetch, fetch_whole, in_batches, planned
-from metaxy_fs.log.frames import FileFrames, FileGroup, Source, file_groups, in_commit_order
+from metaxy_fs.log.fetch import FilePart, Need, fetch, fetch_whole, in_batches, planned
+from metaxy_fs.log.frames import FileFrames, FileGroup, FileSource, file_groups, in_commit_order
 from metaxy_fs.log.local_files import READ_ERRORS, refuse_unreadable
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.view import LiveFile
@@ -37,7 +37,7 @@ class Supply(Protocol):
     def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[Any]:
         """Yield what is taken at once of some files, in their order."""
 
-    def take(self, batch: Any) -> tuple[Sequence[LiveFile], Sequence[Source]]:
+    def take(self, batch: Any) -> tuple[Sequence[LiveFile], Sequence[FileSource]]:
         """Return the files of a batch, and what Polars is to read of each: bytes that their manifests vouch for.
 
         Raises:
@@ -98,11 +98,11 @@ class RemoteFiles:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[list[Piece]]:
+    def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[list[FilePart]]:
         """Yield files and parts of files that are fetched at once."""
         return in_batches(planned(self._storage, files, need))
 
-    def take(self, batch: list[Piece]) -> tuple[list[LiveFile], list[bytes]]:
+    def take(self, batch: list[FilePart]) -> tuple[list[LiveFile], list[bytes]]:
         """Fetch a batch."""
         return [piece.live for piece in batch], fetch(self._storage, batch)
 
@@ -229,7 +229,7 @@ class StagedStorage(ForwardingStorage):
         """
         with self._lock:
             scratch = self._scratch = self._scratch or ScratchDirectory()
-            for batch in in_batches(Piece(live) for live in files if live.path not in self._held):
+            for batch in in_batches(FilePart(live) for live in files if live.path not in self._held):
                 for (live, _), data in zip(batch, fetch(self._storage, batch), strict=True):
                     path = scratch.path(f"{len(self._held)}.parquet")
                     with writing_to(Path(path)):

@@ -45,10 +45,10 @@ from metaxy_fs.log.compact import Options, compact_view
 from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.layout import Inventory, Partition, all_partitions, take_inventory
 from metaxy_fs.log.manifest import DataFile, Manifest, encode_manifest
-from metaxy_fs.log.recovery import Group, RecoveryInputs, Table, gather
+from metaxy_fs.log.recovery import AttemptFiles, RecoveryInputs, Table, gather
 from metaxy_fs.log.restrict import restrict
 from metaxy_fs.log.settling import put_alone
-from metaxy_fs.log.snapshots import read_pins
+from metaxy_fs.log.snapshots import read_snapshot_refs
 from metaxy_fs.log.unreferenced import encode_records
 from metaxy_fs.log.verified_io import fetch_each, put_idempotent
 from metaxy_fs.log.verify_compactions import COUNTS
@@ -99,7 +99,7 @@ _MOVE = (
     "is then restored"
 )
 
-State = Literal["restored", "restorable", "unproven", "lost"]
+RestorationState = Literal["restored", "restorable", "unproven", "lost"]
 
 
 class Restoration(msgspec.Struct, frozen=True, order=True):
@@ -116,7 +116,7 @@ class Restoration(msgspec.Struct, frozen=True, order=True):
     """
 
     path: str
-    state: State
+    state: RestorationState
     name: str
     reason: str
     rows: int = 0
@@ -138,10 +138,10 @@ def repair(
         StorageError: The root could not be listed, or a manifest not be put.
     """
     found: list[Restoration] = []
-    pins = read_pins(storage)
+    refs = read_snapshot_refs(storage)
     for partition in all_partitions(storage, feature=feature):
         inventory = take_inventory(storage, partition)
-        inputs = gather(storage, inventory, pinned=pins.naming(partition))
+        inputs = gather(storage, inventory, pinned=refs.naming(partition))
         for restoration, restored in chain(_of_compactions(storage, inputs), _of_writes(inputs, vouched)):
             found.append(restoration)
             if restoration.state == "restorable" and restored is not None and not dry_run:
@@ -219,7 +219,7 @@ def _of_writes(inputs: RecoveryInputs, vouched: Collection[str]) -> Iterator[Jud
             yield _restoration(inputs, group, manifest, "restorable" if proof else "unproven", reason)
 
 
-def _proof(inputs: RecoveryInputs, group: Group, manifest: Manifest, vouched: Collection[str]) -> str | None:
+def _proof(inputs: RecoveryInputs, group: AttemptFiles, manifest: Manifest, vouched: Collection[str]) -> str | None:
     """Return what shows that a commit existed whose manifest is gone."""
     if group.name in vouched:
         return "you vouch for it"
@@ -249,7 +249,7 @@ def _of_damaged(inputs: RecoveryInputs, commit: str, damage: str, vouched: Colle
     return Restoration(inputs.partition.append_manifest(commit), "lost", commit, reason), None
 
 
-def _why_lost(inputs: RecoveryInputs, commit: str, whole: Sequence[Group]) -> str:
+def _why_lost(inputs: RecoveryInputs, commit: str, whole: Sequence[AttemptFiles]) -> str:
     if whole:
         names = ", ".join(each.name for each in whole)
         return f"the data files of several attempts are there, vouch for one of {names}"
@@ -257,7 +257,9 @@ def _why_lost(inputs: RecoveryInputs, commit: str, whole: Sequence[Group]) -> st
     return broken[0] if broken else "none of its data files is there"
 
 
-def _restoration(inputs: RecoveryInputs, group: Group, manifest: Manifest, state: State, reason: str) -> Judgement:
+def _restoration(
+    inputs: RecoveryInputs, group: AttemptFiles, manifest: Manifest, state: RestorationState, reason: str
+) -> Judgement:
     path = inputs.partition.append_manifest(manifest.commit)
     return Restoration(path, state, group.name, reason, manifest.rows), manifest
 

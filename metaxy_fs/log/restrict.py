@@ -19,11 +19,11 @@ from metaxy_fs.log.manifest import CommitKey, Manifest
 from metaxy_fs.log.resolve import Covers
 from metaxy_fs.log.view import LiveFile, View, place
 
-TableOf = Callable[[Manifest], pl.DataFrame]
+ReadTable = Callable[[Manifest], pl.DataFrame]
 """Gives the commit table of a compaction."""
 
 
-def restrict(view: View, commits: AbstractSet[str], *, table_of: TableOf) -> View:
+def restrict(view: View, commits: AbstractSet[str], *, table_of: ReadTable) -> View:
     """Return what a view has of some commits, at least one.
 
     Raises:
@@ -58,7 +58,7 @@ def outside(commits: pl.DataFrame, *, after: CommitKey | None, until: CommitKey 
 
 
 def _kept(
-    files: Sequence[LiveFile], manifest: Manifest, unwanted: AbstractSet[str], table_of: TableOf
+    files: Sequence[LiveFile], manifest: Manifest, unwanted: AbstractSet[str], table_of: ReadTable
 ) -> Iterator[LiveFile]:
     """Yield the files of one manifest that may hold rows of commits that are wanted."""
     yield from (live for live in files if not live.is_rewritten and live.first[1] not in unwanted)

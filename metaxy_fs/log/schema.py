@@ -119,11 +119,11 @@ class _Array(_Dtype, frozen=True, tag="array"):
     width: Annotated[int, msgspec.Meta(ge=0, le=MAX_ARRAY_ITEMS)]
 
 
-class _Struct(_Dtype, frozen=True, tag="struct"):
+class _StructType(_Dtype, frozen=True, tag="struct"):
     fields: "_Fields"
 
 
-_Written = str | _Datetime | _Duration | _Decimal | _Enum | _List | _Array | _Struct
+_Written = str | _Datetime | _Duration | _Decimal | _Enum | _List | _Array | _StructType
 _Fields = list[tuple[str, _Written]]
 _DECODER = msgspec.json.Decoder(_Fields)
 
@@ -144,7 +144,7 @@ def _write(dtype: pl.DataType) -> _Written:
         case pl.Array():
             written = _Array(_write(instance(dtype.inner)), dtype.size)
         case pl.Struct():
-            written = _Struct([(field.name, _write(instance(field.dtype))) for field in dtype.fields])
+            written = _StructType([(field.name, _write(instance(field.dtype))) for field in dtype.fields])
         case _:
             written = SIMPLE_NAMES[dtype.base_type()]
     return written
@@ -181,7 +181,7 @@ def _build(written: _Written, depth: int) -> pl.DataType:
             dtype = pl.List(_read(inner, depth=depth + 1))
         case _Array(inner=inner, width=width):
             dtype = pl.Array(_read(inner, depth=depth + 1), width)
-        case _Struct(fields=fields):
+        case _StructType(fields=fields):
             dtype = pl.Struct(_read_fields(fields, depth=depth))
         case str() if written in SIMPLE_TYPES:
             dtype = SIMPLE_TYPES[written]

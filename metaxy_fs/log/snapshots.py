@@ -267,7 +267,7 @@ def _repeats(items: Sequence[object]) -> bool:
     return len(set(items)) < len(items)
 
 
-class Pins(NamedTuple):
+class SnapshotRefs(NamedTuple):
     """What the snapshots of a root name of its own commits.
 
     Attributes:
@@ -284,26 +284,26 @@ class Pins(NamedTuple):
         return {commit: name for name, commits in found.items() for commit in commits}
 
 
-def read_pins(storage: Storage) -> Pins:
+def read_snapshot_refs(storage: Storage) -> SnapshotRefs:
     """Return what the snapshots of a root name; those that are dropped meanwhile are left out."""
-    pins = Pins({}, [])
+    refs = SnapshotRefs({}, [])
     listed = [info for info in storage.list(SNAPSHOTS) if snapshot_of(info.path) and info.size <= MAX_SNAPSHOT_BYTES]
     for _, info, data in fetch_each(storage, ((None, info) for info in listed)):
         try:
             if isinstance(data, Exception):
                 raise data
             decode = partial(decode_snapshot, storage=storage, path=info.path)
-            _add(pins, decode_or_refetch(storage, info, data, decode))
+            _add(refs, decode_or_refetch(storage, info, data, decode))
         except ObjectNotFoundError:
             continue
         except MetaxyError as error:
-            pins.damaged.append((info, error))
-    return pins
+            refs.damaged.append((info, error))
+    return refs
 
 
-def _add(pins: Pins, snapshot: Snapshot) -> None:
+def _add(refs: SnapshotRefs, snapshot: Snapshot) -> None:
     own = [feature for store in snapshot.stores if store.location is None for feature in store.features]
     for feature in own:
         for pinned in feature.partitions:
             partition = Partition(".".join(feature.feature), pinned.version)
-            pins.commits.setdefault(partition, {})[snapshot.name] = pinned.ids
+            refs.commits.setdefault(partition, {})[snapshot.name] = pinned.ids

@@ -45,7 +45,7 @@ from metaxy_fs.log.layout import (
     is_clock_probe,
 )
 from metaxy_fs.log.losses import Loss, losses, pinned_losses
-from metaxy_fs.log.snapshots import Pins, read_pins
+from metaxy_fs.log.snapshots import SnapshotRefs, read_snapshot_refs
 from metaxy_fs.log.unreferenced import (
     PartitionState,
     Policy,
@@ -62,7 +62,7 @@ from metaxy_fs.log.view import ATTEMPTS
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import NoRoomError, ObjectInfo, Storage
 
-State = Literal["deleted", "deletable", "waiting", "failed"]
+RemovalState = Literal["deleted", "deletable", "waiting", "failed"]
 
 
 class Removal(msgspec.Struct, frozen=True, order=True):
@@ -78,7 +78,7 @@ class Removal(msgspec.Struct, frozen=True, order=True):
     """
 
     path: str
-    state: State
+    state: RemovalState
     reason: str
     age: timedelta
     bytes: int
@@ -149,7 +149,7 @@ def vacuum(
     """
     _refuse_other_places(storage)
     # Before anything is listed: all commits that a snapshot names which is there now are found by a listing after that.
-    run = _Run(storage, policy, storage_time(storage), read_pins(storage), dry_run, at_once, advance)
+    run = _VacuumRun(storage, policy, storage_time(storage), read_snapshot_refs(storage), dry_run, at_once, advance)
     removals = list(run.perform(_litter(run, feature or "")))
     skipped = []
     for partition in all_partitions(storage, feature=feature):
@@ -171,13 +171,13 @@ def _refuse_other_places(storage: Storage) -> None:
         )
 
 
-class _Run(NamedTuple):
+class _VacuumRun(NamedTuple):
     """One vacuum: where, by which rules, when by the clock of the storage, and what snapshots name."""
 
     storage: Storage
     policy: Policy
     now: datetime
-    pins: Pins
+    refs: SnapshotRefs
     dry_run: bool
     at_once: int
     advance: Callable[[int], object]
@@ -227,7 +227,7 @@ class _Notes(NamedTuple):
     named: set[str]
 
 
-def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
+def _vacuum_partition(run: _VacuumRun, partition: Partition) -> Iterator[Removal]:
     state, records = _understood(run, partition)
     compactions = list(_compactions(run, state))
     leaving = {removal.path for removal in compactions if removal.state == "deletable"}
@@ -249,13 +249,13 @@ def _vacuum_partition(run: _Run, partition: Partition) -> Iterator[Removal]:
     yield from run.perform([*_records(run, state, records, notes), *_damaged(run, state), *_copies(run, state)])
 
 
-def _record(run: _Run, partition: Partition, notes: "_Notes") -> None:
+def _record(run: _VacuumRun, partition: Partition, notes: "_Notes") -> None:
     for record in encode_records(unnamed=notes.unnamed, named=notes.named):
         name = timestamp_id(int(run.now.timestamp() * 1_000_000), random_token())
         put_idempotent(run.storage, partition.vacuum_record(name), record)
 
 
-def _understood(run: _Run, partition: Partition) -> tuple[PartitionState, VacuumRecords]:
+def _understood(run: _VacuumRun, partition: Partition) -> tuple[PartitionState, VacuumRecords]:
     """Return what a partition holds, if it lacks nothing that was committed, and what earlier vacuums have noted.
 
     A compaction may come while the partition is listed: its files are put behind the place that the listing has reached
@@ -264,7 +264,7 @@ def _understood(run: _Run, partition: Partition) -> tuple[PartitionState, Vacuum
     Raises:
         CorruptObjectError: Something is missing.
     """
-    for info, error in run.pins.damaged:
+    for info, error in run.refs.damaged:
         raise CorruptObjectError(f"the snapshot {run.storage.location}/{info.path} may name commits of it: {error}")
     for _ in range(ATTEMPTS - 1):
         state = read_partition_state(run.storage, partition)
@@ -273,7 +273,7 @@ def _understood(run: _Run, partition: Partition) -> tuple[PartitionState, Vacuum
     return _whole(run, read_partition_state(run.storage, partition))
 
 
-def _whole(run: _Run, state: PartitionState) -> tuple[PartitionState, VacuumRecords]:
+def _whole(run: _VacuumRun, state: PartitionState) -> tuple[PartitionState, VacuumRecords]:
     """Return the state of a partition and the records, if nothing is missing of what was committed."""
     storage, location = run.storage, run.storage.location
     for path in _lacking(storage, state):
@@ -284,10 +284,10 @@ def _whole(run: _Run, state: PartitionState) -> tuple[PartitionState, VacuumReco
     return state, records
 
 
-def _losses(run: _Run, state: PartitionState) -> Iterator[Loss]:
+def _losses(run: _VacuumRun, state: PartitionState) -> Iterator[Loss]:
     """Yield what shows that commits are lost."""
     partition, commits = state.inventory.partition, state.commits
-    yield from pinned_losses(partition, run.pins.commits.get(partition, {}), commits)
+    yield from pinned_losses(partition, run.refs.commits.get(partition, {}), commits)
     yield from losses(run.storage, state.inventory, unnamed=state.inventory.data.keys() - state.named(), held=commits)
 
 
@@ -298,7 +298,7 @@ def _lacking(storage: Storage, state: PartitionState) -> Iterator[str]:
             yield f"{storage.location}/{state.inventory.partition.data_file(name)}"
 
 
-def _appends(run: _Run, state: PartitionState) -> Iterator[Removal]:
+def _appends(run: _VacuumRun, state: PartitionState) -> Iterator[Removal]:
     for commit, since in appends_with_successors(state.covers, state.inventory).items():
         yield run.due(state.inventory.appends[commit], "a compaction stands for it", since=since, wait=run.policy.grace)
 
@@ -314,14 +314,14 @@ def _keep_write(storage: Storage, partition: Partition, path: str) -> None:
                 put_idempotent(storage, partition.kept_write(commit), data)
 
 
-def _compactions(run: _Run, state: PartitionState) -> Iterator[Removal]:
+def _compactions(run: _VacuumRun, state: PartitionState) -> Iterator[Removal]:
     for commit, since in compactions_with_successors(state.covers, state.inventory).items():
         yield run.due(
             state.inventory.compactions[commit], "another compaction stands for it", since=since, wait=run.policy.grace
         )
 
 
-def _notes(run: _Run, state: PartitionState, records: VacuumRecords, *, leaving: set[str]) -> _Notes:
+def _notes(run: _VacuumRun, state: PartitionState, records: VacuumRecords, *, leaving: set[str]) -> _Notes:
     """Return what has changed since the last vacuum, and what is going to change because of this one."""
     now = state.named()
     soon = state.named(
@@ -337,7 +337,7 @@ def _notes(run: _Run, state: PartitionState, records: VacuumRecords, *, leaving:
     return notes
 
 
-def _data_files(run: _Run, state: PartitionState, records: VacuumRecords, notes: _Notes) -> Iterator[Removal]:
+def _data_files(run: _VacuumRun, state: PartitionState, records: VacuumRecords, notes: _Notes) -> Iterator[Removal]:
     named = state.named()
     for name, info in state.inventory.data.items():
         since = run.now if name in notes.unnamed else records.unnamed_since(name)
@@ -345,14 +345,14 @@ def _data_files(run: _Run, state: PartitionState, records: VacuumRecords, notes:
             yield run.due(info, "no manifest names it", since=since, wait=run.policy.retention)
 
 
-def _records(run: _Run, state: PartitionState, records: VacuumRecords, notes: _Notes) -> Iterator[Removal]:
+def _records(run: _VacuumRun, state: PartitionState, records: VacuumRecords, notes: _Notes) -> Iterator[Removal]:
     superfluous = set(records.superfluous(state.inventory.data.keys() - notes.unnamed - notes.named))
     for info in state.inventory.records:
         if info.path in superfluous and info.modified is not None:
             yield run.due(info, "nothing that it says counts any more", since=info.modified, wait=timedelta(0))
 
 
-def _damaged(run: _Run, state: PartitionState) -> Iterator[Removal]:
+def _damaged(run: _VacuumRun, state: PartitionState) -> Iterator[Removal]:
     """Yield what repair has kept of manifests that are there again."""
     for commit, info in state.inventory.damaged.items():
         is_there = commit in state.inventory.appends or any(
@@ -362,7 +362,7 @@ def _damaged(run: _Run, state: PartitionState) -> Iterator[Removal]:
             yield run.due(info, "repair has replaced it", since=info.modified, wait=run.policy.retention)
 
 
-def _copies(run: _Run, state: PartitionState) -> Iterator[Removal]:
+def _copies(run: _VacuumRun, state: PartitionState) -> Iterator[Removal]:
     """Yield what says that a copy brings a compaction which is there, or of which nothing is there any more."""
     for commit, info in state.inventory.copies.items():
         is_there = commit in state.inventory.compactions
@@ -371,7 +371,7 @@ def _copies(run: _Run, state: PartitionState) -> Iterator[Removal]:
             yield run.due(info, "the copy has ended", since=info.modified, wait=wait)
 
 
-def _litter(run: _Run, directory: str) -> Iterator[Removal]:
+def _litter(run: _VacuumRun, directory: str) -> Iterator[Removal]:
     """Yield what is no part of the format and was left by processes that died."""
     for info in run.storage.list_temporaries(directory):
         if info.modified is not None and holds_objects(info.path.rpartition("/")[0]):

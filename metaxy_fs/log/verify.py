@@ -19,7 +19,7 @@ from metaxy_fs.log.layout import STORE_FILE, Inventory, Partition, all_partition
 from metaxy_fs.log.losses import losses, pinned_losses
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.resolve import Covers, resolve
-from metaxy_fs.log.snapshots import Pins, read_pins
+from metaxy_fs.log.snapshots import SnapshotRefs, read_snapshot_refs
 from metaxy_fs.log.verified_io import GONE, LOST, ORPHAN, RESTORE, SUPERSEDED, Finding
 from metaxy_fs.log.verify_manifests import Checked, TypesFound, check_further, check_manifests, read_manifests, unusable
 from metaxy_fs.log.view import ATTEMPTS
@@ -63,15 +63,15 @@ def verify(storage: Storage, *, feature: str | None = None, progress: Progress |
     Raises:
         StorageError: The root could not be listed.
     """
-    so_far = _Progress(progress or (lambda _done, _known: None))
+    so_far = _VerifyProgress(progress or (lambda _done, _known: None))
     partitions = all_partitions(storage, feature=feature)
     findings = list(_check_root(storage, expected=bool(partitions)))
-    pins = read_pins(storage)
-    findings += [unusable(info.path, error, remedy=RESTORE) for info, error in pins.damaged]
+    refs = read_snapshot_refs(storage)
+    findings += [unusable(info.path, error, remedy=RESTORE) for info, error in refs.damaged]
     for partition in partitions:
-        findings += _check_partition(storage, partition, pins, so_far)
-    gone = [partition for partition in pins.commits if feature is None or partition.feature == feature]
-    findings += [finding for partition in set(gone) - set(partitions) for finding in _unpinned(pins, partition, ())]
+        findings += _check_partition(storage, partition, refs, so_far)
+    gone = [partition for partition in refs.commits if feature is None or partition.feature == feature]
+    findings += [finding for partition in set(gone) - set(partitions) for finding in _unpinned(refs, partition, ())]
     return Verification(
         findings=tuple(sorted(findings)),
         partitions=len(partitions),
@@ -81,7 +81,7 @@ def verify(storage: Storage, *, feature: str | None = None, progress: Progress |
     )
 
 
-class _Progress:
+class _VerifyProgress:
     """What was checked so far."""
 
     def __init__(self, progress: Progress) -> None:
@@ -118,7 +118,9 @@ def _check_root(storage: Storage, *, expected: bool) -> Iterator[Finding]:
         )
 
 
-def _check_partition(storage: Storage, partition: Partition, pins: Pins, so_far: _Progress) -> Iterator[Finding]:
+def _check_partition(
+    storage: Storage, partition: Partition, refs: SnapshotRefs, so_far: _VerifyProgress
+) -> Iterator[Finding]:
     damaged: dict[str, Finding] = {}
     inventory, compactions = _compactions(storage, partition, damaged)
     yield from _check_definition(storage, inventory)
@@ -143,7 +145,7 @@ def _check_partition(storage: Storage, partition: Partition, pins: Pins, so_far:
     yield from types.conflicts()
     yield from damaged.values()
     held = inventory.appends.keys() | covered
-    yield from _unpinned(pins, partition, held)
+    yield from _unpinned(refs, partition, held)
     if not damaged:
         lost = list(_lost(storage, inventory, [name for name in inventory.data if name not in named], held))
         yield from lost
@@ -157,9 +159,9 @@ def _ahead(manifest: Manifest, partition: Partition, arrivals: Arrivals) -> Iter
         yield Finding(partition.append_manifest(manifest.commit), "warning", problem(manifest, counts=time), REMEDY)
 
 
-def _unpinned(pins: Pins, partition: Partition, held: Collection[str]) -> Iterator[Finding]:
+def _unpinned(refs: SnapshotRefs, partition: Partition, held: Collection[str]) -> Iterator[Finding]:
     """Yield the snapshots that name commits which nothing holds."""
-    for loss in pinned_losses(partition, pins.commits.get(partition, {}), held):
+    for loss in pinned_losses(partition, refs.commits.get(partition, {}), held):
         yield Finding(loss.path, "error", loss.problem, GONE)
 
 

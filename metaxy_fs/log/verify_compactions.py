@@ -72,7 +72,7 @@ def commits_in(rows: pl.DataFrame, file: DataFile) -> pl.DataFrame:
     )
 
 
-class Part(NamedTuple):
+class CheckedPart(NamedTuple):
     """What was found in one file of a compaction."""
 
     file: DataFile
@@ -80,7 +80,9 @@ class Part(NamedTuple):
     ends: Ends | None
 
 
-def check_compaction(manifest: Manifest, table: pl.DataFrame, parts: Sequence[Part], *, path: str) -> Iterator[Finding]:
+def check_compaction(
+    manifest: Manifest, table: pl.DataFrame, parts: Sequence[CheckedPart], *, path: str
+) -> Iterator[Finding]:
     """Yield what is wrong with a compaction as a whole, given its commit table and all of its files."""
     for problem in [*_miscounts(table, parts), *_overlaps(parts)]:
         yield Finding(path, "error", problem, FOREIGN)
@@ -89,7 +91,7 @@ def check_compaction(manifest: Manifest, table: pl.DataFrame, parts: Sequence[Pa
         yield Finding(path, "error", "gives another digest than its commits have", FOREIGN)
 
 
-def _miscounts(table: pl.DataFrame, parts: Sequence[Part]) -> Iterator[str]:
+def _miscounts(table: pl.DataFrame, parts: Sequence[CheckedPart]) -> Iterator[str]:
     held = pl.concat([COUNTS.to_frame(), *(part.commits for part in parts)])
     held = held.group_by(COMMIT, TIME).agg(pl.col("rows", "retired").sum(), pl.col("first").min(), pl.col("last").max())
     names = {"commit": COMMIT, "time": TIME, "rows": "said", "retired": "said_retired"}
@@ -113,7 +115,7 @@ def _miscounts(table: pl.DataFrame, parts: Sequence[Part]) -> Iterator[str]:
         )
 
 
-def _overlaps(parts: Sequence[Part]) -> Iterator[str]:
+def _overlaps(parts: Sequence[CheckedPart]) -> Iterator[str]:
     """Yield where two files of one schema, both written by the compaction, may share a sample."""
     for schema in sorted({part.file.schema for part in parts}):
         ends = [part.ends for part in parts if part.file.schema == schema and is_rewritten(part.file) and part.ends]

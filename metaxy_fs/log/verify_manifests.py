@@ -36,7 +36,7 @@ from metaxy_fs.log.verified_io import (
     get_checked,
     refetch,
 )
-from metaxy_fs.log.verify_compactions import Part, check_compaction
+from metaxy_fs.log.verify_compactions import CheckedPart, check_compaction
 from metaxy_fs.log.verify_contents import Contents, check_commit, check_contents
 from metaxy_fs.log.widening import join
 from metaxy_fs.parallel import ordered_map
@@ -112,7 +112,7 @@ def unusable(path: str, error: MetaxyError, *, remedy: str) -> Finding:
     return Finding(path, "error", f"cannot be used: {error}", remedy)
 
 
-class _Look(NamedTuple):
+class _CheckedFile(NamedTuple):
     """What was found in a data file, or in a commit table."""
 
     manifest: Manifest
@@ -126,13 +126,13 @@ def _look(
     storage: Storage,
     partition: Partition,
     fetched: tuple[tuple[Manifest, DataFile | CommitTable], ObjectInfo, Fetched],
-) -> _Look:
+) -> _CheckedFile:
     (manifest, file), info, data = fetched
     if isinstance(data, bytes):
-        return _Look(manifest, file, info.size, _verified_contents(storage, info, data, manifest, file))
+        return _CheckedFile(manifest, file, info.size, _verified_contents(storage, info, data, manifest, file))
     if isinstance(data, ObjectNotFoundError) and _is_gone(storage, path_of(partition, manifest)):
-        return _Look(manifest, file, is_gone=True)
-    return _Look(manifest, file, contents=Contents((_missing(info.path, data),)))
+        return _CheckedFile(manifest, file, is_gone=True)
+    return _CheckedFile(manifest, file, contents=Contents((_missing(info.path, data),)))
 
 
 def _verified_contents(
@@ -155,7 +155,7 @@ def _contents(data: bytes, manifest: Manifest, file: DataFile | CommitTable, *, 
         return Contents((unusable(path, error, remedy=RESTORE),))
 
 
-def _together(manifest: Manifest, looks: Sequence[_Look], *, path: str) -> Checked:
+def _together(manifest: Manifest, looks: Sequence[_CheckedFile], *, path: str) -> Checked:
     findings = [finding for look in looks for finding in look.contents.findings]
     if not manifest.covers:
         findings += check_commit(manifest, [look.contents for look in looks], path=path)
@@ -164,13 +164,13 @@ def _together(manifest: Manifest, looks: Sequence[_Look], *, path: str) -> Check
     return Checked(manifest, findings, sum(1 for look in looks if look.size), sum(look.size for look in looks))
 
 
-def _check_compaction(manifest: Manifest, looks: Sequence[_Look], *, path: str) -> Iterator[Finding]:
+def _check_compaction(manifest: Manifest, looks: Sequence[_CheckedFile], *, path: str) -> Iterator[Finding]:
     parts, table = [], None
     for look in looks:
         if isinstance(look.file, CommitTable):
             table = look.contents.commits
         elif look.contents.commits is not None:
-            parts.append(Part(look.file, look.contents.commits, look.contents.ends))
+            parts.append(CheckedPart(look.file, look.contents.commits, look.contents.ends))
     if table is not None:
         yield from check_compaction(manifest, table, parts, path=path)
 

@@ -101,7 +101,7 @@ def _in_one_order(dtype: pl.DataType) -> pl.DataType:
     return dtype
 
 
-class _Part(NamedTuple):
+class _TypeVariant(NamedTuple):
     """A type that is to be joined with others, and which variant of the column it stems from."""
 
     variant: int
@@ -147,17 +147,17 @@ def _conflict(dtypes: Sequence[pl.DataType], is_exact: _IsExactIn, name: str) ->
     """Return two variants that do not go together; where each two of them do, the first that breaks the whole."""
     pairs = [(left, right) for right in range(len(dtypes)) for left in range(right)]
     for left, right in pairs:
-        parts = [_Part(left, dtypes[left]), _Part(right, dtypes[right])]
+        parts = [_TypeVariant(left, dtypes[left]), _TypeVariant(right, dtypes[right])]
         if _join_parts(parts, is_exact, (name,)) is None:
             return left, right
     return pairs[-1]
 
 
 def _join(dtypes: Sequence[pl.DataType], is_exact: _IsExactIn, path: Path) -> pl.DataType | None:
-    return _join_parts([_Part(index, dtype) for index, dtype in enumerate(dtypes)], is_exact, path)
+    return _join_parts([_TypeVariant(index, dtype) for index, dtype in enumerate(dtypes)], is_exact, path)
 
 
-def _join_parts(parts: Sequence[_Part], is_exact: _IsExactIn, path: Path) -> pl.DataType | None:
+def _join_parts(parts: Sequence[_TypeVariant], is_exact: _IsExactIn, path: Path) -> pl.DataType | None:
     parts = [part for part in parts if part.dtype != pl.Null()]
     dtypes = list(dict.fromkeys(part.dtype for part in parts))
     if len(dtypes) < 2:
@@ -171,7 +171,7 @@ def _join_parts(parts: Sequence[_Part], is_exact: _IsExactIn, path: Path) -> pl.
     return _join_alike(parts, is_exact, path)
 
 
-def _join_alike(parts: Sequence[_Part], is_exact: _IsExactIn, path: Path) -> pl.DataType | None:
+def _join_alike(parts: Sequence[_TypeVariant], is_exact: _IsExactIn, path: Path) -> pl.DataType | None:
     """Join types that differ only in their parameters: a unit, a zone, a precision, what is inside."""
     dtypes = [part.dtype for part in parts]
     match dtypes[0]:
@@ -186,7 +186,7 @@ def _join_alike(parts: Sequence[_Part], is_exact: _IsExactIn, path: Path) -> pl.
     return None
 
 
-def _join_numbers(parts: Sequence[_Part], is_exact: _IsExactIn, path: Path) -> pl.DataType | None:
+def _join_numbers(parts: Sequence[_TypeVariant], is_exact: _IsExactIn, path: Path) -> pl.DataType | None:
     integers = [part for part in parts if part.dtype.is_integer()]
     floats = [_DIGITS[part.dtype] for part in parts if part.dtype.is_float()]
     if not floats:
@@ -225,10 +225,10 @@ def _join_decimals(dtypes: Sequence[Any]) -> pl.DataType | None:
     return pl.Decimal(precision, scale) if precision <= 38 else None
 
 
-def _join_lists(parts: Sequence[_Part]) -> pl.DataType | None:
+def _join_lists(parts: Sequence[_TypeVariant]) -> pl.DataType | None:
     dtypes: list[Any] = [part.dtype for part in parts]
     widths = {getattr(dtype, "size", None) for dtype in dtypes}
-    inner = [_Part(part.variant, instance(dtype.inner)) for part, dtype in zip(parts, dtypes, strict=True)]
+    inner = [_TypeVariant(part.variant, instance(dtype.inner)) for part, dtype in zip(parts, dtypes, strict=True)]
     # Items of lists have no statistics, so nothing is proven of their integers.
     joined = _join_parts(inner, lambda _index, _path: False, ())
     if joined is None or len(widths) > 1:
@@ -237,11 +237,11 @@ def _join_lists(parts: Sequence[_Part]) -> pl.DataType | None:
     return pl.List(joined) if width is None else pl.Array(joined, width)
 
 
-def _join_structs(parts: Sequence[_Part], is_exact: _IsExactIn, path: Path) -> pl.DataType | None:
-    fields: dict[str, list[_Part]] = {}
+def _join_structs(parts: Sequence[_TypeVariant], is_exact: _IsExactIn, path: Path) -> pl.DataType | None:
+    fields: dict[str, list[_TypeVariant]] = {}
     for variant, dtype in parts:
         for field in dtype.fields:  # type: ignore[attr-defined]  # only structs come here
-            fields.setdefault(field.name, []).append(_Part(variant, instance(field.dtype)))
+            fields.setdefault(field.name, []).append(_TypeVariant(variant, instance(field.dtype)))
     joined = {name: _join_parts(found, is_exact, (*path, name)) for name, found in fields.items()}
     if any(dtype is None for dtype in joined.values()):
         return None

@@ -40,7 +40,7 @@ def ancestor_versions(store: Backend, graph: FeatureGraph, rows: AncestorRows, *
     return _row_versions(found, read, compared, partition)
 
 
-class _Row(NamedTuple):
+class _StoredMember(NamedTuple):
     """A stored row as a member of a group, perhaps the only one, its partition, and whether it retires the sample."""
 
     partition: str
@@ -48,7 +48,7 @@ class _Row(NamedTuple):
     retires: bool
 
 
-class _Found(NamedTuple):
+class _FoundRows(NamedTuple):
     """What one store holds of a feature.
 
     Attributes:
@@ -57,7 +57,7 @@ class _Found(NamedTuple):
         others: The declarations of the other partitions.
     """
 
-    rows: Sequence[_Row]
+    rows: Sequence[_StoredMember]
     definitions: Mapping[str, DefinitionVersion]
     others: Sequence[FeatureSpec]
 
@@ -65,13 +65,13 @@ class _Found(NamedTuple):
         """Return the rows of one partition."""
         return [row.member for row in self.rows if row.partition == partition]
 
-    def compared(self, partition: str) -> _Row:
+    def compared(self, partition: str) -> _StoredMember:
         """Return the row that an increment compares with: the last of the current partition, or else of any."""
         return next((row for row in reversed(self.rows) if row.partition == partition), self.rows[-1])
 
 
 def _row_versions(
-    found: Sequence[_Found], read: Sequence[Member], compared: Sequence[_Found], partition: str
+    found: Sequence[_FoundRows], read: Sequence[Member], compared: Sequence[_FoundRows], partition: str
 ) -> StoredVersions:
     is_kept = bool(read) and read[-1].is_kept
     last = [(one.compared(partition), one.definitions) for one in compared if one.rows]
@@ -91,9 +91,9 @@ def _row_versions(
 
 
 def _group_versions(
-    found: Sequence[_Found],
+    found: Sequence[_FoundRows],
     read: Sequence[Member],
-    compared: Sequence[_Found],
+    compared: Sequence[_FoundRows],
     current: DefinitionVersion,
     *,
     algorithm: str,
@@ -119,11 +119,11 @@ def _group_versions(
     )
 
 
-def _definitions(found: Sequence[_Found]) -> list[DefinitionVersion]:
+def _definitions(found: Sequence[_FoundRows]) -> list[DefinitionVersion]:
     return [definition for one in found for definition in one.definitions.values()]
 
 
-def _code_versions(found: Sequence[_Found]) -> dict[str, list[int | str]]:
+def _code_versions(found: Sequence[_FoundRows]) -> dict[str, list[int | str]]:
     """Return the code versions that containers had in other partitions, each once."""
     versions: dict[str, dict[int | str, None]] = {}
     for spec in (spec for one in found for spec in one.others):
@@ -132,7 +132,7 @@ def _code_versions(found: Sequence[_Found]) -> dict[str, list[int | str]]:
     return {name: list(several) for name, several in versions.items()}
 
 
-def _find(store: Backend, rows: AncestorRows, partition: str) -> _Found | None:
+def _find(store: Backend, rows: AncestorRows, partition: str) -> _FoundRows | None:
     """Return what one store holds, None if it has no commit of the feature."""
     ids, below = rows.spec.id_columns, rows.below
     needed = {*ids, DATA_VERSION, RETIRED, *(() if below is None else stored_columns(below, rows.spec))}
@@ -153,10 +153,10 @@ def _find(store: Backend, rows: AncestorRows, partition: str) -> _Found | None:
     require_id_columns(scan, rows.spec)
     definitions = {definition.partition: definition for definition in scan.definitions}
     others = store.stored_specs(rows.spec.key, sorted(set(definitions) - {partition}))
-    return _Found(_members(scan, rows) if set(rows.values) <= set(scan.columns) else [], definitions, others)
+    return _FoundRows(_members(scan, rows) if set(rows.values) <= set(scan.columns) else [], definitions, others)
 
 
-def _members(scan: Scan, rows: AncestorRows) -> list[_Row]:
+def _members(scan: Scan, rows: AncestorRows) -> list[_StoredMember]:
     """Return the rows that are meant, and those that were once, in commit order."""
     schema, ids, below = scan.rows.collect_schema(), list(rows.spec.id_columns), rows.below
     wanted = _all_of(_equals(name, schema[name], value, rows.spec.key) for name, value in rows.values.items())
@@ -179,7 +179,9 @@ def _members(scan: Scan, rows: AncestorRows) -> list[_Row]:
     with evaluating_where(below):
         found = ever.select(PARTITION, *marks, DATA_VERSION, *apart).collect()
     return [
-        _Row(partition, Member(text, _named(apart, values), commit, kept, _without_nulls(versions or {})), retires)
+        _StoredMember(
+            partition, Member(text, _named(apart, values), commit, kept, _without_nulls(versions or {})), retires
+        )
         for partition, text, commit, kept, retires, versions, *values in found.iter_rows()
     ]
 

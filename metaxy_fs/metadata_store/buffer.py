@@ -22,7 +22,7 @@ from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_write
 from metaxy_fs.metadata_store.pending import Flushes, NamedFlushes, PendingRows, PlainFlushes
-from metaxy_fs.metadata_store.write import Tags
+from metaxy_fs.metadata_store.write import GivenTags
 
 _LOG = logging.getLogger("metaxy_fs")
 
@@ -75,7 +75,7 @@ def buffered(
     rows: int,
     seconds: float | None,
     write_id: str | None,
-    tags: Tags = None,
+    tags: GivenTags = None,
 ) -> Iterator[WriteBuffer]:
     """Yield a buffer of rows, and commit what it holds at the end, however that comes."""
     _check_limits(rows, seconds)

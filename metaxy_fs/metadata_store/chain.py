@@ -18,7 +18,7 @@ from metaxy_fs.errors import FeatureNotFoundError, HashAlgorithmError, MetaxyErr
 from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span
 from metaxy_fs.log.widening import conform, unify
 from metaxy_fs.metadata_store.backend import Backend
-from metaxy_fs.metadata_store.scan import Change, Layer, Scan
+from metaxy_fs.metadata_store.scan import Change, Scan, ScanLayer
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.system_errors import NO_DESCRIPTOR, PERMISSION_DENIED, explained, number_of
 
@@ -175,7 +175,7 @@ class _LayeredParts:
     def within(self, column: str, id_range: IdRange) -> "_LayeredParts":
         return replace(self, column=column, id_range=id_range)
 
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[ScanLayer]:
         return [layer for scan in self.scans for layer in scan.layers(column=self.column, within=self.id_range)]
 
     def mapped(self, change: Change) -> "_LayeredParts":

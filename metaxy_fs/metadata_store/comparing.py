@@ -11,16 +11,16 @@ from typing import NamedTuple
 import polars as pl
 
 from metaxy_fs.log.ranges import IdRange
-from metaxy_fs.metadata_store.expected import Expected, Piece, same_id_types
+from metaxy_fs.metadata_store.expected import Expected, ExpectedSamples, same_id_types
 from metaxy_fs.metadata_store.stored import StoredLayer, StoredRows
 from metaxy_fs.metadata_store.upstream import divide, have_common_bounds
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.versioning.columns import DATA_VERSION
-from metaxy_fs.versioning.increment import Increment, Layer, compared_rows
+from metaxy_fs.versioning.increment import ComparedLayer, Increment, compared_rows
 from metaxy_fs.versioning.layers import compare_layers
 
 
-class _Part(NamedTuple):
+class _ChainPart(NamedTuple):
     """Rows of the store in one place of the chain: of its current partition, or of its others."""
 
     place: int
@@ -68,18 +68,18 @@ class Comparing:
     def _column(self) -> str:
         return self.expected.id_columns[0]
 
-    def _current(self) -> list[_Part]:
+    def _current(self) -> list[_ChainPart]:
         parts = ((place, layer.current) for place, layer in enumerate(self.layers))
-        return [_Part(place, rows) for place, rows in parts if rows is not None]
+        return [_ChainPart(place, rows) for place, rows in parts if rows is not None]
 
-    def _others(self, places: Sequence[int]) -> list[_Part]:
+    def _others(self, places: Sequence[int]) -> list[_ChainPart]:
         parts = ((place, self.layers[place].others) for place in places)
-        return [_Part(place, rows) for place, rows in parts if rows is not None]
+        return [_ChainPart(place, rows) for place, rows in parts if rows is not None]
 
-    def _ranges(self, parts: Sequence[_Part]) -> list[IdRange]:
+    def _ranges(self, parts: Sequence[_ChainPart]) -> list[IdRange]:
         return divide([*self.expected.inputs, *(part.rows for part in parts)], self._column)
 
-    def _divided(self, ranges: Sequence[IdRange], current: Sequence[_Part]) -> Iterator[Increment]:
+    def _divided(self, ranges: Sequence[IdRange], current: Sequence[_ChainPart]) -> Iterator[Increment]:
         """Yield the increment of several ranges, once it is known which other partitions are needed."""
         others = [
             part for part in self._others(range(len(self.layers))) if self._is_lacking(part.place, ranges, current)
@@ -87,14 +87,14 @@ class Comparing:
         parts = [*others, *current]
         yield from self._all_of(self._ranges(parts) if others else ranges, parts)
 
-    def _all_of(self, ranges: Sequence[IdRange], parts: Sequence[_Part]) -> Iterator[Increment]:
+    def _all_of(self, ranges: Sequence[IdRange], parts: Sequence[_ChainPart]) -> Iterator[Increment]:
         def compare(id_range: IdRange) -> Increment:
             piece, frames = self._read(id_range, parts)
             return self._compared(piece, parts, frames)
 
         return ordered_map(compare, ranges)
 
-    def _is_lacking(self, place: int, ranges: Sequence[IdRange], current: Sequence[_Part]) -> bool:
+    def _is_lacking(self, place: int, ranges: Sequence[IdRange], current: Sequence[_ChainPart]) -> bool:
         """Whether some sample has no row in the current partition of a store."""
         own = [part for part in current if part.place == place]
 
@@ -104,11 +104,15 @@ class Comparing:
 
         return any(ordered_map(lacks, ranges))
 
-    def _lacking(self, piece: Piece, parts: Sequence[_Part], frames: Sequence[pl.DataFrame]) -> list[int]:
+    def _lacking(
+        self, piece: ExpectedSamples, parts: Sequence[_ChainPart], frames: Sequence[pl.DataFrame]
+    ) -> list[int]:
         """Return the places of the stores in whose current partition some sample of a piece has no row."""
         return [place for place in range(len(self.layers)) if self._lacks(piece, place, parts, frames)]
 
-    def _lacks(self, piece: Piece, place: int, parts: Sequence[_Part], frames: Sequence[pl.DataFrame]) -> bool:
+    def _lacks(
+        self, piece: ExpectedSamples, place: int, parts: Sequence[_ChainPart], frames: Sequence[pl.DataFrame]
+    ) -> bool:
         """Whether some sample of a piece, also one that waits, has no row in the current partition of a store."""
         names = list(self.expected.id_columns)
         wanted = piece.samples.select(names)
@@ -121,17 +125,19 @@ class Comparing:
         return not samples.equals(rows) and not samples.join(rows, on=names, how="anti").is_empty()
 
     def _read(
-        self, id_range: IdRange, parts: Sequence[_Part], *, with_versions: bool = True
-    ) -> tuple[Piece, list[pl.DataFrame]]:
+        self, id_range: IdRange, parts: Sequence[_ChainPart], *, with_versions: bool = True
+    ) -> tuple[ExpectedSamples, list[pl.DataFrame]]:
         """Return the samples of a range, and what is stored of them in some partitions."""
         expected = self.expected.scans(id_range)
         frames = self.expected.collected([*expected, *self._scans(id_range, parts)])
         return self.expected.piece(frames[: len(expected)], with_versions=with_versions), frames[len(expected) :]
 
-    def _scans(self, id_range: IdRange, parts: Sequence[_Part]) -> list[pl.LazyFrame]:
+    def _scans(self, id_range: IdRange, parts: Sequence[_ChainPart]) -> list[pl.LazyFrame]:
         return [part.rows.within(self._column, id_range) for part in parts]
 
-    def _compared(self, piece: Piece, parts: Sequence[_Part], frames: Sequence[pl.DataFrame]) -> Increment:
+    def _compared(
+        self, piece: ExpectedSamples, parts: Sequence[_ChainPart], frames: Sequence[pl.DataFrame]
+    ) -> Increment:
         """Return the increment of a piece; of one store, the current partition is the last part."""
         spec = self.expected.feature.spec
         samples, waiting, *aligned = same_id_types([piece.samples, piece.waiting, *frames], spec)
@@ -150,11 +156,11 @@ class Comparing:
         )
 
 
-def _layer(found: Sequence[tuple[_Part, pl.DataFrame]], *, id_columns: Sequence[str]) -> Layer:
+def _layer(found: Sequence[tuple[_ChainPart, pl.DataFrame]], *, id_columns: Sequence[str]) -> ComparedLayer:
     """Return the rows of one store to compare with."""
     stored = [frame for _, frame in found]
     rows = stored[0] if len(stored) == 1 else compared_rows(stored[1], stored[0], id_columns=id_columns)
-    return Layer(rows, [definition for part, _ in found for definition in part.rows.definitions])
+    return ComparedLayer(rows, [definition for part, _ in found for definition in part.rows.definitions])
 
 
 def _with_same_containers(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:

@@ -27,7 +27,7 @@ from metaxy_fs.versioning.preimages import (
 from metaxy_fs.versioning.relations import evaluating_where
 
 
-class Piece(NamedTuple):
+class ExpectedSamples(NamedTuple):
     """The samples of one range, sorted by id.
 
     Attributes:
@@ -84,12 +84,12 @@ class Expected:
         with evaluating_where(self.feature.spec):
             return pl.collect_all(scans)
 
-    def piece(self, frames: Sequence[pl.DataFrame], *, with_versions: bool = True) -> Piece:
+    def piece(self, frames: Sequence[pl.DataFrame], *, with_versions: bool = True) -> ExpectedSamples:
         """Return the samples of a range from its collected `scans`, with their versions unless these do not count."""
         frames = same_id_types(frames, self.feature.spec)
         given, above = (None, frames) if self.samples is None else (frames[0], frames[1:])
         if self.feature.spec.is_root and given is not None:
-            return Piece(given, _waiting(given.clear(), []))
+            return ExpectedSamples(given, _waiting(given.clear(), []))
         for rows, frame in zip(self.upstream, above, strict=True):
             rows.refuse_rows_without_group(frame)
         versions = {rows.upstream.key: frame for rows, frame in zip(self.upstream, above, strict=True)}
@@ -118,7 +118,7 @@ class Expected:
 
     def _versioned(
         self, samples: pl.DataFrame, versions: Mapping[FeatureKey, pl.DataFrame], *, with_versions: bool
-    ) -> Piece:
+    ) -> ExpectedSamples:
         graph, spec = self.feature.graph, self.feature.spec
         ids = [name for name in spec.id_columns if name in samples.columns]
         joined = beside_upstream(samples.select(ids), graph, spec, versions)
@@ -130,10 +130,10 @@ class Expected:
             samples, joined = samples.filter(has_all), joined.filter(has_all)
         if with_versions:
             samples = samples.with_columns(data_versions(joined, graph, spec, algorithm=self.algorithm))
-        return Piece(samples, waiting)
+        return ExpectedSamples(samples, waiting)
 
 
-def complete(pieces: Iterable[Piece], feature: Declared, *, fallback: bool) -> Iterator[pl.DataFrame]:
+def complete(pieces: Iterable[ExpectedSamples], feature: Declared, *, fallback: bool) -> Iterator[pl.DataFrame]:
     """Yield the samples of pieces, or say of all of them which lack an upstream row.
 
     Raises:

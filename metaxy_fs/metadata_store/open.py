@@ -12,12 +12,12 @@ from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.storage.cache import DEFAULT_BYTES
 from metaxy_fs.storage.open import address_of, is_url
 
-Root = str | os.PathLike[str]
+RootPath = str | os.PathLike[str]
 
 
 def open_store(
-    root: Root,
-    *fallback_roots: Root | MetadataStore,
+    root: RootPath,
+    *fallback_roots: RootPath | MetadataStore,
     storage_options: Mapping[str, Any] | None = None,
     fallback_mode: FallbackMode = "feature",
     hash_algorithm: HashAlgorithm | None = None,
@@ -69,7 +69,7 @@ def open_store(
 
 
 def _open(
-    root: Root,
+    root: RootPath,
     *,
     storage_options: Mapping[str, Any] | None,
     hash_algorithm: HashAlgorithm | None,
@@ -94,7 +94,7 @@ def _open(
     )
 
 
-def _check_options(roots: list[Root], storage_options: Mapping[str, Any] | None) -> None:
+def _check_options(roots: list[RootPath], storage_options: Mapping[str, Any] | None) -> None:
     """Options hold credentials: they are handed to one kind of service, or to none."""
     protocols = sorted({protocol for root in roots if (protocol := _remote_protocol(root))})
     if storage_options and len(protocols) != 1:
@@ -104,7 +104,7 @@ def _check_options(roots: list[Root], storage_options: Mapping[str, Any] | None)
         )
 
 
-def _remote_protocol(root: Root) -> str | None:
+def _remote_protocol(root: RootPath) -> str | None:
     """Return what stands before `://` in a URL, None for a local path."""
     address = address_of(root)
     return address.partition("://")[0] if is_url(address) else None

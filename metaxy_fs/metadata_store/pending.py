@@ -32,7 +32,7 @@ from metaxy_fs.log.widening import FileSchema, conform, unify
 from metaxy_fs.metadata_store.backend import Backend, Query, SeenSchemas
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import show_samples
-from metaxy_fs.metadata_store.write import Tags, commit
+from metaxy_fs.metadata_store.write import GivenTags, commit
 from metaxy_fs.reserved import KNOWN
 from metaxy_fs.versioning.columns import RESERVED_COMMIT, RESERVED_TIME
 from metaxy_fs.versioning.layers import latest_rows
@@ -56,7 +56,7 @@ class Flushes(Protocol):
 class PlainFlushes:
     """The pieces of a job without a name: of each piece the last row of a sample counts, as it does in a store."""
 
-    def __init__(self, store: Backend, feature: Declared, tags: Tags = None) -> None:
+    def __init__(self, store: Backend, feature: Declared, tags: GivenTags = None) -> None:
         self._store = store
         self._feature = feature
         self._tags = tags
@@ -82,7 +82,7 @@ class NamedFlushes:
         tags: What its commits say of themselves.
     """
 
-    def __init__(self, store: Backend, feature: Declared, write_id: str, tags: Tags = None) -> None:
+    def __init__(self, store: Backend, feature: Declared, write_id: str, tags: GivenTags = None) -> None:
         self._store = store
         self._feature = feature
         self._write_id = write_id
@@ -209,7 +209,7 @@ def _unproven(_path: tuple[str, ...]) -> bool:
     return False
 
 
-class _Batch(NamedTuple):
+class _PendingBatch(NamedTuple):
     """Rows that are held, how many, and since when the oldest of them are."""
 
     frames: tuple[pl.DataFrame, ...] = ()
@@ -229,7 +229,7 @@ class PendingRows:
         self._feature = feature
         self._flushes = flushes
         self._seen = SeenSchemas()
-        self._held = _Batch()
+        self._held = _PendingBatch()
         self._failure: BaseException | None = None
         self._is_closed = False
         self._is_over = False
@@ -258,7 +258,7 @@ class PendingRows:
                     unify(_described((*self._held.frames, rows)))
                 self._seen.add(key, partition, rows.schema)
                 since = self._held.since if self._held.rows else elapsed()
-                self._held = _Batch((*self._held.frames, rows), self._held.rows + rows.height, since)
+                self._held = _PendingBatch((*self._held.frames, rows), self._held.rows + rows.height, since)
             return self._held.rows
 
     def flush(self, *, at_least: int = 1) -> None:
@@ -269,7 +269,7 @@ class PendingRows:
         """
         refuse_lost_threads()
         with self._flushing:
-            batch = _Batch()
+            batch = _PendingBatch()
             try:
                 with self._lock:
                     if self._held.rows < at_least:
@@ -329,10 +329,12 @@ class PendingRows:
         with self._lock:
             self._raise_failure()
 
-    def _take_back(self, batch: _Batch) -> None:
+    def _take_back(self, batch: _PendingBatch) -> None:
         with self._lock:
             if batch.rows:
-                self._held = _Batch((*batch.frames, *self._held.frames), batch.rows + self._held.rows, batch.since)
+                self._held = _PendingBatch(
+                    (*batch.frames, *self._held.frames), batch.rows + self._held.rows, batch.since
+                )
 
     def _refuse_closed(self) -> None:
         if self._is_closed:

@@ -17,7 +17,7 @@ from metaxy_fs.log.ranges import IdRange
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain_algorithm, report_corruption
 from metaxy_fs.metadata_store.comparing import Comparing
-from metaxy_fs.metadata_store.expected import Expected, Piece, complete
+from metaxy_fs.metadata_store.expected import Expected, ExpectedSamples, complete
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
 from metaxy_fs.metadata_store.frames import (
     FrameLike,
@@ -29,7 +29,7 @@ from metaxy_fs.metadata_store.frames import (
 from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples, given_samples
 from metaxy_fs.metadata_store.stored import find_stored
 from metaxy_fs.metadata_store.upstream import clipped, divide, find_upstream, have_common_bounds
-from metaxy_fs.metadata_store.write import Tags, append
+from metaxy_fs.metadata_store.write import GivenTags, append
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION, MISSING, version_type
@@ -57,7 +57,7 @@ def calculate_and_write(
     *,
     fallback: bool,
     write_id: str | None = None,
-    tags: Tags = None,
+    tags: GivenTags = None,
 ) -> pl.DataFrame | pl.LazyFrame:
     """Do what `calculate` does and commit the result.
 
@@ -154,7 +154,7 @@ def _to_version(
         feature, find_upstream(store, feature, fallback=fallback), samples, chain_algorithm(store, fallback=fallback)
     )
 
-    def version(id_range: IdRange) -> Piece:
+    def version(id_range: IdRange) -> ExpectedSamples:
         return expected.piece(expected.collected(expected.scans(id_range)))
 
     column = expected.id_columns[0]

@@ -11,7 +11,7 @@ from metaxy_fs.log.schema import Path
 from metaxy_fs.log.widening import IsExact
 from metaxy_fs.versioning.definition import DefinitionVersion
 
-Layer = tuple[pl.LazyFrame, bool]
+ScanLayer = tuple[pl.LazyFrame, bool]
 """Rows in commit order, and whether it is proven that no sample stands twice among them."""
 
 
@@ -32,7 +32,7 @@ class Parts(Protocol):
     def within(self, column: str, id_range: IdRange) -> "Parts":
         """Return those rows alone whose value in the column lies in a range."""
 
-    def layers(self) -> Sequence[Layer]:
+    def layers(self) -> Sequence[ScanLayer]:
         """Return the rows in consecutive groups, the earliest first, each with whether no sample stands twice in it."""
 
     def mapped(self, change: Change) -> "Parts":
@@ -65,7 +65,7 @@ class Scan:
         """Return how the rows lie along a column that names samples."""
         return [Span(1)] if self.parts is None else self.parts.spans(column)
 
-    def layers(self, *, column: str = "", within: IdRange = EVERYTHING) -> Sequence[Layer]:
+    def layers(self, *, column: str = "", within: IdRange = EVERYTHING) -> Sequence[ScanLayer]:
         """Return the rows, or those of a range of a column; see `Parts.layers`."""
         if self.parts is not None:
             return (self.parts.within(column, within) if within else self.parts).layers()

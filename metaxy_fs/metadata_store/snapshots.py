@@ -45,7 +45,7 @@ class Pin(NamedTuple):
     schemas: Mapping[str | None, pl.Schema]
 
 
-class Pins(NamedTuple):
+class VisibleCommits(NamedTuple):
     """Which commits of each feature are seen: those up to a time, or those of the features that are named.
 
     Attributes:
@@ -74,7 +74,7 @@ class BackendAt(Backend):
         fallback_stores: Those of the same moment.
     """
 
-    def __init__(self, store: Backend, pins: Pins, *, fallback_stores: Sequence[Backend] = ()) -> None:
+    def __init__(self, store: Backend, pins: VisibleCommits, *, fallback_stores: Sequence[Backend] = ()) -> None:
         super().__init__(fallback_stores=fallback_stores, fallback_mode=store.fallback_mode)
         self._store = store
         self._pins = pins
@@ -217,7 +217,7 @@ def at(store: Backend, moment: str | datetime, *, kind: type[_StoreAt]) -> _Stor
         SnapshotError: There is no such snapshot, or it saw a store that is not in the chain.
     """
     if isinstance(moment, datetime):
-        pins = Pins(f"{moment.isoformat()}", until=_microseconds(moment))
+        pins = VisibleCommits(f"{moment.isoformat()}", until=_microseconds(moment))
         return _chained([(each, pins) for each in chain(store, fallback=True)], kind)
     if not isinstance(moment, str) or not is_snapshot_name(moment):
         raise ValueError(
@@ -270,7 +270,7 @@ def _store(first: Backend, store: Backend, pinned: Sequence[PinnedFeature]) -> P
     return PinnedStore(location=None if store is first else store.location, features=held)
 
 
-def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, Pins]]:
+def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, VisibleCommits]]:
     """Yield the stores that a snapshot saw, each with what it saw there; the first one is the one that keeps it."""
     waiting = list(chain(store, fallback=True))
     for pinned in snapshot.stores:
@@ -289,9 +289,9 @@ def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, Pins]]:
             )
 
 
-def _pins(snapshot: Snapshot, pinned: PinnedStore) -> Pins:
+def _pins(snapshot: Snapshot, pinned: PinnedStore) -> VisibleCommits:
     features = {FeatureKey(list(feature.feature)): _pin(feature) for feature in pinned.features}
-    return Pins(f"snapshot {snapshot.name!r}", features=features)
+    return VisibleCommits(f"snapshot {snapshot.name!r}", features=features)
 
 
 def _pin(feature: PinnedFeature) -> Pin:
@@ -301,7 +301,7 @@ def _pin(feature: PinnedFeature) -> Pin:
     return Pin({partition.version: partition.ids for partition in feature.partitions}, schemas)
 
 
-def _chained(seen: Sequence[tuple[Backend, Pins]], kind: type[_StoreAt]) -> _StoreAt:
+def _chained(seen: Sequence[tuple[Backend, VisibleCommits]], kind: type[_StoreAt]) -> _StoreAt:
     (first, pins), *others = seen
     return kind(first, pins, fallback_stores=[kind(store, theirs) for store, theirs in others])
 

@@ -27,12 +27,12 @@ from metaxy_fs.reserved import PLACE
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION, RESERVED_COMMIT, RESERVED_TIME, RETIRED, version_type
 
-Tags = Mapping[str, str] | None
+GivenTags = Mapping[str, str] | None
 """What the caller says of a commit, beside what the store says of all."""
 
 
 @about_feature
-def write(store: Backend, feature: Declared, df: FrameLike, *, write_id: str | None, tags: Tags = None) -> None:
+def write(store: Backend, feature: Declared, df: FrameLike, *, write_id: str | None, tags: GivenTags = None) -> None:
     """Commit the rows of a frame, or say why they do not fit; those of a LazyFrame need not fit into memory."""
     if write_id is not None:
         check_write_id(write_id)
@@ -44,13 +44,17 @@ def write(store: Backend, feature: Declared, df: FrameLike, *, write_id: str | N
         append(store, feature, Chunks.of(rows_to_write(df, feature.spec)), write_id=write_id, tags=tags)
 
 
-def append(store: Backend, feature: Declared, rows: Chunks, *, write_id: str | None = None, tags: Tags = None) -> None:
+def append(
+    store: Backend, feature: Declared, rows: Chunks, *, write_id: str | None = None, tags: GivenTags = None
+) -> None:
     """Commit rows that have been checked, and do what the store does after a commit."""
     commit(store, feature, rows, write_id=write_id, tags=tags)
     store.after_commits(feature.key, feature.definition.partition, commits=1)
 
 
-def commit(store: Backend, feature: Declared, rows: Chunks, *, write_id: str | None = None, tags: Tags = None) -> None:
+def commit(
+    store: Backend, feature: Declared, rows: Chunks, *, write_id: str | None = None, tags: GivenTags = None
+) -> None:
     """Commit rows that have been checked, unless the types of their columns do not fit those seen."""
     partition = feature.definition.partition
     rows = rows if store.takes_chunks else Chunks.of(rows.collect())

@@ -156,8 +156,8 @@ class FeatureGraph:
                 _PICKLED[self._token] = self
             return _unpickled, (self._token, self._state())
 
-    def _state(self) -> "_State":
-        return _State(dict(self._specs), dict(self._by_string), dict(self._declared_by), dict(self._set_aside))
+    def _state(self) -> "_GraphState":
+        return _GraphState(dict(self._specs), dict(self._by_string), dict(self._declared_by), dict(self._set_aside))
 
     def _add(self, spec: FeatureSpec) -> None:
         self._check(spec)
@@ -244,7 +244,7 @@ class _SetAside(msgspec.Struct, frozen=True):
     reason: str
 
 
-class _State(NamedTuple):
+class _GraphState(NamedTuple):
     """What a graph holds, as copies and pickles of it need it."""
 
     specs: dict[FeatureKey, FeatureSpec]
@@ -261,12 +261,12 @@ _SHARED = FeatureGraph()
 _ACTIVE: ContextVar[FeatureGraph | None] = ContextVar("metaxy_fs_active_graph", default=None)
 
 
-def _unpickled(token: str, state: _State) -> FeatureGraph:
+def _unpickled(token: str, state: _GraphState) -> FeatureGraph:
     held = _PICKLED.get(token)
     return held if held is not None and held._state() == state else _rebuilt(state)  # noqa: SLF001
 
 
-def _rebuilt(state: _State) -> FeatureGraph:
+def _rebuilt(state: _GraphState) -> FeatureGraph:
     graph = FeatureGraph()
     graph._specs, graph._by_string, graph._declared_by, graph._set_aside = state  # noqa: SLF001
     return graph

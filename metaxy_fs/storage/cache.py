@@ -138,14 +138,14 @@ class DiskCache:
                 entry.path.unlink(missing_ok=True)
                 excess -= entry.size
 
-    def _entries(self) -> Iterator["_Entry"]:
+    def _entries(self) -> Iterator["_CachedFile"]:
         """Yield what is kept, and take away what was never finished; files of others are left alone."""
         abandoned = wall_clock() / 1_000_000 - _ABANDONED_SECONDS
         for file in self._files():
             with suppress(OSError):
                 about = file.stat(follow_symlinks=False)
                 if _ENTRY.fullmatch(file.name):
-                    yield _Entry(about.st_mtime, about.st_blocks * 512, Path(file.path))
+                    yield _CachedFile(about.st_mtime, about.st_blocks * 512, Path(file.path))
                 elif file.name.endswith(_UNFINISHED) and about.st_mtime < abandoned:
                     Path(file.path).unlink()
 
@@ -203,7 +203,7 @@ class CachedStorage(ForwardingStorage):
         return repr((self.identity, wanted.path, wanted.start, wanted.end))
 
 
-class _Entry(NamedTuple):
+class _CachedFile(NamedTuple):
     """A file of the cache; the one that was not used for the longest time comes first."""
 
     used: float

@@ -68,7 +68,7 @@ class Client:
 
     def get_ranges(self, wanted: Sequence[ObjectRange]) -> builtins.list[bytes | BaseException]:
         """Return the bytes that there are of each range, or what went wrong with it, in order."""
-        batch = _Batch(wanted, self._try_ranges)
+        batch = _RangeBatch(wanted, self._try_ranges)
         try:
             self._retries.run(batch.ask, requests=batch.requests)
         except GaveUpError as error:
@@ -168,7 +168,7 @@ class Client:
         return [entry for info in found if (entry := _entry(info, parent=self.full(directory))) is not None]
 
 
-class _Batch:
+class _RangeBatch:
     """Ranges that are asked for at once, and those that are missing again."""
 
     def __init__(

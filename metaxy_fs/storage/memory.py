@@ -11,7 +11,7 @@ from metaxy_fs.ids import wall_clock
 from metaxy_fs.storage.base import ObjectInfo, Storage, check_directory, check_path
 
 
-class _Object(NamedTuple):
+class _StoredObject(NamedTuple):
     data: bytes
     written: datetime
 
@@ -24,7 +24,7 @@ class MemoryStorage(Storage):
     """
 
     def __init__(self, *, wall: Callable[[], int] = wall_clock) -> None:
-        self._objects: dict[str, _Object] = {}
+        self._objects: dict[str, _StoredObject] = {}
         self._wall = wall
         # `put` looks and writes; two threads between the two would both win.
         self._lock = threading.Lock()
@@ -46,7 +46,7 @@ class MemoryStorage(Storage):
                     root=self.location,
                     path=path,
                 )
-            self._objects[path] = _Object(bytes(data), datetime.fromtimestamp(self._wall() / 1_000_000, UTC))
+            self._objects[path] = _StoredObject(bytes(data), datetime.fromtimestamp(self._wall() / 1_000_000, UTC))
 
     def get(self, path: str) -> bytes:
         check_path(path, location=self.location)
@@ -86,7 +86,7 @@ class MemoryStorage(Storage):
             "a MemoryStorage lives in one process and cannot be pickled: use a local directory to share objects"
         )
 
-    def _below(self, directory: str) -> builtins.list[tuple[str, _Object]]:
+    def _below(self, directory: str) -> builtins.list[tuple[str, _StoredObject]]:
         check_directory(directory, location=self.location)
         prefix = _prefix(directory)
         with self._lock:

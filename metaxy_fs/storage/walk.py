@@ -23,16 +23,16 @@ class Entry(NamedTuple):
     describe: Callable[[str], ObjectInfo | None]
 
 
-Scan = Callable[[str], list[Entry]]
+ScanDirectory = Callable[[str], list[Entry]]
 """Returns the entries of a directory in any order; none if it does not exist."""
 
 
-def walk(scan: Scan, directory: str, *, limit: int | None) -> list[ObjectInfo]:
+def walk(scan: ScanDirectory, directory: str, *, limit: int | None) -> list[ObjectInfo]:
     """Return the objects below a directory, sorted by path; with a limit the first alone, without a second look."""
     return _all_of(scan, directory) if limit is None else list(islice(_lazily(scan, directory), limit))
 
 
-def _all_of(scan: Scan, directory: str) -> list[ObjectInfo]:
+def _all_of(scan: ScanDirectory, directory: str) -> list[ObjectInfo]:
     found: dict[str, list[ObjectInfo]] = {}
     entries = _in_order(scan(directory))
     while entries:
@@ -42,7 +42,7 @@ def _all_of(scan: Scan, directory: str) -> list[ObjectInfo]:
     return [info for key in sorted(found) for info in found[key]]
 
 
-def _objects_of(scan: Scan, directory: str, entry: Entry) -> list[ObjectInfo]:
+def _objects_of(scan: ScanDirectory, directory: str, entry: Entry) -> list[ObjectInfo]:
     path = join(directory, entry.name)
     if entry.is_directory:
         return _all_of(scan, path)
@@ -50,7 +50,7 @@ def _objects_of(scan: Scan, directory: str, entry: Entry) -> list[ObjectInfo]:
     return [] if info is None else [info]
 
 
-def _since_first_new(found: dict[str, list[ObjectInfo]], scan: Scan, directory: str) -> dict[str, Entry]:
+def _since_first_new(found: dict[str, list[ObjectInfo]], scan: ScanDirectory, directory: str) -> dict[str, Entry]:
     if not any(key.endswith("/") for key in found):
         return {}
     entries = _in_order(scan(directory))
@@ -58,7 +58,7 @@ def _since_first_new(found: dict[str, list[ObjectInfo]], scan: Scan, directory: 
     return {} if first is None else {key: entry for key, entry in entries.items() if key >= first}
 
 
-def _lazily(scan: Scan, directory: str) -> Iterator[ObjectInfo]:
+def _lazily(scan: ScanDirectory, directory: str) -> Iterator[ObjectInfo]:
     for entry in _in_order(scan(directory)).values():
         path = join(directory, entry.name)
         if entry.is_directory:

@@ -20,11 +20,11 @@ from metaxy_fs.testing.store_cases import (
     videos,
 )
 
-Query = Callable[[pl.LazyFrame], pl.LazyFrame]
+FrameQuery = Callable[[pl.LazyFrame], pl.LazyFrame]
 COLOR = pl.col("color")
 
 # The rows are, in order: 1 red, 2 blue, 3 red, 4 blue, 2 red.
-QUERIES: dict[str, tuple[Query, list[int]]] = {
+QUERIES: dict[str, tuple[FrameQuery, list[int]]] = {
     "filter": (lambda rows: rows.filter(COLOR == "red"), [1, 3, 2]),
     "head": (lambda rows: rows.head(4), [1, 2, 3, 4]),
     "tail": (lambda rows: rows.tail(2), [4, 2]),

@@ -147,7 +147,7 @@ def _html(name: str, counts: Counts, heads: list[pl.DataFrame]) -> str:
     return f"<div><b>{name}</b>" + "".join(parts) + f"<div>retired: {counts.retired}</div></div>"
 
 
-class Layer(NamedTuple):
+class ComparedLayer(NamedTuple):
     """What one store of a chain holds: the row of each sample to compare with, and the definitions of all its rows."""
 
     stored: pl.DataFrame

@@ -18,7 +18,14 @@ from metaxy_fs.reserved import IS_CURRENT as _IS_CURRENT
 from metaxy_fs.reserved import PLACE_IN_LAYERS as _PLACE
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED, STORED_DATA_VERSION
 from metaxy_fs.versioning.definition import DefinitionVersion
-from metaxy_fs.versioning.increment import Comparison, Increment, Layer, compare, container_changes, nothing_stored
+from metaxy_fs.versioning.increment import (
+    ComparedLayer,
+    Comparison,
+    Increment,
+    compare,
+    container_changes,
+    nothing_stored,
+)
 
 
 def latest_rows(layers: Sequence[tuple[pl.LazyFrame, bool]], *, id_columns: Sequence[str]) -> pl.LazyFrame:
@@ -112,7 +119,7 @@ def _last_of_each_parent(stored: pl.DataFrame, judged: pl.DataFrame, parents: li
 def compare_layers(
     expected: pl.DataFrame,
     waiting: pl.DataFrame,
-    layers: Sequence[Layer],
+    layers: Sequence[ComparedLayer],
     *,
     id_columns: Sequence[str],
     parent_columns: Sequence[str],
@@ -142,8 +149,8 @@ def compare_layers(
 
 
 def _retired(
-    layers: Sequence[Layer], names: list[str], samples: list[str], current: DefinitionVersion
-) -> tuple[pl.DataFrame | None, list[Layer]]:
+    layers: Sequence[ComparedLayer], names: list[str], samples: list[str], current: DefinitionVersion
+) -> tuple[pl.DataFrame | None, list[ComparedLayer]]:
     """Return which samples, or parents, are retired, and what the stores hold of the others.
 
     What retires a sample counts where it is the row to compare with: of the nearest store that has one in the current
@@ -167,7 +174,7 @@ def _retired(
 
 def _compare_all(
     expected: pl.DataFrame,
-    layers: Sequence[Layer],
+    layers: Sequence[ComparedLayer],
     *,
     id_columns: Sequence[str],
     parent_columns: Sequence[str],
@@ -195,7 +202,7 @@ def _compare_all(
 
 def _compare(
     expected: pl.DataFrame,
-    layer: Layer,
+    layer: ComparedLayer,
     *,
     id_columns: Sequence[str],
     parent_columns: Sequence[str],
