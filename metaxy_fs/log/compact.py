@@ -37,6 +37,7 @@ from metaxy_fs.log.verified_io import put_idempotent
 from metaxy_fs.log.view import ATTEMPTS, LiveFile, View, ViewLoader
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.logged import LOGGER
 
 Progress = Callable[[int, int], object]
 """Called with how many rows were read and written so far, and how many are going to be."""
@@ -337,7 +338,7 @@ class _Compactor:
     def _report(self, manifest: Manifest, table: pl.DataFrame) -> Compaction:
         fresh = [file for file in manifest.files if file.name.startswith(f"{self._commit}-")]
         described = manifest.commits.bytes if manifest.commits else 0
-        return Compaction(
+        done = Compaction(
             partition=self._partition,
             commit=self._commit,
             manifests=len(self._manifests),
@@ -349,6 +350,17 @@ class _Compactor:
             bytes_after=sum(file.bytes for file in manifest.files),
             bytes_written=sum(file.bytes for file in fresh) + described + self._written,
         )
+        LOGGER.info(
+            "%s: compacted %d commits of %s, %d rows, as %s: %d files instead of %d",
+            self._storage.location,
+            done.commits,
+            done.partition,
+            done.rows,
+            done.commit,
+            done.files_after,
+            done.files_before,
+        )
+        return done
 
     def _advance(self, rows: int) -> None:
         self._done += rows

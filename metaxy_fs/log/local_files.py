@@ -37,7 +37,8 @@ from metaxy_fs.log.frames import FileSource
 from metaxy_fs.log.parquet import check_bytes, check_digest, check_row_groups, footer_bytes, footer_digest
 from metaxy_fs.log.view import LiveFile
 from metaxy_fs.parallel import WORKERS, ordered_map
-from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.storage.logged import log_read
 from metaxy_fs.system_errors import PERMISSION_DENIED, explained
 
 READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
@@ -248,6 +249,7 @@ class LocalSupply(NamedTuple):
     def take(self, batch: tuple[list[LiveFile], Need]) -> tuple[list[LiveFile], Sequence[FileSource]]:
         """Look at what is needed of a batch."""
         files, need = batch
+        log_read(self.storage, (ObjectInfo(live.path, live.file.bytes) for live in files))
         with about(root=self.storage.location):
             return files, self.known.sources(self.storage, files, need)
 

@@ -43,6 +43,7 @@ from metaxy_fs.log.verified_io import SharedObject, ensure_shared
 from metaxy_fs.log.view import LiveFile, View, ViewLoader, live_files, retry_listing
 from metaxy_fs.parallel import Item, Result, asked
 from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.logged import LOGGER
 
 _BELIEVED_SECONDS = 60.0
 """How long a process that writes goes by what a root and its partitions were agreed to be: they may be removed."""
@@ -100,6 +101,14 @@ class Log:
         if manifest.time > wall_clock() + AHEAD:  # of an earlier attempt: a listing tells whose clock is wrong
             with suppress(StorageError, CorruptObjectError):  # the commit stands whatever becomes of this
                 self._views.load(request.partition)
+        LOGGER.info(
+            "%s: committed %d rows of feature %s as %s; %d of them retire a sample",
+            self._storage.location,
+            manifest.rows,
+            request.partition.feature,
+            manifest.commit,
+            manifest.retired,
+        )
         return manifest
 
     @property

@@ -27,6 +27,7 @@ from metaxy_fs.parallel import asked
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.cache import DEFAULT_BYTES, CachedStorage, DiskCache
+from metaxy_fs.storage.logged import logged
 from metaxy_fs.storage.open import open_storage
 from metaxy_fs.versioning.columns import PARTITION
 from metaxy_fs.versioning.definition import DefinitionVersion
@@ -116,6 +117,7 @@ class FilesystemMetadataStore(MetadataStore):
         self._use(state["storage"], state["settings"])
 
     def _use(self, storage: Storage, settings: "_Settings") -> None:
+        storage = logged(storage)
         clock = shared_clock(storage.identity)
         self._storage = storage
         self._settings = settings

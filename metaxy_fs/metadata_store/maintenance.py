@@ -1,6 +1,7 @@
 """Refuse what operators' calls cannot work on: a place that is no root, a feature that is not there."""
 
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 
 from metaxy_fs._version import WRITER
@@ -24,6 +25,7 @@ from metaxy_fs.metadata_store.features import FeatureLike, flag, key_of
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 from metaxy_fs.metadata_store.promotion import copy_metadata
 from metaxy_fs.storage.base import Storage
+from metaxy_fs.storage.logged import LOGGER
 
 __all__ = [
     "Compaction",
@@ -197,9 +199,16 @@ def vacuum(
     """
     policy = Policy(grace=grace, retention=retention, is_safe=not flag(unsafe, name="unsafe"))
     name = existing_feature(store, feature)
-    return vacuum_root(
+    done = vacuum_root(
         storage_of(store), policy=policy, dry_run=flag(dry_run, name="dry_run"), feature=name, advance=advance
     )
+    _report(
+        store,
+        "vacuum (dry run)" if dry_run else "vacuum",
+        [removal.state for removal in done.removals],
+        others=len(done.skipped),
+    )
+    return done
 
 
 def verify(
@@ -224,7 +233,9 @@ def verify(
         StorageError: The root could not be listed.
     """
     name = existing_feature(store, feature)
-    return verify_root(storage_of(store), feature=name, progress=progress)
+    done = verify_root(storage_of(store), feature=name, progress=progress)
+    _report(store, f"verify of {done.commits} commits", [finding.severity for finding in done.findings])
+    return done
 
 
 def repair(
@@ -258,4 +269,13 @@ def repair(
         StorageError: The root could not be read or written; what was put back stays.
     """
     name = existing_feature(store, feature)
-    return repair_root(storage_of(store), feature=name, vouched=vouched, dry_run=flag(dry_run, name="dry_run"))
+    done = repair_root(storage_of(store), feature=name, vouched=vouched, dry_run=flag(dry_run, name="dry_run"))
+    _report(store, "repair (dry run)" if dry_run else "repair", [restoration.state for restoration in done])
+    return done
+
+
+def _report(store: FilesystemMetadataStore, job: str, states: Iterable[str], *, others: int = 0) -> None:
+    """Log what a job did: how many objects, or findings, there are of each state."""
+    counted = [f"{count} {state}" for state, count in sorted(Counter(states).items())]
+    counted += [f"{others} partitions left as they were"] if others else []
+    LOGGER.info("%s: %s: %s", store.location, job, ", ".join(counted) or "nothing found")

@@ -15,6 +15,7 @@ from metaxy_fs.metadata_store.features import FeatureLike, find_declaration
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 from metaxy_fs.metadata_store.read import latest_or_retired
 from metaxy_fs.spec import FeatureKey
+from metaxy_fs.storage.logged import LOGGER
 from metaxy_fs.versioning.columns import RESERVED_COMMIT
 
 Progress = Callable[[int, int], object]
@@ -79,6 +80,16 @@ def copy_metadata(
         partition = Partition(key.dotted, version)
         total += copy_partition(*roots, partition, commits=commits, advance=told.advance)
         told.next()
+    LOGGER.info(
+        "%s: copied %d commits of feature %s from %s, %d of them new, in %d files of %d bytes",
+        target.location,
+        total.commits,
+        key.dotted,
+        source.location,
+        total.added,
+        total.files,
+        total.bytes,
+    )
     return total
 
 

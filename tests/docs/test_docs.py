@@ -9,6 +9,7 @@ A block that cannot run has `<!-- not run: the reason -->` on the line before it
 
 import doctest
 import importlib
+import logging
 import re
 import signal
 from collections.abc import Iterator
@@ -52,10 +53,12 @@ def reader(request, tmp_path, monkeypatch):
             monkeypatch.setitem(fsspec.config.conf, scheme, server.storage_options)
             server.create_bucket(name)
         before = signal.getsignal(signal.SIGTERM)
+        level = logging.getLogger("metaxy_fs").level
         try:
             with FeatureGraph().use():
                 yield
         finally:
+            logging.getLogger("metaxy_fs").setLevel(level)
             signal.signal(signal.SIGTERM, before)
             for scheme, name in buckets:
                 # The servers outlive the page, and moto's buckets even its server: the next page finds none of this.
