@@ -50,9 +50,9 @@ from metaxy_fs.log.descriptions import copy_description
 from metaxy_fs.log.layout import STORE_FILE, Partition, is_data_file_name, owners_of_data_file
 from metaxy_fs.log.manifest import CommitTable, DataFile, Manifest
 from metaxy_fs.log.named_writes import WriteName
+from metaxy_fs.log.record_commit_time import COPY_MARK, put_alone
 from metaxy_fs.log.resolve import Covers
 from metaxy_fs.log.schema import Path, decode_schema
-from metaxy_fs.log.settling import COPY_MARK, put_alone
 from metaxy_fs.log.type_checks import settle, types_of
 from metaxy_fs.log.types import large_integers
 from metaxy_fs.log.verified_io import get_checked, put_idempotent, refetch, storage_time

@@ -40,7 +40,7 @@ def next_compaction(
         manifests: All of a partition that count, in commit order.
         fan: How many members of a level are compacted.
         full: Compact everything into one, whatever its level.
-        ahead: Single writes whose times a compaction is to write down (see `metaxy_fs.log.arrival`), even of one.
+        ahead: Single writes whose times a compaction is to write down (see `metaxy_fs.log.clock_skew`), even of one.
         before: Leave out writes of this time and later, so that writers cannot keep a compactor busy for ever.
     """
     for members in _alike(_members(manifests)):

@@ -34,13 +34,13 @@ from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_d
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import CommitKey, DataFile, Manifest
 from metaxy_fs.log.remote_files import StagedStorage
-from metaxy_fs.log.restrict import outside, restrict
 from metaxy_fs.log.scan import Selection, reading_schema
 from metaxy_fs.log.schema import Path as SchemaPath
 from metaxy_fs.log.type_checks import refuse_unfit, settle, settle_rows, types_of
 from metaxy_fs.log.types import AgreedTypes, agreed_columns, large_integers
 from metaxy_fs.log.verified_io import SharedObject, ensure_shared
 from metaxy_fs.log.view import LiveFile, View, ViewLoader, live_files, retry_listing
+from metaxy_fs.log.view_subset import outside, restrict
 from metaxy_fs.parallel import Item, Result, asked
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.logged import LOGGER

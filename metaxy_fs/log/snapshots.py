@@ -2,7 +2,7 @@
 
 A snapshot is one small object below the root that names commits. It pins no file: a commit never vanishes, it is only
 kept in other files after a compaction, and every reader can tell its rows from those of others (see
-`metaxy_fs.log.restrict`). So nothing has to know of a snapshot: neither vacuum, which removes what other files
+`metaxy_fs.log.view_subset`). So nothing has to know of a snapshot: neither vacuum, which removes what other files
 hold, nor compaction. There is no race between making one and either of them, and it keeps no space in use.
 
 Theory of operation. The ids are taken from a view, which is a function of the manifests that a listing showed: all

@@ -17,7 +17,7 @@ a file again, put late by a stalled compactor, is still listed when the next vac
 noted first when the file ceased to be named.
 
 Where anything in a partition is not understood, a live compaction is not whole, or something shows that there were
-commits which no manifest holds (see `metaxy_fs.log.losses`), nothing of it is deleted: what is left of their
+commits which no manifest holds (see `metaxy_fs.log.lost_commits`), nothing of it is deleted: what is left of their
 rows is in files that no manifest names.
 """
 
@@ -44,7 +44,7 @@ from metaxy_fs.log.layout import (
     holds_objects,
     is_clock_probe,
 )
-from metaxy_fs.log.losses import Loss, losses, pinned_losses
+from metaxy_fs.log.lost_commits import Loss, losses, pinned_losses
 from metaxy_fs.log.snapshots import SnapshotRefs, read_snapshot_refs
 from metaxy_fs.log.unreferenced import (
     PartitionState,

@@ -163,7 +163,7 @@ def read(*, root: str, storage_options: dict[str, str] | None = None) -> dict[st
 
 
 def compact_root(*, root: str) -> dict[str, Any]:
-    """Compact small batches, whatever their tiers."""
+    """Compact small batches, whatever their levels."""
     feature = declare_small()
     start = time.perf_counter()
     compact(FilesystemMetadataStore(root), feature, full=True)

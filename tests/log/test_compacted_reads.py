@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import fetch as pieces_module
+from metaxy_fs.log import fetch
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Manifest
@@ -190,7 +190,7 @@ def test_a_manifest_that_never_comes_back_is_an_error_after_a_few_listings() -> 
 @pytest.mark.parametrize("batch", [1, 100])
 def test_a_scan_goes_on_in_other_files_where_its_own_are_gone(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after it has given rows; what was appended since the scan was made is not among them."""
-    monkeypatch.setattr(pieces_module, "BATCH_FILES", batch)
+    monkeypatch.setattr(fetch, "BATCH_FILES", batch)
     storage = MemoryStorage()
     appends = [append(storage, [n, n + 10, 3]) for n in range(20, 26)]
     expected = read(storage)

@@ -7,7 +7,7 @@ import pytest
 
 from metaxy_fs.errors import CorruptObjectError, MetaxyError
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import fetch as pieces_module
+from metaxy_fs.log import fetch
 from metaxy_fs.log import local_files as local_files_module
 from metaxy_fs.log import parquet as parquet_module
 from metaxy_fs.log.local_files import LocalFiles
@@ -73,7 +73,7 @@ def test_a_file_whose_footer_is_too_long_to_be_looked_at_is_checked_whole(
     write(storage, 1, 2, 3)
     [file] = files_of(storage)
     assert file.file.columns
-    for module in (local_files_module, pieces_module):
+    for module in (local_files_module, fetch):
         monkeypatch.setattr(module, "LONGEST_FOOTER", 100)
     assert read(storage)["sample_id"].to_list() == [1, 2, 3]
 
@@ -102,17 +102,17 @@ def test_a_local_file_that_is_gone_or_short_is_refused_by_name(tmp_path: Path, d
 
 
 def test_large_reads_are_fetched_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces_module, "BATCH_FILES", 2)
+    monkeypatch.setattr(fetch, "BATCH_FILES", 2)
     storage, clock = FaultyStorage(MemoryStorage()), LamportClock()
     for i in range(5):
         write(storage, i, clock=clock)
     assert read(storage)["sample_id"].to_list() == [0, 1, 2, 3, 4]
-    monkeypatch.setattr(pieces_module, "BATCH_BYTES", 1)
+    monkeypatch.setattr(fetch, "BATCH_BYTES", 1)
     assert read(storage)["sample_id"].to_list() == [0, 1, 2, 3, 4]
 
 
 def test_what_a_row_limit_leaves_out_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces_module, "BATCH_FILES", 2)
+    monkeypatch.setattr(fetch, "BATCH_FILES", 2)
     storage, clock = FaultyStorage(MemoryStorage()), LamportClock()
     for i in range(6):
         write(storage, i, clock=clock)

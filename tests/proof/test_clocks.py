@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from metaxy_fs.ids import AHEAD, MAX_TIME, LamportClock
-from metaxy_fs.log.arrival import Arrivals
+from metaxy_fs.log.clock_skew import Arrivals
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOW = 1_800_000_000_000_000

@@ -20,7 +20,7 @@ from metaxy_fs.log import commit as commit_module
 from metaxy_fs.log import compact as compaction_module
 from metaxy_fs.log import resolve as resolve_module
 from metaxy_fs.log import view as view_module
-from metaxy_fs.log.arrival import Arrivals
+from metaxy_fs.log.clock_skew import Arrivals
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.resolve import Covers
 from metaxy_fs.log.view import ViewLoader

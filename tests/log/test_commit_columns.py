@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import fetch as pieces_module
-from metaxy_fs.log import parquet
+from metaxy_fs.log import fetch, parquet
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.scan import reading_schema, scan_files
@@ -44,7 +43,7 @@ def test_rows_are_marked_with_their_commit(sizes: list[int], batch: int, cut: in
     storage = MemoryStorage()
     expected = written(storage, sizes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces_module, "BATCH_FILES", batch)
+        patch.setattr(fetch, "BATCH_FILES", batch)
         rows = scan(storage)
         assert rows.drop("data_version").collect().rows() == expected
         assert rows.drop("data_version").head(cut).collect().rows() == expected[:cut]

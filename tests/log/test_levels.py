@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaxy_fs.log import levels as tiers_module
+from metaxy_fs.log import levels
 from metaxy_fs.log.levels import next_compaction
 from metaxy_fs.log.manifest import CommitTable, Definition, Manifest
 
@@ -72,9 +72,9 @@ def test_keeping_writes_compacted_costs_a_rewrite_a_tier(writes: int, fan: int, 
         if count % every == 0:
             while log.compact(fan=fan):
                 pass
-    tiers = math.ceil(math.log(writes, fan)) + 1
-    assert max(log.rewritten.values()) <= tiers
-    assert len(log.live) <= (fan - 1) * tiers + every
+    depth = math.ceil(math.log(writes, fan)) + 1
+    assert max(log.rewritten.values()) <= depth
+    assert len(log.live) <= (fan - 1) * depth + every
     assert log.taken <= 2 * writes + writes / (fan - 1)
 
 
@@ -88,12 +88,12 @@ def test_nothing_is_due_after_a_while_whenever_one_compacts(bursts: list[int], f
         while log.compact(fan=fan):
             steps += 1
             assert steps < 10
-        by_tier = Counter(tiers_module._tier(held.covers.count(" ") + 1, fan) for held in log.live)
-        assert max(by_tier.values()) < fan
+        by_level = Counter(levels._level(held.covers.count(" ") + 1, fan) for held in log.live)
+        assert max(by_level.values()) < fan
 
 
 def test_all_become_one_on_demand_and_then_nothing_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiers_module, "MAX_MEMBERS", 20)
+    monkeypatch.setattr(levels, "MAX_MEMBERS", 20)
     log = Log()
     for _ in range(95):
         log.append()

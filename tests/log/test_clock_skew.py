@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from metaxy_fs.ids import AHEAD, MAX_TIME, LamportClock
-from metaxy_fs.log import arrival
+from metaxy_fs.log import clock_skew
 from metaxy_fs.log.compact import Options, compact_partition
 from metaxy_fs.log.copy import copy_partition
 from metaxy_fs.log.descriptions import PartitionInfo, describe, open_for_writing
@@ -156,7 +156,7 @@ def test_storage_without_times_has_commits_far_ahead_as_the_earliest() -> None:
 
 
 def test_logger_warns_of_a_commit_once(caplog: pytest.LogCaptureFixture) -> None:
-    arrival._WARNED.clear()
+    clock_skew._WARNED.clear()
     storage = root(Clock())
     ahead = write_at(storage, MAX_TIME, 1)
     write_at(storage, NOW, 2)

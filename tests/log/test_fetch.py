@@ -7,8 +7,7 @@ import pytest
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import fetch as pieces
-from metaxy_fs.log import parquet
+from metaxy_fs.log import fetch, parquet
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.scan import reading_schema, scan_files
 from metaxy_fs.log.view import LiveFile, ViewLoader, live_files
@@ -40,7 +39,7 @@ FRAME = rows(*range(100)).with_columns(pl.lit("text").repeat_by(100).list.join("
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> CountingStorage:
     monkeypatch.setattr(parquet, "LARGE_BYTES", 1)
-    monkeypatch.setattr(pieces, "TAIL", 2_000)
+    monkeypatch.setattr(fetch, "TAIL", 2_000)
     monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 10)
     made = CountingStorage()
     commit(made, request(FRAME), clock=LamportClock())
@@ -100,7 +99,7 @@ def test_a_row_limit_counts_rows_of_groups_that_cannot_match(storage: CountingSt
 def test_a_footer_is_found_whatever_its_length(
     storage: CountingStorage, monkeypatch: pytest.MonkeyPatch, tail: int
 ) -> None:
-    monkeypatch.setattr(pieces, "TAIL", tail)
+    monkeypatch.setattr(fetch, "TAIL", tail)
     assert scan(storage).select("sample_id").collect().equals(FRAME.select("sample_id"))
     assert storage.whole == []
 
