@@ -60,6 +60,11 @@ class Section(NamedTuple):
     chunks: list[ColumnChunk]
 
 
+def count_retired(rows: pl.DataFrame) -> int:
+    """Return how many rows retire a sample."""
+    return int(rows.get_column(RETIRED).sum()) if RETIRED in rows.columns else 0
+
+
 def described(data: memoryview, starts: Sequence[int], *, end: int) -> bytes:
     """Return what a manifest says of columns, each of which ends where the next begins.
 

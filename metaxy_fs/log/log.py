@@ -16,7 +16,8 @@ import polars as pl
 from metaxy_fs.errors import CorruptObjectError, HashAlgorithmError, MetaxyError, StorageError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.ids import AHEAD, LamportClock, elapsed, wall_clock
-from metaxy_fs.log.commit import Chunks, CommitRequest, commit
+from metaxy_fs.log.chunks import Chunks
+from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.commit_table import CommitTables, commits_of
 from metaxy_fs.log.descriptions import (
     PartitionInfo,
@@ -36,8 +37,8 @@ from metaxy_fs.log.manifest import CommitKey, DataFile, Manifest
 from metaxy_fs.log.remote_files import StagedStorage
 from metaxy_fs.log.scan import Selection, reading_schema
 from metaxy_fs.log.schema import Path as SchemaPath
-from metaxy_fs.log.type_checks import refuse_unfit, settle, settle_rows, types_of
-from metaxy_fs.log.types import AgreedTypes, agreed_columns, large_integers
+from metaxy_fs.log.type_checks import settle, settle_rows, types_of
+from metaxy_fs.log.types import AgreedTypes, agreed_columns, large_integers, refuse_unfit
 from metaxy_fs.log.verified_io import SharedObject, ensure_shared
 from metaxy_fs.log.view import LiveFile, View, ViewLoader, live_files, retry_listing
 from metaxy_fs.log.view_subset import outside, restrict

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import msgspec
 import polars as pl
 
+from metaxy_fs.log.chunks import MAX_FILE_BYTES, MAX_FILE_ROWS, rows_a_file
 from metaxy_fs.log.columns import COMMIT, ORDINAL, TIME
-from metaxy_fs.log.commit import MAX_FILE_BYTES, MAX_FILE_ROWS, rows_a_file
 from metaxy_fs.log.fetch import fetch_whole
 from metaxy_fs.log.frames import FileFrames
 from metaxy_fs.log.manifest import DataFile

@@ -14,7 +14,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
-from metaxy_fs.log.columns import COMMIT, COMMIT_COLUMNS, RETIRED, described
+from metaxy_fs.log.columns import COMMIT, COMMIT_COLUMNS, count_retired, described
 from metaxy_fs.log.footer import ENDING, Footer
 from metaxy_fs.log.manifest import CommitHeader, DataFile
 from metaxy_fs.log.statistics import column_statistics, split_points
@@ -86,11 +86,6 @@ def describe_file(data: bytes, rows: pl.DataFrame, *, header: CommitHeader, name
         split_points=split_points(rows.get_column(header.id_columns[0]), every=ROW_GROUP_ROWS),
     )
     return EncodedFile(data, entry, pages, count_retired(rows))
-
-
-def count_retired(rows: pl.DataFrame) -> int:
-    """Return how many rows retire a sample."""
-    return int(rows.get_column(RETIRED).sum()) if RETIRED in rows.columns else 0
 
 
 def describe_columns(data: bytes, names: Sequence[str]) -> bytes:

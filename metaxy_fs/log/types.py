@@ -9,7 +9,7 @@ with it that would not have been refused already. Integers and floats are one ki
 +-2**53; where they do not, the agreement says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -17,6 +17,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError
+from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.manifest import FORMAT_VERSION, refuse_other_format
 from metaxy_fs.log.schema import Path, decode_schema, encode_schema
 from metaxy_fs.log.statistics import ColumnStatistics, exact_in, exact_integers
@@ -231,3 +232,54 @@ def decode_columns(data: bytes, *, name: str) -> pl.Schema:
         return decode_schema(data)
     except CorruptObjectError as error:
         raise CorruptObjectError(f"{name} has no columns that can be read: {error}.") from error
+
+
+def fitting(rows: Chunks, types: AgreedTypes, *, feature: str) -> Chunks:
+    """Return rows in types that fit those that are agreed on: ids in the agreed ones.
+
+    Raises:
+        MetadataSchemaError: Some column does not fit; of ids in later chunks, when these are made.
+    """
+    target = types.fitted(rows.schema)
+    if conflicts := types.conflicts(target):
+        if any(frame.height for frame in rows):
+            types.refuse_conflicts(target, feature=feature)
+        target = pl.Schema({**target, **dict.fromkeys(conflicts, pl.Null())})
+    if list(target.items()) == list(rows.schema.items()):
+        return rows
+    return Chunks(target, lambda: (_brought(frame, target, feature=feature) for frame in rows))
+
+
+def refuse_unfit(rows: Chunks, types: AgreedTypes, *, feature: str) -> None:
+    """Refuse rows in memory that do not fit what is agreed on.
+
+    Raises:
+        MetadataSchemaError: Some column does not.
+    """
+    for frame in fitting(rows, types, feature=feature):
+        if types.added(frame.schema).is_mixed:
+            large = large_in(frame, id_columns=types.id_columns)
+            types.refuse_conflicts(frame.schema, large, feature=feature)
+
+
+def _brought(frame: pl.DataFrame, target: pl.Schema, *, feature: str) -> pl.DataFrame:
+    if not frame.height:
+        return target.to_frame()
+    return frame.with_columns(_cast_ids(frame, target, feature=feature))
+
+
+def _cast_ids(frame: pl.DataFrame, target: pl.Schema, *, feature: str) -> Iterator[pl.Series]:
+    """Yield the ids whose type is another one; casts of Polars round and wrap in silence, so they are cast back."""
+    for ids in frame.get_columns():
+        agreed = target[ids.name]
+        if ids.dtype != agreed:
+            cast = ids.cast(agreed, strict=False)
+            is_wrong = cast.is_null() | (cast.cast(ids.dtype, strict=False) != ids)
+            if is_wrong.any():
+                raise MetadataSchemaError(
+                    f"The id column {ids.name!r} of feature '{feature}' is {agreed} in the rows that are stored, which "
+                    f"does not hold {ids.filter(is_wrong)[0]!r}, the first of {is_wrong.sum()} such {ids.dtype} ids "
+                    "here. Leave them out, or write them to another feature or under another code_version.",
+                    column=ids.name,
+                )
+            yield cast

@@ -11,9 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import polars as pl
 
-from metaxy_fs.log.columns import COMMIT, COMMIT_COLUMNS, ORDINAL, RETIRED, TIME
+from metaxy_fs.log.columns import COMMIT, COMMIT_COLUMNS, ORDINAL, RETIRED, TIME, count_retired
 from metaxy_fs.log.manifest import DataFile, Manifest
-from metaxy_fs.log.parquet import count_retired
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.verified_io import FOREIGN, Finding
 

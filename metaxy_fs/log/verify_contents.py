@@ -8,14 +8,13 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.ids import AHEAD
-from metaxy_fs.log.columns import COMMIT_COLUMNS, RETIRED
+from metaxy_fs.log.columns import COMMIT_COLUMNS, RETIRED, count_retired
 from metaxy_fs.log.manifest import CommitHeader, DataFile, FileHeader, Manifest
 from metaxy_fs.log.parquet import (
     FOOTER_KEY,
     check_row_groups,
     checksums,
     content_digest,
-    count_retired,
     describe_columns,
     footer_bytes,
     footer_digest,

@@ -21,12 +21,10 @@ import polars as pl
 from metaxy_fs.errors import StorageError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.interrupts import let_ctrl_c_end_waits
-from metaxy_fs.log.commit import Chunks
-from metaxy_fs.log.commit_table import HISTORY
+from metaxy_fs.log.chunks import Chunks
+from metaxy_fs.log.columns import count_retired
 from metaxy_fs.log.manifest import check_tags, encode_tags
-from metaxy_fs.log.parquet import count_retired
-from metaxy_fs.log.type_checks import fitting
-from metaxy_fs.log.types import AgreedTypes, large_in
+from metaxy_fs.log.types import AgreedTypes, fitting, large_in
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.storage.base import Storage
@@ -64,7 +62,20 @@ class SeenSchemas:
             return self._seen.get((key, partition), AgreedTypes())
 
 
-COMMITS: Final = pl.Schema({**HISTORY, "time": pl.Datetime("us", "UTC")})
+COMMITS: Final = pl.Schema(
+    {
+        "time": pl.Datetime("us", "UTC"),
+        "commit": pl.String(),
+        "rows": pl.Int64(),
+        "retired": pl.Int64(),
+        "bytes": pl.Int64(),
+        "partition": pl.String(),
+        "write_id": pl.String(),
+        "writer": pl.String(),
+        "compacted": pl.Boolean(),
+        "tags": pl.String(),
+    }
+)
 """The columns of a frame of commits.
 
 `rows` is how many rows a commit wrote, `retired` how many samples it retired, `bytes` what these take where they are

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 
-from metaxy_fs.log.commit import Chunks
+from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.manifest import check_tags
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.features import Declared

@@ -13,7 +13,8 @@ from metaxy_fs.errors import SpecError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.hashing import HashAlgorithm, check_algorithm
 from metaxy_fs.ids import shared_clock
-from metaxy_fs.log.commit import Chunks, CommitRequest
+from metaxy_fs.log.chunks import Chunks
+from metaxy_fs.log.commit import CommitRequest
 from metaxy_fs.log.compact_after import Upkeep, check_threshold
 from metaxy_fs.log.layout import STORE_FILE, Partition
 from metaxy_fs.log.log import Log

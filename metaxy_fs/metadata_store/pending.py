@@ -25,7 +25,7 @@ import polars as pl
 from metaxy_fs.errors import CommitStateUnknownError, WriteConflictError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.ids import elapsed
-from metaxy_fs.log.commit import Chunks
+from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.statistics import exact_in
 from metaxy_fs.log.widening import FileSchema, conform, unify

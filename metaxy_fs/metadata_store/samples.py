@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from metaxy_fs.log.commit import Chunks
+from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.parquet import ROW_GROUP_ROWS
 from metaxy_fs.log.ranges import IdRange, Span, plan_ranges
 from metaxy_fs.log.schema import column

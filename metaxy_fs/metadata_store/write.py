@@ -11,7 +11,7 @@ from datetime import datetime
 import polars as pl
 
 from metaxy_fs.errors import FeatureNotFoundError
-from metaxy_fs.log.commit import Chunks
+from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.manifest import check_tags
 from metaxy_fs.log.statistics import exact_in
 from metaxy_fs.log.widening import conform, unify

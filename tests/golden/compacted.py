@@ -223,7 +223,7 @@ def _write_related(store: FilesystemMetadataStore) -> None:
 def small_files() -> Iterator[None]:
     """Let few rows be many."""
     small = {
-        "commit.MAX_FILE_ROWS": 8,
+        "chunks.MAX_FILE_ROWS": 8,
         "parquet.ROW_GROUP_ROWS": 3,
         "merge.LARGE_ROWS": 5,
         "parquet.LARGE_BYTES": 1,

@@ -6,7 +6,8 @@ from types import MappingProxyType
 import polars as pl
 
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log.commit import Chunks, CommitRequest, commit
+from metaxy_fs.log.chunks import Chunks
+from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import Definition, Manifest
 from metaxy_fs.log.ranges import distinct_groups

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from metaxy_fs.log import commit as commit_module
+from metaxy_fs.log import chunks
 from metaxy_fs.log.descriptions import PartitionInfo, describe, open_for_writing
 from metaxy_fs.log.manifest import Definition, Manifest
 from metaxy_fs.storage.base import Storage
@@ -27,7 +27,7 @@ def root() -> tuple[MemoryStorage, Manifest]:
     )
     describe(storage, PARTITION, info)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commit_module, "MAX_FILE_ROWS", 2)
+        patch.setattr(chunks, "MAX_FILE_ROWS", 2)
         first = write(storage, 1, 2, 3)
     write(storage, 2, 4, write_id="job 7")
     write(storage)

@@ -20,8 +20,8 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.ids import LamportClock
+from metaxy_fs.log import chunks, verified_io
 from metaxy_fs.log import commit as commit_module
-from metaxy_fs.log import verified_io
 from metaxy_fs.log.manifest import FileHeader
 from metaxy_fs.log.scan import reading_schema, scan_files
 from metaxy_fs.log.verified_io import put_idempotent
@@ -348,7 +348,7 @@ def test_every_data_file_can_rebuild_the_header_of_its_manifest() -> None:
 
 
 def test_every_data_file_tells_which_of_how_many_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit_module, "MAX_FILE_ROWS", 2)
+    monkeypatch.setattr(chunks, "MAX_FILE_ROWS", 2)
     storage = MemoryStorage()
     datas = [storage.get(PARTITION.data_file(file.name)) for file in write(storage, 1, 2, 3, 4, 5).files]
     footers = [pl.read_parquet_metadata(data)["metaxy_fs"] for data in datas]
@@ -372,7 +372,7 @@ def test_the_digest_of_rows_depends_on_the_rows_alone() -> None:
 
 
 def test_a_large_write_is_one_commit_of_several_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit_module, "MAX_FILE_ROWS", 2)
+    monkeypatch.setattr(chunks, "MAX_FILE_ROWS", 2)
     storage = MemoryStorage()
     manifest = write(storage, 1, 2, 3, 4, 5, write_id="job 7")
     assert [(file.rows, file.statistics[0].min) for file in manifest.files] == [(2, 1), (2, 3), (1, 5)]
@@ -381,7 +381,7 @@ def test_a_large_write_is_one_commit_of_several_files(monkeypatch: pytest.Monkey
 
 
 def test_a_large_write_that_fails_between_its_files_is_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit_module, "MAX_FILE_ROWS", 2)
+    monkeypatch.setattr(chunks, "MAX_FILE_ROWS", 2)
     storage = FaultyStorage(MemoryStorage(), lambda verb, path: "before" if verb == "put" and "-1." in path else None)
     with pytest.raises(StorageError):
         write(storage, 1, 2, 3)

@@ -8,7 +8,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import commit as commit_module
+from metaxy_fs.log import chunks
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.compact import Options, compact_partition
 from metaxy_fs.log.descriptions import open_for_writing
@@ -75,7 +75,7 @@ class Root:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_rows_and_proofs_outlast_every_history(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit_module, "MAX_FILE_ROWS", 50)
+    monkeypatch.setattr(chunks, "MAX_FILE_ROWS", 50)
     root = Root(random.Random(seed))  # noqa: S311  # dice, not keys
     root.write()
     steps = [root.write] * 6 + [root.compact] * 2 + [root.vacuum, root.lose_and_repair]

@@ -16,10 +16,9 @@ from polars.testing import assert_frame_equal
 
 from metaxy_fs.errors import CorruptObjectError, StorageError
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import commit as commit_module
+from metaxy_fs.log import chunks, verified_io
 from metaxy_fs.log import compact as compaction_module
 from metaxy_fs.log import merge as merging_module
-from metaxy_fs.log import verified_io
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.compact import Compaction, Options, compact_partition
 from metaxy_fs.log.manifest import Manifest
@@ -44,7 +43,7 @@ def compact(storage: Storage, *, clock: LamportClock | None = None, **options: A
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of a few rows, and batches of a few files, so that all paths are gone."""
-    monkeypatch.setattr(commit_module, "MAX_FILE_ROWS", 8)
+    monkeypatch.setattr(chunks, "MAX_FILE_ROWS", 8)
     monkeypatch.setattr(merging_module, "LARGE_ROWS", 5)
     monkeypatch.setattr(merging_module, "BATCH_ROWS", 12)
     monkeypatch.setattr(merging_module, "_LEAST_PART", 1)
@@ -74,7 +73,7 @@ def test_reads_are_the_same_after_any_compactions(
 ) -> None:
     storage = MemoryStorage()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commit_module, "MAX_FILE_ROWS", 8)
+        patch.setattr(chunks, "MAX_FILE_ROWS", 8)
         patch.setattr(merging_module, "LARGE_ROWS", 5)
         patch.setattr(merging_module, "BATCH_ROWS", 12)
         patch.setattr(merging_module, "_LEAST_PART", 1)

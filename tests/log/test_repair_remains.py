@@ -7,7 +7,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import commit as commit_module
+from metaxy_fs.log import chunks
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.commit_table import CommitTables, commits_of
 from metaxy_fs.log.compact import Options, compact_partition
@@ -46,7 +46,7 @@ def lost(storage: Storage, *, file_rows: int) -> Manifest:
         frame = frame if number < 4 else frame.with_columns(label=pl.lit("x"))
         commit(storage, request(frame, write_id=f"job {number}" if number % 2 else None), clock=clock)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commit_module, "MAX_FILE_ROWS", file_rows)
+        patch.setattr(chunks, "MAX_FILE_ROWS", file_rows)
         options = Options(writer="a test", full=True)
         [done] = compact_partition(storage, ViewLoader(storage, clock=clock), PARTITION, clock=clock, options=options)
     for _ in range(2):

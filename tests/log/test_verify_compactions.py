@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import commit as commit_module
+from metaxy_fs.log import chunks
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.verified_io import Finding
@@ -30,7 +30,7 @@ def history(storage: Storage) -> list[Manifest]:
     clock = LamportClock()
     frames = [rows(1, 2, 3), rows(2, 4), rows(), rows(3, 5).with_columns(note=pl.lit("x")), rows(7, 8, 9, 10, 11)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commit_module, "MAX_FILE_ROWS", 3)
+        patch.setattr(chunks, "MAX_FILE_ROWS", 3)
         return [commit(storage, request(frame), clock=clock) for frame in frames]
 
 

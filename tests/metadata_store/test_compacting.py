@@ -7,11 +7,11 @@ import pytest
 
 from metaxy_fs import FilesystemMetadataStore, InMemoryMetadataStore, compact, verify
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import commit as chunks
+from metaxy_fs.log import chunks
 from metaxy_fs.log import merge as relisting
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.ranges import Span, depth, span_of
-from metaxy_fs.testing.store_cases import pipeline, videos
+from metaxy_fs.testing.store_cases import UnreachableStore, pipeline, videos
 
 
 @pytest.fixture
@@ -56,7 +56,19 @@ def test_what_cannot_be_compacted_is_refused(store):
     with pytest.raises(ValueError, match="fan is 2 or more, got 1"):
         compact(store, fan=1)
     with pytest.raises(TypeError, match="FilesystemMetadataStore"):
-        compact(InMemoryMetadataStore())
+        compact(UnreachableStore())
+
+
+def test_a_store_in_memory_is_compacted_as_any_other():
+    store = InMemoryMetadataStore()
+    video, _ = pipeline()
+    for number in range(12):
+        store.write_metadata(video, videos([number]))
+    before = store.read_metadata(video)
+    compact(store, full=True)
+    assert store.history(video)["compacted"].all()
+    assert store.read_metadata(video).equals(before)
+    assert verify(store).is_sound
 
 
 def spans(store, feature):

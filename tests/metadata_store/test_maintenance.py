@@ -14,7 +14,6 @@ from metaxy_fs import (
     FeatureNotFoundError,
     FeatureSpec,
     FilesystemMetadataStore,
-    InMemoryMetadataStore,
     repair,
     vacuum,
     verify,
@@ -22,6 +21,7 @@ from metaxy_fs import (
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.view import ViewLoader
+from metaxy_fs.testing.store_cases import UnreachableStore
 from tests.log.compactions import put_compaction
 
 Opener = Callable[[], FilesystemMetadataStore]
@@ -91,8 +91,10 @@ def test_a_root_is_verified_repaired_and_vacuumed(open_root: Opener, video: type
 @pytest.mark.parametrize("function", [verify, repair, vacuum])
 def test_a_store_without_a_root_is_refused(function) -> None:
     options = {} if function is verify else {"dry_run": True}
-    with pytest.raises(TypeError, match="expected a FilesystemMetadataStore, whose root holds objects; got InMemory"):
-        function(InMemoryMetadataStore(), **options)
+    with pytest.raises(
+        TypeError, match="expected a FilesystemMetadataStore, whose root holds objects; got Unreachable"
+    ):
+        function(UnreachableStore(), **options)
 
 
 def test_a_feature_that_is_not_there_cannot_be_verified(tmp_path, video: type[Feature]) -> None:

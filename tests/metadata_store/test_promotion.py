@@ -23,7 +23,7 @@ from metaxy_fs import (
 )
 from metaxy_fs.ids import shared_clock, wall_clock
 from metaxy_fs.storage import MemoryStorage
-from metaxy_fs.testing.store_cases import pipeline, videos
+from metaxy_fs.testing.store_cases import UnreachableStore, pipeline, videos
 from tests.servers.gcs import GCSServer
 from tests.servers.s3 import S3Server
 
@@ -154,11 +154,18 @@ def test_roots_of_two_hash_algorithms_are_not_mixed(tmp_path: Path, staging: Fil
     assert not (tmp_path / "other").exists()
 
 
-def test_a_store_in_memory_has_no_files_to_copy(staging: FilesystemMetadataStore) -> None:
-    memory = InMemoryMetadataStore()
-    for source, target in ((staging, memory), (memory, staging)):
+def test_a_store_of_another_kind_has_no_files_to_copy(staging: FilesystemMetadataStore) -> None:
+    other = UnreachableStore()
+    for source, target in ((staging, other), (other, staging)):
         with pytest.raises(TypeError, match="FilesystemMetadataStore"):
             copy_metadata(Video, source=source, target=target)  # type: ignore[arg-type]
+
+
+def test_a_store_in_memory_is_promoted_as_any_other(staging: FilesystemMetadataStore) -> None:
+    first, second = InMemoryMetadataStore(), InMemoryMetadataStore()
+    copy_metadata(Video, source=staging, target=first)
+    copy_metadata(Video, source=first, target=second)
+    assert_frame_equal(second.read_metadata(Video), staging.read_metadata(Video))
 
 
 def test_choices_without_a_meaning_are_refused(staging: FilesystemMetadataStore) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metaxy_fs.log import commit as chunks
+from metaxy_fs.log import chunks
 
 
 class InlineExecutor(Executor):

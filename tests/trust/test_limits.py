@@ -29,7 +29,7 @@ from metaxy_fs import (
     MetaxyError,
     SpecError,
 )
-from metaxy_fs.log import commit as chunks
+from metaxy_fs.log import chunks
 from metaxy_fs.metadata_store import compact
 from tests.trust.damage import run
 

@@ -4,8 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from metaxy_fs.log import commit as chunks
-from metaxy_fs.log import parquet
+from metaxy_fs.log import chunks, parquet
 from metaxy_fs.metadata_store import samples
 from metaxy_fs.metadata_store import upstream as pieces
 
