@@ -1,14 +1,17 @@
-"""How are objects kept in the memory of one process?"""
+"""Objects in the memory of one process."""
 
 import builtins
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from typing import NamedTuple, NoReturn
 
 from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError
 from metaxy_fs.ids import wall_clock
 from metaxy_fs.storage.base import ObjectInfo, Storage, check_directory, check_path
+
+_NUMBERS = count()
 
 
 class _StoredObject(NamedTuple):
@@ -28,10 +31,16 @@ class MemoryStorage(Storage):
         self._wall = wall
         # `put` looks and writes; two threads between the two would both win.
         self._lock = threading.Lock()
+        self._identity = f"memory {next(_NUMBERS)}"
 
     @property
     def location(self) -> str:
         return "memory"
+
+    @property
+    def identity(self) -> str:
+        """A name of this instance alone: commits to one are not to follow the clock of another."""
+        return self._identity
 
     @property
     def put_is_conditional(self) -> bool:

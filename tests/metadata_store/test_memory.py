@@ -1,24 +1,17 @@
-"""Is a store in memory as safe as one on files?"""
+"""Stores in memory: many threads write to one, and two have nothing in common."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
 from metaxy_fs.errors import FeatureNotFoundError, WriteConflictError
+from metaxy_fs.ids import shared_clock, wall_clock
 from metaxy_fs.metadata_store import InMemoryMetadataStore
 from metaxy_fs.testing.store_cases import ids_of, pipeline, videos
 
 THREADS, WRITES = 8, 25
-
-
-class SlowList(list):
-    """A list that takes a while to be looked through, so that threads which do so without a lock all come too late."""
-
-    def __iter__(self):
-        yield from super().__iter__()
-        time.sleep(0.01)
 
 
 def at_once(work):
@@ -38,6 +31,16 @@ def test_stores_share_nothing():
     InMemoryMetadataStore().write_metadata(video, videos([1]))
     with pytest.raises(FeatureNotFoundError):
         InMemoryMetadataStore().read_metadata(video)
+
+
+def test_stores_share_no_clock():
+    video, _ = pipeline()
+    ahead, behind = InMemoryMetadataStore(), InMemoryMetadataStore()
+    shared_clock(ahead.storage.identity).observe(wall_clock() + 3_600_000_000)
+    for store in (ahead, behind):
+        store.write_metadata(video, videos([1]))
+    first, second = (store.history(video)["time"].item() for store in (ahead, behind))
+    assert first - second > timedelta(minutes=30)
 
 
 def test_every_write_of_many_threads_is_kept_once():
@@ -67,7 +70,6 @@ def test_writes_of_one_thread_stay_in_their_order():
 def test_write_of_a_write_id_is_done_by_one_of_many_threads():
     video, _ = pipeline()
     store = InMemoryMetadataStore()
-    store._appends = SlowList()
     at_once(lambda _worker: store.write_metadata(video, videos([1]), write_id="job"))
     assert ids_of(store.read_metadata(video)) == [1]
 
@@ -75,7 +77,6 @@ def test_write_of_a_write_id_is_done_by_one_of_many_threads():
 def test_write_id_of_many_threads_with_other_rows_is_won_by_one():
     video, _ = pipeline()
     store = InMemoryMetadataStore()
-    store._appends = SlowList()
 
     def work(worker):
         try:

@@ -162,6 +162,7 @@ def test_a_store_of_another_kind_has_no_files_to_copy(staging: FilesystemMetadat
 
 
 def test_a_store_in_memory_is_promoted_as_any_other(staging: FilesystemMetadataStore) -> None:
+    staging.write_metadata(Video, rows(*range(5)))
     first, second = InMemoryMetadataStore(), InMemoryMetadataStore()
     copy_metadata(Video, source=staging, target=first)
     copy_metadata(Video, source=first, target=second)
