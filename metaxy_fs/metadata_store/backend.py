@@ -194,6 +194,25 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     schema: pl.Schema | None = None
 
 
+_OF_BACKENDS: Final = frozenset(
+    {
+        "after_commits",
+        "append_rows",
+        "has_version",
+        "refuse_types",
+        "scan_rows",
+        "seen",
+        "snapshot_storage",
+        "stored_commits",
+        "stored_features",
+        "stored_specs",
+        "stored_versions",
+        "takes_chunks",
+    }
+)
+"""What a new kind of store implements, and users do not call."""
+
+
 class Backend(ABC):
     """A place that keeps rows, and the places to look in where it lacks a feature.
 
@@ -227,6 +246,10 @@ class Backend(ABC):
         self._tags = check_tags(tags)
         self.seen = SeenSchemas()
         let_ctrl_c_end_waits()
+
+    def __dir__(self) -> list[str]:
+        """Name what users call, so that completion shows nothing else."""
+        return sorted(set(super().__dir__()) - _OF_BACKENDS)
 
     @property
     def fallback_stores(self) -> "tuple[Backend, ...]":

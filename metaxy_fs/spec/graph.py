@@ -26,6 +26,9 @@ from metaxy_fs.spec.keys import ContainerKey, FeatureKey
 from metaxy_fs.spec.lineage import check_relation
 from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec
 
+_OF_STORES = frozenset({"declare", "find", "frozen", "upstream", "upstream_containers"})
+"""What stores and classes ask of a graph, and users do not call."""
+
 
 class FeatureGraph:
     """The features that were declared together.
@@ -51,6 +54,10 @@ class FeatureGraph:
         self._set_aside: dict[FeatureKey, _SetAside] = {}
         self._frozen: FeatureGraph | None = None
         self._token: str | None = None
+
+    def __dir__(self) -> list[str]:
+        """Name what users call, so that completion shows nothing else."""
+        return sorted(set(super().__dir__()) - _OF_STORES)
 
     def __repr__(self) -> str:
         return f"FeatureGraph({', '.join(map(str, self._specs)) or 'empty'})"

@@ -24,10 +24,10 @@ class _Key(msgspec.Struct, frozen=True, order=True):
 
     parts: Sequence[str]
 
-    kind: ClassVar[str] = "key"
+    _kind: ClassVar[str] = "key"
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "parts", _checked_parts(self.parts, kind=self.kind))
+        msgspec.structs.force_setattr(self, "parts", _checked_parts(self.parts, kind=self._kind))
 
     def __str__(self) -> str:
         return "_".join(self.parts)
@@ -61,7 +61,7 @@ class FeatureKey(_Key, frozen=True, order=True):
         ('video_processing', 'video.processing')
     """
 
-    kind: ClassVar[str] = "feature key"
+    _kind: ClassVar[str] = "feature key"
 
 
 class ContainerKey(_Key, frozen=True, order=True):
@@ -72,7 +72,7 @@ class ContainerKey(_Key, frozen=True, order=True):
         'frames'
     """
 
-    kind: ClassVar[str] = "container key"
+    _kind: ClassVar[str] = "container key"
 
 
 def _checked_parts(parts: Iterable[str], *, kind: str) -> tuple[str, ...]:
