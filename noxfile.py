@@ -1,4 +1,4 @@
-"""How is every check of the project run?
+"""Run every check of the project.
 
 `nox` runs all of them, `nox -s quick` the tests that take seconds, and `nox -s tests -- -k chain` hands what follows
 the dashes to pytest.

@@ -1,4 +1,4 @@
-"""Versioned feature metadata as plain files: what do I have, which version is it, and what must be computed again?
+"""Versioned feature metadata as plain files: what there is, in which version, and what has to be computed again.
 
 Names are looked up where they are first used: a module that only declares features never waits for Polars.
 """

@@ -1,4 +1,4 @@
-"""What does `python -m metaxy_fs` run? The command line, as `metaxy-fs` does."""
+"""Run the command line with `python -m metaxy_fs`, as `metaxy-fs` does."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Which errors does metaxy_fs raise, and what is the caller to do about each?
+"""The errors that metaxy_fs raises, sorted by what a caller does about them.
 
     MetaxyError
     ├── SpecError (ValueError)                    change the declaration of the feature

@@ -1,4 +1,4 @@
-"""Can this process use Polars, or was it forked from one that did?
+"""Refuse to use Polars in a process that was forked from one that did.
 
 Polars works in threads of its own, which it starts at its first use. A fork copies memory and no threads: the child
 believes that it has them, and its first request to them waits for ever. So whoever is about to fork looks whether they

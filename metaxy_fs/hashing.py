@@ -1,4 +1,4 @@
-"""With which algorithm are the versions of rows hashed?
+"""The hash algorithms of row versions.
 
 A root records the name of one when it is made, and all who write to it or calculate for it use that one. Polars
 computes them, with polars-hash. All give at least 128 bits, as lowercase hex digits in the order in which the authors

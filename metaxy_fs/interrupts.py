@@ -1,4 +1,4 @@
-"""How does Ctrl-C end a wait?
+"""Let Ctrl-C end a wait, also while Polars works.
 
 Python runs its handlers between two steps of the main thread. What wakes a main thread that waits, for a lock or for
 another thread, is that a signal makes its system call fail. Importing Polars takes that away: its own handler of

@@ -1,4 +1,4 @@
-"""Where is a directory for the moment, which goes when nobody needs it any more?"""
+"""Temporary directories that are private, and removed when nothing needs them any more."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Which servers, buckets and settings do all tests share?"""
+"""Servers, buckets and settings that all tests share."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Is each algorithm the one of that name?"""
+"""Each hash algorithm is the one of that name."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Does Ctrl-C end a wait in a process that has Polars?"""
+"""Ctrl-C ends a wait in a process that has Polars."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Is every public name where it is said to be, and is nothing loaded before it is used?"""
+"""Every name is where it should be, modules state their subjects, and nothing is loaded before it is used."""
 
 import ast
 import re
@@ -12,6 +12,7 @@ import metaxy_fs
 from metaxy_fs import metadata_store
 
 PACKAGE = Path(metaxy_fs.__file__).parent
+TESTS = Path(__file__).parent
 
 
 def modules_after(code):
@@ -109,3 +110,12 @@ def test_no_name_stands_for_two_types() -> None:
                 if re.fullmatch(r"_?[A-Z][a-z]\w*", name.id) and "TypeVar" not in value:
                     defined.setdefault(name.id.lstrip("_"), set()).add(value)
     assert {name: places for name, places in defined.items() if len(places) > 1} == {}
+
+
+def test_modules_state_their_subject() -> None:
+    modules = [*PACKAGE.rglob("*.py"), *TESTS.rglob("*.py"), TESTS.parent / "noxfile.py"]
+    lines = {path: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "") for path in modules}
+    asking = {path for path, docstring in lines.items() if "?" in docstring.partition("\n")[0]}
+    assert sorted(asking) == []
+    silent = {path for path, docstring in lines.items() if not docstring}
+    assert {path.name for path in silent} <= {"__init__.py"}

@@ -1,4 +1,4 @@
-"""Are results taken in order, few at a time, and errors where they belong?"""
+"""Results come in order, few at a time, and errors where they belong."""
 
 import threading
 

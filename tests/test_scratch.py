@@ -1,4 +1,4 @@
-"""Is a temporary directory private, there for as long as its process needs it, and named where it is full?"""
+"""A temporary directory is private, and there for as long as its process needs it."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""In which order does a reader meet the pages?
+"""Order the pages of the site as a reader meets them.
 
 A page that is not named here comes after those that are, by its name: a new one needs no entry.
 """

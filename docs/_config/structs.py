@@ -1,4 +1,4 @@
-"""Which arguments does the constructor of a msgspec Struct take?
+"""Show the arguments of msgspec Structs in the reference.
 
 The API reference is read from the source, where a Struct has fields and no `__init__`: this writes the one that msgspec
 makes, so that signatures are shown and the `Args` of the docstrings are checked against them.

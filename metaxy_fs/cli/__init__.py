@@ -1,1 +1,1 @@
-"""What can be done from a shell?"""
+"""The command line: a demo, and the maintenance of roots."""

@@ -1,4 +1,4 @@
-"""What does `metaxy-fs compact` print?"""
+"""The command `metaxy-fs compact`: merge small commits into few files."""
 
 from argparse import ArgumentParser, Namespace
 from functools import partial

@@ -1,4 +1,4 @@
-"""What does `metaxy-fs copy` print?"""
+"""The command `metaxy-fs copy`: bring the commits of a feature into another root."""
 
 from argparse import ArgumentParser, Namespace
 from functools import partial

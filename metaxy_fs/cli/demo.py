@@ -1,4 +1,4 @@
-"""What does `metaxy-fs demo` do, from the first look at the files to the last line?"""
+"""The command `metaxy-fs demo`: version the files of a directory, and compute what changed."""
 
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter

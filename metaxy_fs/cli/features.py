@@ -1,4 +1,4 @@
-"""Which features does the demo keep?
+"""The features of the demo.
 
 A file has two parts that change for different reasons: `content`, its bytes, and `stat`, what the file system notes of
 it. What is counted in a text is made from `content` alone, so a file that is merely touched is not counted again.

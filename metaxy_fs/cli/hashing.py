@@ -1,4 +1,4 @@
-"""What is in each file?
+"""Hash the files of the demo, and tell which hashes still hold.
 
 Bytes are hashed in pieces and in a few threads, so neither large files nor slow disks hold up much. A file that changes
 while it is read has no one content; it is left for another run.

@@ -1,4 +1,4 @@
-"""How does a person see that a long step is under way?"""
+"""Show the progress of long steps on a terminal."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

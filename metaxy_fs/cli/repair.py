@@ -1,4 +1,4 @@
-"""What does `metaxy-fs repair` print?"""
+"""The command `metaxy-fs repair`: restore manifests that are damaged or lost."""
 
 from argparse import ArgumentParser, Namespace
 from functools import partial

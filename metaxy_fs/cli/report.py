@@ -1,4 +1,4 @@
-"""How is the outcome of a run told, in few words?"""
+"""Print the outcome of a run of the demo."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice

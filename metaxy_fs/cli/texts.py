@@ -1,4 +1,4 @@
-"""What is in a text: how many lines and words, and which terms are its own?"""
+"""Count lines and words of text files, and pick the terms that set each apart."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Which files are there below a directory, and how is each of them named and opened?
+"""Walk a directory: list its files, name each, and open it safely.
 
 Nothing that is met on the way ends the walk: what cannot be listed, looked at or read is kept with its reason.
 """

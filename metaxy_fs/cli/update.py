@@ -1,4 +1,4 @@
-"""How is each feature of the demo brought up to date, and nothing computed twice?
+"""Bring each feature of the demo up to date, and compute nothing twice.
 
 Rows are committed in batches, so that a run that was cut short is taken up where it ended.
 """

@@ -1,4 +1,4 @@
-"""What does `metaxy-fs vacuum` print?"""
+"""The command `metaxy-fs vacuum`: delete what nothing needs any more."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence

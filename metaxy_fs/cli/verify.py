@@ -1,4 +1,4 @@
-"""What does `metaxy-fs verify` print?"""
+"""The command `metaxy-fs verify`: read everything and report damage."""
 
 from argparse import ArgumentParser, Namespace
 from functools import partial

@@ -1,4 +1,4 @@
-"""Which rows of which features is a sample made from, directly or not?
+"""Trace the rows that a sample is made from, directly or not.
 
 Where one row upstream makes one sample or many, its ids are told by those of the sample. Where a group of rows makes
 it, their ids are not, so what each of them is made from is left out: the group stands at the end of its branch.

@@ -1,4 +1,4 @@
-"""Why has a sample the version that it has, and why is it stale?
+"""The model of an explanation: why a sample has its version, and why it is stale.
 
 The values of an answer. `metaxy_fs.insight.provenance` finds it, `metaxy_fs.insight.rendering` draws it.
 """

@@ -1,4 +1,4 @@
-"""How is a graph of labelled boxes drawn as text, as Mermaid and as SVG?
+"""Draw a graph of labelled boxes as text, as Mermaid and as SVG.
 
 What labels hold is escaped here: ids and versions are texts of others, and may hold anything.
 """

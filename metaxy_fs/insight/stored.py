@@ -1,4 +1,4 @@
-"""What has a group of rows been, that a sample is made from?
+"""The stored versions of rows and groups that an explanation compares.
 
 A sample may have been made from the group as it was after any commit. So its rows are gone through in commit order, and
 what it was is kept: as its members, and as the digests that stood for it (see `metaxy_fs.versioning.relations`).

@@ -1,1 +1,1 @@
-"""How are commits kept as files, and how do they become rows again?"""
+"""The log: commits as files below one root, and the rows that they hold."""

@@ -1,4 +1,4 @@
-"""What did the manifests say of the commits that a compaction stands for?
+"""The commit table of a compaction: what the manifests that it covers said.
 
 A compaction's manifest names them and no more, since every reader gets it. The rest is in a table beside it, which
 those get who ask for single commits, and who compact again. The table is put after all data files and before the

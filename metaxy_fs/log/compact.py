@@ -1,4 +1,4 @@
-"""How do many commits become one manifest, while others write, read, compact and vacuum?
+"""Compact many commits into one manifest, while others write, read, compact and vacuum.
 
 Theory of operation. A compactor lists and resolves the partition as any reader does, and picks whole manifests that
 count. Their small data files are merged into few; large ones are listed again as they are. It puts the new files, then

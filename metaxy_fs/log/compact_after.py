@@ -1,4 +1,4 @@
-"""When does a write compact the partition that it was made to?
+"""Compact a partition after a write to it, now and then.
 
 Theory of operation. Thousands of processes that write once each share nothing but the root, so none can count writes,
 and a listing at each would cost more than the write. So a write throws dice: with a small chance it looks how many

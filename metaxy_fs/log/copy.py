@@ -1,4 +1,4 @@
-"""How do the commits of a partition get from one root into another as they are?
+"""Copy the commits of a partition from one root into another, unchanged.
 
 Theory of operation. A commit is its manifest and the data files that this names; none of them says where the root is.
 So they are put into the other root under the names that they have, byte for byte, the files of a manifest before it: as

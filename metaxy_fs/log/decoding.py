@@ -1,4 +1,4 @@
-"""Can an object be trusted to be the manifest of its place?
+"""Decode a manifest, and check that it belongs where it was found.
 
 A root is shared, so a manifest is data from strangers: it is decoded strictly, its size is bounded before it is
 fetched, and it must agree with the place that it was found in and with itself.

@@ -1,4 +1,4 @@
-"""What does a whole root agree on?
+"""The files that describe a root and its partitions, on which all writers agree.
 
 `_store.json` is written by the first writer and read once by every later one, and by those who calculate versions.
 Readers need not read it: every manifest states its format, and a later format keeps manifests where this one has them,

@@ -1,4 +1,4 @@
-"""What is needed of data files, and where is it in a large one?
+"""Plan and fetch the parts of data files that a read needs.
 
 A small file, and one of which everything is wanted, is fetched whole. Of a large one first the end is fetched, which
 tells where its columns are, and then the columns that are wanted of those row groups that may hold wanted rows. All

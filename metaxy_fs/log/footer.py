@@ -1,4 +1,4 @@
-"""Which bytes of a Parquet file hold the rows and columns that are wanted?
+"""Cut an excerpt out of a Parquet file: its footer, and the bytes of the wanted columns and row groups.
 
 The footer at its end says where each column of each row group is, and between which bounds its values lie. From the
 bytes of some of them an excerpt is made: a Parquet file of the same columns and of fewer row groups, in which the

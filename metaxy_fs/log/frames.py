@@ -1,4 +1,4 @@
-"""Which commit and partition does each row of a scan belong to, and where does it stand among its commit's?
+"""Scan data files as frames, with the columns that give commit, partition and order.
 
 Rows of a file of one commit do not say whose they are: the manifest does, by naming the file. A row's place in a scan
 of several files gives its file, since the manifests count the rows of each. In files that compactions have written,

@@ -1,4 +1,4 @@
-"""Where does each object of a root live?
+"""The paths of all objects of a root.
 
     _store.json                                       what the whole root has in common
     _snapshots/<name>.json                            which commits some moment saw

@@ -1,4 +1,4 @@
-"""Is a data file to blame where Polars fails?
+"""Scan data files on a local disk, and name the damaged one where Polars fails.
 
 A checksum tells that the bytes are those of their writer, not that the writer meant well.
 

@@ -1,4 +1,4 @@
-"""What can be done with one root?
+"""The log of one root: write, scan and list commits.
 
 `Log` is what stores use: it appends, looks what is there, and reads, and it keeps what a process has learnt of a root.
 """

@@ -1,4 +1,4 @@
-"""Is an object of JSON as its writer left it?
+"""The manifest: its fields, its encoding, and the checksum at its end.
 
 With one digit changed, a time, a bound of a column or the id of a commit is as good as before, and gives other rows. So
 the last field of an object is the checksum of all bytes that stand before it. It guards against what happens to bytes,

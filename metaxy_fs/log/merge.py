@@ -1,4 +1,4 @@
-"""How are the rows of many data files brought into few, sorted by id?
+"""Merge the rows of many data files into few, sorted by id.
 
 Theory of operation. Files are read in batches of bounded size, and each batch is sorted. Where the statistics prove
 that no id of a batch lies among those of another, as with jobs that add samples in the order of their ids, there is

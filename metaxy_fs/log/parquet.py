@@ -1,4 +1,4 @@
-"""How do rows become a data file?
+"""Encode rows as a Parquet data file, and check one that was read.
 
 The bytes of a Parquet file up to its footer depend on the rows alone (and on the encoder); the footer carries the
 commit's header. So one encoding yields both the file's checksum and a digest of the rows that a retried write can be

@@ -1,4 +1,4 @@
-"""What does a predicate say, and does it look at its own row alone?
+"""Parse a predicate, and find out whether it looks at its own row alone.
 
 It is read from the Polars expression, and only through documented methods: `Expr.meta.pop` gives the operands of a
 node, and a node is of the kind whose constructor, applied to these operands, gives an equal expression

@@ -1,4 +1,4 @@
-"""Which data files can a predicate skip?
+"""Skip data files that a predicate cannot match, by their statistics.
 
 A file is skipped only where its statistics prove that no row of it can satisfy the predicate. For every node of the
 predicate it is asked whether some row might make it true, and whether some row might make it false, in the logic of

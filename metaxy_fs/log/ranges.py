@@ -1,4 +1,4 @@
-"""Into which ranges of ids is work divided, so that each holds a bounded number of rows?
+"""Divide work into ranges of ids that each hold a bounded number of rows.
 
 Data files are sorted by id, and their statistics give the bounds of the first id column, and split points: values
 that cut a large file in parts of equal size. Ranges are cut at such values alone, so that a range takes whole parts

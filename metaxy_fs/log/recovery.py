@@ -1,4 +1,4 @@
-"""Which manifest do data files prove?
+"""Rebuild manifests from the footers of their data files.
 
 The footer of each data file carries all that its manifest said of the commit, and which of how many files it is. So a
 manifest can be made again, the same to the byte, from files that are all there. Whether there ever was such a manifest

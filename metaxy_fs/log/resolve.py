@@ -1,4 +1,4 @@
-"""Which manifests count, and which of them answers for each commit?
+"""Resolve which manifests count, and which of them holds each commit.
 
 Theory of operation. A compaction stands for a set of appends; it holds all their rows. Nobody agrees on who compacts
 what, so the sets of two compactions may overlap in any way. What a root holds is a function of the set of manifests

@@ -1,4 +1,4 @@
-"""How are the columns of a data file described?
+"""Describe the columns of a data file in its manifest.
 
 A manifest describes dtypes in a vocabulary of its own, so that neither Polars' repr nor its pickles are part of the
 format.

@@ -1,4 +1,4 @@
-"""Which commits did somebody want to see again, whatever is written later?
+"""Snapshots: named sets of commits that stay readable.
 
 A snapshot is one small object below the root that names commits. It pins no file: a commit never vanishes, it is only
 kept in other files after a compaction, and every reader can tell its rows from those of others (see

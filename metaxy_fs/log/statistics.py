@@ -1,4 +1,4 @@
-"""What does a manifest say about the values in each column of a data file?
+"""Statistics of the columns of a data file: bounds and counts of nulls.
 
 Bounds and null counts, taken from the frame before it is written. Every value is one that JSON holds exactly: dates,
 times and durations are their physical integers in the unit of the column. Whatever is absent is unknown, never wrong.

@@ -1,4 +1,4 @@
-"""How are the structures in a Parquet footer read and written?
+"""Read and write the Thrift structures of a Parquet footer.
 
 They are in Thrift's compact protocol: fields by number, each with a type. What is not known is kept as it is, so a
 footer that is read and written again loses nothing. The bytes come from a shared root: whatever they say, reading them

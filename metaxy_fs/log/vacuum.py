@@ -1,4 +1,4 @@
-"""What is said of an object that is not needed any more, and how is it deleted?
+"""Delete what nothing needs any more: old manifests, data files, and what was left over.
 
 Theory of operation. Vacuum is the only thing that deletes. In a partition it removes
 

@@ -1,4 +1,4 @@
-"""What is said of an object that is not as it should be?
+"""Get an object and check it, get it again where it is wrong, and put one whose answer may be lost.
 
 An answer can be whole and wrong: a broken proxy or cache has sent another one, or a bit was flipped on the way. The
 object itself may be as it was written. So what a checksum, or a decoder, refuses is fetched once more before the object

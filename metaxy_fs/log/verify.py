@@ -1,4 +1,4 @@
-"""Is everything that a root holds as it should be?
+"""Verify a root: read all that it holds, and report what is damaged, lost or left over.
 
 Verification reads every manifest and every data file, and writes nothing. It may run beside writers, compactions and
 vacuums: what they put or delete meanwhile is not taken for damage. Objects that cannot be read are reported like those

@@ -1,4 +1,4 @@
-"""Does a compaction hold every row of the commits that it stands for, once?
+"""Verify that a compaction holds every row of the commits that it covers, once.
 
 Each row of a file that a compaction has written says whose it is, and the commit table says how many rows each commit
 has. So the files of a compaction can be counted against the table, without what they were made from.

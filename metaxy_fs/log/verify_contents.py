@@ -1,4 +1,4 @@
-"""Does a data file hold what its manifest says of it?"""
+"""Verify that a data file holds what its manifest says."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Do the manifests that live hold what they say?
+"""Verify the manifests that count, and the files that they name.
 
 Writers agree on types before they write, so a conflict is from a version that did not, or from somebody else.
 """

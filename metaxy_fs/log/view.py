@@ -1,4 +1,4 @@
-"""Which data files does a view read, and which rows of them?
+"""The view of a partition: which data files it reads, and which of their rows.
 
 Theory of operation. A view is made from one listing of a partition's manifests and a get of those that count. The
 listing is ordered so that appends are seen before the compactions that stand for them (see

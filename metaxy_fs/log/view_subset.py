@@ -1,4 +1,4 @@
-"""What does a view have of some of its commits alone?
+"""Restrict a view to some of its commits.
 
 A view of the commits that there were at some moment gives what a read at that moment gave: the same rows in the same
 order, and no column that only later commits have. Files of single commits are kept or left out whole. A file that a

@@ -1,4 +1,4 @@
-"""How do files of different schemas become one frame?
+"""Find one schema for files of different schemas, and bring each file to it.
 
 Files that were written years apart are read as one frame: every column gets the narrowest type that holds all of its
 values exactly. Types are joined all at once, not two by two, so the answer does not depend on the order of the files;

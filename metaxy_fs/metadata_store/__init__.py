@@ -1,4 +1,4 @@
-"""Where do the rows of features live, and what can be asked of them?
+"""Stores: where the rows of features are written, read and compared.
 
 The names of `upkeep` are looked up where they are first used: most processes that open a store do without.
 """

@@ -1,4 +1,4 @@
-"""What can users ask of a store, wherever it keeps its rows?"""
+"""`MetadataStore`: what users ask of a store, wherever it keeps its rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager

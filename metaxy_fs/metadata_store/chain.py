@@ -1,4 +1,4 @@
-"""In which order are a store and its fallback stores asked?
+"""Ask a store and its fallback stores, in order.
 
 Whoever reads files tells damaged ones from a wrong question (see `metaxy_fs.log.remote_files`).
 

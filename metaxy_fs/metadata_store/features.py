@@ -1,4 +1,4 @@
-"""Is an argument that says yes or no a boolean?"""
+"""Check the arguments that name features, and those that are flags."""
 
 from collections.abc import Callable, Iterable
 from functools import wraps

@@ -1,4 +1,4 @@
-"""How does a store keep its rows as files below a root?"""
+"""The store that keeps its rows as files below a root."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How does what a caller hands in become a Polars frame that fits the feature?
+"""Turn the frame of a caller into a Polars frame that fits the feature.
 
 Everything is checked before anything is stored.
 """

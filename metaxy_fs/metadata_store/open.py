@@ -1,4 +1,4 @@
-"""How is a chain of roots opened?"""
+"""Open a chain of roots as one store."""
 
 import os
 from collections.abc import Mapping, Sequence

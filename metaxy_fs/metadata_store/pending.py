@@ -1,4 +1,4 @@
-"""How is a job that writes piece by piece retried without committing a row twice?
+"""Buffered rows of a job, which a retry commits once.
 
 Theory of operation. A retried job does not cut its rows where the first attempt did: threads deliver them in another
 order, a time limit fires elsewhere, and the piece that an exception or a signal cut short is longer the second time. So

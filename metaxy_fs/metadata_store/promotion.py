@@ -1,4 +1,4 @@
-"""How do the commits of a feature get from one store into another as they are?"""
+"""Copy the commits of a feature from one store into another, unchanged."""
 
 from collections.abc import Callable
 from typing import Literal

@@ -1,4 +1,4 @@
-"""How do the arguments of a read become a query, and its answer the rows that were asked for?"""
+"""Turn the arguments of a read into a query, and its answer into rows."""
 
 from collections.abc import Iterable, Sequence
 from functools import reduce

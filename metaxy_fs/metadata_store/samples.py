@@ -1,4 +1,4 @@
-"""Where do rows wait that are more than memory should hold?
+"""Spill samples that do not fit into memory to files of this machine.
 
 In files of a temporary directory of this process (see `tempfile`), which goes when the last who uses it does.
 

@@ -1,4 +1,4 @@
-"""What does a store answer to a query, and how can the answer be taken in parts?"""
+"""The answer of a backend to a query: rows, and how to take them range by range."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

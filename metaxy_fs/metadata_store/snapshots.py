@@ -1,4 +1,4 @@
-"""What did a store hold at some moment?
+"""Read a store as it was at a snapshot or a time.
 
 A store at a moment answers every question from the commits that there were, asks the store itself for their rows, and
 takes no new ones.

@@ -1,4 +1,4 @@
-"""Into which pieces is the work on a feature divided, so that memory holds few of them at a time?
+"""Read the upstream rows of a feature range by range, so that memory holds few at a time.
 
 A piece is a range of the first id column, in all that is read: upstream rows, stored rows, and the samples that a
 caller gave. All rows of one sample lie in one piece, and pieces are worked on apart. What is sorted by id is read once;

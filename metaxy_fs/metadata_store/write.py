@@ -1,4 +1,4 @@
-"""How does a frame become a commit of a store?
+"""Write a frame as a commit of a store.
 
 Theory of operation. A row that retires a sample has the sample's ids, no version, and says so in a column of its own.
 It is a row like others to the log, so that compaction, copies and snapshots carry it. Reads leave it out, after they

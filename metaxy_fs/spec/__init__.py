@@ -1,4 +1,4 @@
-"""Which words declare features, their containers, and what they are made from?"""
+"""The declarative API: features, their containers, and what they are made from."""
 
 from metaxy_fs.spec.deps import ALL, ContainerDep, FeatureDep
 from metaxy_fs.spec.feature import Feature

@@ -1,4 +1,4 @@
-"""Which values may a declaration hold?"""
+"""Check the values of a declaration."""
 
 from collections import Counter
 from collections.abc import Sequence

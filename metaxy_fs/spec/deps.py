@@ -1,4 +1,4 @@
-"""How is a feature, or a container, made from what is upstream?"""
+"""Dependencies: the upstream features and containers that something is made from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, get_args

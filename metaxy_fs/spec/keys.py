@@ -1,4 +1,4 @@
-"""How are features and containers named?
+"""The keys that name features and containers.
 
 A key is a sequence of parts. Its string joins them with `_`; the string is what versions are hashed over and what
 columns and dictionaries are keyed by. Two different keys may have one string (`["a_b"]` and `["a", "b"]`), so a graph

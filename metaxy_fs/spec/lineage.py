@@ -1,4 +1,4 @@
-"""By which columns does a sample find the upstream rows that it is made from?"""
+"""The columns that join a sample with the upstream rows that it is made from."""
 
 from collections.abc import Iterable
 

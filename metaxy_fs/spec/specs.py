@@ -1,4 +1,4 @@
-"""What does a feature declare: which containers, made from what, by which version of the code?
+"""The spec of a feature: its containers, their dependencies and code versions.
 
 Everything here is a value that is checked where it is made; sequences are kept as tuples. What needs other features
 to be checked (that an upstream exists, that there is no cycle) is the graph's to check.

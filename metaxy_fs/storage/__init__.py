@@ -1,4 +1,4 @@
-"""Where are the bytes kept? One contract, and its implementations for memory, local disks and object stores.
+"""Storages: one contract for bytes, kept by memory, local disks and object stores.
 
 Object stores are reached by `open_storage` alone: their module imports fsspec, which a store on a local disk does
 without.

@@ -1,4 +1,4 @@
-"""Which paths may a storage be asked for?
+"""The contract of a storage: put, get, list and delete objects below one root.
 
 The layers above make every path themselves; this is the second line of defence against a name that was read from a
 shared root.

@@ -1,4 +1,4 @@
-"""How are objects of a remote root kept on this machine, so that they are fetched once?
+"""Keep objects of a remote root on this machine, so that each is fetched once.
 
 Objects never change, so what was fetched of one stays true for as long as there is one of that name; whether there is,
 only a listing of the root tells, and listings are never kept. So the log asks the cache for nothing but what it has

@@ -1,4 +1,4 @@
-"""What differs between the filesystems that fsspec offers? The client of any of them, and the base of the special ones.
+"""The client of a filesystem of fsspec, and the base of the special clients.
 
 A client speaks to one root by full paths, lets the filesystem's exceptions pass, and spends one request an object. It
 never asks `exists`, `info`, `glob`, `find` or `cat`, which spend more and answer from caches. What fails for a moment

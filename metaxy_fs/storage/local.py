@@ -1,4 +1,4 @@
-"""How are objects kept as files of a local (or mounted) file system, all or nothing, and safe from a loss of power?
+"""Keep objects as files of a local or mounted file system: all or nothing, and safe from a loss of power.
 
 Theory of operation. A put writes a temporary file, syncs it, links it to its final name, and syncs the directory.
 `link` is the one call of POSIX that makes a whole file appear under a name only if the name is free; a rename would

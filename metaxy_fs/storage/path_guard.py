@@ -1,4 +1,4 @@
-"""Does what lies below a local root stay there, and is it a plain file?
+"""Keep paths below a local root, and refuse what is no plain file.
 
 A root is shared, so somebody may put a link into it that leads to the files of whoever reads it, a loop of links in
 which a listing never ends, or a pipe at which a reader waits for ever.

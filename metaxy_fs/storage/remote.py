@@ -1,4 +1,4 @@
-"""How are objects kept in an object store, or wherever else fsspec reaches?
+"""Keep objects in an object store, or wherever else fsspec reaches.
 
 The storage keeps a connection for each process and turns exceptions into those of `metaxy_fs.errors`; the client of its
 filesystem knows the requests.

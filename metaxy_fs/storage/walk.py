@@ -1,4 +1,4 @@
-"""How is a tree of directories listed in the order of paths, while others write to it?
+"""List a tree of directories in the order of paths, while others write to it.
 
 Theory of operation. A listing of a tree is no snapshot: an object may be deleted from `a/` after its successor was
 written to `b/`. A reader misses neither if `a/` is listed before `b/`: when the former is gone already, the latter is

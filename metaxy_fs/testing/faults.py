@@ -1,4 +1,4 @@
-"""What can go wrong with one request to a storage, on its way there or back?"""
+"""The faults that one request to a storage can meet."""
 
 import random
 import threading

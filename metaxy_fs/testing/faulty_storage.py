@@ -1,4 +1,4 @@
-"""How does code behave over a storage whose requests fail?
+"""A storage whose requests fail as a test decides.
 
 `FaultyStorage` wraps any storage and lets its requests meet faults, as they would on a network. Each object that is
 asked for, put or deleted is one request, and so is each listing.

@@ -1,4 +1,4 @@
-"""Does a listing show what there is, in order?"""
+"""Tests of a storage: listings show what there is, in order."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Are names taken as they are, and is a root the same wherever it is opened?"""
+"""Tests of a storage: names are taken literally, and a root is the same wherever it is opened."""
 
 import pickle  # a storage travels to worker processes; nothing is read from elsewhere
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Does a storage return the objects that were asked for, or say that there are none?"""
+"""Tests of a storage: reads return the objects that were asked for, or say that there are none."""
 
 from concurrent.futures import ThreadPoolExecutor
 

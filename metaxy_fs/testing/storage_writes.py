@@ -1,4 +1,4 @@
-"""Are objects put and deleted at once, whole, and once?"""
+"""Tests of a storage: puts and deletes take effect at once, whole, and once."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

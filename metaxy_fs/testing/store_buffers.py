@@ -1,4 +1,4 @@
-"""Does a buffer commit every row that it was given, and those of a retried job once?"""
+"""Tests of a store: a buffer commits every row that it was given, and those of a retried job once."""
 
 import threading
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Which features, rows and expectations do the suites of stores share?
+"""The features, rows and expectations that the suites of stores share.
 
 Expectations are spelled out with hashlib and Python's own lists: nothing asks the code under test what is right.
 """

@@ -1,4 +1,4 @@
-"""Does a store answer from its fallback stores, in order, where it lacks a feature and only there?"""
+"""Tests of a store: fallback stores answer, in order, where it lacks a feature and only there."""
 
 from collections.abc import Callable
 from typing import Any

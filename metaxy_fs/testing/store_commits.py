@@ -1,4 +1,4 @@
-"""Does a store know which commits it holds, and which of them a row belongs to?"""
+"""Tests of a store: it knows which commits it holds, and to which of them a row belongs."""
 
 import polars as pl
 import pytest

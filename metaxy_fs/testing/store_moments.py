@@ -1,4 +1,4 @@
-"""Does a store answer as it was at a snapshot, or at a time, whatever is written later?"""
+"""Tests of a store: it answers as of a snapshot or a time, whatever is written later."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone

@@ -1,4 +1,4 @@
-"""Does a store give back exactly the rows and columns that were asked for?"""
+"""Tests of a store: reads give exactly the rows and columns that were asked for."""
 
 from collections.abc import Callable
 

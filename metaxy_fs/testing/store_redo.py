@@ -1,4 +1,4 @@
-"""Does a store compute again what a caller asks for, and nothing besides?"""
+"""Tests of a store: it computes again what a caller asks for, and nothing besides."""
 
 from typing import Any
 

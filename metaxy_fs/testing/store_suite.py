@@ -1,4 +1,4 @@
-"""Does a store keep every promise of `MetadataStore`?
+"""The suite of tests that every `MetadataStore` passes.
 
     class TestMyStore(StoreSuite):
         @pytest.fixture

@@ -1,4 +1,4 @@
-"""Does a store give every sample the data version that its upstream rows make?"""
+"""Tests of a store: every sample gets the data version that its upstream rows make."""
 
 from collections.abc import Callable
 

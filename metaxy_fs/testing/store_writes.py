@@ -1,4 +1,4 @@
-"""Does a store take what fits a feature, all of it, and refuse everything else?"""
+"""Tests of a store: it takes all of what fits a feature, and refuses everything else."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime

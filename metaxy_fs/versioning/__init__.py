@@ -1,1 +1,1 @@
-"""Which version does a definition, and each of its samples, have, and what follows from a difference?"""
+"""Versions of definitions and samples, and the increments that follow from a difference."""

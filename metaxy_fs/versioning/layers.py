@@ -1,4 +1,4 @@
-"""Which row of a sample counts, when it was written more than once?
+"""Pick the row of a sample that counts, where the stores of a chain hold several.
 
 Nobody but the code that makes samples from a parent knows which they are. So a parent is judged by what was written of
 it last: the samples of a parent are written together, in one commit. What was stored of it before and was not written

@@ -1,4 +1,4 @@
-"""Which samples should there be, where the caller does not say?
+"""Join the expected samples of a feature with the preimages of their versions.
 
 Those of the upstream features that are required, and of which a row makes one sample or a part of one. Optional ones
 count only where no other is upstream. Where a row makes many samples, nobody but the code that makes them knows which;

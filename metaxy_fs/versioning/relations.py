@@ -1,4 +1,4 @@
-"""What stands for the upstream rows of a sample in the preimage of its version?
+"""Digest the upstream rows of a sample for the preimage of its version.
 
 Of the latest rows of an upstream feature, those count that its `where` holds for. Where one row makes one sample, or
 many, it stands for itself: the preimage holds its version. Where several rows make one sample, the preimage holds a

@@ -1,1 +1,1 @@
-"""How fast is the library, beside others and beside the least that its work could take?"""
+"""Benchmarks: the library beside others, and beside the least that its work could take."""

@@ -1,4 +1,4 @@
-"""How is the suite run?
+"""Run the benchmarks.
 
     python -m tests.benchmarks [--smoke] [--only SECTION ...] [--peers PYTHON] [--output FILE]
 

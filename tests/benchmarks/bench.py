@@ -1,4 +1,4 @@
-"""What does a section of the suite work with?"""
+"""What a section of the benchmarks works with."""
 
 from dataclasses import dataclass
 from pathlib import Path

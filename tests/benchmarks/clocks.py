@@ -1,4 +1,4 @@
-"""How are many small writes timed?"""
+"""Time many small writes."""
 
 import shutil
 import statistics

@@ -1,4 +1,4 @@
-"""What does one manifest cost that stands for very many commits?"""
+"""Measure a manifest that stands for very many commits."""
 
 import time
 from typing import Any

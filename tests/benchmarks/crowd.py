@@ -1,4 +1,4 @@
-"""How many commits a second do many processes make in one table at once?"""
+"""Count the commits per second of many processes that write to one table."""
 
 import importlib
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Which rows do all contenders work on?
+"""The rows that all contenders work on.
 
 Made with Polars alone, since the peers' environment has no more.
 """

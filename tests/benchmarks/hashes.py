@@ -1,4 +1,4 @@
-"""What does each hash algorithm cost and save?"""
+"""Measure what each hash algorithm costs and saves."""
 
 import io
 import time

@@ -1,4 +1,4 @@
-"""Which contenders meet on logs of many small writes?
+"""The sections on logs of many small writes.
 
 Sections like those of `tests.benchmarks.sections`.
 """

@@ -1,4 +1,4 @@
-"""What does a root cost that has taken many small writes?"""
+"""Measure a root that has taken many small writes."""
 
 import statistics
 import time

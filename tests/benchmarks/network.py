@@ -1,4 +1,4 @@
-"""What is done with a bucket that is some way off?"""
+"""The work that is measured against a bucket at a distance."""
 
 import importlib
 import time

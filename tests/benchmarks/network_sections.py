@@ -1,4 +1,4 @@
-"""Which contenders meet where a bucket is some way off?
+"""The sections on buckets at a distance.
 
 A section like those of `tests.benchmarks.sections`. Each request is answered after a delay, by a server that costs next
 to nothing; what remains is what the clients do. Ours comes to S3 through s3fs, obstore, and obstore with a cache that

@@ -1,4 +1,4 @@
-"""What does metaxy_fs do when it is measured?"""
+"""The measured work of metaxy_fs."""
 
 import importlib
 import time

@@ -1,4 +1,4 @@
-"""What does Delta Lake do with small appends?"""
+"""Small appends to Delta Lake."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""What does Iceberg do with small appends, its catalog in SQLite?"""
+"""Small appends to Iceberg, with its catalog in SQLite."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What does Lance do with small appends?"""
+"""Small appends to Lance."""
 
 import time
 from typing import Any

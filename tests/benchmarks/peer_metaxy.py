@@ -1,4 +1,4 @@
-"""What does metaxy do on the same graphs, through its public interface?
+"""The same graphs in metaxy, through its public interface.
 
 Its hash is sha256, as ours: in DuckDB that is a function of the database, since others come in an extension that has
 to be downloaded.

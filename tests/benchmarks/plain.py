@@ -1,4 +1,4 @@
-"""What is the least that each piece of work could take, with Polars alone?"""
+"""The least that each piece of work could take, with Polars alone."""
 
 import os
 import time

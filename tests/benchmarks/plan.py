@@ -1,4 +1,4 @@
-"""How much is measured?"""
+"""How much is measured."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How do results become tables that a person reads?"""
+"""Print results as tables."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""How are contenders compared?
+"""Compare contenders, interleaved.
 
 Each measurement is a fresh process, contenders take turns, and the median of several rounds counts: what disturbs the
 machine for a while then disturbs them all.

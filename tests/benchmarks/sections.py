@@ -1,4 +1,4 @@
-"""Which contenders meet on which cases?
+"""The cases, and the contenders that meet on each.
 
 Every function here is one section of the suite: it prepares a scratch directory, lets the contenders take turns and
 yields a result a case. Peers take part if their Python is given.

@@ -1,4 +1,4 @@
-"""Which storages do benchmarks need that nobody else should use?"""
+"""Storages for benchmarks that nobody else should use."""
 
 import builtins
 from collections import Counter

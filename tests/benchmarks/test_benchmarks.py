@@ -1,4 +1,4 @@
-"""Do the benchmarks still run, and give what their tables are made from?"""
+"""The benchmarks still run, and give what their tables are made from."""
 
 import json
 import subprocess

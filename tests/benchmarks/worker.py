@@ -1,4 +1,4 @@
-"""What does one measurement cost, in a process of its own?
+"""Take one measurement in a process of its own.
 
     python -m tests.benchmarks.worker MODULE:FUNCTION ARGUMENTS
 

@@ -1,4 +1,4 @@
-"""What do the tests of the command line share?"""
+"""Fixtures of the tests of the command line."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What does a shell see of a compaction, and what is left of one that is stopped?"""
+"""`metaxy-fs compact`: its output, and what is left when it is stopped."""
 
 import os
 import pty

@@ -1,4 +1,4 @@
-"""What does a shell learn of a copy?"""
+"""`metaxy-fs copy`: its output and exit codes."""
 
 import pytest
 

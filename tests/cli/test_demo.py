@@ -1,4 +1,4 @@
-"""Does each run of the demo compute what changed, all of it and no more?"""
+"""Each run of the demo computes what changed, all of it and no more."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""What does a shell get back?"""
+"""Exit codes and output of the command line."""
 
 import os
 import pty

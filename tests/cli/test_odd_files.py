@@ -1,4 +1,4 @@
-"""Does anything that a directory may hold stop the demo, or make it say what is not so?"""
+"""Odd files in a directory neither stop the demo nor mislead it."""
 
 import os
 import socket

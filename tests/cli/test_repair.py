@@ -1,4 +1,4 @@
-"""What does a shell learn of manifests that are damaged or lost?"""
+"""`metaxy-fs repair`: what it prints of damaged and lost manifests."""
 
 import pytest
 

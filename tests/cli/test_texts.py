@@ -1,4 +1,4 @@
-"""Is what is said of a text so?"""
+"""Counts and terms of text files are right."""
 
 import pytest
 

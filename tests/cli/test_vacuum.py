@@ -1,4 +1,4 @@
-"""What does a shell learn of what nobody needs any more?"""
+"""`metaxy-fs vacuum`: what it prints, deletes and leaves."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What does a shell learn of a damaged root?"""
+"""`metaxy-fs verify`: what it prints of a damaged root."""
 
 import pytest
 

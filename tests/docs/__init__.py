@@ -1,1 +1,1 @@
-"""Are the documents true?"""
+"""The documents are true."""

@@ -1,4 +1,4 @@
-"""Does every example that a reader can copy run?
+"""Every example that a reader can copy runs.
 
 The Python blocks of a page run in their order, in one namespace, as a reader would type them: in an empty working
 directory, with a feature graph of the page's own. The examples of a docstring run alone. `s3://` and `gs://` reach the

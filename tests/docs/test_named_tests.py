@@ -1,4 +1,4 @@
-"""Does every test that a page names exist, under the name that the page gives it?
+"""Every test that a page names exists under that name.
 
 A page may shorten a name whose beginning was said before: `test_broken.py::test_x` where one file alone is called that,
 `::test_x`, `...::test_x` and `test_x` of the file that was named last, `..._x` for a test there whose name ends so.

@@ -1,4 +1,4 @@
-"""Do the commands of the page on operating a root run, in the order of its crontab?"""
+"""The commands of the page on operating a root run, in the order of its crontab."""
 
 import re
 from pathlib import Path

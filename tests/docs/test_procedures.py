@@ -1,4 +1,4 @@
-"""Do the procedures of the docs keep every row, also when they are followed in the ways in which people go wrong?"""
+"""The procedures of the docs keep every row, also when people follow them wrongly."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""What stands in the golden root of compactions? `python -m tests.golden.compacted DIRECTORY` writes one.
+"""Contents of the golden root of compactions; `python -m tests.golden.compacted DIRECTORY` writes one.
 
 Files are small there: eight rows at most, in row groups of three, and from five rows on they count as large. So a few
 writes make what millions would. Commits that overlap in two compactions come from two copies of the root, of which each

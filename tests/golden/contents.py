@@ -1,4 +1,4 @@
-"""What stands in the golden roots? `python -m tests.golden.contents DIRECTORY` writes one with the present version.
+"""Contents of the golden roots; `python -m tests.golden.contents DIRECTORY` writes one with this version.
 
 After the directory may come the hash algorithm of the root. `tests.golden.compacted` writes one with compactions.
 

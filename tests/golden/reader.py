@@ -1,4 +1,4 @@
-"""What does somebody read who knows `docs/format.md`, and nothing of the library?
+"""A reader that is written from `docs/format.md` alone, without the library.
 
 This is a reader of the format, written from that page with pyarrow and the standard library alone. It gets every file
 whole and sorts every row in Python. The numbers in comments are the sections that say so.

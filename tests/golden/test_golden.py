@@ -1,4 +1,4 @@
-"""Does this version read what every earlier one wrote?"""
+"""This version reads what every earlier one wrote."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Is each kind of object that a newer version wrote told from a damaged one, and left alone?"""
+"""Objects of a newer version are told from damaged ones, and left alone."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Is `docs/format.md` enough to read a root? A reader that was written from it gives what the library does."""
+"""The reader that was written from `docs/format.md` gives what the library gives."""
 
 import itertools
 import json

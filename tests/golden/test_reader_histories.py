@@ -1,4 +1,4 @@
-"""Does the reader of `docs/format.md` read whatever history of writes, compactions and vacuums as the library does?"""
+"""The reader of `docs/format.md` reads any history of writes, compactions and vacuums as the library does."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What do the tests of the log write?"""
+"""Rows and commits that the tests of the log write."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType

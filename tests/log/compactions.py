@@ -1,4 +1,4 @@
-"""What would a compaction look like that was made by hand? None of the code that compacts is used here."""
+"""Compactions made by hand, without the code that compacts."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Which faults can a test ask of a storage, and which requests has it seen?"""
+"""A storage with faults, which records the requests that it sees."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What do the tests of maintenance begin with, and how do they damage it?"""
+"""Roots for the tests of maintenance, and ways to damage them."""
 
 import json
 from collections.abc import Callable

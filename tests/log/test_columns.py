@@ -1,4 +1,4 @@
-"""Does a manifest tell where each column of a file is, and is every damage to one seen?"""
+"""A manifest gives the place of each column in a file, and damage to any column is seen."""
 
 import io
 import zlib

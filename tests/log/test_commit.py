@@ -1,4 +1,4 @@
-"""Is a write all or nothing, whatever happens to its requests?"""
+"""A write is all or nothing, whatever happens to its requests."""
 
 import errno
 import hashlib

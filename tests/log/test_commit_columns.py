@@ -1,4 +1,4 @@
-"""Do rows get the commit that they belong to, at the price of a scan without?"""
+"""Rows get the commit that they belong to, at the price of a scan without it."""
 
 from pathlib import Path
 from typing import Any

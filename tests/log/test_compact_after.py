@@ -1,4 +1,4 @@
-"""Do compaction, vacuum, repair and verification hold together, in histories of any order?"""
+"""Compaction, vacuum, repair and verification hold together in histories of any order."""
 
 import random
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Do reads of a compacted root give the rows that they gave before, in the same order?"""
+"""Reads of a compacted root give the same rows as before, in the same order."""
 
 from collections.abc import Callable
 from pathlib import Path

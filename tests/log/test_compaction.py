@@ -1,4 +1,4 @@
-"""Does a compaction keep every row, its order and its columns, and nothing but what it must read and write?"""
+"""A compaction keeps every row, its order and its columns, and reads and writes no more than it must."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What becomes of a compaction whose input is compacted and vacuumed by others, between any two of its requests?"""
+"""A compaction whose input others compact and vacuum, between any two of its requests."""
 
 from collections.abc import Iterator
 from datetime import timedelta

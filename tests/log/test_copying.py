@@ -1,4 +1,4 @@
-"""Does a copy of a partition hold the same commits, whatever cuts it short and whatever is there already?"""
+"""A copy of a partition holds the same commits, whatever cuts it short and whatever is there already."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Is what a copy leaves that was cut short neither taken for lost commits, nor brought to life, nor left for ever?"""
+"""What a cut copy leaves is not taken for lost commits, not brought to life, and not left forever."""
 
 from collections.abc import Iterator
 from datetime import timedelta

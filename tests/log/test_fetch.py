@@ -1,4 +1,4 @@
-"""How much of a large remote file is fetched, and what if its footer cannot be trusted?"""
+"""How much of a large remote file is fetched, also where its footer is wrong."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Which files can be read one after the other, and which have to be sorted together?"""
+"""Files that can be read one after the other, and those that have to be sorted together."""
 
 from typing import Any
 

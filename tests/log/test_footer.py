@@ -1,4 +1,4 @@
-"""Does an excerpt of a data file hold the rows and columns that it was made for, whatever the footer says?"""
+"""An excerpt of a data file holds the wanted rows and columns, whatever the footer says."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Is a compaction refused that claims what it may not?"""
+"""A compaction that claims what it may not is refused."""
 
 from collections.abc import Callable
 

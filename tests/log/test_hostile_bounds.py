@@ -1,4 +1,4 @@
-"""Does a compaction keep every row where manifests claim bounds that do not compare with each other?"""
+"""A compaction keeps every row where manifests claim bounds that do not compare."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Is what is compacted bounded by the writes, and what is left to read by their logarithm?"""
+"""Compacting costs in proportion to the writes, and leaves their logarithm to read."""
 
 import math
 from collections import Counter

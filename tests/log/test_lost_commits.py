@@ -1,4 +1,4 @@
-"""Does vacuum keep all that is left of commits which no manifest holds?"""
+"""Vacuum keeps all that is left of commits which no manifest holds."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Does pruning leave out files that cannot match, and never one that can?"""
+"""Pruning leaves out files that cannot match, and never one that can."""
 
 import itertools
 import time

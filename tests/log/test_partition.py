@@ -1,4 +1,4 @@
-"""Does a writer refuse to mix its rows with those of a feature that is not its own?"""
+"""A writer refuses to mix its rows with those of another feature."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Does vacuum remove what this library made, nothing else, and also where there is no room to write first?"""
+"""Vacuum removes what this library made and nothing else, also where a disk is full."""
 
 import os
 from datetime import timedelta

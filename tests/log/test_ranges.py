@@ -1,4 +1,4 @@
-"""Do ranges hold every row once, and no more rows than was asked for?"""
+"""Ranges hold every row once, and no more rows than was asked for."""
 
 from datetime import UTC, datetime
 

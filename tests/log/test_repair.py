@@ -1,4 +1,4 @@
-"""Does repair put back exactly what was committed, and nothing that was not?"""
+"""Repair puts back exactly what was committed."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Does repair put back compactions that hold what nothing else does, and the writes that they prove?"""
+"""Repair puts back compactions that hold what nothing else does, and the writes that they prove."""
 
 import contextlib
 import hashlib

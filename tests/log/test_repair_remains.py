@@ -1,4 +1,4 @@
-"""Does repair restore what the intact files of a lost compaction hold, and nothing that it cannot vouch for?"""
+"""Repair restores what the intact files of a lost compaction hold, and nothing unproven."""
 
 from datetime import timedelta
 

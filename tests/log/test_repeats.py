@@ -1,4 +1,4 @@
-"""Is a proof that no sample repeats ever wrong, and is it found where it can be?"""
+"""A proof that no sample repeats is never wrong, and found where it can be."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Is each commit answered for once, by a manifest that holds it, whatever compactions there are?"""
+"""One manifest answers for each commit, whatever compactions there are."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Does a writer recognise a root that it may write to, and a storage that it can trust?"""
+"""A writer recognises a root that it may write to, and a storage that it can trust."""
 
 import pytest
 

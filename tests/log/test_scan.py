@@ -1,4 +1,4 @@
-"""Is a data file that is gone or altered told from one that is whole?"""
+"""A data file that is gone or altered is told from one that is whole."""
 
 from pathlib import Path
 

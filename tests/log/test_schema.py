@@ -1,4 +1,4 @@
-"""Do types survive a manifest and a data file, and do files of different schemas become one frame?"""
+"""Types survive a manifest and a data file, and files of different schemas become one frame."""
 
 import io
 import itertools

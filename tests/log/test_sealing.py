@@ -1,4 +1,4 @@
-"""Does the checksum at the end of an object tell whether it is as its writer left it?"""
+"""The checksum at the end of an object tells whether it is as its writer left it."""
 
 import hashlib
 import json

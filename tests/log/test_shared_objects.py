@@ -1,4 +1,4 @@
-"""What does a writer ask, and put, before its rows; and what of it waits for what?"""
+"""The requests of a writer before its rows, and which of them wait for which."""
 
 import builtins
 import threading

@@ -1,4 +1,4 @@
-"""Is what manifests have in common held once, and all of it as it was?"""
+"""What manifests have in common is in memory once, and unchanged."""
 
 import polars as pl
 import pytest

@@ -1,4 +1,4 @@
-"""Is a snapshot kept once and whole, and is one that a stranger made never trusted?"""
+"""A snapshot is kept once and whole, and a forged one is never trusted."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Do statistics hold for every value of a data file?"""
+"""Statistics hold for every value of a data file."""
 
 import json
 import math

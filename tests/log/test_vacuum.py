@@ -1,4 +1,4 @@
-"""Does vacuum delete what nobody needs any more, all of it in time, and never anything else?"""
+"""Vacuum deletes all that nothing needs any more, in time, and nothing else."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Are rows that are taken range by range, or layer by layer, found where others have put them meanwhile?"""
+"""Rows that are taken in parts are found where others have put them meanwhile."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Does verification see every kind of damage, and nothing where there is none?"""
+"""Verification sees every kind of damage, and nothing where there is none."""
 
 import hashlib
 import json

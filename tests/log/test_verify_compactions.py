@@ -1,4 +1,4 @@
-"""Does verification count every row of a compaction, and see each that is missing, twice, or somebody else's?"""
+"""Verification counts every row of a compaction, and sees each that is missing, twice or foreign."""
 
 import hashlib
 import io

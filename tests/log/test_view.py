@@ -1,4 +1,4 @@
-"""Is a view what is committed, and nothing that a stranger claims?"""
+"""A view is what is committed, and nothing that a stranger claims."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Is what a view has of some commits what there would be if there were no others?"""
+"""A view of some commits is what it would be if there were no others."""
 
 import hashlib
 import io

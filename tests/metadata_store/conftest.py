@@ -1,4 +1,4 @@
-"""Which stores are asked for explanations?"""
+"""The stores that are asked for explanations."""
 
 import uuid
 

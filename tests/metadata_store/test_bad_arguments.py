@@ -1,4 +1,4 @@
-"""Does an argument that has no meaning get an error that says which, and what to give?"""
+"""A meaningless argument raises an error that names it and says what to give."""
 
 import re
 from collections.abc import Callable

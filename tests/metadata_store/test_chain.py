@@ -1,4 +1,4 @@
-"""In which order are stores of several kinds asked?"""
+"""The order in which stores of several kinds are asked."""
 
 import pytest
 

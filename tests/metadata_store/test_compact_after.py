@@ -1,4 +1,4 @@
-"""Does a store compact after its writes now and then, at next to no cost and no risk to them?"""
+"""A store compacts after some of its writes, at little cost and no risk to them."""
 
 import itertools
 import logging

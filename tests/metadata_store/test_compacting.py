@@ -1,4 +1,4 @@
-"""Does a compaction of a store leave what is read as it was, and less to read?"""
+"""A compaction of a store leaves less to read, and the same rows."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Do many processes write and read at once without losing, repeating or tearing a row?"""
+"""Many processes write and read at once, and no row is lost, repeated or torn."""
 
 import multiprocessing
 from typing import Any

@@ -1,4 +1,4 @@
-"""Do all stores keep the promises of `MetadataStore`?"""
+"""All stores keep the promises of `MetadataStore`."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""Does an explanation name what separates a stored sample from the one that there should be?"""
+"""An explanation names what separates a stored sample from the one that there should be."""
 
 import uuid
 from datetime import UTC, date, datetime, timedelta, timezone

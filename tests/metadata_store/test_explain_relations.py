@@ -1,4 +1,4 @@
-"""Does an explanation follow a sample through groups, expansions, filters, renames and optional upstream features?"""
+"""An explanation follows a sample through groups, expansions, filters, renames and optional features."""
 
 import polars as pl
 import pytest

@@ -1,4 +1,4 @@
-"""What of a store of files is its own, whatever the rows?"""
+"""What is particular to a store of files, whatever the rows."""
 
 import multiprocessing
 import pickle

@@ -1,4 +1,4 @@
-"""Which kinds of frames are taken, and are they stored as they were given?"""
+"""The kinds of frames that a store takes, stored as they were given."""
 
 import datetime as dt
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Does a root keep to one algorithm, and is none ever mixed with another?"""
+"""A root keeps to one hash algorithm, and never mixes two."""
 
 import hashlib
 import json

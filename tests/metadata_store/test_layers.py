@@ -1,4 +1,4 @@
-"""Is a chain that falls back by sample read as its rule says?"""
+"""A chain that falls back by sample is read as its rule says."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Can every kind of root be verified, repaired and vacuumed?"""
+"""Every kind of root can be verified, repaired and vacuumed."""
 
 import uuid
 from collections.abc import Callable

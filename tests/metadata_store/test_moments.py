@@ -1,4 +1,4 @@
-"""Do files that are rewritten and removed leave what a snapshot sees as it was?"""
+"""A snapshot reads the same after its files are rewritten and removed."""
 
 import multiprocessing
 import pickle

@@ -1,4 +1,4 @@
-"""Is every snapshot, time, history and copy the same after any writes, compactions and vacuums?"""
+"""Every snapshot, time, history and copy is the same after any writes, compactions and vacuums."""
 
 from contextlib import suppress
 from datetime import datetime, timedelta

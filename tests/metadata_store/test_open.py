@@ -1,4 +1,4 @@
-"""Is a chain of roots opened in the order given, and are options handed only to those that they are for?"""
+"""A chain of roots is opened in the order given, and options go only where they belong."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Does a promotion give the target what was asked for?"""
+"""A promotion gives the target what was asked for."""
 
 from pathlib import Path
 

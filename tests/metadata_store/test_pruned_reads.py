@@ -1,4 +1,4 @@
-"""Does a filter at the storage give exactly the rows that a filter afterwards would?"""
+"""A filter at the storage gives exactly the rows that a filter afterwards would."""
 
 import uuid
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""How many requests does each operation send to an object store?"""
+"""How many requests each operation sends to an object store."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Is a store of another kind a handful of methods?"""
+"""A store of another kind is a handful of methods."""
 
 import polars as pl
 import pytest

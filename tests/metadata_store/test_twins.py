@@ -1,4 +1,4 @@
-"""Do files, whatever becomes of them, answer as stores in memory do?
+"""Stores of files, whatever becomes of the files, answer as stores in memory do.
 
 The same things happen to two chains, one of roots and one of stores in memory. The roots are besides compacted in every
 way and vacuumed, written to by clocks that are far ahead, and opened anew; files and pieces hold a few rows each. Scans

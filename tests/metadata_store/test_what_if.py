@@ -1,4 +1,4 @@
-"""Which stored samples would a change of code versions make stale?"""
+"""The stored samples that a change of code versions would make stale."""
 
 import polars as pl
 import pytest

@@ -1,4 +1,4 @@
-"""How does a compactor work that picks what it compacts by dice, and shares no code with the library's?
+"""A compactor that picks at random, and shares no code with the library's.
 
 It covers whole manifests that count, as the protocol asks, in combinations that no sensible plan would give: so two of
 them overlap, cover the same, or one a part of the other.

@@ -1,4 +1,4 @@
-"""What is smaller and simpler in the proof than elsewhere?"""
+"""Limits that are smaller in the proof than elsewhere."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future

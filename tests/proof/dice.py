@@ -1,4 +1,4 @@
-"""What do dice decide of the history of a feature?
+"""Histories of a feature that random numbers decide.
 
 Histories are longer than those of Hypothesis and cost less each, so many are run; none is shrunk. The newest process
 mostly runs on, while older ones stand where something is at stake.

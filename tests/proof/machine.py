@@ -1,4 +1,4 @@
-"""What does Hypothesis decide of the history of a feature?
+"""Histories of a feature that Hypothesis decides.
 
 Which job starts where, who goes on and up to what, how each request ends, who dies, and when time passes. A process is
 mostly left where something is at stake: before a manifest is put, in the middle of a listing, before a file is fetched.

@@ -1,4 +1,4 @@
-"""What may a reader see, as far as a dict knows?
+"""What a reader may see, as a dict knows it.
 
 The oracle is told when each write begins and how it ends, and judges what each read returns. It knows nothing of views:
 the order of commits it takes from the JSON of their manifests, as they were put into the bucket, and from the time of

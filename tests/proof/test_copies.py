@@ -1,4 +1,4 @@
-"""Does a copy beside a write of the same name leave both with what they were told, wherever each stands still?"""
+"""A copy beside a write of the same name leaves both with what they were told, wherever each stands still."""
 
 from collections.abc import Callable
 from functools import partial

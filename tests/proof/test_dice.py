@@ -1,4 +1,4 @@
-"""Does every reader see every commit once in histories that dice make?
+"""Every reader sees every commit once in random histories.
 
 `PROOF_HISTORIES=1000` lives through that many of each kind.
 """

@@ -1,4 +1,4 @@
-"""Does every reader see every commit once, whoever stalls, fails or dies, and wherever?
+"""Every reader sees every commit once, whichever process stalls, fails or dies, and wherever.
 
 Hypothesis drives the real code, request by request; `tests.proof.oracle` says what is right.
 `HYPOTHESIS_PROFILE=thorough` runs ten times as many histories, which are longer.

@@ -1,4 +1,4 @@
-"""Does the proof notice when a rule of the protocol is broken?
+"""The proof notices when a rule of the protocol is broken.
 
 Each test breaks one rule and wants a violation within a fixed number of fixed histories.
 """

@@ -1,4 +1,4 @@
-"""Does the name of a write stand for the same rows for all who ask, whoever writes and copies under it at once?
+"""The name of a write stands for the same rows everywhere, also while others write and copy under it.
 
 `PROOF_HISTORIES=1000` lives through that many histories by dice.
 """

@@ -1,4 +1,4 @@
-"""Which processes work on one feature, and what is asked of them?
+"""The processes that work on one feature, and what they are asked to do.
 
 A world is a simulation, an oracle, and the jobs that run on its hosts. Whoever drives it, Hypothesis or dice, decides
 which job starts where, who goes on, and what becomes of each request.

@@ -1,4 +1,4 @@
-"""What do the object servers of the tests have in common?
+"""What the object servers of the tests have in common.
 
 Each speaks a real protocol over HTTP on a free port of loopback, from a thread of the process that started it. Clients
 of any process reach it with the server's `storage_options`, a plain dict that can be pickled. A request is applied

@@ -1,4 +1,4 @@
-"""How does a test reach a server without the code that it tests?"""
+"""Reach a server without the code under test."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How do the tests get a real GCS endpoint?
+"""A real GCS endpoint for the tests.
 
 gcp-storage-emulator routes and stores; its own server is not used, because it serves one request at a time, closes each
 connection, and ignores `ifGenerationMatch`, so that a second exclusive create overwrites the first. The server here

@@ -1,4 +1,4 @@
-"""How are messages of HTTP/1.1 read from a stream and passed on, as far as object stores use them?"""
+"""Read messages of HTTP/1.1 from a stream and pass them on, as far as object stores use them."""
 
 import asyncio
 from collections.abc import AsyncIterator

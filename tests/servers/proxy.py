@@ -1,4 +1,4 @@
-"""What lies between a client and an object server: distance, and faults?
+"""A proxy between a client and an object server that adds distance and faults.
 
 A proxy listens on a free port of loopback and relays each request to a server. It waits before it does (`delay`), and
 asks a function of the test (`faults`) whether something goes wrong with the request. Clients get its `storage_options`.

@@ -1,4 +1,4 @@
-"""How do benchmarks get an endpoint of S3 and GCS that costs next to nothing, at a distance of their choice?
+"""A fast endpoint of S3 and GCS for benchmarks, at any distance.
 
     python -m tests.servers.quick [DELAY]
 

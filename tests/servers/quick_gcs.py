@@ -1,4 +1,4 @@
-"""How does the quick server speak the JSON interface of GCS, as far as gcsfs uses it?
+"""The JSON interface of GCS in the quick server, as far as gcsfs uses it.
 
 A request is turned into one of S3, which the server answers, and the answer into one of GCS.
 """

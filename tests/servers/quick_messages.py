@@ -1,4 +1,4 @@
-"""What does the quick server read and write?"""
+"""The messages that the quick server reads and writes."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

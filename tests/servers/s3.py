@@ -1,4 +1,4 @@
-"""How do the tests get a real S3 endpoint?
+"""A real S3 endpoint for the tests.
 
 Moto answers; its own server is not used, because it cannot be hooked. The WSGI application around moto's reads the
 whole request, refuses denied buckets, applies one request at a time and records it. One at a time matters: moto checks

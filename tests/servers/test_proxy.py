@@ -1,4 +1,4 @@
-"""Does the proxy before the servers add what it says it does, and nothing else?"""
+"""The proxy before the servers adds what it says, and nothing else."""
 
 import asyncio
 import contextlib

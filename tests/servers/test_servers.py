@@ -1,4 +1,4 @@
-"""Do the servers that the other tests trust keep their promises?"""
+"""The servers that the other tests trust keep their promises."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""Does a graph hold only features that make sense together, and is it active where it was asked to be?"""
+"""A graph holds only features that make sense together, and is active where it was asked to be."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""Are keys names that keep their parts?"""
+"""Keys are names that keep their parts."""
 
 import ast
 

@@ -1,4 +1,4 @@
-"""Are declarations that have no meaning refused, with the culprit named?"""
+"""Meaningless declarations are refused, and the error names the culprit."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Are bytes that were fetched once found again, whole or not at all?"""
+"""Bytes that were fetched once are found again, whole or not at all."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Do all storages keep the one contract?"""
+"""All storages keep the one contract."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""Do object stores copy within themselves, and never over what is there?"""
+"""Object stores copy within themselves, and never over an existing object."""
 
 import uuid
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Does a faulty storage do what its faults say, and nothing else?"""
+"""A faulty storage does what its faults say, and nothing else."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Is everything that can be asked of a storage handed on by one that wraps it, with its arguments and its answer?"""
+"""A wrapping storage hands on every call, with its arguments and its answer."""
 
 import inspect
 from unittest.mock import create_autospec, sentinel

@@ -1,4 +1,4 @@
-"""Can a root be read that a web server publishes, and what of pages that are none of its?"""
+"""A root that a web server publishes can be read, and foreign pages are refused."""
 
 import functools
 import threading

@@ -1,4 +1,4 @@
-"""Does a local put survive a crash at any step, and does nothing but a missing file look like one?"""
+"""A local put survives a crash at any step, and nothing but a missing file looks like one."""
 
 import errno
 import multiprocessing

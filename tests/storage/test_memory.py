@@ -1,4 +1,4 @@
-"""Is the memory of a process as strict as a disk?"""
+"""The memory of a process is as strict as a disk."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What becomes of an answer that is no listing: a page of a proxy, an error, or nothing?"""
+"""An answer that is no listing is an error: a page of a proxy, an error page, nothing."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What does an object store see of a storage, and what does a caller see of its errors?"""
+"""The requests that an object store sees of a storage, and the errors that a caller sees."""
 
 import gc
 import os

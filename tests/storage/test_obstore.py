@@ -1,4 +1,4 @@
-"""What is different about a root that is reached through obstore?"""
+"""What differs in a root that is reached through obstore."""
 
 import multiprocessing
 import os

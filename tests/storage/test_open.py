@@ -1,4 +1,4 @@
-"""Does a root open the storage that its user meant, and does a mistake say what to do?"""
+"""A root opens the storage that its user meant, and a mistake says what to do."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Are options of a root those that its filesystem has, together with the user's configuration of fsspec?"""
+"""Options of a root are checked, and completed with the user's configuration of fsspec."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Does a credential get into nothing that a person or a log reads?"""
+"""No credential gets into anything that a person or a log reads."""
 
 import pytest
 

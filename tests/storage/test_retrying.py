@@ -1,4 +1,4 @@
-"""How often and how long is a request sent again?"""
+"""How often and for how long a request is sent again."""
 
 import socket
 import uuid

@@ -1,4 +1,4 @@
-"""What becomes of requests to services that are like S3 or GCS, and not the same?"""
+"""Requests to services that are like S3 or GCS, and not the same."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Does the storage that tests lead by the hand do what they decide, and nothing else?"""
+"""The storage that tests step through does what they decide, and nothing else."""
 
 import random
 

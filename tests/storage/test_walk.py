@@ -1,4 +1,4 @@
-"""Is a successor ever missed by a listing that runs while others write and delete?"""
+"""A listing that runs while others write and delete never misses a successor."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Is a filesystem that wraps another one, or that nobody knows, kept from overwriting objects?"""
+"""A filesystem that wraps another one, or that is unknown, never overwrites objects."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""How do several processes take turns, so that a test decides who goes on, and how far?
+"""Let several processes take turns, as a test decides.
 
 Theory of operation. A process is a thread that stands still before every request to its storage, until the test lets it
 make that one. Whoever runs holds the only baton: the test waits until the process stands before its next request, or

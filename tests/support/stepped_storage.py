@@ -1,4 +1,4 @@
-"""What does a storage do that a test leads by the hand, request by request?
+"""A storage that a test steps through, request by request.
 
 `SteppedStorage` keeps objects in memory and asks a gate before every request how it is to end. A gate may hold the
 calling thread for as long as it likes, so a test decides what happens between any two requests of a process, and which

@@ -1,4 +1,4 @@
-"""Which frames, types and predicates should a store survive?
+"""Frames, types and predicates that a store should survive.
 
 Hypothesis strategies for property tests of stores and of what is built on them. They lean towards the values that
 break things: NaN, infinities and the negative zero, empty and very long strings, characters beyond the basic plane,

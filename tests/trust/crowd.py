@@ -1,4 +1,4 @@
-"""What do many writers, readers, a compactor and a vacuum do to one root at once?
+"""Many writers, readers, a compactor and a vacuum at work on one root.
 
 Run as one process of several, with some threads that share one store. Each writer notes in shared memory how many
 writes it has had acknowledged; a reader looks there first, reads, and then every one of them has to be there.

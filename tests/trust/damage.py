@@ -1,4 +1,4 @@
-"""What does a reader make of a root in which one object was damaged?"""
+"""Read a root in which one object was damaged."""
 
 import os
 import random

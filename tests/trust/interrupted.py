@@ -1,4 +1,4 @@
-"""What becomes of a process whose user presses Ctrl-C in the middle of each operation?
+"""A process whose user presses Ctrl-C in the middle of each operation.
 
 Run as a process of its own: it presses Ctrl-C itself, from another thread and after a random while, and prints one line
 of JSON for each press.

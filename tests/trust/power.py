@@ -1,4 +1,4 @@
-"""What may a disk hold after a loss of power?
+"""The disks that a loss of power may leave.
 
 Of a local root every call is recorded that makes, links, removes or syncs. A file system promises no more than POSIX
 says: the bytes of a file are on disk once it was synced, a name is (or is gone) once its directory was. Whatever was

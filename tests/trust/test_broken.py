@@ -1,4 +1,4 @@
-"""Is a stored object that was damaged refused by name, or as good as whole?
+"""A damaged object is refused by name, or makes no difference.
 
 Every object of a root is damaged in turn, and all is read that a user may read of it. What comes out is right, or an
 error of the library that names the object.

@@ -1,4 +1,4 @@
-"""Does a cache on this machine save requests, and change nothing else?"""
+"""A cache on this machine saves requests, and changes nothing else."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Do thousands of processes that write once each keep their root compacted, for next to nothing?"""
+"""Thousands of processes that write once each keep their root compacted at little cost."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Do many writers and readers, a compactor and a vacuum get on with each other?"""
+"""Many writers and readers, a compactor and a vacuum get on with each other."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Does Ctrl-C end each operation at once, and leave everything as it should be?"""
+"""Ctrl-C ends each operation at once, and leaves everything as it should be."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Does a manifest of any content give rows or an error of the library, and touch no file outside of the root?
+"""A manifest of any content gives rows or an error of the library, and touches no file outside of the root.
 
 Manifests of writes and of compactions are changed in their structure: other types, huge numbers, deep nests, fields
 that come twice, lack or are strange, texts that are no texts, long lists. Time and memory are bounded.

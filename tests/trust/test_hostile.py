@@ -1,4 +1,4 @@
-"""What can somebody who may write to a root do to those who read it? Nothing but lie about the rows there."""
+"""Somebody who may write to a root can lie about its rows to readers, and do nothing else to them."""
 
 import builtins
 import hashlib

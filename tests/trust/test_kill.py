@@ -1,4 +1,4 @@
-"""What is left of a process that was killed?"""
+"""What is left of a process that was killed."""
 
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""How much of everything does a root take, in which time and memory?
+"""How much of everything a root takes, in which time and memory.
 
 Each case runs in a process of its own, of which the peak of memory is taken: `python -m tests.trust.test_limits CASE N`
 prints what each step took. The quick run takes a hundredth of what the docs state, or a tenth.

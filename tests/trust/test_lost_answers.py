@@ -1,4 +1,4 @@
-"""Does every put of the library outlive the loss of its answer, whichever operation it belongs to?"""
+"""Every put of the library outlives the loss of its answer, in each operation."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What does a store make of a network that fails?"""
+"""Stores on a network that fails."""
 
 import contextlib
 import itertools

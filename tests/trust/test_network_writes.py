@@ -1,4 +1,4 @@
-"""Is every write that eight jobs make over a bad network acknowledged once, and read once?
+"""Every write of eight jobs over a bad network is acknowledged once, and read once.
 
 With `--soak` they are processes that make a thousand writes on each service, and the figures are printed.
 """

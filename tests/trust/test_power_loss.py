@@ -1,4 +1,4 @@
-"""Is what was acknowledged on a disk that lost its power, whatever it had not synced?"""
+"""What was acknowledged is on a disk that lost its power, whatever it had not synced."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Which ways of running several processes and threads work, and what is said of those that cannot?"""
+"""Ways to run several processes and threads: those that work, and the errors of those that cannot."""
 
 import asyncio
 import multiprocessing

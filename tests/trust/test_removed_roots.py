@@ -1,4 +1,4 @@
-"""What do stores that stay open make of a root that was removed under them, and perhaps made again?"""
+"""Stores that stay open while their root is removed, and perhaps made again."""
 
 from collections.abc import Callable
 from pathlib import Path

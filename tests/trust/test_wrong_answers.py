@@ -1,4 +1,4 @@
-"""What becomes of an answer that is whole and wrong, while the object is as it was written?"""
+"""Answers that are whole and wrong, while the object is as it was written."""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta

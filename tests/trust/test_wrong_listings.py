@@ -1,4 +1,4 @@
-"""What becomes of a listing that is wrong: in another order, with names twice, or without some of them?
+"""Listings that are wrong: in another order, with names twice, or without some of them.
 
 A listing has no checksum. One that shows too much changes nothing. What one leaves out is not seen in it, as if it were
 not there, and is seen in the next.

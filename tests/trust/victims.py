@@ -1,4 +1,4 @@
-"""Which processes are there to be killed, and how does one learn what they had done?
+"""Processes that are there to be killed, and what they had done by then.
 
 The keeper is a process of its own that imports everything and uses Polars for nothing, so that its children may; a
 child starts in milliseconds then. It takes an order a line, forks a victim, kills it after the delay of the order by

@@ -1,4 +1,4 @@
-"""Which graph has a feature of every relation to its upstream, and versions that must never change?"""
+"""A graph with every relation of a feature to its upstream, and versions that must never change."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Which graphs of all relations are drawn, with which histories?
+"""Random graphs of all relations, with histories.
 
 `histories` is for whoever compares ways to compute versions and increments: it draws a graph and the commits of its
 features, and gives them with a model that knows the right answers.

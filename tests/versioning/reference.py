@@ -1,4 +1,4 @@
-"""What are the versions, computed with nothing but hashlib and dicts?
+"""The versions, computed with nothing but hashlib and dicts.
 
 A graph is a dict, upstream first, from the parts of a feature's key to its containers: each a code version and what it
 is made from, as pairs of feature and container. What the deps say beside their keys is a dict from pairs of feature and

@@ -1,4 +1,4 @@
-"""Which graphs of features are drawn?"""
+"""Random graphs of features."""
 
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""Are the versions of definitions those of the formula, now and for ever?"""
+"""The versions of definitions are those of the formula, now and forever."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Are answers the same in whatever pieces they are computed, eagerly or lazily?"""
+"""Answers are the same in whatever pieces they are computed, eagerly or lazily."""
 
 import tempfile
 

@@ -1,4 +1,4 @@
-"""Is an explanation drawn so that nothing in it is taken for anything else?"""
+"""Drawings of explanations are unambiguous."""
 
 import re
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""Do the rows of a fixed graph of all relations get the versions that they always had?"""
+"""The rows of a fixed graph of all relations get the versions that they always had."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which parents are to be computed again, and which of their samples are left over?"""
+"""The parents that are computed again, and those whose samples are left over."""
 
 import polars as pl
 import pytest

@@ -1,4 +1,4 @@
-"""What do stores answer, and refuse, where a dep says more than its key?"""
+"""What stores answer, and refuse, where a dependency says more than its key."""
 
 from datetime import UTC, date, datetime
 

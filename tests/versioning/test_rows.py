@@ -1,4 +1,4 @@
-"""Do samples get the data versions of the formula, whatever the graph?"""
+"""Samples get the data versions of the formula, whatever the graph."""
 
 from itertools import islice
 
