@@ -43,7 +43,9 @@ def check_predicate(predicate: pl.Expr, schema: pl.Schema, *, name: str, key: Fe
         MetadataSchemaError: It does not fit the columns, or says something else.
     """
     try:
-        found = pl.LazyFrame(schema=schema).select(predicate).collect_schema()
+        checked = pl.LazyFrame(schema=schema).select(predicate)
+        found = checked.collect_schema()
+        checked.collect()  # Polars compares numbers with strings in schemas, and refuses it where there are rows
     except pl.exceptions.PolarsError as error:
         problem = str(error).partition("\n")[0]
         raise MetadataSchemaError(

@@ -14,6 +14,7 @@ from metaxy_fs import (
     FeatureKey,
     FeatureSpec,
     FilesystemMetadataStore,
+    MetadataSchemaError,
     compact,
     copy_metadata,
     vacuum,
@@ -148,6 +149,16 @@ def test_a_filter_of_a_wrong_type_names_the_column_that_it_compares(store: Files
     with pytest.raises(Exception, match="taken") as caught:
         store.read_metadata(Sample, filters=pl.col("taken") > datetime(2024, 1, 2))  # noqa: DTZ001
     assert "taken_m" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sample_id", [1, 1_000])
+def test_a_filter_that_compares_numbers_with_strings_is_refused_whatever_is_read(
+    store: FilesystemMetadataStore, sample_id: int
+) -> None:
+    write(store, 1)
+    wrong = (pl.col("sample_id") == sample_id) & (pl.col("sample_id") == "1")
+    with pytest.raises(MetadataSchemaError, match="cannot compare string with numeric type"):
+        store.read_metadata(Sample, filters=wrong)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
