@@ -10,6 +10,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Final
 
@@ -199,6 +200,35 @@ def _is_plausible(manifest: Manifest) -> pl.Expr:
         & pl.col("time").is_between(0, min(manifest.time, MAX_TIME))
         & pl.col("schema").is_between(0, len(manifest.schemas))
     )
+
+
+def combined_table(
+    storage: Storage, partition: Partition, manifests: Sequence[Manifest], *, only: AbstractSet[str] | None
+) -> tuple[list[bytes], pl.DataFrame]:
+    """Return the schemas of the commits of some manifests, in order of first appearance, and the table of these.
+
+    Args:
+        storage: The root.
+        partition: Where the manifests are.
+        manifests: What stands for the commits.
+        only: The commits, if they are not all.
+    """
+    appends = [manifest for manifest in manifests if not manifest.covers]
+    # Of a commit in several tables the one that answers for it counts (see `metaxy_fs.log.resolve`).
+    compactions = sorted((manifest for manifest in manifests if manifest.covers), key=lambda each: each.commit)
+    numbers: dict[bytes, int] = {}
+    of_appends = [numbers.setdefault(bytes(manifest.schema), len(numbers)) for manifest in appends]
+    tables = [rows_of(appends, of_appends)]
+    for manifest, table in zip(compactions, read_tables(storage, partition, compactions), strict=True):
+        own = [numbers.setdefault(bytes(schema), len(numbers)) for schema in (manifest.schema, *manifest.schemas)]
+        tables.append(table.with_columns(pl.col("schema").replace_strict(range(len(own)), own, return_dtype=pl.Int64)))
+    table = pl.concat(tables).unique("commit", keep="first", maintain_order=True).sort("time", "commit")
+    if only is not None:
+        table = table.filter(pl.col("commit").is_in(sorted(only)))
+    order = table["schema"].unique(maintain_order=True).to_list()
+    renumbered = pl.col("schema").replace_strict(order, range(len(order)), return_dtype=pl.Int64)
+    schemas = list(numbers)
+    return [schemas[number] for number in order], table.with_columns(renumbered)
 
 
 HISTORY: Final = pl.Schema(

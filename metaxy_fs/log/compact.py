@@ -22,17 +22,24 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageError
 from metaxy_fs.ids import MAX_TIME, LamportClock, random_token, timestamp_id, wall_clock
-from metaxy_fs.log.columns import COMMIT, ORDINAL, TIME
 from metaxy_fs.log.commit import MAX_AGE_SECONDS
-from metaxy_fs.log.commit_table import covers_of, digest_of, encode_table, read_tables, rows_of
+from metaxy_fs.log.commit_table import combined_table, covers_of, digest_of, encode_table
 from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES
 from metaxy_fs.log.layout import Partition, commit_table
 from metaxy_fs.log.levels import FANOUT, next_compaction
 from metaxy_fs.log.manifest import CommitHeader, CommitKey, DataFile, Manifest, encode_manifest
-from metaxy_fs.log.merge import Division, divide, listed_again, merged, overlap
+from metaxy_fs.log.merge import (
+    Division,
+    bounds_of,
+    by_id,
+    divide,
+    has_repeats,
+    is_in_commit_order,
+    listed_again,
+    merged,
+    overlap,
+)
 from metaxy_fs.log.parquet import encode_rows
-from metaxy_fs.log.ranges import span_of
-from metaxy_fs.log.schema import column
 from metaxy_fs.log.verified_io import put_idempotent
 from metaxy_fs.log.view import ATTEMPTS, LiveFile, View, ViewLoader
 from metaxy_fs.parallel import ordered_map
@@ -215,7 +222,7 @@ class _Compactor:
         Args:
             started: When the view was listed.
         """
-        schemas, table = _commits(self._storage, self._partition, self._manifests, only=self._only)
+        schemas, table = combined_table(self._storage, self._partition, self._manifests, only=self._only)
         divided = [(index, self._divide(files)) for index, files in self._by_schema(schemas)]
         self._known = 2 * sum(live.file.rows for _, parts in divided for group in parts.merged for live in group)
         header = self._header(schemas)
@@ -266,7 +273,7 @@ class _Compactor:
             earliest = min(range(len(written)), key=lambda index: written[index].first or begin)
             written[earliest] = msgspec.structs.replace(written[earliest], first=begin)
         single = [entry for entry in again if entry.first is None]
-        return single + _by_id([entry for entry in again if entry.first is not None] + written, header.id_columns[0])
+        return single + by_id([entry for entry in again if entry.first is not None] + written, header.id_columns[0])
 
     def _merge(self, schema: int, files: Sequence[LiveFile], header: CommitHeader) -> list[DataFile]:
         frames = merged(self._storage, files, id_columns=header.id_columns, read=self._advance)
@@ -292,14 +299,14 @@ class _Compactor:
         part, rows = item
         file = encode_rows(rows, header=header, name=f"{self._commit}-{part}.parquet")
         put_idempotent(self._storage, self._partition.data_file(file.entry.name), file.data)
-        first, last = _bounds(rows) if rows.height else bounds
+        first, last = bounds_of(rows) if rows.height else bounds
         return msgspec.structs.replace(
             file.entry,
             schema=schema,
             first=first,
             last=last,
-            repeats=_has_repeats(rows, header.id_columns),
-            ordered=_is_in_commit_order(rows),
+            repeats=has_repeats(rows, header.id_columns),
+            ordered=is_in_commit_order(rows),
         )
 
     def _manifest(
@@ -368,66 +375,5 @@ class _Compactor:
             self._options.progress(self._done, self._known)
 
 
-def _commits(
-    storage: Storage, partition: Partition, manifests: Sequence[Manifest], *, only: AbstractSet[str] | None
-) -> tuple[list[bytes], pl.DataFrame]:
-    """Return the schemas of the commits of some manifests, in order of first appearance, and the table of these.
-
-    Args:
-        storage: The root.
-        partition: Where the manifests are.
-        manifests: What stands for the commits.
-        only: The commits, if they are not all.
-    """
-    appends = [manifest for manifest in manifests if not manifest.covers]
-    # Of a commit in several tables the one that answers for it counts (see `metaxy_fs.log.resolve`).
-    compactions = sorted((manifest for manifest in manifests if manifest.covers), key=lambda each: each.commit)
-    numbers: dict[bytes, int] = {}
-    of_appends = [numbers.setdefault(bytes(manifest.schema), len(numbers)) for manifest in appends]
-    tables = [rows_of(appends, of_appends)]
-    for manifest, table in zip(compactions, read_tables(storage, partition, compactions), strict=True):
-        own = [numbers.setdefault(bytes(schema), len(numbers)) for schema in (manifest.schema, *manifest.schemas)]
-        tables.append(table.with_columns(pl.col("schema").replace_strict(range(len(own)), own, return_dtype=pl.Int64)))
-    table = pl.concat(tables).unique("commit", keep="first", maintain_order=True).sort("time", "commit")
-    if only is not None:
-        table = table.filter(pl.col("commit").is_in(sorted(only)))
-    order = table["schema"].unique(maintain_order=True).to_list()
-    renumbered = pl.col("schema").replace_strict(order, range(len(order)), return_dtype=pl.Int64)
-    schemas = list(numbers)
-    return [schemas[number] for number in order], table.with_columns(renumbered)
-
-
 def _merge_all(files: Sequence[LiveFile]) -> Division:
     return Division([], [list(files)])
-
-
-def _by_id(entries: list[DataFile], id_column: str) -> list[DataFile]:
-    """Order files that share no sample; where it is not known what they hold, there is one run, which is in order."""
-    spans = [span_of(entry, id_column) for entry in entries]
-    if any(span.low is None and span.rows for span in spans):
-        return entries
-    try:
-        places = sorted(range(len(entries)), key=lambda at: (True, spans[at].low) if spans[at].rows else (False,))
-    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
-        return entries
-    return [entries[place] for place in places]
-
-
-def _bounds(rows: pl.DataFrame) -> tuple[CommitKey, CommitKey]:
-    """Return the first and the last commit that rows belong to."""
-    times = rows.get_column(TIME)
-    ends = [(time, rows.filter(times == time).get_column(COMMIT)) for time in (times.min(), times.max())]
-    (first, of_first), (last, of_last) = ends
-    return (first, of_first.min()), (last, of_last.max())  # type: ignore[return-value]  # no row is without its commit
-
-
-def _has_repeats(rows: pl.DataFrame, id_columns: Sequence[str]) -> bool:
-    ids = rows.select(map(column, id_columns))
-    return bool(ids.select(pl.all_horizontal(pl.all().eq_missing(pl.all().shift(1)))).to_series().slice(1).any())
-
-
-def _is_in_commit_order(rows: pl.DataFrame) -> bool:
-    if not rows.get_column(TIME).is_sorted():
-        return False
-    keys = rows.select(TIME, COMMIT, ORDINAL)
-    return keys.equals(keys.sort(pl.all()))

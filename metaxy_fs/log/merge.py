@@ -26,7 +26,7 @@ from metaxy_fs.log.chunks import MAX_FILE_BYTES, MAX_FILE_ROWS, rows_a_file
 from metaxy_fs.log.columns import COMMIT, ORDINAL, TIME
 from metaxy_fs.log.fetch import fetch_whole
 from metaxy_fs.log.frames import FileFrames
-from metaxy_fs.log.manifest import DataFile
+from metaxy_fs.log.manifest import CommitKey, DataFile
 from metaxy_fs.log.ranges import Span, plan_ranges, span_of
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.view import LiveFile
@@ -290,3 +290,37 @@ def _isolated(spans: Sequence[tuple[Any, Any, int]]) -> set[int]:
             found.add(name)
         highest = high if highest is None or high > highest else highest
     return found
+
+
+def by_id(entries: list[DataFile], id_column: str) -> list[DataFile]:
+    """Order files that share no sample; where it is not known what they hold, there is one run, which is in order."""
+    spans = [span_of(entry, id_column) for entry in entries]
+    if any(span.low is None and span.rows for span in spans):
+        return entries
+    try:
+        places = sorted(range(len(entries)), key=lambda at: (True, spans[at].low) if spans[at].rows else (False,))
+    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
+        return entries
+    return [entries[place] for place in places]
+
+
+def bounds_of(rows: pl.DataFrame) -> tuple[CommitKey, CommitKey]:
+    """Return the first and the last commit that rows belong to."""
+    times = rows.get_column(TIME)
+    ends = [(time, rows.filter(times == time).get_column(COMMIT)) for time in (times.min(), times.max())]
+    (first, of_first), (last, of_last) = ends
+    return (first, of_first.min()), (last, of_last.max())  # type: ignore[return-value]  # no row is without its commit
+
+
+def has_repeats(rows: pl.DataFrame, id_columns: Sequence[str]) -> bool:
+    """Whether some sample stands twice among rows that are sorted by id."""
+    ids = rows.select(map(column, id_columns))
+    return bool(ids.select(pl.all_horizontal(pl.all().eq_missing(pl.all().shift(1)))).to_series().slice(1).any())
+
+
+def is_in_commit_order(rows: pl.DataFrame) -> bool:
+    """Whether rows come commit by commit, each in the order of its ids."""
+    if not rows.get_column(TIME).is_sorted():
+        return False
+    keys = rows.select(TIME, COMMIT, ORDINAL)
+    return keys.equals(keys.sort(pl.all()))

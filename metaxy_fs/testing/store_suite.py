@@ -11,6 +11,7 @@ A store whose rows end with the object that wrote them sets `persistent = False`
 from metaxy_fs.testing.store_buffers import StoreBuffers
 from metaxy_fs.testing.store_chains import StoreChains
 from metaxy_fs.testing.store_clocks import StoreClocks
+from metaxy_fs.testing.store_code_changes import StoreCodeChanges
 from metaxy_fs.testing.store_commits import StoreCommits
 from metaxy_fs.testing.store_increments import StoreIncrements
 from metaxy_fs.testing.store_moments import StoreMoments
@@ -18,12 +19,14 @@ from metaxy_fs.testing.store_reads import StoreReads
 from metaxy_fs.testing.store_redo import StoreRedo
 from metaxy_fs.testing.store_retired import StoreRetired
 from metaxy_fs.testing.store_tags import StoreTags
+from metaxy_fs.testing.store_types import StoreTypes
 from metaxy_fs.testing.store_versions import StoreVersions
 from metaxy_fs.testing.store_writes import StoreWrites
 
 
 class StoreSuite(
     StoreWrites,
+    StoreTypes,
     StoreBuffers,
     StoreReads,
     StoreCommits,
@@ -31,6 +34,7 @@ class StoreSuite(
     StoreChains,
     StoreVersions,
     StoreIncrements,
+    StoreCodeChanges,
     StoreRedo,
     StoreTags,
     StoreRetired,

@@ -17,6 +17,7 @@ import pytest
 from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import AHEAD, MAX_TIME, LamportClock
 from metaxy_fs.log import commit as commit_module
+from metaxy_fs.log import commit_table
 from metaxy_fs.log import compact as compaction_module
 from metaxy_fs.log import resolve as resolve_module
 from metaxy_fs.log import view as view_module
@@ -150,10 +151,10 @@ def test_a_compaction_that_writes_down_the_times_that_are_claimed(monkeypatch: p
         believed = [msgspec.structs.replace(each, time=claimed.get(each.commit, each.time)) for each in appends]
         return real_rows(believed, schemas)
 
-    real_rows = compaction_module.rows_of
+    real_rows = commit_table.rows_of
     monkeypatch.setattr("tests.proof.world.SKEWS", YEARS)
     monkeypatch.setattr(view_module, "warn_once", warn_once)
-    monkeypatch.setattr(compaction_module, "rows_of", rows_of)
+    monkeypatch.setattr(commit_table, "rows_of", rows_of)
     find_violation(partial(roam, ordered=True, mix=COMPACTORS))
 
 
@@ -249,12 +250,12 @@ def test_compactions_that_forget_which_rows_retire_a_sample(monkeypatch: pytest.
 
 
 def test_compactions_that_drop_tags_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    real_rows = compaction_module.rows_of
+    real_rows = commit_table.rows_of
 
     def rows_of(*args: Any) -> pl.DataFrame:
         return real_rows(*args).with_columns(tags=pl.lit(None, pl.String))
 
-    monkeypatch.setattr(compaction_module, "rows_of", rows_of)
+    monkeypatch.setattr(commit_table, "rows_of", rows_of)
     find_violation(partial(roam, ordered=True, mix=RETIRERS))
 
 
