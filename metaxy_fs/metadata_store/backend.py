@@ -248,7 +248,7 @@ class Backend(ABC):
         let_ctrl_c_end_waits()
 
     def __dir__(self) -> list[str]:
-        """Name what users call, so that completion shows nothing else."""
+        # Completion shows what users call, and nothing else.
         return sorted(set(super().__dir__()) - _OF_BACKENDS)
 
     @property

@@ -45,6 +45,20 @@ class MetadataStore(Backend):
         fallback_stores: Stores to read from, nearest first, where this one has no row of a feature; each asks its own
             in turn.
         tags: What every commit that is made through this store says of itself; see `write_metadata`.
+
+    Examples:
+        >>> import polars as pl
+        >>> from metaxy_fs import Feature, FeatureDep, FeatureKey, FeatureSpec, open_store
+        >>> class Video(Feature, spec=FeatureSpec(key=FeatureKey(["video"]))):
+        ...     pass
+        >>> dep = FeatureDep(key=FeatureKey(["video"]))
+        >>> class Faces(Feature, spec=FeatureSpec(key=FeatureKey(["faces"]), deps=[dep])):
+        ...     pass
+        >>> store = open_store("./metadata")
+        >>> rows = pl.DataFrame({"sample_id": [1, 2], "data_version": [{"default": "v1"}, {"default": "v2"}]})
+        >>> store.write_metadata(Video, rows)
+        >>> store.resolve_update(Faces)
+        Increment(new=2, stale=0, orphaned=0, waiting=0)
     """
 
     def __repr__(self) -> str:
@@ -84,6 +98,11 @@ class MetadataStore(Backend):
             WriteConflictError: The `write_id` was used for other rows.
             StorageError: The rows could not be written, and are not visible.
             CommitStateUnknownError: The rows may or may not have been written.
+
+        Examples:
+            >>> store.write_metadata(Video, rows.with_columns(length=pl.Series([3.5, 1.0])), write_id="import-1")
+            >>> store.read_metadata(Video, latest_only=True)["length"].to_list()
+            [3.5, 1.0]
         """
         write(self, require_declaration(feature), df, write_id=write_id, tags=tags)
 
@@ -115,6 +134,13 @@ class MetadataStore(Backend):
 
         Raises:
             ValueError: A limit, the `write_id` or a tag has no meaning.
+
+        Examples:
+            >>> with store.buffered(Video, rows=1000) as buffer:
+            ...     for sample in (3, 4):
+            ...         buffer.write(pl.DataFrame({"sample_id": [sample], "data_version": [{"default": "v1"}]}))
+            >>> store.history(Video)["rows"].to_list()
+            [2, 2]
         """
         return buffered(self, require_declaration(feature), rows=rows, seconds=seconds, write_id=write_id, tags=tags)
 
@@ -144,6 +170,11 @@ class MetadataStore(Backend):
             MetadataSchemaError: The id columns do not name each sample once.
             FeatureNotFoundError: This store has no commit of the feature, and a fallback store has the rows.
             StorageError: The commit could not be written.
+
+        Examples:
+            >>> store.retire(Video, pl.DataFrame({"sample_id": [2]}), reason="broken file")
+            >>> store.read_metadata(Video, latest_only=True)["sample_id"].to_list()
+            [1]
         """
         retire(self, require_declaration(feature), ids, reason=reason, tags=tags)
 
@@ -173,6 +204,13 @@ class MetadataStore(Backend):
             FeatureNotFoundError: There was no row under the present declaration at that moment, or this store has no
                 commit of the feature and a fallback store has the rows.
             StorageError: The rows could not be read, or the commit not written.
+
+        Examples:
+            >>> store.create_snapshot("good")
+            >>> store.retire(Video, pl.DataFrame({"sample_id": [1, 2]}))
+            >>> store.restore(Video, at="good", reason="retired by mistake")
+            >>> store.read_metadata(Video, latest_only=True)["sample_id"].to_list()
+            [1, 2]
         """
         restore(self, require_declaration(feature), at, reason=reason, tags=tags)
 
@@ -211,6 +249,11 @@ class MetadataStore(Backend):
             MetadataSchemaError: A column does not exist, or has types in two files that have no type in common.
             CorruptObjectError: Something that is stored cannot be trusted.
             StorageError: A store could not be searched; it is never taken for an empty one.
+
+        Examples:
+            >>> found = store.read_metadata(Video, filters=pl.col("sample_id") > 1, columns=["sample_id"])
+            >>> found["sample_id"].to_list()
+            [2]
         """
         read = Read.checked(
             filters=filters, columns=columns, latest_only=latest_only, versions=versions, with_commits=with_commits
@@ -232,6 +275,10 @@ class MetadataStore(Backend):
 
         Which commits it holds is settled by this call. Their rows are read when the frame is collected: the columns,
         files and row groups that it takes then, and no others.
+
+        Examples:
+            >>> store.scan_metadata(Video).select(pl.col("sample_id").max()).collect().item()
+            2
         """
         read = Read.checked(
             filters=filters, columns=columns, latest_only=latest_only, versions=versions, with_commits=with_commits
@@ -250,6 +297,10 @@ class MetadataStore(Backend):
 
         Raises:
             FeatureNotFoundError: This store has no commit of the feature.
+
+        Examples:
+            >>> store.history(Video).select("rows", "retired", "compacted").rows()
+            [(2, 0, False)]
         """
         return history(self, key_of(feature))
 
@@ -264,6 +315,12 @@ class MetadataStore(Backend):
 
         Raises:
             SnapshotError: There is no such snapshot, or it saw rows in a store that is not in this chain.
+
+        Examples:
+            >>> store.create_snapshot("train-2026-11")
+            >>> store.write_metadata(Video, rows)
+            >>> store.at("train-2026-11").read_metadata(Video).height, store.read_metadata(Video).height
+            (2, 4)
         """
         return at(self, moment, kind=StoreAt)
 
@@ -277,6 +334,11 @@ class MetadataStore(Backend):
         Raises:
             FeatureNotFoundError: No store of the chain has a commit of one of the features.
             ObjectExistsError: There is a snapshot of that name.
+
+        Examples:
+            >>> store.create_snapshot("train-2026-11", features=[Video])
+            >>> store.list_snapshots().select("name", "features", "commits").rows()
+            [('train-2026-11', ['video'], 1)]
         """
         create_snapshot(self, name, None if features is None else keys_of(features))
 
@@ -285,11 +347,23 @@ class MetadataStore(Backend):
 
         Columns: `name`, `time` (Datetime("us", "UTC")), `features` (texts, the strings of the keys), `commits` (Int64,
         how many it sees), `stores` (texts, where it saw any) and `writer`.
+
+        Examples:
+            >>> store.create_snapshot("monday")
+            >>> store.list_snapshots()["name"].to_list()
+            ['monday']
         """
         return list_snapshots(self)
 
     def drop_snapshot(self, name: str) -> None:
-        """Forget a snapshot, or raise `SnapshotError` if there is none of that name; no row is touched."""
+        """Forget a snapshot, or raise `SnapshotError` if there is none of that name; no row is touched.
+
+        Examples:
+            >>> store.create_snapshot("monday")
+            >>> store.drop_snapshot("monday")
+            >>> store.list_snapshots().height
+            0
+        """
         drop_snapshot(self, name)
 
     def has_feature(self, feature: FeatureLike, *, check_fallback: bool = False) -> bool:
@@ -303,6 +377,10 @@ class MetadataStore(Backend):
 
         Raises:
             StorageError: A store could not be asked.
+
+        Examples:
+            >>> store.has_feature(Video), store.has_feature(Faces)
+            (True, False)
         """
         return has_commit(self, find_declaration(feature), fallback=check_fallback)
 
@@ -311,6 +389,10 @@ class MetadataStore(Backend):
 
         Args:
             include_fallback: Whether to add those of the fallback stores.
+
+        Examples:
+            >>> store.list_features()
+            [FeatureKey(['video'])]
         """
         stores = chain(self, fallback=flag(include_fallback, name="include_fallback"))
         return sorted({key for store in stores for key in store.stored_features()})
@@ -324,6 +406,10 @@ class MetadataStore(Backend):
 
         Raises:
             DependencyError: A required upstream feature has no commit; the message says where it was looked for.
+
+        Examples:
+            >>> store.read_upstream_metadata(Faces)["video"]["sample_id"].to_list()
+            [1, 2]
         """
         return read_upstream(
             self, require_declaration(feature), fallback=flag(allow_upstream_fallback, name="allow_upstream_fallback")
@@ -361,6 +447,11 @@ class MetadataStore(Backend):
             DependencyError: An upstream feature, or the upstream row of some sample, is missing; or there is no
                 upstream feature.
             MetadataSchemaError: The id columns are not right, or upstream rows cannot be grouped by them.
+
+        Examples:
+            >>> samples = store.calculate_data_versions(Faces, pl.DataFrame({"sample_id": [1, 2]}))
+            >>> samples.schema["data_version"]
+            Struct({'default': String})
         """
         return calculate(self, require_declaration(feature), sample_df, fallback=allow_upstream_fallback)
 
@@ -399,6 +490,13 @@ class MetadataStore(Backend):
 
         `write_id` and `tags` are those of the commit; see `write_metadata`. A retry gives the same rows, if no upstream
         row of its samples has changed meanwhile; where one has, the `write_id` is refused with a WriteConflictError.
+
+        Examples:
+            >>> faces = pl.DataFrame({"sample_id": [1, 2], "count": [3, 0]})
+            >>> store.calculate_and_write_data_versions(Faces, faces).columns
+            ['sample_id', 'count', 'data_version']
+            >>> bool(store.resolve_update(Faces))
+            False
         """
         return calculate_and_write(
             self,
@@ -457,6 +555,14 @@ class MetadataStore(Backend):
         Raises:
             DependencyError: A required upstream feature has no commit, or nothing tells which samples there should be.
             MetadataSchemaError: The samples do not fit the feature, or `stale_if` names a column that is not stored.
+
+        Examples:
+            >>> increment = store.resolve_update(Faces)
+            >>> increment.pending["sample_id"].to_list()
+            [1, 2]
+            >>> store.write_metadata(Faces, increment.pending)
+            >>> store.resolve_update(Faces)
+            Increment(new=0, stale=0, orphaned=0, waiting=0)
         """
         compute = lazy_increment if flag(lazy, name="lazy") else increment
         return compute(self, require_declaration(feature), samples, stale_if=stale_if)
@@ -483,6 +589,12 @@ class MetadataStore(Backend):
             DependencyError: Neither the feature nor any that it is made from has a row of the sample.
             MetadataSchemaError: The id does not fit the id columns.
             StorageError: A store of the chain could not be asked.
+
+        Examples:
+            >>> store.write_metadata(Faces, store.resolve_update(Faces).pending)
+            >>> store.write_metadata(Video, pl.DataFrame({"sample_id": [1], "data_version": [{"default": "v3"}]}))
+            >>> store.explain(Faces, 1).status
+            'stale'
         """
         return explain(self, require_declaration(feature), sample_id)
 
@@ -506,6 +618,11 @@ class MetadataStore(Backend):
             SpecError: The feature has no such container, or the code version is none.
             MetadataSchemaError: The rows of an affected feature have other id columns than its declaration.
             StorageError: A store could not be asked.
+
+        Examples:
+            >>> store.write_metadata(Faces, store.resolve_update(Faces).pending)
+            >>> store.what_if(Faces, code_versions={"default": 2}).select("feature", "stale").rows()
+            [('faces', 2)]
         """
         return impact(self, require_declaration(feature), code_versions)
 

@@ -102,7 +102,7 @@ class FilesystemMetadataStore(MetadataStore):
         self._use(storage, _Settings(hash_algorithm, cache, compact_after))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Keep where the rows are: another process learns for itself what it has seen of them."""
+        # Where the rows are: another process learns for itself what it has seen of them.
         return {
             "storage": self._storage,
             "fallback_stores": self.fallback_stores,

@@ -142,6 +142,12 @@ def compact(
         FeatureNotFoundError: The root holds nothing of the feature.
         CorruptObjectError: Something that is stored cannot be trusted. It is left as it is.
         StorageError: The root failed.
+
+    Examples:
+        >>> store.write_metadata(Video, rows)
+        >>> [done] = compact(store, full=True)
+        >>> done.commits, done.files_before, done.files_after
+        (2, 2, 1)
     """
     if fan < 2:
         raise ValueError(f"fan is 2 or more, got {fan!r}.")
@@ -196,6 +202,12 @@ def vacuum(
         ValueError: The grace or the retention is less than is safe.
         FeatureNotFoundError: The root holds nothing of the feature.
         StorageError: The storage does not tell when objects were written, or the root could not be listed.
+
+    Examples:
+        >>> store.write_metadata(Video, rows)
+        >>> done = compact(store, full=True)
+        >>> [(removal.state, removal.reason) for removal in vacuum(store, dry_run=True).removals][0]
+        ('waiting', '...')
     """
     policy = Policy(grace=grace, retention=retention, is_safe=not flag(unsafe, name="unsafe"))
     name = existing_feature(store, feature)
@@ -231,6 +243,11 @@ def verify(
     Raises:
         FeatureNotFoundError: The root holds nothing of the feature.
         StorageError: The root could not be listed.
+
+    Examples:
+        >>> found = verify(store)
+        >>> found.is_sound, found.commits, found.files
+        (True, 1, 1)
     """
     name = existing_feature(store, feature)
     done = verify_root(storage_of(store), feature=name, progress=progress)
@@ -267,6 +284,10 @@ def repair(
         FeatureNotFoundError: The root holds nothing of the feature.
         ObjectNotFoundError: There is no lost commit of a name that was vouched for.
         StorageError: The root could not be read or written; what was put back stays.
+
+    Examples:
+        >>> repair(store, dry_run=True)
+        []
     """
     name = existing_feature(store, feature)
     done = repair_root(storage_of(store), feature=name, vouched=vouched, dry_run=flag(dry_run, name="dry_run"))

@@ -61,6 +61,12 @@ def copy_metadata(
         HashAlgorithmError: The versions in the two roots are hashed with two algorithms.
         TypeError: A store is not one of files.
         StorageError: A root could not be read or written; what was copied stays.
+
+    Examples:
+        >>> production = open_store("./production")
+        >>> copied = copy_metadata(Video, source=store, target=production)
+        >>> copied.added, production.read_metadata(Video).height
+        (1, 2)
     """
     if which not in ("all", "latest"):
         raise ValueError(f'which is "all" or "latest", got {which!r}.')

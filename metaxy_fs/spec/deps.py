@@ -36,6 +36,12 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Raises:
         SpecError: There is no such relation, or a name or the predicate cannot be one.
+
+    Examples:
+        >>> from metaxy_fs import FeatureKey
+        >>> dep = FeatureDep(key=FeatureKey(["video"]), rename={"length": "video_length"}, where="length > 2")
+        >>> dep.relation, dep.optional
+        ('one_to_one', False)
     """
 
     key: FeatureKey

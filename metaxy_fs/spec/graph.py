@@ -56,7 +56,7 @@ class FeatureGraph:
         self._token: str | None = None
 
     def __dir__(self) -> list[str]:
-        """Name what users call, so that completion shows nothing else."""
+        # Completion shows what users call, and nothing else.
         return sorted(set(super().__dir__()) - _OF_STORES)
 
     def __repr__(self) -> str:
@@ -156,7 +156,7 @@ class FeatureGraph:
             return self._frozen
 
     def __reduce__(self) -> tuple[Callable[..., "FeatureGraph"], tuple[object, ...]]:
-        """Pickle the features; where the pickle was made it stands for this graph itself, while that is as it was."""
+        # Where the pickle was made it stands for this graph itself, while that is as it was.
         with _LOCK:
             if self._token is None:
                 self._token = random_token()

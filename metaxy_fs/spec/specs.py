@@ -53,6 +53,16 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Raises:
         SpecError: A container, upstream or id column is named twice, or there is none where one is needed.
+
+    Examples:
+        >>> from metaxy_fs import FeatureDep, FeatureKey
+        >>> spec = FeatureSpec(
+        ...     key=FeatureKey(["faces"]),
+        ...     deps=[FeatureDep(key=FeatureKey(["video"]))],
+        ...     containers=[ContainerSpec(code_version=2)],
+        ... )
+        >>> spec.id_columns, spec.container_names, spec.is_root
+        (('sample_id',), ('default',), False)
     """
 
     key: FeatureKey

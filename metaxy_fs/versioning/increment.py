@@ -39,6 +39,19 @@ class Increment:
     `new`, `stale` and `waiting` are in the order of the samples that were given, else sorted by id; `orphaned` always
     is. Where one upstream row makes many samples and these were not given, `new`, `stale` and `waiting` have one row
     for each upstream row, and its ids alone.
+
+    Examples:
+        >>> from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, InMemoryMetadataStore
+        >>> with FeatureGraph().use():
+        ...
+        ...     class Video(Feature, spec=FeatureSpec(key=FeatureKey(["video"]))):
+        ...         pass
+        >>> files = pl.DataFrame({"sample_id": ["a.mp4"], "data_version": [{"default": "checksum of its bytes"}]})
+        >>> increment = InMemoryMetadataStore().resolve_update(Video, samples=files)
+        >>> increment
+        Increment(new=1, stale=0, orphaned=0, waiting=0)
+        >>> increment.counts.new, increment.pending["sample_id"].to_list()
+        (1, ['a.mp4'])
     """
 
     new: pl.DataFrame

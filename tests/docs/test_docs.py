@@ -21,11 +21,19 @@ import pytest
 from sybil import Document, Example
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+from metaxy_fs import MetadataStore
 from metaxy_fs.spec import FeatureGraph
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = sorted((ROOT / "metaxy_fs").rglob("*.py"))
+
+[SHARED] = [
+    found
+    for found in doctest.DocTestFinder(recurse=False).find(MetadataStore, globs={"__name__": "metaxy_fs.example"})
+    if found.examples
+]
+"""The example of MetadataStore, whose names those of its methods, and of maintenance, use."""
 
 PYTHON_FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*(?:py|python)\b.*$", re.MULTILINE | re.IGNORECASE)
 NOT_RUN = re.compile(r"<!--\s*not run\b")
@@ -102,16 +110,27 @@ def test_a_block_that_is_not_run_has_a_reason(page):
 
 
 @pytest.mark.parametrize("path", holding(MODULES, r"^\s*>>> "))
-def test_examples_of_docstrings_run(path, reader):
+def test_examples_of_docstrings_run(path, reader, monkeypatch):
     name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
     examples = [found for found in doctest.DocTestFinder().find(importlib.import_module(name)) if found.examples]
     assert examples, f"{name} holds >>> where no docstring is"
     report: list[str] = []
     for example in examples:
         with reader(example.docstring):
-            flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-            doctest.DocTestRunner(verbose=False, optionflags=flags).run(example, out=report.append)
+            Path(example.name).mkdir()
+            monkeypatch.chdir(example.name)
+            if path.parent.name == "metadata_store" and example.docstring != SHARED.docstring:
+                run(SHARED, report, names := dict(SHARED.globs))
+                example.globs = names | example.globs
+            run(example, report, example.globs)
     assert not report, "".join(report)
+
+
+def run(example: doctest.DocTest, report: list[str], names: dict[str, object]) -> None:
+    """Run the examples of a docstring in a namespace, which keeps what they define."""
+    example.globs = names
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    doctest.DocTestRunner(verbose=False, optionflags=flags).run(example, out=report.append, clear_globs=False)
 
 
 def test_the_readme_shows_python():
