@@ -169,6 +169,7 @@ class FileFrames:
         *,
         is_mixed: bool,
         columns: Callable[[LiveFile], Sequence[str]],
+        use_statistics: bool = False,
     ) -> pl.LazyFrame:
         """Return the rows of files one after the other; where they are mixed, with all columns of commits.
 
@@ -179,10 +180,12 @@ class FileFrames:
             sources: Where the bytes of each are.
             is_mixed: Whether their rows have to be sorted.
             columns: Tells which of its columns are in the source of a file; the others become null.
+            use_statistics: Whether Polars may leave out row groups by their bounds. It tests a predicate on them as if
+                arithmetic never overflowed, so that is right for comparisons alone.
         """
         target = self._sortable if is_mixed else self.schema
         runs = groupby(zip(files, sources, strict=True), key=lambda pair: self._kind(*pair))
-        frames = [self._run(list(run), target, columns) for _, run in runs]
+        frames = [self._run(list(run), target, columns, use_statistics=use_statistics) for _, run in runs]
         return frames[0] if len(frames) == 1 else pl.concat(frames)
 
     def _run(
@@ -190,6 +193,8 @@ class FileFrames:
         run: Sequence[tuple[LiveFile, FileSource]],
         target: pl.Schema,
         columns: Callable[[LiveFile], Sequence[str]],
+        *,
+        use_statistics: bool,
     ) -> pl.LazyFrame:
         files = [live for live, _ in run]
         first, held = files[0], files[0].stored_schema
@@ -203,8 +208,7 @@ class FileFrames:
             schema=held,
             glob=False,
             hive_partitioning=False,
-            # Polars tests predicates on the bounds of a row group as if arithmetic never overflowed.
-            use_statistics=False,
+            use_statistics=use_statistics,
             row_index_name=ROW_INDEX if place else None,
         )
         held = pl.Schema({name: held[name] for name in columns(first)})

@@ -80,6 +80,25 @@ def conjuncts_on(predicate: pl.Expr, *, columns: set[str]) -> pl.Expr | None:
     return pl.all_horizontal(chosen) if chosen else None
 
 
+def is_range_of(predicate: pl.Expr, name: str) -> bool:
+    """Whether a predicate compares one column with literals, and does nothing else."""
+    if predicate.meta.root_names() != [name] * len(predicate.meta.root_names()):
+        return False
+    try:
+        node = parse(predicate)
+    except (Exception, pl.exceptions.PanicException):  # noqa: BLE001  # as above
+        return False
+    parts = node.operands if node.kind == "and" else (node,)
+    return all(part.kind in _LIMITS and _is_limit(*part.operands) for part in parts)
+
+
+def _is_limit(value: Node, limit: Node) -> bool:
+    return value.kind == "column" and limit.kind == "literal"
+
+
+_LIMITS = frozenset({"ge", "gt", "le", "lt", "eq"})
+
+
 def balanced(predicate: pl.Expr) -> pl.Expr:
     """Return an equal predicate whose long chains of `&` and `|` are trees of little depth, for a check of its types.
 

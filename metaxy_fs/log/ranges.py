@@ -43,10 +43,16 @@ class IdRange(msgspec.Struct, frozen=True, gc=False):
     """Values of the first id column from `low` on and below `high`; None stands for no limit.
 
     Values are those of statistics: of dates and times the integers that stand for them.
+
+    Attributes:
+        low: The least value; None if there is no limit.
+        high: What all values are below; None if there is no limit.
+        is_part: Whether the ranges beside it are read, too, so that most of each file is read in the end.
     """
 
     low: Any = None
     high: Any = None
+    is_part: bool = False
 
     def __bool__(self) -> bool:
         """Whether there is any limit."""
@@ -63,7 +69,7 @@ class IdRange(msgspec.Struct, frozen=True, gc=False):
         lows = [low for low in (self.low, other.low) if low is not None]
         highs = [high for high in (self.high, other.high) if high is not None]
         low, high = max(lows, default=None), min(highs, default=None)
-        return None if low is not None and high is not None and low >= high else IdRange(low, high)
+        return None if low is not None and high is not None and low >= high else IdRange(low, high, self.is_part)
 
     def predicate(self, name: str, dtype: pl.DataType) -> pl.Expr | None:
         """Return the test whether a column of a type holds a value of the range; None if every value is."""
@@ -140,7 +146,8 @@ def _cuts(parts: Sequence[tuple[Any, float]], rows: int) -> list[Any]:
 
 
 def _between(cuts: Sequence[Any]) -> list[IdRange]:
-    return [IdRange(low, high) for low, high in zip([None, *cuts], [*cuts, None], strict=True)]
+    is_part = bool(cuts)
+    return [IdRange(low, high, is_part) for low, high in zip([None, *cuts], [*cuts, None], strict=True)]
 
 
 def _literal(value: Any, dtype: pl.DataType) -> pl.Expr:

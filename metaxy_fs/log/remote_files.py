@@ -60,11 +60,13 @@ class Wanted(msgspec.Struct, frozen=True):
         columns: The only columns to give; None for all.
         predicate: What the rows have to satisfy.
         rows: How many to take, before the predicate; None for all.
+        is_part: Whether the predicate takes one range of ids, and other scans take those beside it.
     """
 
     columns: list[str] | None = None
     predicate: pl.Expr | None = None
     rows: int | None = None
+    is_part: bool = False
 
 
 def taken_rows(
@@ -127,7 +129,8 @@ class _Rows:
     def all_rows(self, group: FileGroup) -> Iterator[pl.DataFrame]:
         """Yield the rows of a group that satisfy the predicate."""
         columns = dict.fromkeys([*self._columns, *(COMMIT_COLUMNS if group.is_mixed else ())])
-        need = self._need(group, self._wanted.predicate)
+        # Each file is read in the end: it is looked at once, and Polars finds the row groups of each range.
+        need = self._need(group, None if self._wanted.is_part else self._wanted.predicate)
         kept = self._batches(group, need, lambda rows: self._filtered(rows).select(map(column, columns)))
         if not group.is_mixed:
             yield from kept
@@ -174,7 +177,9 @@ class _Rows:
         take = self._supply.take
         held = map(take, batches) if is_lazy else ordered_map(take, batches, workers=self._supply.batches_ahead)
         for files, sources in held:
-            rows = self._frames.unsorted(files, sources, is_mixed=group.is_mixed, columns=need.of)
+            rows = self._frames.unsorted(
+                files, sources, is_mixed=group.is_mixed, columns=need.of, use_statistics=self._wanted.is_part
+            )
             try:
                 kept = reduced(rows).collect()
             except READ_ERRORS:

@@ -24,6 +24,7 @@ from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.log.frames import FileFrames, without_empty_chunks
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import CommitKey
+from metaxy_fs.log.predicates import is_range_of
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.ranges import IdRange, Span, distinct_groups, span_of
 from metaxy_fs.log.remote_files import RemoteFiles, StagedStorage, Supply, Wanted, taken_rows
@@ -32,6 +33,9 @@ from metaxy_fs.log.statistics import FileStatistics, exact_integers
 from metaxy_fs.log.view import ATTEMPTS, LiveFile
 from metaxy_fs.log.widening import FileSchema, unify
 from metaxy_fs.storage.base import Storage
+
+_ORDERED = (pl.datatypes.IntegerType, pl.datatypes.TemporalType, pl.String)
+"""Types whose bounds hold all values; those of floats say nothing of NaN."""
 
 Replan = Callable[[], Sequence[LiveFile]]
 """Looks for other files that hold the same commits."""
@@ -74,6 +78,7 @@ def scan_files(
     with_commits: bool = False,
     replan: Replan | None = None,
     local_files: LocalFiles | None = None,
+    divided_by: str | None = None,
 ) -> pl.LazyFrame:
     """Return the rows of the files, in commit order.
 
@@ -86,9 +91,10 @@ def scan_files(
         with_commits: Add the columns of `metaxy_fs.log.frames.COMMIT_COLUMN_TYPES`, which give the commit of each row.
         replan: Called where a file is gone, a bounded number of times.
         local_files: What is known of the files of a local root.
+        divided_by: The id column whose ranges are read apart, where this is one and the others are read, too.
     """
     frames = FileFrames(schema, partition_column=partition_column, with_commits=with_commits)
-    plan = _Plan(files, frames=frames, predicate=predicate, replan=replan)
+    plan = _Plan(files, frames=frames, predicate=predicate, replan=replan, divided_by=divided_by)
     if not plan.files:
         return pl.LazyFrame(schema=frames.schema)
     is_local = storage.local_path(plan.files[0].path) is not None
@@ -127,8 +133,10 @@ class _Plan:
         frames: FileFrames,
         predicate: pl.Expr | None,
         replan: Replan | None,
+        divided_by: str | None,
     ) -> None:
         self.frames = frames
+        self._divided_by = divided_by
         self._predicate = predicate
         self._replan = replan
         self.files = self.prune(files, predicate)
@@ -141,6 +149,13 @@ class _Plan:
         # The partition is in no file: the stored columns alone are known, and whatever else is named keeps every file.
         kept = may_match(predicate, schema=self.frames.stored, files=statistics)
         return [live for live, keep in zip(files, kept, strict=True) if keep]
+
+    def is_part(self, predicate: pl.Expr | None) -> bool:
+        """Whether a predicate takes one range of ids, of files that are read in ranges."""
+        name = self._divided_by
+        if predicate is None or name is None or not isinstance(self.frames.stored[name], _ORDERED):
+            return False
+        return is_range_of(predicate, name)
 
     def renew(self, error: ObjectNotFoundError, *, attempt: int) -> None:
         """Look where the same commits are now.
@@ -169,7 +184,7 @@ def _read_on_demand(  # Polars passes the last four by position
 
     The predicate is meant for the first `n_rows` rows: files that it could skip still count towards these.
     """
-    wanted = Wanted(with_columns, predicate, n_rows)
+    wanted = Wanted(with_columns, predicate, n_rows, plan.is_part(predicate))
     given = 0
     for attempt in range(ATTEMPTS):
         files = plan.files if n_rows is not None else plan.prune(plan.files, predicate)
@@ -217,6 +232,7 @@ class Selection:
         with_commits: Whether each row is to say which commit it belongs to.
         replan: Looks for the same commits in other files, where one is gone.
         within_range: The test of a range that all rows satisfy.
+        divided_by: The id column of the range, if those beside it are read, too.
         change: What is done to every frame.
         staged: Keeps files that several ranges need, for as long as the selection, and those that are made from it,
             live: whoever takes ranges holds it until their rows are read.
@@ -231,6 +247,7 @@ class Selection:
     with_commits: bool = False
     replan: SameCommits | None = None
     within_range: pl.Expr | None = None
+    divided_by: str | None = None
     change: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None
     staged: StagedStorage
     local_files: LocalFiles = field(default_factory=LocalFiles, compare=False)
@@ -258,6 +275,7 @@ class Selection:
             files=_touching(id_range, self.files, self.spans(column)),
             predicate=predicate if self.predicate is None else self.predicate & predicate,
             within_range=predicate,
+            divided_by=column if id_range.is_part else None,
             replan=None if self.replan is None else partial(_replan_within, self.replan, column, id_range),
         )
 
@@ -302,6 +320,7 @@ class Selection:
             replan=replan,
             # What is staged was checked when it was fetched.
             local_files=LocalFiles(are_right=True) if self.storage is self.staged else self.local_files,
+            divided_by=self.divided_by,
         )
         rows = rows if self.within_range is None else rows.filter(self.within_range)
         return rows if self.change is None else self.change(rows)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
@@ -70,7 +71,9 @@ def clipped(ranges: Sequence[IdRange], samples: Input, column: str) -> list[IdRa
     dtype = samples.dtype(column)
     low, high = min(span.low for span in spans), max(span.high for span in spans)
     limits = IdRange(_exact(low, dtype), _following(high, dtype))
-    return [found for id_range in ranges if (found := id_range.intersection(limits)) is not None]
+    found = [each for id_range in ranges if (each := id_range.intersection(limits)) is not None]
+    is_most = 2 * len(found) > len(ranges)
+    return found if is_most else [msgspec.structs.replace(each, is_part=False) for each in found]
 
 
 def have_common_bounds(inputs: Sequence[Input], column: str) -> bool:
