@@ -82,6 +82,7 @@ _BATCH_BYTES = 2**26
 _REMEMBERED = 2**16
 """Of how many files it is remembered what was found right."""
 
+_TURNS = 64  # groups of files that are told apart by those who look at one at the same time
 _LONGEST_COUNTED = 2**26
 """Up to this length the row groups are counted that a footer tells of."""
 _WORTH_THREADS = 2**24
@@ -128,6 +129,7 @@ class LocalFiles:
         self._are_right = are_right
         self._right: OrderedDict[str, _Right] = OrderedDict()
         self._lock = threading.Lock()
+        self._turns = [threading.Lock() for _ in range(_TURNS)]
 
     def of(self, storage: Storage) -> "LocalSupply":
         """Return the files of a storage that has them in the local file system."""
@@ -148,14 +150,11 @@ class LocalFiles:
         paths = [str(storage.local_path(live.path)) for live in files]
         found = dict(zip(paths, files, strict=True))
         identities = {path: _identity(path, live) for path, live in found.items()}
-        sizes = [size for size, _, _ in identities.values()]
-        suspects = {path: at for path, at in identities.items() if not self._is_right(path, at, found[path], need)}
-        if suspects and max(sizes) <= SMALL_BYTES and sum(sizes) <= _BATCH_BYTES:
-            return self._bytes(paths, found, suspects)
-        looks = _looks(found, suspects, need)
-        self.check({path: at for path, at in suspects.items() if path not in looks}, found)
-        held = self._checked_parts(list(looks.values()), identities)
-        return [held.get(path, path) for path in paths]
+        if need.predicate is not None:
+            return self._sources(paths, found, identities, need)
+        # Scans of several ranges come at once: the first looks at a file, and the others wait for what it finds.
+        with self._turns[hash(paths[0]) % _TURNS]:
+            return self._sources(paths, found, identities, need)
 
     def check(self, suspects: Mapping[str, _Identity], files: Mapping[str, LiveFile]) -> None:
         """Compare whole files with their checksums.
@@ -172,6 +171,18 @@ class LocalFiles:
                 check_digest(digest, entry=files[path].file, name=path)
                 check_row_groups(_tried(partial(_end, longest=_LONGEST_COUNTED), path), name=path)
             self._remember(path, _Right(identity, None))
+
+    def _sources(
+        self, paths: Sequence[str], found: Mapping[str, LiveFile], identities: Mapping[str, _Identity], need: Need
+    ) -> Sequence[FileSource]:
+        sizes = [size for size, _, _ in identities.values()]
+        suspects = {path: at for path, at in identities.items() if not self._is_right(path, at, found[path], need)}
+        if suspects and max(sizes) <= SMALL_BYTES and sum(sizes) <= _BATCH_BYTES:
+            return self._bytes(paths, found, suspects)
+        looks = _looks(found, suspects, need)
+        self.check({path: at for path, at in suspects.items() if path not in looks}, found)
+        held = self._checked_parts(list(looks.values()), identities)
+        return [held.get(path, path) for path in paths]
 
     def _checked_parts(self, looks: Sequence[_WantedColumns], identities: Mapping[str, _Identity]) -> dict[str, bytes]:
         """Look at large files; return, by path, the bytes of those of which row groups are left out."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaxy_fs.log.predicates import conjuncts_on
+from metaxy_fs.log.predicates import conjuncts_on, is_range_of
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.statistics import ColumnStatistics, FileStatistics, column_statistics, exact_integers
 from metaxy_fs.log.widening import conform, unify
@@ -336,3 +336,21 @@ def test_a_million_ids_are_looked_up_in_ten_thousand_files():
     keeps = may_match(c("id").is_in(ids), schema=schema, files=files)
     assert time.process_time() - started < 5
     assert keeps == [n >= 4_000 for n in range(10_000)]
+
+
+@pytest.mark.parametrize(
+    ("predicate", "expected"),
+    [
+        (pl.col("id") < 3, True),
+        ((pl.col("id") >= 1) & (pl.col("id") < 3), True),
+        (pl.all_horizontal(pl.col("id") >= "a", pl.col("id") < "b"), True),
+        (pl.col("id") + 1 < 3, False),
+        (pl.col("id") < pl.col("id"), False),
+        (pl.col("other") < 3, False),
+        ((pl.col("id") < 3) & (pl.col("other") < 3), False),
+        (pl.col("id").is_first_distinct(), False),
+        (pl.lit(value=True), False),
+    ],
+)
+def test_a_range_compares_one_column_with_literals(predicate, expected):
+    assert is_range_of(predicate, "id") is expected

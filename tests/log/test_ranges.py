@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
 from metaxy_fs.log.statistics import column_statistics, split_points
+from metaxy_fs.metadata_store.upstream import clipped
 
 PART = 8
 
@@ -86,3 +87,26 @@ def test_the_depth_counts_the_files_of_one_value():
     assert depth([Span(1, 0, 5), Span(1, 5, 9), Span(1, 10, 20), Span(0, 0, 99), Span(1, 3, 3)]) == 2
     assert depth([Span(1, 0, 5), Span(1)]) == 2
     assert depth([]) == 0
+
+
+def test_ranges_beside_each_other_are_parts_until_others_are_cut_off() -> None:
+    spans = [Span(30, 0, 29, (10, 20))]
+    low, *_, high = ranges = plan_ranges(spans, rows=10)
+    assert low.is_part
+    assert high.is_part
+    assert not plan_ranges(spans, rows=30)[0].is_part
+    few = HeldIds(11, 12)
+    assert [each.is_part for each in clipped(ranges, few, "id")] == [False]
+
+
+class HeldIds:
+    """Samples whose ids lie between two numbers."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self._span = Span(2, low, high)
+
+    def spans(self, _column: str) -> list[Span]:
+        return [self._span]
+
+    def dtype(self, _column: str) -> pl.DataType:
+        return pl.Int64()

@@ -20,6 +20,9 @@ from metaxy_fs import (
     vacuum,
 )
 from metaxy_fs.log import local_files, parquet
+from metaxy_fs.log.columns import Section
+from metaxy_fs.log.parquet import ROW_GROUP_ROWS
+from metaxy_fs.metadata_store import upstream
 
 with FeatureGraph().use():
 
@@ -218,3 +221,22 @@ def test_latest_rows_are_those_of_the_scan_after_their_files_were_merged_and_vac
     for _ in range(2):
         vacuum(store, dry_run=False, grace=timedelta(0), retention=timedelta(0), unsafe=True)
     assert scan.collect().equals(expected)
+
+
+def test_an_increment_in_ranges_looks_at_what_it_reads_once(
+    store: FilesystemMetadataStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "PIECE_ROWS", ROW_GROUP_ROWS)
+    write(store, *range(4 * ROW_GROUP_ROWS))
+    looked_at: list[int] = []
+    check = local_files.check_section
+
+    def counted(data: bytes, section: Section, *, name: str) -> None:
+        looked_at.append(section.start)
+        check(data, section, name=name)
+
+    monkeypatch.setattr(local_files, "check_section", counted)
+    for _ in range(2):
+        assert store.resolve_update(Made).new.height == 4 * ROW_GROUP_ROWS
+    assert looked_at
+    assert len(looked_at) == len(set(looked_at))
