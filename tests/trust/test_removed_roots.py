@@ -18,7 +18,7 @@ from metaxy_fs import (
     copy_metadata,
     verify,
 )
-from metaxy_fs.log import log
+from metaxy_fs.log import terms
 from tests.servers import ObjectServer
 
 VIDEO = FeatureKey(["video"])
@@ -49,7 +49,7 @@ def opened(request: pytest.FixtureRequest) -> Opener:
 @pytest.fixture
 def _suspicious(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a process believe what it has learnt of a root for no time at all, instead of a minute."""
-    monkeypatch.setattr(log, "_BELIEVED_SECONDS", -1.0)
+    monkeypatch.setattr(terms, "_BELIEVED_SECONDS", -1.0)
 
 
 def test_a_named_write_of_other_rows_is_read_as_it_is_now(opened: Opener) -> None:
@@ -119,8 +119,8 @@ def test_a_writer_looks_again_at_a_root_it_agreed_to_a_minute_ago_while_it_puts_
 ) -> None:
     store = FilesystemMetadataStore(server.url(bucket, "root"), storage_options=server.storage_options)
     store.write_metadata(Video, frame(1))
-    now = log.elapsed()
-    monkeypatch.setattr(log, "elapsed", lambda: now + 600)
+    now = terms.elapsed()
+    monkeypatch.setattr(terms, "elapsed", lambda: now + 600)
     kinds = []
     for number in range(2):
         server.clear_requests()
