@@ -22,7 +22,7 @@ from tests.log.commits import PARTITION, request, rows, write
 from tests.log.compactions import read, view_of
 from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents
-from tests.log.test_losses import compacted
+from tests.log.test_lost_commits import compacted
 
 NOW = 1_800_000_000_000_000
 EAGER = Policy(grace=timedelta(0), retention=timedelta(0), is_safe=False)
