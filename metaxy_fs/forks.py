@@ -1,8 +1,8 @@
 """Refuse to use Polars in a process that was forked from one that did.
 
 Polars works in threads of its own, which it starts at its first use. A fork copies memory and no threads: the child
-believes that it has them, and its first request to them waits for ever. So whoever is about to fork looks whether they
-run, where the system shows the names of threads (Linux), and a child that is without them says so at once.
+believes that it has them, and its first request to them waits forever. So a process that is about to fork looks
+whether they run, where the system shows the names of threads (Linux), and a child without them says so at once.
 """
 
 import os
@@ -18,7 +18,7 @@ _OF_POLARS = re.compile(r"polars-\d+")
 
 
 def refuse_lost_threads() -> None:
-    """Refuse to begin what would wait for ever in this process.
+    """Refuse to begin what would wait forever in this process.
 
     Raises:
         ForkedProcessError: Polars was used before this process was forked.

@@ -16,15 +16,15 @@ HashAlgorithm = Literal["sha256", "sha3_256", "blake3", "xxh3_128"]
 DEFAULT_ALGORITHM: Final = "sha256"
 
 
-def hash_text(text: pl.Expr, *, algorithm: str) -> pl.Expr:
-    """Return the digest of a text as lowercase hex digits: 64 of them, 32 for `xxh3_128`; null for null."""
+def hash_string(text: pl.Expr, *, algorithm: str) -> pl.Expr:
+    """Return the digest of a string as lowercase hex digits: 64 of them, 32 for `xxh3_128`; null for null."""
     return _EXPRESSIONS[algorithm](text)
 
 
-def hash_texts(texts: Sequence[str], *, algorithm: str) -> list[str]:
-    """Return the digests of some texts, in order."""
-    column = pl.DataFrame({"text": texts}, schema={"text": pl.String})
-    return column.select(hash_text(pl.col("text"), algorithm=algorithm)).to_series().to_list()
+def hash_strings(strings: Sequence[str], *, algorithm: str) -> list[str]:
+    """Return the digests of some strings, in order."""
+    column = pl.DataFrame({"text": strings}, schema={"text": pl.String})
+    return column.select(hash_string(pl.col("text"), algorithm=algorithm)).to_series().to_list()
 
 
 def check_algorithm(name: str) -> None:

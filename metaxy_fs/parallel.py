@@ -20,7 +20,7 @@ REQUESTS = 64
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int = WORKERS
 ) -> Iterator[Result]:
-    """Yield the results of a function for all items, in their order, a few ahead of whoever takes them.
+    """Yield the results of a function for all items, in their order, a few ahead of the caller.
 
     Items are taken, and results held, only `workers` at a time. An exception is raised where its result would have
     been; what is under way then is waited for, and nothing new is begun. One item costs no thread.

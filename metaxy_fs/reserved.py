@@ -43,7 +43,7 @@ SHIFT: Final = "_metaxy_shift"
 # In computations.
 
 REDO: Final = "_metaxy_redo"
-"""Whether a stored row is to be computed again whatever its version, where an increment was told when."""
+"""Whether a stored row is to be computed again whatever its version, where an increment has such a rule."""
 
 PLACE: Final = "_metaxy_place"
 """The place of a sample in the frame that was given."""

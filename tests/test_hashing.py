@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaxy_fs.hashing import ALGORITHMS, check_algorithm, hash_texts
+from metaxy_fs.hashing import ALGORITHMS, check_algorithm, hash_strings
 
 # The digests of `text(length)` by blake3 1.0.11 and xxhash 4.1.0, packages that share no code with polars-hash. The
 # lengths are those around which the algorithms change their ways.
@@ -48,14 +48,14 @@ def text(length):
 @given(texts=st.lists(st.text(st.characters(codec="utf-8")), max_size=5))
 def test_digests_are_those_of_hashlib(algorithm, texts):
     expected = [hashlib.new(algorithm, each.encode()).hexdigest() for each in texts]
-    assert hash_texts(texts, algorithm=algorithm) == expected
+    assert hash_strings(texts, algorithm=algorithm) == expected
 
 
 @pytest.mark.parametrize("algorithm", list(VECTORS))
 def test_digests_are_those_of_other_implementations(algorithm):
-    digests = hash_texts([text(length) for length in VECTORS[algorithm]], algorithm=algorithm)
+    digests = hash_strings([text(length) for length in VECTORS[algorithm]], algorithm=algorithm)
     assert digests == list(VECTORS[algorithm].values())
-    assert hash_texts(["é|ß|日本|🎈"], algorithm=algorithm) == [OF_UNICODE[algorithm]]
+    assert hash_strings(["é|ß|日本|🎈"], algorithm=algorithm) == [OF_UNICODE[algorithm]]
 
 
 def test_every_algorithm_is_tested():

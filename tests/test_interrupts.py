@@ -45,7 +45,7 @@ def test_a_process_that_has_opened_a_store_ends_its_waits():
 
 
 def test_polars_alone_waits_on():
-    # If this fails, Polars has been mended, and `metaxy_fs.interrupts` may go.
+    # If this fails, Polars has been fixed, and `metaxy_fs.interrupts` may go.
     assert run("", presses=3) == 3
 
 

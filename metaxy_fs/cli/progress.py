@@ -32,7 +32,7 @@ def progress(what: str, *, total: int) -> Iterator[Callable[[int], object]]:
 def growing(what: str, *, unit: str = "B") -> Iterator[Callable[[int, int], object]]:
     """Show a bar on stderr, if that is a terminal, and give the function that moves it and its end.
 
-    It counts bytes unless it is told what. Who begins anew, with another end, moves it back.
+    It counts bytes unless `what` says otherwise. A step that begins anew, with another end, moves it back.
     """
     with tqdm(desc=what, total=0, unit=unit, unit_scale=True, leave=False, disable=None) as bar:
 

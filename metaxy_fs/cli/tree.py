@@ -20,7 +20,7 @@ from metaxy_fs.cli.progress import counting
 DEFAULT_ROOT = ".metaxy"
 SKIPPED_DIRECTORIES = (DEFAULT_ROOT, ".git", ".hg", ".jj", ".svn")
 
-# A file that became a pipe since it was listed would otherwise be waited on for ever.
+# A file that became a pipe since it was listed would otherwise be waited on forever.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 _ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 _FOUND = {"path": pl.String, "size": pl.Int64, "stat": pl.String}

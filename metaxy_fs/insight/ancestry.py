@@ -1,12 +1,12 @@
 """Trace the rows that a sample is made from, directly or not.
 
-Where one row upstream makes one sample or many, its ids are told by those of the sample. Where a group of rows makes
+Where one row upstream makes one sample or many, its ids follow from those of the sample. Where a group of rows makes
 it, their ids are not, so what each of them is made from is left out: the group stands at the end of its branch.
 
 Theory of operation. A version is a digest, so it does not say what it was made from. But nothing is ever deleted: the
-upstream rows that it was made from are most often still there, and so are the declarations of their time. So the texts
-that could have been hashed are put together from all that the upstream containers have been, and the one whose digest
-is the version is the proof. It works alike for the versions of rows and for those of definitions.
+upstream rows that it was made from are most often still there, and so are the declarations of their time. So the
+strings that could have been hashed are put together from all that the upstream containers have been, and the one whose
+digest is the version is the proof. It works alike for the versions of rows and for those of definitions.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from itertools import groupby, islice, product
 
 import msgspec
 
-from metaxy_fs.hashing import DEFAULT_ALGORITHM, hash_texts
+from metaxy_fs.hashing import DEFAULT_ALGORITHM, hash_strings
 from metaxy_fs.insight.explanation import ContainerRef, RowsRef, Versions
 from metaxy_fs.spec import ContainerSpec, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.lineage import join_columns, stored_names
@@ -87,10 +87,10 @@ def _above(
 
 
 _MAX_CANDIDATES = 50_000
-"""How many texts are hashed for one version: a tenth of a second."""
+"""How many strings are hashed for one version: a tenth of a second."""
 
 _MAX_BATCH = 4_096
-"""How many of them at once; the first batch is one text, which most often is the right one."""
+"""How many of them at once; the first batch is one string, which most often is the right one."""
 
 
 def declared(graph: FeatureGraph, ref: ContainerRef) -> ContainerSpec:
@@ -157,8 +157,8 @@ class Digests:
         candidates = islice(self._candidates(rows, declared(self._graph, ref)), _MAX_CANDIDATES)
         size = 1
         while batch := list(islice(candidates, size)):
-            texts = [self._preimage(ref, code_version, parts) for code_version, parts in batch]
-            for origin, found in zip(batch, hash_texts(texts, algorithm=self._algorithm), strict=True):
+            strings = [self._preimage(ref, code_version, parts) for code_version, parts in batch]
+            for origin, found in zip(batch, hash_strings(strings, algorithm=self._algorithm), strict=True):
                 if found == digest:
                     return Origin(*origin)
             size = min(8 * size, _MAX_BATCH)
@@ -178,22 +178,22 @@ class Digests:
     def _choices(
         self, rows: AncestorRows, feature: FeatureKey, refs: Sequence[ContainerRef]
     ) -> list[dict[ContainerRef, str]]:
-        """Return the different texts that the needed containers of one upstream feature have had together."""
+        """Return the different strings that the needed containers of one upstream feature have had together."""
         needed = [ref for ref in refs if ref.feature == feature]
         complete = [row for row in self.past[rows.upstream[feature]] if all(ref.container in row for ref in needed)]
         tuples = dict.fromkeys(tuple(row[ref.container] for ref in needed) for row in complete)
         if rows.spec.dep(feature).optional and not self._name_feature:
             tuples[("",) * len(needed)] = None
-        return [dict(zip(needed, texts, strict=True)) for texts in tuples]
+        return [dict(zip(needed, strings, strict=True)) for strings in tuples]
 
     def _preimage(self, ref: ContainerRef, code_version: int | str, parts: Mapping[ContainerRef, str]) -> str:
         """Return the text that is hashed; that of a definition says how features are related, too."""
-        texts = [f"{ref.feature}/{ref.container}" if self._name_feature else ref.container, str(code_version)]
+        strings = [f"{ref.feature}/{ref.container}" if self._name_feature else ref.container, str(code_version)]
         for feature, several in groupby(parts.items(), key=lambda part: part[0].feature):
-            texts += [f"{feature}/{above.container}|{text}" for above, text in several]
+            strings += [f"{feature}/{above.container}|{text}" for above, text in several]
             said = dep_digest(self._graph.specs[ref.feature].dep(feature)) if self._name_feature else ""
-            texts += [f"{feature}?|{said}"] if said else []
-        return "|".join(texts)
+            strings += [f"{feature}?|{said}"] if said else []
+        return "|".join(strings)
 
 
 def _merged(choice: Sequence[Mapping[ContainerRef, str]]) -> dict[ContainerRef, str]:

@@ -1,6 +1,6 @@
 """Draw a graph of labelled boxes as text, as Mermaid and as SVG.
 
-What labels hold is escaped here: ids and versions are texts of others, and may hold anything.
+What labels hold is escaped here: ids and versions are strings of others, and may hold anything.
 """
 
 import re

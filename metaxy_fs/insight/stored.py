@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from metaxy_fs.hashing import hash_texts
+from metaxy_fs.hashing import hash_strings
 from metaxy_fs.insight.explanation import Versions
 from metaxy_fs.versioning.definition import DefinitionVersion
 
@@ -59,11 +59,11 @@ def group_states(rows: Sequence[Member], *, algorithm: str) -> list[GroupState]:
     """
     states = list(_states(rows))
     several = [{name: _text(state, name) for name in _containers(state)} for state in states]
-    texts = list(dict.fromkeys(text for texts in several for text in texts.values()))
-    digests = dict(zip(texts, hash_texts(texts, algorithm=algorithm), strict=True))
+    strings = list(dict.fromkeys(text for strings in several for text in strings.values()))
+    digests = dict(zip(strings, hash_strings(strings, algorithm=algorithm), strict=True))
     return [
-        GroupState({name: digests[text] for name, text in texts.items()}, {row.name: row.versions for row in state})
-        for state, texts in zip(states, several, strict=True)
+        GroupState({name: digests[text] for name, text in strings.items()}, {row.name: row.versions for row in state})
+        for state, strings in zip(states, several, strict=True)
     ][::-1]
 
 

@@ -39,7 +39,7 @@ class Arrivals(NamedTuple):
     """When the manifests of a partition were written, as far as the storage tells.
 
     Attributes:
-        moments: By commit; those of which nothing is told are left out.
+        moments: By commit; those of which nothing is known are left out.
         now: The time of the reader, in microseconds since 1970 (UTC).
     """
 

@@ -114,7 +114,7 @@ def sections(chunks: Iterable[ColumnChunk]) -> list[Section]:
 
 
 def check_section(data: bytes, section: Section, *, name: str) -> None:
-    """Refuse columns that are not those that the manifest vouches for.
+    """Refuse columns that are not those that the manifest describes.
 
     Args:
         data: The bytes of the section.

@@ -62,7 +62,7 @@ class CommitTables:
 
         Raises:
             ObjectNotFoundError: It is gone, since a larger compaction has replaced this one.
-            CorruptObjectError: It is not what its manifest vouches for.
+            CorruptObjectError: It is not what its manifest describes.
         """
         if manifest.commits is None:
             raise CorruptObjectError(f"The compaction {manifest.commit} of {partition} names no table of its commits.")
@@ -91,7 +91,7 @@ def read_tables(storage: Storage, partition: Partition, manifests: Iterable[Mani
 
     Raises:
         ObjectNotFoundError: One is gone, since a larger compaction has replaced its own.
-        CorruptObjectError: One is not what its manifest vouches for.
+        CorruptObjectError: One is not what its manifest describes.
     """
     named = [(manifest, manifest.commits) for manifest in manifests if manifest.commits is not None]
     infos = [ObjectInfo(partition.data_file(entry.name), entry.bytes) for _, entry in named]
@@ -154,7 +154,7 @@ def decode_table(data: bytes, *, manifest: Manifest, entry: CommitTable, name: s
     """Return the commit table that an object holds, with all optional columns.
 
     Raises:
-        CorruptObjectError: It is another object than its manifest vouches for, or contradicts it.
+        CorruptObjectError: It is another object than its manifest describes, or contradicts it.
     """
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise CorruptObjectError(f"The commit table {name} does not have the checksum that its manifest gives.")

@@ -4,7 +4,7 @@ Theory of operation. A compactor lists and resolves the partition as any reader 
 count. Their small data files are merged into few; large ones are listed again as they are. It puts the new files, then
 the table of commits, then the manifest, whose appearance is the compaction: before it nobody sees any of it, and what
 is left of a compaction that was cut short are orphans. Nothing is taken away, so readers, writers and other compactors
-are not disturbed: what two of them make of the same commits is told apart by every reader alike (see
+are not disturbed: what two of them make of the same commits is distinguished by every reader alike (see
 `metaxy_fs.log.resolve`).
 
 The time of the compaction is above that of all that it has read, and the clock of the process stands at it, so later

@@ -1,7 +1,7 @@
 """Compact a partition after a write to it, now and then.
 
 Theory of operation. Thousands of processes that write once each share nothing but the root, so none can count writes,
-and a listing at each would cost more than the write. So a write throws dice: with a small chance it looks how many
+and a listing at each would cost more than the write. So each write checks with a small probability: it looks how many
 appends no compaction covers, and compacts if these are more than a limit N. The chance is `_LOOKS` in N, so that about
 `_LOOKS` of the N writes that it takes to reach the limit look in vain, and past it N / `_LOOKS` further ones come on
 average before one looks: k times as many with a chance of e^-k. It is never more than `_MOST_OFTEN`.

@@ -103,7 +103,7 @@ def copy_partition(
         WriteConflictError: The target holds other rows under the id of one of them; nothing was copied.
         MetadataSchemaError: A column has a type that does not go with what is agreed on in the target; likewise.
         ObjectExistsError: The target holds another object under the name of one.
-        CorruptObjectError: An object of the source is not what its manifest vouches for.
+        CorruptObjectError: An object of the source is not what its manifest describes.
         StorageError: A root could not be read or written; what was copied stays, and a repetition goes on.
     """
     return retry_listing(partial(_copy, source, target, partition, commits, advance))
@@ -417,7 +417,7 @@ def _present_objects(
 
 
 def _right(storage: Storage, wanted: _NamedObject) -> bytes | None:
-    """Return the bytes of an object, None if they are not those that its manifest vouches for."""
+    """Return the bytes of an object, None if they are not those that its manifest describes."""
     info = ObjectInfo(wanted.path, wanted.entry.bytes)
     [data] = storage.get_many([info])
     if not _is(data, wanted.entry):

@@ -66,7 +66,7 @@ def refuse_oversized(size: int, *, name: str, is_compaction: bool = False) -> No
 
 
 def is_list_of_commits(covers: str) -> bool:
-    """Whether a text can be a list of ids with a space between; letters alone are checked: no commit has odd ids."""
+    """Whether a string can be a list of ids with a space between; letters alone are checked: no commit has odd ids."""
     if not covers.isascii() or covers.encode().translate(None, _ID_BYTES + b" "):
         return False
     return not (covers.startswith(" ") or covers.endswith(" ") or "  " in covers)

@@ -163,7 +163,7 @@ def planned(storage: Storage, files: Iterable[LiveFile], need: Need) -> Iterator
 
 
 def fetch(storage: Storage, pieces: Sequence[FilePart]) -> list[bytes]:
-    """Return each piece as a Parquet file, with those bytes that its manifest vouches for."""
+    """Return each piece as a Parquet file, with those bytes that its manifest describes."""
     whole = [piece.live for piece in pieces if piece.excerpt is None]
     files = iter(fetch_whole(storage, whole))
     wanted = [part for piece in pieces for part in _parts(piece)]
@@ -175,7 +175,7 @@ def fetch(storage: Storage, pieces: Sequence[FilePart]) -> list[bytes]:
 
 
 def fetch_whole(storage: Storage, files: Sequence[LiveFile]) -> list[bytes]:
-    """Return the bytes of data files, which are those that their manifests vouch for."""
+    """Return the bytes of data files, which are those that their manifests describe."""
     wanted = [ObjectInfo(live.path, live.file.bytes) for live in files]
     fetched = zip(wanted, storage.get_many(wanted) if wanted else [], files, strict=True)
     return [

@@ -246,7 +246,7 @@ def _path(names: Items) -> Path:
     try:
         return tuple(name.decode() for name in names.values)
     except UnicodeDecodeError as error:
-        raise MalformedError("the name of a column is no text") from error
+        raise MalformedError("the name of a column is no string") from error
 
 
 def _get(fields: Struct, number: int, kind: int) -> Any:

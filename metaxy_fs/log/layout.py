@@ -159,12 +159,12 @@ def is_data_file_name(name: str) -> bool:
 
 
 def is_commit(text: str) -> bool:
-    """Whether a text can be the id of a commit."""
+    """Whether a string can be the id of a commit."""
     return _COMMIT.fullmatch(text) is not None
 
 
 def is_snapshot_name(text: str) -> bool:
-    """Whether a text can be the name of a snapshot."""
+    """Whether a string can be the name of a snapshot."""
     return _COMMIT.fullmatch(text) is not None
 
 

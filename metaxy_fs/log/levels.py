@@ -41,7 +41,7 @@ def next_compaction(
         fan: How many members of a level are compacted.
         full: Compact everything into one, whatever its level.
         ahead: Single writes whose times a compaction is to write down (see `metaxy_fs.log.clock_skew`), even of one.
-        before: Leave out writes of this time and later, so that writers cannot keep a compactor busy for ever.
+        before: Leave out writes of this time and later, so that writers cannot keep a compactor busy forever.
     """
     for members in _alike(_members(manifests)):
         old = [member for member in members if member.manifests[0].covers or member.manifests[0].time < before]

@@ -122,7 +122,7 @@ class LocalFiles:
     """What is known of the files of a local root. Safe to share between threads.
 
     Args:
-        are_right: Whether their bytes are known to be what their manifests vouch for.
+        are_right: Whether their bytes are known to be what their manifests describe.
     """
 
     def __init__(self, *, are_right: bool = False) -> None:
@@ -145,7 +145,7 @@ class LocalFiles:
 
         Raises:
             ObjectNotFoundError: One is gone.
-            CorruptObjectError: What is needed of one is not what its manifest vouches for; the message names it.
+            CorruptObjectError: What is needed of one is not what its manifest describes; the message names it.
         """
         paths = [str(storage.local_path(live.path)) for live in files]
         found = dict(zip(paths, files, strict=True))
@@ -161,7 +161,7 @@ class LocalFiles:
 
         Raises:
             ObjectNotFoundError: One is gone.
-            CorruptObjectError: One is not what its manifest vouches for.
+            CorruptObjectError: One is not what its manifest describes.
         """
         groups = _grouped((path, size) for path, (size, _, _) in suspects.items())
         size = sum(size for size, _, _ in suspects.values())
@@ -308,7 +308,7 @@ def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], nee
 
 
 def _identity(path: str, live: LiveFile) -> _Identity:
-    """Look at a file; Polars would not say whose file is missing, and would wait for ever for the bytes of a pipe."""
+    """Look at a file; Polars would not say whose file is missing, and would wait forever for the bytes of a pipe."""
     found = _tried(os.stat, path)
     if stat.S_ISREG(found.st_mode) and found.st_size == live.file.bytes:
         return found.st_size, found.st_mtime_ns, found.st_ino

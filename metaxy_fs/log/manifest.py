@@ -8,7 +8,7 @@ A manifest is one JSON object. Its existence is the commit: of one write, or of 
 writes. `metaxy_fs.log.decoding` reads it back.
 
 Every JSON object of a root states the version of its format. One of a newer format need not decode otherwise, so its
-version is looked for on its own: who meets it is told to upgrade, and not that it is damaged.
+version is looked for on its own: a reader that meets it says to upgrade, and not that it is damaged.
 """
 
 import hashlib
@@ -237,7 +237,7 @@ class Manifest(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         digest: A digest of the rows that does not depend on the commit's id or time (see
             `metaxy_fs.log.parquet`); of a compaction the sha256 over the sorted digests of what it stands for.
         schemas: Further schemas that files of a compaction have.
-        covers: The ids of the commits that a compaction stands for, in commit order with a space between; one text,
+        covers: The ids of the commits that a compaction stands for, in commit order with a space between; one string,
             because a list of so many takes fifty times as long to decode. Empty in the manifest of one write.
         commits: The table of these commits.
     """

@@ -133,7 +133,7 @@ def _in_id_order(batches: list[list[LiveFile]], id_column: str) -> list[list[Liv
         ends = [_ends(batch, id_column) for batch in batches]
         places = sorted(range(len(batches)), key=lambda place: ends[place])
         are_apart = all(ends[before][1] < ends[after][0] for before, after in pairwise(places))
-    except TypeError:  # some bounds are unknown, or a stranger's manifest claims a text as the bound of a number
+    except TypeError:  # some bounds are unknown, or a stranger's manifest claims a string as the bound of a number
         return []
     return [batches[place] for place in places] if are_apart else []
 
@@ -237,7 +237,7 @@ def overlap(files: Sequence[LiveFile]) -> bool:
         known.sort()
         highest = accumulate((high for _, high in known), max)
         return any(low < before for (low, _), before in zip(known[1:], highest, strict=False))
-    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
+    except TypeError:  # a stranger's manifest may claim a string as the bound of a number
         return False
 
 
@@ -276,7 +276,7 @@ def _apart(files: Sequence[LiveFile]) -> set[int]:
             spans.append((span.low, span.high, id(live)))
     try:
         return _isolated(sorted(spans))
-    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
+    except TypeError:  # a stranger's manifest may claim a string as the bound of a number
         return set()
 
 
@@ -299,7 +299,7 @@ def by_id(entries: list[DataFile], id_column: str) -> list[DataFile]:
         return entries
     try:
         places = sorted(range(len(entries)), key=lambda at: (True, spans[at].low) if spans[at].rows else (False,))
-    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
+    except TypeError:  # a stranger's manifest may claim a string as the bound of a number
         return entries
     return [entries[place] for place in places]
 

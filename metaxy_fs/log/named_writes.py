@@ -13,8 +13,8 @@ the manifest of the write counts no more. So each of the two shows what it is ab
 One of the two sees the other, whatever the order. A copy that sees a write under way leaves it alone, and is repeated
 once that has ended. A writer that sees what a copy has put does not know how far that is: it asks for the decision,
 `_decisions/<commit>.json`, which is put if it is absent and names the digest of the rows that the name stands for from
-then on. A copy asks for it too, before its manifest. So no rows are ever shown that have to vanish again, and whoever
-dies leaves a name that the owner of its rows can still complete.
+then on. A copy asks for it too, before its manifest. So no rows are ever shown that have to vanish again, and a writer
+that dies leaves a name that the owner of its rows can still complete.
 
 `_writes/<commit>.json` proves nothing by itself: which rows a name stands for is what the manifests that count say.
 `tests/proof/names_model.py` is a model of all this.

@@ -133,7 +133,7 @@ def decode_rows(data: bytes, *, entry: DataFile, name: str) -> pl.DataFrame:
     """Return the rows of a data file that was fetched whole.
 
     Raises:
-        CorruptObjectError: The bytes are not those that the manifest vouches for.
+        CorruptObjectError: The bytes are not those that the manifest describes.
     """
     check_bytes(data, entry=entry, name=name)
     try:
@@ -144,7 +144,7 @@ def decode_rows(data: bytes, *, entry: DataFile, name: str) -> pl.DataFrame:
 
 
 def check_bytes(data: bytes, *, entry: DataFile, name: str) -> None:
-    """Refuse the bytes of a data file that are not those that the manifest vouches for, or cost more than they hold."""
+    """Refuse the bytes of a data file that are not those that the manifest describes, or cost more than they hold."""
     check_digest(hashlib.sha256(data).hexdigest(), entry=entry, name=name)
     check_row_groups(data, name=name)
 
@@ -164,7 +164,7 @@ def check_row_groups(end: bytes, *, name: str) -> None:
         return
     try:
         groups = count_items(end[-length:-8], _ROW_GROUPS_FIELD)
-    except MalformedError:  # whoever reads it will say so
+    except MalformedError:  # its reader will say so
         return
     if groups > MAX_ROW_GROUPS:
         raise CorruptObjectError(
@@ -174,7 +174,7 @@ def check_row_groups(end: bytes, *, name: str) -> None:
 
 
 def check_digest(digest: str, *, entry: DataFile, name: str) -> None:
-    """Refuse a data file whose bytes have another sha256 than its manifest vouches for."""
+    """Refuse a data file whose bytes have another sha256 than its manifest describes."""
     if digest != entry.sha256:
         raise CorruptObjectError(f"The data file {name} does not have the checksum that its manifest gives.")
 

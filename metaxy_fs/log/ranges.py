@@ -102,7 +102,7 @@ def plan_ranges(spans: Iterable[Span], *, rows: int) -> list[IdRange]:
         return [EVERYTHING]
     try:
         return _between(_cuts(sorted(_parts(filled), key=_start), rows))
-    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
+    except TypeError:  # a stranger's manifest may claim a string as the bound of a number
         return [EVERYTHING]
 
 
@@ -114,7 +114,7 @@ def depth(spans: Iterable[Span]) -> int:
     # At equal values a span begins before another ends: both hold the value.
     try:
         edges = sorted([(span.low, 0) for span in known] + [(span.high, 1) for span in known])
-    except TypeError:  # a stranger's manifest may claim a text as the bound of a number
+    except TypeError:  # a stranger's manifest may claim a string as the bound of a number
         return len(filled)
     deepest = current = 0
     for _, is_end in edges:

@@ -38,18 +38,18 @@ class Supply(Protocol):
         """Yield what is taken at once of some files, in their order."""
 
     def take(self, batch: Any) -> tuple[Sequence[LiveFile], Sequence[FileSource]]:
-        """Return the files of a batch, and what Polars is to read of each: bytes that their manifests vouch for.
+        """Return the files of a batch, and what Polars is to read of each: bytes that their manifests describe.
 
         Raises:
             ObjectNotFoundError: One is gone.
-            CorruptObjectError: What is needed of one is not what its manifest vouches for; the message names it.
+            CorruptObjectError: What is needed of one is not what its manifest describes; the message names it.
         """
 
     def refuse_damaged(self, files: Sequence[LiveFile]) -> None:
         """Look for the file that is to blame where Polars could not read some.
 
         Raises:
-            CorruptObjectError: A file is not what its manifest vouches for, or is no Parquet file.
+            CorruptObjectError: A file is not what its manifest describes, or is no Parquet file.
         """
 
 
@@ -230,7 +230,7 @@ class StagedStorage(ForwardingStorage):
 
         Raises:
             ObjectNotFoundError: One is gone.
-            CorruptObjectError: One is not what its manifest vouches for.
+            CorruptObjectError: One is not what its manifest describes.
         """
         with self._lock:
             scratch = self._scratch = self._scratch or ScratchDirectory()

@@ -13,7 +13,7 @@ writer believes to be lost, and may have written again. So repair goes by eviden
 - repair itself found that once, and keeps it in `_damaged`, so that an interrupted repair is taken up again;
 - the commit table of a compaction lists it: who compacts has seen the manifests of all that it covers;
 - a snapshot names it: who makes one has seen it too;
-- the user names the data files, and thereby vouches for the commit.
+- the user names the data files, and thereby says that the commit existed.
 
 The commit table proves the same of a compaction's own manifest, which its footer holds, if commits that it lists would
 else be lost. Whether there was a compaction is no question: it adds nothing to commits that there were. Where some of

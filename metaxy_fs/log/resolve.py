@@ -2,7 +2,7 @@
 
 Theory of operation. A compaction stands for a set of appends; it holds all their rows. Nobody agrees on who compacts
 what, so the sets of two compactions may overlap in any way. What a root holds is a function of the set of manifests
-alone, whoever wrote them in whatever order:
+alone, in whatever order they were written:
 
 - A manifest is dead if another one covers all that it does and more. Of two that cover the same, the one with the
   greater id lives; an append is dead as soon as any compaction covers it.

@@ -235,7 +235,7 @@ class Selection:
         divided_by: The id column of the range, if those beside it are read, too.
         change: What is done to every frame.
         staged: Keeps files that several ranges need, for as long as the selection, and those that are made from it,
-            live: whoever takes ranges holds it until their rows are read.
+            live: the reader of ranges keeps it until their rows are read.
         local_files: Looks at files of a local root before they are read.
     """
 

@@ -145,7 +145,7 @@ class _Reader:
 
     def _take(self, size: int) -> bytes:
         if size > len(self._data) - self._at:
-            raise MalformedError(f"a text of {size} bytes does not fit")
+            raise MalformedError(f"a string of {size} bytes does not fit")
         self._at += size
         return self._data[self._at - size : self._at]
 

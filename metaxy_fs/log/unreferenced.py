@@ -116,7 +116,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def quiescent_after(self) -> timedelta:
-        """How old an object is when whoever put it has no more to do with it."""
+        """How old an object is when its writer has no more to do with it."""
         return min(_SETTLED, self.retention)
 
 

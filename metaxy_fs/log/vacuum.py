@@ -109,7 +109,7 @@ def _deleted(delete: Callable[[str], object], removal: Removal) -> Removal:
 AT_ONCE = 16
 """How many objects are deleted side by side."""
 
-_LOOK = "Look for the damage with `metaxy-fs verify`; vacuum goes on once it is mended."
+_LOOK = "Look for the damage with `metaxy-fs verify`; vacuum goes on once it is repaired."
 
 
 class Vacuumed(msgspec.Struct, frozen=True, kw_only=True):

@@ -63,7 +63,7 @@ RESTORE = (
     "Restore it from a backup or from an earlier version of it in the bucket, and find out who changed it; until then "
     "reads that need it fail."
 )
-UNSEEN = "Nobody has seen what it holds: mend what keeps it from being read, and verify again."
+UNSEEN = "Nobody has seen what it holds: remove what keeps it from being read, and verify again."
 FOREIGN = "A writer other than metaxy_fs made it; tell them, and write its rows again."
 REPAIR = "`metaxy-fs repair` rebuilds it if all data files of the commit are there; until then the partition is closed."
 ORPHAN = (

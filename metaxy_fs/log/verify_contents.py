@@ -128,7 +128,7 @@ def _version_problems(rows: pl.DataFrame, manifest: Manifest) -> Iterator[str]:
     held = rows.schema.get(DATA_VERSION)
     fields = {field.name: field.dtype for field in held.fields} if isinstance(held, pl.Struct) else {}
     if set(fields) != set(manifest.definition.containers) or any(dtype != pl.String() for dtype in fields.values()):
-        yield f"has no data_version with a text for each of {', '.join(manifest.definition.containers)}"
+        yield f"has no data_version with a string for each of {', '.join(manifest.definition.containers)}"
         return
     if rows.schema.get(RETIRED) == pl.Boolean():
         is_retired = rows.get_column(RETIRED).fill_null(value=False)

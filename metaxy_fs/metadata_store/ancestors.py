@@ -206,8 +206,8 @@ def _equals(column: str, dtype: pl.DataType, value: object, key: FeatureKey) -> 
     """Return the test whether an id column holds a value, which has to be of its kind."""
     if not is_id_type(dtype):
         raise MetadataSchemaError(
-            f"Rows of feature '{key}' are grouped by '{column}', which has the type {dtype}; ids are integers, texts, "
-            "binary, dates or datetimes.",
+            f"Rows of feature '{key}' are grouped by '{column}', which has the type {dtype}; ids are integers, "
+            "strings, binary, dates or datetimes.",
             feature=key.dotted,
             column=column,
         )

@@ -131,7 +131,7 @@ def _column_names(capsule: object, kind: str) -> list[str]:
     address = _pointer_of(capsule, b"arrow_array_stream")
     schema = _Schema()
     if _Stream.from_address(address).get_schema(address, ctypes.byref(schema)):
-        return []  # Polars is told the reason when it asks
+        return []  # Polars gets the reason when it asks
     try:
         if schema.format != b"+s":
             raise MetadataSchemaError(f"This {kind} is a single column; give a table, whose columns have names.")

@@ -268,7 +268,7 @@ class Backend(ABC):
 
     @property
     def fallback_mode(self) -> FallbackMode:
-        """How the fallback stores are read by whoever asks this store."""
+        """How the fallback stores are read when this store is asked."""
         return self._fallback_mode
 
     @property

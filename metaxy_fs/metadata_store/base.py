@@ -82,8 +82,8 @@ class MetadataStore(Backend):
         Args:
             feature: A Feature class, or a key that the active graph holds.
             df: One row a sample: a Polars DataFrame or LazyFrame, or anything with the Arrow stream interface. Needs
-                the id columns (integers, texts, binary, dates or datetimes; unique, not null) and `data_version`, a
-                struct with one text for each container; may have any other columns. A LazyFrame is taken in parts,
+                the id columns (integers, strings, binary, dates or datetimes; unique, not null) and `data_version`, a
+                struct with one string for each container; may have any other columns. A LazyFrame is taken in parts,
                 and need not fit into memory.
             write_id: A name for the write that is the same when a job is retried: with the same rows, in any order of
                 these and of their columns, the retry does nothing.
@@ -120,13 +120,13 @@ class MetadataStore(Backend):
         What `buffer.write` is given, by any number of threads, is committed once there are enough rows, once the
         oldest has waited long enough, and at the end of the block, also by an exception, Ctrl-C or `SystemExit`. An
         error of a flush in the background is raised by the next `write` or at the end, unless a later flush has
-        mended it; after an exception it is a note on that. SIGTERM ends a process without an exception: a job that
+        committed it; after an exception it is a note on that. SIGTERM ends a process without an exception: a job that
         may get one says `signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))` first.
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
             rows: Commit once so many rows are held.
-            seconds: Commit what has been held for so long; None waits for ever.
+            seconds: Commit what has been held for so long; None waits forever.
             write_id: A name for the job that is the same when it is retried. Each sample is then committed once,
                 however the rows are cut and whatever other attempts commit, and another row for one is an error.
                 Without a name the later of two rows of a sample counts, as in any store.
@@ -307,7 +307,7 @@ class MetadataStore(Backend):
     def at(self, moment: str | datetime) -> "StoreAt":
         """Return the chain as it was at a snapshot, or as if nothing had been committed after a time; read-only.
 
-        At a snapshot, reads give the same rows in the same order for ever. At a time, a commit may still come in whose
+        At a snapshot, reads give the same rows in the same order forever. At a time, a commit may still come in whose
         writer's clock was behind. Writes raise `StorageAccessError`.
 
         Args:
@@ -345,8 +345,8 @@ class MetadataStore(Backend):
     def list_snapshots(self) -> pl.DataFrame:
         """Return the snapshots that this store keeps, by name.
 
-        Columns: `name`, `time` (Datetime("us", "UTC")), `features` (texts, the strings of the keys), `commits` (Int64,
-        how many it sees), `stores` (texts, where it saw any) and `writer`.
+        Columns: `name`, `time` (Datetime("us", "UTC")), `features` (the strings of their keys), `commits` (Int64, how
+        many it sees), `stores` (strings, where it saw any) and `writer`.
 
         Examples:
             >>> store.create_snapshot("monday")
@@ -439,7 +439,7 @@ class MetadataStore(Backend):
             allow_upstream_fallback: Whether upstream features may come from the fallback stores.
 
         Returns:
-            The samples with one more column, `data_version` (struct of one text of 64 hex digits per container). Of a
+            The samples with one more column, `data_version` (struct of one string of 64 hex digits per container). Of a
             frame in its order; of a LazyFrame another one, sorted by id, that reads what this call has computed from
             files of a temporary directory.
 
@@ -611,7 +611,7 @@ class MetadataStore(Backend):
 
         Returns:
             One row for each feature that would be affected, upstream first: `feature` (text, the key's string),
-            `containers` (list of texts, those whose definition would change), `stale` (the stored samples that would
+            `containers` (list of strings, those whose definition would change), `stale` (the stored samples that would
             have to be computed again), `samples` (all that are stored).
 
         Raises:

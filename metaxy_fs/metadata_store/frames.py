@@ -107,10 +107,10 @@ def check_write_id(write_id: str) -> None:
     """Refuse what names no write.
 
     Raises:
-        ValueError: It is no text, empty, or holds half of a surrogate pair, which UTF-8 cannot encode.
+        ValueError: It is no string, empty, or holds half of a surrogate pair, which UTF-8 cannot encode.
     """
     if not isinstance(write_id, str) or not write_id or not is_encodable(write_id):
-        raise ValueError(f"A write_id is a text that is not empty and can be encoded as UTF-8, got {write_id!r}.")
+        raise ValueError(f"A write_id is a string that is not empty and can be encoded as UTF-8, got {write_id!r}.")
 
 
 def samples_to_version(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
@@ -243,7 +243,7 @@ def _check_id_type(column: str, dtype: pl.DataType, spec: FeatureSpec) -> None:
     """Ids are compared, sorted and joined on: floats have NaN and rounding, categories an order of their own."""
     if not is_id_type(dtype):
         raise MetadataSchemaError(
-            f"The id column '{column}' of feature '{spec.key}' has the type {dtype}; ids are integers, texts, "
+            f"The id column '{column}' of feature '{spec.key}' has the type {dtype}; ids are integers, strings, "
             "binary, dates or datetimes. Cast it first, for example to pl.String.",
             column=column,
         )
@@ -254,7 +254,7 @@ def _check_version_type(rows: pl.DataFrame, spec: FeatureSpec) -> None:
     dtype = rows.schema.get(DATA_VERSION)
     if dtype is None:
         raise MetadataSchemaError(
-            f"Rows of feature '{spec.key}' need a '{DATA_VERSION}' column, a struct of one text for each of "
+            f"Rows of feature '{spec.key}' need a '{DATA_VERSION}' column, a struct of one string for each of "
             f"{list(expected)}; there are the columns {rows.columns}. calculate_data_versions adds it to features "
             "that have upstream features.",
             column=DATA_VERSION,
@@ -269,7 +269,7 @@ def _check_version_type(rows: pl.DataFrame, spec: FeatureSpec) -> None:
         if field.dtype != pl.String:
             raise MetadataSchemaError(
                 f"The versions of container '{field.name}' of feature '{spec.key}' have the type {field.dtype}; "
-                "versions are texts.",
+                "versions are strings.",
                 column=DATA_VERSION,
             )
 
@@ -284,7 +284,7 @@ def _check_versions(rows: pl.DataFrame, spec: FeatureSpec) -> None:
             first = versions.filter(is_bad).item(0, name)
             raise MetadataSchemaError(
                 f"{count} of {rows.height} versions of container '{name}' of feature '{spec.key}' are null, empty or "
-                f"hold a '|', the first {first!r}; a version is a text without '|'.",
+                f"hold a '|', the first {first!r}; a version is a string without '|'.",
                 column=DATA_VERSION,
             )
 

@@ -265,7 +265,7 @@ class PendingRows:
         """Commit what is held, if it is so many rows: another thread may have been faster.
 
         Raises:
-            ForkedProcessError: This is a child of the process whose rows they are, and would wait for ever.
+            ForkedProcessError: This is a child of the process whose rows they are, and would wait forever.
         """
         refuse_lost_threads()
         with self._flushing:
@@ -295,7 +295,7 @@ class PendingRows:
         return seconds
 
     def flush_quietly(self) -> BaseException | None:
-        """Commit what is held; return an error, which `hold` or `close` will raise unless a later flush mends it."""
+        """Commit what is held; return an error, which `hold` or `close` will raise unless a later flush succeeds."""
         try:
             self.flush()
         except BaseException as error:  # noqa: BLE001  # raised in a thread that can do something about it

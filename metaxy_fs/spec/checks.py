@@ -9,7 +9,7 @@ from metaxy_fs.reserved import DATA_VERSION, PREFIX
 
 
 def is_encodable(text: str) -> bool:
-    """Whether a text can be encoded as UTF-8; one that holds half of a surrogate pair cannot."""
+    """Whether a string can be encoded as UTF-8; one that holds half of a surrogate pair cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

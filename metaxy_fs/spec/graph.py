@@ -4,7 +4,7 @@ A graph only ever holds features whose upstreams it holds too, so it has no cycl
 `FeatureGraph.from_specs` takes declarations in any order and says which of them go in a circle.
 
 A class that is declared again replaces its spec. What is downstream of it is checked against the new one; what does
-not fit is set aside until it is declared again, too, or fits again. A graph that is `frozen` never changes, so whoever
+not fit is set aside until it is declared again, too, or fits again. A graph that is `frozen` never changes, so what
 works with one for long (a buffer, a scan) is not disturbed by a cell that is run meanwhile.
 """
 

@@ -23,7 +23,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Args:
         key: The container's name, which is also its field in the `data_version` struct.
-        code_version: The version of the code that makes it, a number or a text without `|`; change it to have every
+        code_version: The version of the code that makes it, a number or a string without `|`; change it to have every
             sample made again.
         deps: The upstream containers that it is made from; by default all containers of all upstream features.
     """
@@ -107,8 +107,9 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def _check_code_version(version: object, *, container: ContainerKey) -> None:
     """Refuse what would make the preimage of a version ambiguous."""
     if isinstance(version, bool) or not isinstance(version, int | str):
-        raise SpecError(f"The code_version of container '{container}' is a whole number or a text, got {version!r}.")
+        raise SpecError(f"The code_version of container '{container}' is a whole number or a string, got {version!r}.")
     if version == "" or "|" in str(version) or not is_encodable(str(version)):
         raise SpecError(
-            f"The code_version of container '{container}' is a text that is not empty and has no '|', got {version!r}."
+            f"The code_version of container '{container}' is a string that is not empty and has no '|', "
+            f"got {version!r}."
         )

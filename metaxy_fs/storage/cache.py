@@ -4,8 +4,8 @@ Objects never change, so what was fetched of one stays true for as long as there
 only a listing of the root tells, and listings are never kept. So the log asks the cache for nothing but what it has
 found in a listing, or in a manifest that was in one.
 
-An entry is a file of its own: the CRC-32 of some bytes, and the bytes, which whoever asked for them compares with what
-their root vouches for, too. It is written beside its place and then moved there, so that whoever finds it finds all of
+An entry is a file of its own: the CRC-32 of some bytes, and the bytes, which the reader compares with what
+their root says, too. It is written beside its place and then moved there, so that a reader finds all of
 it, and one that is damaged is fetched again. Processes share a directory without a word to each other: two that fetch
 the same write the same, and one that misses what another has just evicted fetches it. Nothing is locked, so nothing
 stays locked when a process dies.
@@ -161,7 +161,7 @@ class CachedStorage(ForwardingStorage):
     """A storage of which objects, and parts of them, are kept on this machine once they were fetched.
 
     That goes for `get_many` and `get_ranges`, which are for what is known to be there. All else asks the storage, and
-    whoever wants to know what the storage really holds, such as `verify`, uses it without the cache.
+    a call that needs what the storage really holds, such as `verify`, uses it without the cache.
 
     Args:
         storage: The remote one.

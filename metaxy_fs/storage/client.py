@@ -2,7 +2,7 @@
 
 A client speaks to one root by full paths, lets the filesystem's exceptions pass, and spends one request an object. It
 never asks `exists`, `info`, `glob`, `find` or `cat`, which spend more and answer from caches. What fails for a moment
-it asks again (see `metaxy_fs.storage.retry`), and no try lasts for ever where the filesystem can be interrupted.
+it asks again (see `metaxy_fs.storage.retry`), and no try lasts forever where the filesystem can be interrupted.
 """
 
 import builtins

@@ -124,7 +124,7 @@ def connection_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bound_attempts(filesystem: AbstractFileSystem) -> None:
-    """Make a private gcsfs filesystem send each request once: whoever uses it repeats what fails.
+    """Make a private gcsfs filesystem send each request once: its user repeats what fails.
 
     gcsfs wraps the method that sends in one that repeats it, up to six times in half a minute, and has no option for
     it. Where a later version of it is made in another way, it keeps its own attempts, and those here multiply them.

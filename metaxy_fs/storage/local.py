@@ -182,7 +182,7 @@ class LocalStorage(Storage):
             self._settled.add(directory)
             directory = parent
         if self._root not in self._settled:
-            # One who only writes below the root may not be allowed to open its parent; whoever made it was.
+            # One who only writes below the root may not be allowed to open its parent; its maker was.
             with suppress(OSError):
                 _sync_directory(os.path.dirname(self._root))
             self._settled.add(self._root)

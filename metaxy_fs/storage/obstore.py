@@ -1,7 +1,7 @@
 """Read, write and list a bucket through obstore's filesystem.
 
 obstore does the work of each request outside Python, so that one process reads many small objects several times as fast
-as through s3fs. Its fsspec filesystem overwrites where it is told to create, so the store behind it is used instead.
+as through s3fs. Its fsspec filesystem overwrites where it should create, so the store behind it is used instead.
 """
 
 import builtins
@@ -36,9 +36,9 @@ _first_process: list[int] = []
 class ObstoreClient(Client):
     """A root on obstore: one request for each put and get, one for each 1,000 listed objects.
 
-    Requests are repeated as the filesystem was told to, and not once more here. Each is made by a thread that waits for
-    it outside Python. obstore's coroutines would need none, but what they leave behind on threads of its own can abort
-    a process that ends just then.
+    Requests are repeated as the filesystem is configured, and not once more here. Each is made by a thread that waits
+    for it outside Python. obstore's coroutines would need none, but what they leave behind on threads of its own can
+    abort a process that ends just then.
     """
 
     def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:

@@ -1,7 +1,7 @@
 """Keep paths below a local root, and refuse what is no plain file.
 
-A root is shared, so somebody may put a link into it that leads to the files of whoever reads it, a loop of links in
-which a listing never ends, or a pipe at which a reader waits for ever.
+A root is shared, so somebody may put a link into it that leads to files of its readers, a loop of links in
+which a listing never ends, or a pipe at which a reader waits forever.
 
 Theory of operation. A directory that is closed to others is worth nothing where they may rename it and put one of their
 own in its place. They may do so in any directory on the way to it that they own, or may write to without the sticky

@@ -42,7 +42,7 @@ def secrets_of(url: str, storage_options: Mapping[str, Any]) -> frozenset[str]:
 
 
 def conceal(text: str, secrets: frozenset[str]) -> str:
-    """Return a text with each of the secrets replaced."""
+    """Return a string with each of the secrets replaced."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return text

@@ -149,7 +149,7 @@ class S3Client(Client):
 
 
 def _has_credentials_of_its_own(filesystem: AbstractFileSystem) -> bool:
-    """Whether a filesystem was told who to be, rather than where to look for that."""
+    """Whether a filesystem was given credentials, rather than where to look for them."""
     options = filesystem.storage_options
     named = options.get("client_kwargs") or {}
     told = getattr(filesystem, "key", None) or getattr(filesystem, "anon", False)
@@ -169,7 +169,7 @@ def connection_options(storage_options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bound_attempts(filesystem: AbstractFileSystem) -> None:
-    """Make a private s3fs filesystem send each request once: whoever uses it repeats what fails."""
+    """Make a private s3fs filesystem send each request once: its user repeats what fails."""
     filesystem.retries = 1
 
 

@@ -1,4 +1,4 @@
-"""What the tests of a storage ask of whoever runs them, and the steps that they share."""
+"""What the tests of a storage need from those who run them, and the steps that they share."""
 
 import threading
 from abc import ABC, abstractmethod

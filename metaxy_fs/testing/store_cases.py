@@ -165,7 +165,7 @@ def processed_version(sample: Any, *, take: str = "", code: int = 1) -> dict[str
 
 
 def sha256(text: str) -> str:
-    """Return the digest of a text in hex."""
+    """Return the digest of a string in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -67,5 +67,5 @@ def is_id_type(dtype: pl.DataType) -> bool:
 
 
 def version_type(spec: FeatureSpec) -> pl.Struct:
-    """Return the type of `data_version`: a struct of one text for each container, in the order of declaration."""
+    """Return the type of `data_version`: a struct of one string for each container, in the order of declaration."""
     return pl.Struct({name: pl.String() for name in spec.container_names})

@@ -25,7 +25,7 @@ from itertools import chain
 import polars as pl
 
 from metaxy_fs.errors import DependencyError
-from metaxy_fs.hashing import hash_text
+from metaxy_fs.hashing import hash_string
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.lineage import join_columns
 from metaxy_fs.versioning.columns import DATA_VERSION, present_column, version_column
@@ -147,9 +147,9 @@ def is_missing(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec) ->
 
 
 def data_versions(joined: pl.DataFrame, graph: FeatureGraph, spec: FeatureSpec, *, algorithm: str) -> pl.Series:
-    """Return the `data_version` of joined samples: a struct of one text of hex digits for each container."""
-    texts = {str(container.key): _preimage(graph, spec, container) for container in spec.containers}
-    versions = pl.struct(hash_text(text, algorithm=algorithm).alias(name) for name, text in texts.items())
+    """Return the `data_version` of joined samples: a struct of one string of hex digits for each container."""
+    strings = {str(container.key): _preimage(graph, spec, container) for container in spec.containers}
+    versions = pl.struct(hash_string(text, algorithm=algorithm).alias(name) for name, text in strings.items())
     joined = _without_empty_chunks(joined)
     pieces = joined.iter_slices(_SLICE_ROWS) if joined.height else [joined]
     # Slices run side by side, and the preimages of few of them, which are longer than the versions, exist at once.
@@ -185,7 +185,7 @@ def _without_empty_chunks(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _escaped(text: str) -> str:
-    """Return a text as a template of `pl.format` spells it, which takes two thirds of the time of `pl.concat_str`."""
+    """Return a string as a template of `pl.format` spells it, which takes two thirds of the time of `pl.concat_str`."""
     return text.replace("{", "{{").replace("}", "}}")
 
 

@@ -10,13 +10,13 @@ with its ids that do not name the sample, in the order of the names of their col
 bytes. An id is written as `<kind><length>:<text>`, the length that of the text in bytes:
 
     i  integers      in decimal                                             i2:42
-    s  texts         as they are                                            s5:hello
+    s  strings       as they are                                            s5:hello
     b  binary        in lowercase hex                                       b4:00ff
     d  dates         days since 1970-01-01                                  d5:19782
     t  datetimes     seconds since 1970-01-01T00:00:00 (in UTC if they      t20:1709208000.000000000
                      have a zone), rounded down, `.`, nine digits
 
-The texts of the rows, sorted by their bytes and joined by nothing, are hashed with the algorithm of versions. So the
+The strings of the rows, sorted by their bytes and joined by nothing, are hashed with the algorithm of versions. So the
 digest depends on which row has which version, and neither on the order of the rows nor on the width or unit of the type
 of an id.
 
@@ -30,7 +30,7 @@ from contextlib import contextmanager
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError, SpecError
-from metaxy_fs.hashing import hash_text
+from metaxy_fs.hashing import hash_string
 from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureSpec
 from metaxy_fs.spec.lineage import group_row_columns, join_columns, stored_names
@@ -140,23 +140,25 @@ def evaluating_where(spec: FeatureSpec | None) -> Iterator[None]:
     Raises:
         MetadataSchemaError: One did.
     """
-    texts = [] if spec is None else [_where(spec, dep) for dep in spec.deps if dep.where is not None]
+    strings = [] if spec is None else [_where(spec, dep) for dep in spec.deps if dep.where is not None]
     try:
         yield
     except pl.exceptions.PolarsError as error:
-        if not texts:
+        if not strings:
             raise
-        raise MetadataSchemaError(f"{' or '.join(texts)} cannot be evaluated on the stored rows: {error}") from error
+        raise MetadataSchemaError(f"{' or '.join(strings)} cannot be evaluated on the stored rows: {error}") from error
 
 
 def _grouped(
     named: pl.LazyFrame, *, ids: tuple[str, ...], present: str, versions: list[str], algorithm: str
 ) -> pl.LazyFrame:
     """Return each group with the digests of its rows."""
-    texts = [pl.when(present).then(_row_text(name)).alias(name) for name in versions]
+    strings = [pl.when(present).then(_row_text(name)).alias(name) for name in versions]
     joined = [pl.col(name).sort().str.join("") for name in versions]
-    groups = named.select(*ids, present, *texts).group_by(ids, maintain_order=True).agg(pl.col(present).any(), *joined)
-    return groups.with_columns(hash_text(pl.col(name), algorithm=algorithm) for name in versions)
+    groups = (
+        named.select(*ids, present, *strings).group_by(ids, maintain_order=True).agg(pl.col(present).any(), *joined)
+    )
+    return groups.with_columns(hash_string(pl.col(name), algorithm=algorithm) for name in versions)
 
 
 def _row_in_group(spec: FeatureSpec, upstream: FeatureSpec, schema: pl.Schema) -> pl.Expr:
@@ -171,7 +173,7 @@ def _row_text(version: str) -> pl.Expr:
 
 
 def _id_text(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Return an id as a text that no other id, and no beginning of one, is written as."""
+    """Return an id as a string that no other id, and no beginning of one, is written as."""
     value = pl.col(name)
     match dtype:
         case pl.String():
@@ -200,7 +202,7 @@ def _check_id_types(spec: FeatureSpec, upstream: FeatureSpec, schema: pl.Schema)
         if not is_id_type(schema[old]):
             raise MetadataSchemaError(
                 f"Feature '{spec.key}' groups the rows of its upstream '{upstream.key}' by '{new}', which has the type "
-                f"{schema[old]} there; ids are integers, texts, binary, dates or datetimes. Write it as one of these.",
+                f"{schema[old]} there; ids are integers, strings, binary, dates or datetimes. Write one of these.",
                 feature=spec.key.dotted,
                 column=new,
             )

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from metaxy_fs import FilesystemMetadataStore
-from metaxy_fs.hashing import HashAlgorithm, hash_text
+from metaxy_fs.hashing import HashAlgorithm, hash_string
 from tests.benchmarks.clocks import empty_directory
 from tests.benchmarks.data import ID, root_containers
 from tests.benchmarks.ours import VERSION, declare
@@ -33,7 +33,7 @@ def _digests(algorithm: str, rows: int) -> pl.DataFrame:
     """Return ids in order, each with a digest of the algorithm per container."""
     ids = pl.int_range(rows, dtype=pl.Int64)
     versions = [
-        hash_text(pl.format(f"{name}{{}}", ids), algorithm=algorithm).alias(name)
+        hash_string(pl.format(f"{name}{{}}", ids), algorithm=algorithm).alias(name)
         for name in root_containers("simple")["root_0"]
     ]
     return pl.select(ids.alias(ID), pl.struct(versions).alias(VERSION))
@@ -45,7 +45,7 @@ def _hash_alone(upstream: pl.DataFrame, algorithm: str) -> float:
     pieces = [part for name in names for part in (pl.lit(f"|bench_root_0/{name}|"), pl.col(VERSION).struct.field(name))]
     texts = upstream.select(pl.concat_str(pl.lit("out|1"), *pieces).alias("text"))
     start = time.perf_counter()
-    texts.select(hash_text(pl.col("text"), algorithm=algorithm))
+    texts.select(hash_string(pl.col("text"), algorithm=algorithm))
     return time.perf_counter() - start
 
 

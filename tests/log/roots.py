@@ -48,7 +48,7 @@ def replace(storage: Storage, path: str, data: bytes) -> None:
 def edit(storage: Storage, path: str, change: Callable[[Any], object]) -> None:
     """Change an object that is JSON."""
     content = json.loads(storage.get(path))
-    content.pop("sha256", None)  # whoever lies can seal it, too
+    content.pop("sha256", None)  # a liar can seal it, too
     change(content)
     replace(storage, path, json.dumps(content, separators=(",", ":")).encode())
 

@@ -343,7 +343,7 @@ def test_a_sample_that_is_named_by_several_columns_is_not_divided(small: None) -
 
 
 def test_two_compactors_at_once_do_no_harm() -> None:
-    """The second one lists before the first has put anything; a third one mends the overlap."""
+    """The second one lists before the first has put anything; a third one repairs the overlap."""
     storage = MemoryStorage()
     appends = history(storage)
     expected = read(storage)
@@ -366,8 +366,8 @@ def test_two_compactors_at_once_do_no_harm() -> None:
     )
     assert_frame_equal(read(storage).head(36), expected)
     assert read(storage).height == 37
-    [mended] = compact(storage)
-    assert mended.commits == 13
+    [repaired] = compact(storage)
+    assert repaired.commits == 13
     delete_covered(storage, appends)
     assert read(storage).height == 37
 
@@ -408,8 +408,8 @@ def test_a_data_file_that_was_vacuumed_means_another_plan() -> None:
             put_compaction(storage, appends[:6])
             delete_covered(storage, appends[:6])
 
-    [mended] = compact(FaultyStorage(storage, vacuum), full=True)
-    assert mended.commits == 12
+    [repaired] = compact(FaultyStorage(storage, vacuum), full=True)
+    assert repaired.commits == 12
     assert_frame_equal(read(storage), expected)
 
 

@@ -46,7 +46,7 @@ def forged(**changes: Any) -> MemoryStorage:
     inner = MemoryStorage()
     put(inner, snapshot())
     fields = json.loads(inner.get("_snapshots/s.json"))
-    fields.pop("sha256")  # whoever forges one can seal it, too
+    fields.pop("sha256")  # a forger can seal it, too
     storage = MemoryStorage()
     storage.put("_snapshots/s.json", json.dumps(fields | changes).encode())
     return storage

@@ -59,7 +59,7 @@ def where(sample: int, value: pl.Expr | None, name: str) -> Change:
 
 
 def rewrite(storage: Storage, compaction: str, change: Change, *, file: int = 0) -> None:
-    """Change the rows of a data file, or with -1 of the commit table, and let the manifest vouch for the result."""
+    """Change the rows of a data file, or with -1 of the commit table, and let the manifest describe the result."""
 
     def vouch(manifest: dict[str, Any]) -> None:
         entry = manifest["commits"] if file < 0 else manifest["files"][file]

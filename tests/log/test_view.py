@@ -26,7 +26,7 @@ def forged(change: Callable[[Fields], object] = lambda _fields: None) -> MemoryS
     honest, storage = MemoryStorage(), MemoryStorage()
     path = PARTITION.append_manifest(write(honest, 1).commit)
     fields = json.loads(honest.get(path))
-    fields.pop("sha256")  # whoever forges one can seal it, too
+    fields.pop("sha256")  # a forger can seal it, too
     change(fields)
     storage.put(path, json.dumps(fields).encode())
     return storage

@@ -30,7 +30,7 @@ def write_all(root: str, options: dict[str, Any], writer: int) -> None:
 
 
 def read_until(root: str, options: dict[str, Any], done: Any, counts: Any) -> None:
-    """Read again and again: writes are whole, and what was seen once is seen for ever."""
+    """Read again and again: writes are whole, and what was seen once is seen forever."""
     store, seen, reads = FilesystemMetadataStore(root, storage_options=options), set[str](), 0
     while not done.is_set() or reads == 0:
         try:

@@ -69,7 +69,7 @@ def damage_notes(path: Path) -> None:
 
 
 def shorten(path: Path) -> None:
-    """Damage a file so that whoever looks at it finds out."""
+    """Damage a file so that every reader of it finds out."""
     path.write_bytes(path.read_bytes()[:-1])
 
 

@@ -19,7 +19,7 @@ class InlineExecutor(Executor):
         future: Future[Any] = Future()
         try:
             future.set_result(call(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001  # raised by whoever asks for the result
+        except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
             future.set_exception(error)
         return future
 

@@ -28,7 +28,7 @@ class BrokenPromiseError(AssertionError):
 class Write:
     """One write: what it holds, and what is known of its outcome.
 
-    A write that failed for certain may never be seen; one of unknown outcome is seen whole or not at all, and for ever
+    A write that failed for certain may never be seen; one of unknown outcome is seen whole or not at all, and forever
     once it was seen. One that retires samples has no rows; it is seen where the latest row of a sample is missing.
     """
 

@@ -65,7 +65,7 @@ def test_no_history_breaks_a_promise_where_clocks_jump(monkeypatch: pytest.Monke
         return act(here, chance, mix, newest)
 
     monkeypatch.setattr(dice, "_act", jump_and_act)
-    for seed in range(HISTORIES // 2):  # whoever takes a day by its own clock may give up
+    for seed in range(HISTORIES // 2):  # a process for which a day passes may give up
         roam(seed, ordered=False, mix=Mix(spans=(timedelta(minutes=40), timedelta(hours=2))))
 
 

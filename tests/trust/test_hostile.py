@@ -268,7 +268,7 @@ def bomb(promised: int) -> bytes:
 
 
 def plant(root: Path, data: bytes) -> None:
-    """Put other bytes in the place of the data file, and have the manifest vouch for them."""
+    """Put other bytes in the place of the data file, and have the manifest describe them."""
     data_file(root).write_bytes(data)
     entry = {"rows": 4, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "statistics": []}
     forge(root, lambda fields: (fields["files"][0].update(entry), fields.update(schema=[["sample_id", "int64"]])))

@@ -249,7 +249,7 @@ class _Step:
         self._lock = Lock()
 
     def stop_after(self, steps: int) -> None:
-        """Stop for ever after so many steps from now on; 0 for none."""
+        """Stop forever after so many steps from now on; 0 for none."""
         self._left = steps
 
     def set(self, step: str) -> None:
@@ -307,7 +307,7 @@ def _live(order: Order, step: _Step, pipe: int) -> None:
         stores = order.open()
         step.stop_after(order.last_step)
         tell("begun", "")
-        _trace(step, role=order.role)  # from now on it may stop for ever, and somebody looks whether it has
+        _trace(step, role=order.role)  # from now on it may stop forever, and somebody looks whether it has
         for kind, name in ROLES[order.role](*stores, order):
             step.set(f"{order.role}: between two operations")
             tell(kind, name)

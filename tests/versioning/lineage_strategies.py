@@ -1,6 +1,6 @@
 """Random graphs of all relations, with histories.
 
-`histories` is for whoever compares ways to compute versions and increments: it draws a graph and the commits of its
+`histories` is for comparing ways to compute versions and increments: it draws a graph and the commits of its
 features, and gives them with a model that knows the right answers.
 """
 
