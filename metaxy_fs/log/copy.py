@@ -24,13 +24,12 @@ A vacuum of the target removes data files that no manifest has named for long. A
 there is relied on while it is younger than a day, which no vacuum notes, and refused after that.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -45,17 +44,25 @@ from metaxy_fs.errors import (
 from metaxy_fs.ids import AHEAD, shared_clock, wall_clock
 from metaxy_fs.log.commit import MAX_AGE_SECONDS, NAMED_WRITE
 from metaxy_fs.log.commit_table import CommitTables, digests_of
+from metaxy_fs.log.copied_manifests import (
+    CopiedManifest,
+    NamedObject,
+    batches,
+    commit_ids,
+    copied_manifest,
+    present_objects,
+    right_bytes,
+)
 from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.descriptions import copy_description
 from metaxy_fs.log.layout import STORE_FILE, Partition, is_data_file_name, owners_of_data_file
-from metaxy_fs.log.manifest import CommitTable, DataFile, Manifest
+from metaxy_fs.log.manifest import CommitTable, Manifest
 from metaxy_fs.log.named_writes import WriteName
 from metaxy_fs.log.record_commit_time import COPY_MARK, put_alone
-from metaxy_fs.log.resolve import Covers
 from metaxy_fs.log.schema import Path, decode_schema
 from metaxy_fs.log.type_checks import settle, types_of
 from metaxy_fs.log.types import large_integers
-from metaxy_fs.log.verified_io import get_checked, put_idempotent, refetch, storage_time
+from metaxy_fs.log.verified_io import get_checked, put_idempotent, storage_time
 from metaxy_fs.log.view import View, ViewLoader, retry_listing
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -63,7 +70,6 @@ from metaxy_fs.storage.base import ObjectInfo, Storage
 AT_ONCE = 8
 """How many objects are copied side by side; each is held in memory meanwhile."""
 
-_BATCH_FILES = 256
 _ATTEMPT = timedelta(seconds=MAX_AGE_SECONDS) + timedelta(hours=1)
 """How old the data files of a write are when its manifest is not put any more, a slow request reckoned in."""
 
@@ -109,38 +115,23 @@ def copy_partition(
     return retry_listing(partial(_copy, source, target, partition, commits, advance))
 
 
-class _NamedObject(NamedTuple):
-    """A data file or a commit table that a manifest names."""
-
-    path: str
-    entry: DataFile | CommitTable
-
-
-class _CopiedManifest(NamedTuple):
-    """A manifest that is to be copied, what it names, and the named writes that it stands for."""
-
-    manifest: Manifest
-    objects: Sequence[_NamedObject]
-    named: Sequence[str]
-
-
 def _copy(
     source: Storage, target: Storage, partition: Partition, commits: AbstractSet[str], advance: Advance
 ) -> Copied:
     found, held = _view(source, partition), _view(target, partition)
     if found is None:
         raise CorruptObjectError(f"The partition {source.location}/{partition} is gone while it was copied.")
-    chosen = [manifest for manifest in found.manifests if _ids(manifest) & commits]
-    brought = frozenset[str]().union(*map(_ids, chosen))
+    chosen = [manifest for manifest in found.manifests if commit_ids(manifest) & commits]
+    brought = frozenset[str]().union(*map(commit_ids, chosen))
     there = frozenset[str]() if held is None else held.commits
     if held is not None and brought & there:
         _refuse_conflicts(source, target, found, held)
-    items = [_item(found, manifest) for manifest in chosen if not _ids(manifest) <= there]
+    items = [copied_manifest(found, manifest) for manifest in chosen if not commit_ids(manifest) <= there]
     run = _PartitionCopy(source, target, found, items, advance)
     if items:
         run.refuse_attempts()
         _agree_on_types(source, target, partition, [item.manifest for item in items])
-        run.copy(present=_present_objects(target, partition, held, items))
+        run.copy(present=present_objects(target, partition, held, items))
         _follow(target, partition, items)
     return Copied(commits=len(brought), added=len(brought - there), files=run.files, bytes=run.bytes)
 
@@ -149,7 +140,7 @@ class _PartitionCopy:
     """One copy of some manifests of a partition."""
 
     def __init__(
-        self, source: Storage, target: Storage, found: View, items: Sequence[_CopiedManifest], advance: Advance
+        self, source: Storage, target: Storage, found: View, items: Sequence[CopiedManifest], advance: Advance
     ) -> None:
         self._source = source
         self._target = target
@@ -168,7 +159,7 @@ class _PartitionCopy:
         """
         done, total = 0, sum(each.entry.bytes for item in self._items for each in item.objects)
 
-        def copy_objects(objects: Sequence[_NamedObject]) -> None:
+        def copy_objects(objects: Sequence[NamedObject]) -> None:
             nonlocal done
             copied = ordered_map(partial(self._copy_object, present), objects, workers=AT_ONCE)
             for each, is_new in zip(objects, copied, strict=True):
@@ -177,7 +168,7 @@ class _PartitionCopy:
                 done += each.entry.bytes
                 self._advance(done, total)
 
-        for batch in _batches(self._items):
+        for batch in batches(self._items):
             started = wall_clock()
             objects = [each for item in batch for each in item.objects]
             copy_objects([each for each in objects if not isinstance(each.entry, CommitTable)])
@@ -199,15 +190,15 @@ class _PartitionCopy:
         for _ in ordered_map(function, items, workers=AT_ONCE):
             pass
 
-    def _copy_object(self, present: AbstractSet[str], wanted: _NamedObject) -> bool:
+    def _copy_object(self, present: AbstractSet[str], wanted: NamedObject) -> bool:
         """Make sure that the target has an object, and return whether it was put."""
         if wanted.path in present:
-            if _right(self._target, wanted) is None:
+            if right_bytes(self._target, wanted) is None:
                 raise ObjectExistsError(f"{self._target.location}/{wanted.path} already exists with other content.")
             return False
         if self._is_copied_within(wanted.path):
             return True
-        data = _right(self._source, wanted)
+        data = right_bytes(self._source, wanted)
         if data is None:
             raise CorruptObjectError(
                 f"{self._source.location}/{wanted.path} does not have the checksum that its manifest gives. Look for "
@@ -276,12 +267,12 @@ class _PartitionCopy:
         commit, digest = wanted
         WriteName(self._target, self._partition, commit).decide(digest)
 
-    def _mark(self, item: _CopiedManifest) -> None:
+    def _mark(self, item: CopiedManifest) -> None:
         """Say that a copy brings a compaction: until its manifest is there, its table shows no commit of the target."""
         if item.manifest.covers:
             put_idempotent(self._target, self._partition.copy_mark(item.manifest.commit), COPY_MARK)
 
-    def _copy_manifest(self, item: _CopiedManifest) -> None:
+    def _copy_manifest(self, item: CopiedManifest) -> None:
         is_compaction = bool(item.manifest.covers)
         commit = item.manifest.commit
         partition = self._partition
@@ -346,22 +337,6 @@ def _agree_on_types(source: Storage, target: Storage, partition: Partition, mani
         ) from error
 
 
-def _ids(manifest: Manifest) -> frozenset[str]:
-    """Return the commits that a manifest stands for."""
-    return Covers(manifest.covers).ids if manifest.covers else frozenset([manifest.commit])
-
-
-def _item(found: View, manifest: Manifest) -> _CopiedManifest:
-    partition = found.partition
-    entries: list[DataFile | CommitTable] = [*manifest.files]
-    entries += [] if manifest.commits is None else [manifest.commits]
-    is_compacted = bool(manifest.covers) or manifest.commit in found.ahead
-    named = [commit for commit in _ids(manifest) if commit.startswith(NAMED_WRITE)] if is_compacted else []
-    return _CopiedManifest(
-        manifest, [_NamedObject(partition.data_file(entry.name), entry) for entry in entries], sorted(named)
-    )
-
-
 def _refuse_conflicts(source: Storage, target: Storage, found: View, held: View) -> None:
     """Refuse commits whose ids stand for other rows in the target."""
     digests = digests_of(held, table_of=CommitTables(target).of)
@@ -379,65 +354,10 @@ def _conflict(commits: Sequence[str], source: Storage, target: Storage, partitio
     )
 
 
-def _follow(target: Storage, partition: Partition, items: Iterable[_CopiedManifest]) -> None:
+def _follow(target: Storage, partition: Partition, items: Iterable[CopiedManifest]) -> None:
     """Set the clock to what was copied; where that is far ahead, a listing of the target tells whose clock is wrong."""
     latest = max(item.manifest.time for item in items)
     if latest <= wall_clock() + AHEAD:
         shared_clock(target.identity).observe(latest)
     else:
         _view(target, partition)
-
-
-def _present_objects(
-    target: Storage, partition: Partition, held: View | None, items: Sequence[_CopiedManifest]
-) -> frozenset[str]:
-    """Return the paths of wanted objects that the target has.
-
-    Raises:
-        ObjectExistsError: One of them has another size.
-        StorageError: One of them may be removed by a vacuum at any moment.
-    """
-    wanted = {each.path: each.entry for item in items for each in item.objects}
-    listed = [info for info in target.list(str(partition)) if info.path in wanted]
-    for info in listed:
-        if info.size != wanted[info.path].bytes:
-            raise ObjectExistsError(f"{target.location}/{info.path} already exists with other content.")
-    named = frozenset() if held is None else {live.path for live in held.files}
-    unnamed = [info for info in listed if info.path not in named and info.modified is not None]
-    if unnamed:
-        oldest = min(unnamed, key=lambda info: info.modified or datetime.max.replace(tzinfo=UTC))
-        now = storage_time(target)
-        if oldest.modified is not None and now - oldest.modified > timedelta(seconds=MAX_AGE_SECONDS):
-            raise StorageError(
-                f"{target.location}/{oldest.path} was left by a copy that was cut short on {oldest.modified:%Y-%m-%d}, "
-                "and a vacuum may be about to remove it. Let vacuum remove such files, or remove them yourself while "
-                "no vacuum runs, and copy again."
-            )
-    return frozenset(info.path for info in listed)
-
-
-def _right(storage: Storage, wanted: _NamedObject) -> bytes | None:
-    """Return the bytes of an object, None if they are not those that its manifest describes."""
-    info = ObjectInfo(wanted.path, wanted.entry.bytes)
-    [data] = storage.get_many([info])
-    if not _is(data, wanted.entry):
-        data = refetch(storage, info)
-    return data if _is(data, wanted.entry) else None
-
-
-def _is(data: bytes, entry: DataFile | CommitTable) -> bool:
-    return hashlib.sha256(data).hexdigest() == entry.sha256
-
-
-def _batches(items: Iterable[_CopiedManifest]) -> Iterator[list[_CopiedManifest]]:
-    """Yield manifests in groups that name a bounded number of objects, if one alone does not name more."""
-    batch: list[_CopiedManifest] = []
-    count = 0
-    for item in items:
-        if batch and count + len(item.objects) > _BATCH_FILES:
-            yield batch
-            batch, count = [], 0
-        batch.append(item)
-        count += len(item.objects)
-    if batch:
-        yield batch

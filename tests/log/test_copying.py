@@ -16,6 +16,7 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.ids import LamportClock
+from metaxy_fs.log import copied_manifests
 from metaxy_fs.log import copy as module
 from metaxy_fs.log.copy import Copied, copy_partition
 from metaxy_fs.log.log import Log
@@ -113,7 +114,7 @@ def test_a_copy_that_was_cut_short_goes_on(data: st.DataObject, fail_at: int, wh
     target = FaultyStorage(MemoryStorage(), fault)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "AT_ONCE", 2)
-        patch.setattr(module, "_BATCH_FILES", data.draw(st.integers(1, 3)))
+        patch.setattr(copied_manifests, "_BATCH_FILES", data.draw(st.integers(1, 3)))
         try:
             copy(source, target)
         except StorageError:
