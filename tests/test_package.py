@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import metaxy_fs
-from metaxy_fs import metadata_store
+from metaxy_fs import log, metadata_store
 
 PACKAGE = Path(metaxy_fs.__file__).parent
 TESTS = Path(__file__).parent
@@ -50,6 +50,13 @@ def test_every_name_of_the_stores_is_found():
     assert set(metadata_store.__all__) <= set(dir(metadata_store))
     with pytest.raises(AttributeError, match=r"'metaxy_fs\.metadata_store' has no attribute 'vacuums'"):
         metadata_store.vacuums  # noqa: B018  # the access is the test
+
+
+def test_every_name_of_the_log_is_found():
+    assert {name for name in log.__all__ if getattr(log, name) is None} == set()
+    assert not {"verify", "repair", "vacuum"} & set(log.__all__)  # modules have these names
+    with pytest.raises(AttributeError, match=r"'metaxy_fs\.log' has no attribute 'vacuums'"):
+        log.vacuums  # noqa: B018  # the access is the test
 
 
 def test_every_public_name_is_found():

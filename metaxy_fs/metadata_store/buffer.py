@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.manifest import check_tags
+from metaxy_fs.log import Chunks, check_tags
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_write

@@ -15,8 +15,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import polars as pl
 
 from metaxy_fs.errors import FeatureNotFoundError, HashAlgorithmError, MetaxyError, StorageAccessError, StorageError
-from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span
-from metaxy_fs.log.widening import conform, unify
+from metaxy_fs.log import EVERYTHING, IdRange, Span, conform, unify
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.scan import Change, Scan, ScanLayer
 from metaxy_fs.spec import FeatureKey

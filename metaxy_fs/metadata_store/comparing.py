@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from metaxy_fs.log.ranges import IdRange
+from metaxy_fs.log import IdRange
 from metaxy_fs.metadata_store.expected import Expected, ExpectedSamples, same_id_types
 from metaxy_fs.metadata_store.stored import StoredLayer, StoredRows
 from metaxy_fs.metadata_store.upstream import divide, have_common_bounds

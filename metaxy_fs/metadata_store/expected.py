@@ -7,8 +7,7 @@ from typing import NamedTuple
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, MetadataSchemaError
-from metaxy_fs.log.ranges import IdRange
-from metaxy_fs.log.widening import widen
+from metaxy_fs.log import IdRange, widen
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import is_sorted, show_samples
 from metaxy_fs.metadata_store.samples import HeldSamples, SpooledSamples

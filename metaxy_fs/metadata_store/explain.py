@@ -14,7 +14,7 @@ from metaxy_fs.insight.ancestry import AncestorRows, ancestry
 from metaxy_fs.insight.explanation import Explanation
 from metaxy_fs.insight.provenance import explain_sample
 from metaxy_fs.insight.stored import StoredVersions
-from metaxy_fs.log.ranges import EVERYTHING, IdRange
+from metaxy_fs.log import EVERYTHING, IdRange
 from metaxy_fs.metadata_store.ancestors import ancestor_versions
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, chain_algorithm, layered, report_corruption

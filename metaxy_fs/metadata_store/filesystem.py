@@ -13,14 +13,19 @@ from metaxy_fs.errors import SpecError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.hashing import HashAlgorithm, check_algorithm
 from metaxy_fs.ids import shared_clock
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.commit import CommitRequest
-from metaxy_fs.log.compact_after import Upkeep, check_threshold
-from metaxy_fs.log.layout import STORE_FILE, Partition
-from metaxy_fs.log.log import Log
-from metaxy_fs.log.manifest import Definition
-from metaxy_fs.log.scan import are_exact, column_names
-from metaxy_fs.log.view import View
+from metaxy_fs.log import (
+    STORE_FILE,
+    Chunks,
+    CommitRequest,
+    Definition,
+    Log,
+    Partition,
+    Upkeep,
+    View,
+    are_exact,
+    check_threshold,
+    column_names,
+)
 from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.scan import Scan

@@ -10,7 +10,7 @@ import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.forks import refuse_lost_threads
-from metaxy_fs.log.schema import unstorable
+from metaxy_fs.log import unstorable
 from metaxy_fs.metadata_store.arrow import ArrowStream, from_arrow, kind_of
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.spec.checks import is_encodable

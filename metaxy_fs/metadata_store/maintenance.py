@@ -7,20 +7,28 @@ from datetime import timedelta
 from metaxy_fs._version import WRITER
 from metaxy_fs.errors import FeatureNotFoundError, ObjectNotFoundError, StorageError
 from metaxy_fs.ids import shared_clock
-from metaxy_fs.log.compact import Compaction, Options, compact_partition
-from metaxy_fs.log.copy import Copied
-from metaxy_fs.log.layout import STORE_FILE, all_partitions, is_partition_directory
-from metaxy_fs.log.levels import FANOUT
-from metaxy_fs.log.log import Log
-from metaxy_fs.log.repair import Restoration
-from metaxy_fs.log.repair import repair as repair_root
-from metaxy_fs.log.unreferenced import Policy
-from metaxy_fs.log.vacuum import Removal, Vacuumed
-from metaxy_fs.log.vacuum import vacuum as vacuum_root
-from metaxy_fs.log.verified_io import Finding
-from metaxy_fs.log.verify import Progress, Verification
-from metaxy_fs.log.verify import verify as verify_root
-from metaxy_fs.log.view import ViewLoader
+from metaxy_fs.log import (
+    FANOUT,
+    STORE_FILE,
+    Compaction,
+    Copied,
+    Finding,
+    Log,
+    Options,
+    Policy,
+    Progress,
+    Removal,
+    Restoration,
+    Vacuumed,
+    Verification,
+    ViewLoader,
+    all_partitions,
+    compact_partition,
+    is_partition_directory,
+    repair_root,
+    vacuum_root,
+    verify_root,
+)
 from metaxy_fs.metadata_store.features import FeatureLike, flag, key_of
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 from metaxy_fs.metadata_store.promotion import copy_metadata

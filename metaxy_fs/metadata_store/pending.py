@@ -25,10 +25,7 @@ import polars as pl
 from metaxy_fs.errors import CommitStateUnknownError, WriteConflictError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.ids import elapsed
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.schema import column
-from metaxy_fs.log.statistics import exact_in
-from metaxy_fs.log.widening import FileSchema, conform, unify
+from metaxy_fs.log import Chunks, FileSchema, column, conform, exact_in, unify
 from metaxy_fs.metadata_store.backend import Backend, Query, SeenSchemas
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import show_samples

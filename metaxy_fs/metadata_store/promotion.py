@@ -6,9 +6,7 @@ from typing import Literal
 import polars as pl
 
 from metaxy_fs.errors import HashAlgorithmError
-from metaxy_fs.log.copy import Copied, copy_partition
-from metaxy_fs.log.descriptions import find_root, open_for_writing, refuse_overwriting_storage
-from metaxy_fs.log.layout import Partition
+from metaxy_fs.log import Copied, Partition, copy_partition, find_root, open_for_writing, refuse_overwriting_storage
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import not_found, report_corruption
 from metaxy_fs.metadata_store.features import FeatureLike, find_declaration

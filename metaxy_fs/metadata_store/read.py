@@ -10,10 +10,7 @@ import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.forks import refuse_lost_threads
-from metaxy_fs.log.frames import without_empty_chunks
-from metaxy_fs.log.predicates import balanced, conjuncts_on, flattened
-from metaxy_fs.log.ranges import EVERYTHING, IdRange
-from metaxy_fs.log.schema import column
+from metaxy_fs.log import EVERYTHING, IdRange, balanced, column, conjuncts_on, flattened, without_empty_chunks
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, layered, not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature, check_predicate, flag

@@ -11,9 +11,7 @@ from functools import partial
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, MetadataSchemaError
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.manifest import check_tags
-from metaxy_fs.log.ranges import IdRange
+from metaxy_fs.log import Chunks, IdRange, check_tags
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain_algorithm, report_corruption
 from metaxy_fs.metadata_store.comparing import Comparing

@@ -14,11 +14,7 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.parquet import ROW_GROUP_ROWS
-from metaxy_fs.log.ranges import IdRange, Span, plan_ranges
-from metaxy_fs.log.schema import column
-from metaxy_fs.log.statistics import column_statistics, split_points
+from metaxy_fs.log import ROW_GROUP_ROWS, Chunks, IdRange, Span, column, column_statistics, plan_ranges, split_points
 from metaxy_fs.metadata_store.frames import FrameLike, is_sorted, refuse_repeated, to_frame
 from metaxy_fs.reserved import PLACE
 from metaxy_fs.scratch import ScratchDirectory, writing_to

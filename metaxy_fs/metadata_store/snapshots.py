@@ -15,17 +15,20 @@ from metaxy_fs._version import WRITER
 from metaxy_fs.errors import MetadataSchemaError, SnapshotError, StorageAccessError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.ids import wall_clock
-from metaxy_fs.log import snapshots as objects
-from metaxy_fs.log.layout import is_snapshot_name
-from metaxy_fs.log.schema import encode_schema
-from metaxy_fs.log.snapshots import (
+from metaxy_fs.log import (
     UNKNOWN_SCHEMA,
     PinnedFeature,
     PinnedPartition,
     PinnedStore,
     Snapshot,
+    encode_schema,
+    find_snapshot,
+    is_snapshot_name,
     known_schema,
+    put_snapshot,
+    snapshots_of,
 )
+from metaxy_fs.log import drop_snapshot as drop_object
 from metaxy_fs.metadata_store.backend import Append, Backend, Moment, Query
 from metaxy_fs.metadata_store.chain import chain, not_found
 from metaxy_fs.metadata_store.scan import Scan
@@ -188,13 +191,13 @@ def create_snapshot(store: Backend, name: str, features: Sequence[FeatureKey] | 
         writer=WRITER,
         stores=tuple(_store(store, each, [pinned[each, key] for key in keys]) for each in stores),
     )
-    objects.put_snapshot(store.snapshot_storage, snapshot, hash_algorithm=store.hash_algorithm)
+    put_snapshot(store.snapshot_storage, snapshot, hash_algorithm=store.hash_algorithm)
 
 
 def list_snapshots(store: Backend) -> pl.DataFrame:
     """Return the snapshots that a store keeps, as a frame of `SNAPSHOTS`."""
     refuse_lost_threads()
-    found = objects.snapshots_of(store.snapshot_storage)
+    found = snapshots_of(store.snapshot_storage)
     rows = [_described(store, snapshot) for snapshot in found]
     return pl.DataFrame(rows, schema=SNAPSHOTS, orient="row")
 
@@ -206,7 +209,7 @@ def drop_snapshot(store: Backend, name: str) -> None:
         SnapshotError: There is none of that name.
     """
     check_name(name)
-    if not objects.drop_snapshot(store.snapshot_storage, name):
+    if not drop_object(store.snapshot_storage, name):
         raise _unknown(store, name)
 
 
@@ -224,7 +227,7 @@ def at(store: Backend, moment: str | datetime, *, kind: type[_StoreAt]) -> _Stor
             f"A moment is the name of a snapshot, or a time with a time zone, got {moment!r}; such as 'october', or "
             "datetime(2026, 11, 1, tzinfo=UTC)."
         )
-    snapshot = objects.find_snapshot(store.snapshot_storage, moment)
+    snapshot = find_snapshot(store.snapshot_storage, moment)
     if snapshot is None:
         raise _unknown(store, moment)
     return _chained(list(_seen(store, snapshot)), kind)

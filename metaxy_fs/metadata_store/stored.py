@@ -12,8 +12,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.log.ranges import IdRange, Span
-from metaxy_fs.log.widening import widen
+from metaxy_fs.log import IdRange, Span, widen
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, fitting
 from metaxy_fs.metadata_store.features import Declared, check_predicate

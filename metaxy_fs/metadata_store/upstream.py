@@ -13,9 +13,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
-from metaxy_fs.log.parquet import ROW_GROUP_ROWS
-from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
-from metaxy_fs.log.statistics import MAX_EXACT
+from metaxy_fs.log import EVERYTHING, MAX_EXACT, ROW_GROUP_ROWS, IdRange, Span, depth, plan_ranges
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature

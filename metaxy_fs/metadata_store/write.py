@@ -11,10 +11,7 @@ from datetime import datetime
 import polars as pl
 
 from metaxy_fs.errors import FeatureNotFoundError
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.manifest import check_tags
-from metaxy_fs.log.statistics import exact_in
-from metaxy_fs.log.widening import conform, unify
+from metaxy_fs.log import Chunks, check_tags, conform, exact_in, unify
 from metaxy_fs.metadata_store.backend import Append, Backend, Query
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.expected import same_id_types
