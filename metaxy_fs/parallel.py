@@ -1,4 +1,4 @@
-"""Pieces of work that are done side by side, and their results in order."""
+"""Pieces of work that are done side by side or in groups, and their results in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +41,31 @@ def ordered_map(
         finally:
             for future in running:
                 future.cancel()
+
+
+def batched(items: Iterable[Item], *limits: tuple[Callable[[Item], int], int]) -> Iterator[list[Item]]:
+    """Yield items, in their order, in groups that stay within all limits, where one item alone does.
+
+    Args:
+        items: Taken as they are needed.
+        limits: What an item counts for, and how much a group may come to.
+    """
+    batch: list[Item] = []
+    totals = [0] * len(limits)
+    for item in items:
+        sizes = [size_of(item) for size_of, _ in limits]
+        if batch and any(total + size > most for total, size, (_, most) in zip(totals, sizes, limits, strict=True)):
+            yield batch
+            batch, totals = [], [0] * len(limits)
+        batch.append(item)
+        totals = [total + size for total, size in zip(totals, sizes, strict=True)]
+    if batch:
+        yield batch
+
+
+def one(_item: object) -> int:
+    """Count an item as one, for a limit to how many there are."""
+    return 1
 
 
 def asked(question: Callable[[Item], Result], items: Iterable[Item], *, is_remote: bool) -> list[Result]:

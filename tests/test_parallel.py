@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from metaxy_fs.parallel import ordered_map
+from metaxy_fs.parallel import batched, one, ordered_map
 from tests.patience import PATIENCE
 
 
@@ -58,3 +58,16 @@ def test_as_many_items_are_under_way_at_once_as_there_are_workers(workers):
 @pytest.mark.parametrize("items", [[], [7]])
 def test_one_item_needs_no_thread(items):
     assert list(ordered_map(lambda _: threading.current_thread(), items)) == [threading.main_thread()] * len(items)
+
+
+def test_groups_stay_within_all_limits_unless_one_item_does_not():
+    assert list(batched([], (one, 2))) == []
+    assert list(batched("abcde", (one, 2))) == [["a", "b"], ["c", "d"], ["e"]]
+    assert list(batched(["a", "bbbb", "cc", "d", "e"], (len, 3), (one, 2))) == [["a"], ["bbbb"], ["cc", "d"], ["e"]]
+
+
+def test_groups_are_given_before_all_items_are_taken():
+    taken = []
+    groups = batched((taken.append(number) or number for number in range(100)), (one, 3))
+    assert next(groups) == [0, 1, 2]
+    assert taken == [0, 1, 2, 3]

@@ -20,7 +20,7 @@ from functools import partial
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageError
+from metaxy_fs.errors import CorruptObjectError, StorageError
 from metaxy_fs.ids import MAX_TIME, LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.commit import MAX_AGE_SECONDS
 from metaxy_fs.log.commit_table import combined_table, covers_of, digest_of, encode_table
@@ -41,7 +41,7 @@ from metaxy_fs.log.merge import (
 )
 from metaxy_fs.log.parquet import encode_rows
 from metaxy_fs.log.verified_io import put_idempotent
-from metaxy_fs.log.view import ATTEMPTS, LiveFile, View, ViewLoader
+from metaxy_fs.log.view import LiveFile, View, ViewLoader, retry_listing
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.logged import LOGGER
@@ -148,7 +148,8 @@ def _next(
         before: Leave out later writes.
         clustered: Rewrite a compaction whose files overlap, but for these.
     """
-    for attempt in range(ATTEMPTS):
+
+    def step() -> Compaction | None:
         started = wall_clock()
         view = loader.load(partition)
         if view is None:
@@ -162,12 +163,9 @@ def _next(
         if not manifests:
             return None
         rewrites = partial(divide, clusters=clustered is not None)
-        try:
-            return _Compactor(storage, view, manifests, options, time=clock.tick(), divide=rewrites).run(started)
-        except ObjectNotFoundError:  # superseded and vacuumed since it was listed
-            if attempt == ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
+        return _Compactor(storage, view, manifests, options, time=clock.tick(), divide=rewrites).run(started)
+
+    return retry_listing(step)  # what was listed may be superseded and vacuumed by now: then the step is planned anew
 
 
 def _overlapping(view: View, *, but: AbstractSet[str]) -> tuple[Manifest, ...]:

@@ -16,6 +16,7 @@ from metaxy_fs.log.manifest import CommitTable, DataFile, Manifest
 from metaxy_fs.log.resolve import Covers
 from metaxy_fs.log.verified_io import refetch, storage_time
 from metaxy_fs.log.view import View
+from metaxy_fs.parallel import batched
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 _BATCH_FILES = 256
@@ -96,13 +97,4 @@ def _is_right(data: bytes, entry: DataFile | CommitTable) -> bool:
 
 def batches(items: Iterable[CopiedManifest]) -> Iterator[list[CopiedManifest]]:
     """Yield manifests in groups that name a bounded number of objects, if one alone does not name more."""
-    batch: list[CopiedManifest] = []
-    count = 0
-    for item in items:
-        if batch and count + len(item.objects) > _BATCH_FILES:
-            yield batch
-            batch, count = [], 0
-        batch.append(item)
-        count += len(item.objects)
-    if batch:
-        yield batch
+    return batched(items, (lambda item: len(item.objects), _BATCH_FILES))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ from metaxy_fs.log.statistics import FileStatistics
 from metaxy_fs.log.thrift import MalformedError
 from metaxy_fs.log.verified_io import checked_bytes
 from metaxy_fs.log.view import LiveFile
+from metaxy_fs.parallel import batched, one
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
 
 
@@ -188,16 +190,7 @@ def fetch_whole(storage: Storage, files: Sequence[LiveFile]) -> list[bytes]:
 
 def in_batches(pieces: Iterable[FilePart]) -> Iterator[list[FilePart]]:
     """Yield the pieces in groups that are fetched at once."""
-    batch: list[FilePart] = []
-    size = 0
-    for piece in pieces:
-        if batch and (len(batch) == BATCH_FILES or size + piece.size > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(piece)
-        size += piece.size
-    if batch:
-        yield batch
+    return batched(pieces, (one, BATCH_FILES), (attrgetter("size"), BATCH_BYTES))
 
 
 def _checked(storage: Storage, live: LiveFile, excerpt: Excerpt, parts: Sequence[bytes]) -> bytes:

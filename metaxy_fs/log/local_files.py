@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
 import polars as pl
@@ -36,7 +37,7 @@ from metaxy_fs.log.footer import LONGEST_FOOTER, Excerpt
 from metaxy_fs.log.frames import FileSource
 from metaxy_fs.log.parquet import check_bytes, check_digest, check_row_groups, footer_bytes, footer_digest
 from metaxy_fs.log.view import LiveFile
-from metaxy_fs.parallel import WORKERS, ordered_map
+from metaxy_fs.parallel import WORKERS, batched, ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
 from metaxy_fs.storage.logged import log_read
 from metaxy_fs.system_errors import PERMISSION_DENIED, explained
@@ -246,16 +247,7 @@ class LocalSupply(NamedTuple):
 
     def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[tuple[list[LiveFile], Need]]:
         """Yield files of so many bytes as are worth a scan of their own."""
-        batch: list[LiveFile] = []
-        size = 0
-        for live in files:
-            if batch and size + live.file.bytes > _BATCH_BYTES:
-                yield batch, need
-                batch, size = [], 0
-            batch.append(live)
-            size += live.file.bytes
-        if batch:
-            yield batch, need
+        return ((batch, need) for batch in batched(files, (attrgetter("file.bytes"), _BATCH_BYTES)))
 
     def take(self, batch: tuple[list[LiveFile], Need]) -> tuple[list[LiveFile], Sequence[FileSource]]:
         """Look at what is needed of a batch."""

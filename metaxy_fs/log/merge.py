@@ -16,6 +16,7 @@ written is if no other file that is merged may hold a sample of it, since no two
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from metaxy_fs.log.manifest import CommitKey, DataFile
 from metaxy_fs.log.ranges import Span, plan_ranges, span_of
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.view import LiveFile
-from metaxy_fs.parallel import ordered_map
+from metaxy_fs.parallel import batched, one, ordered_map
 from metaxy_fs.scratch import ScratchDirectory, writing_to
 from metaxy_fs.storage.base import Storage
 
@@ -168,16 +169,8 @@ def _rows(storage: Storage, batch: Sequence[LiveFile]) -> pl.DataFrame:
 
 
 def _batches(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
-    batch: list[LiveFile] = []
-    rows = size = 0
-    for live in files:
-        rows, size = rows + live.file.rows, size + live.file.bytes
-        if batch and (len(batch) == BATCH_FILES or rows > BATCH_ROWS or size > BATCH_BYTES):
-            yield batch
-            batch, rows, size = [], live.file.rows, live.file.bytes
-        batch.append(live)
-    if batch:
-        yield batch
+    rows = attrgetter("file.rows"), BATCH_ROWS
+    return batched(files, (one, BATCH_FILES), rows, (attrgetter("file.bytes"), BATCH_BYTES))
 
 
 LARGE_ROWS = MAX_FILE_ROWS // 2

@@ -14,8 +14,9 @@ A root is shared, so a snapshot is data from strangers: it is decoded strictly, 
 fetched, and all that it can name is a commit of a partition, which is looked for by name alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -36,6 +37,7 @@ from metaxy_fs.log.layout import (
 from metaxy_fs.log.manifest import FORMAT_VERSION, Time, refuse_other_format, sealed, unsealed
 from metaxy_fs.log.schema import decode_schema
 from metaxy_fs.log.verified_io import decode_or_refetch, fetch_each, get_checked, put_idempotent
+from metaxy_fs.parallel import batched
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 UNKNOWN_SCHEMA: Final = msgspec.Raw(b"null")
@@ -165,7 +167,8 @@ def snapshots_of(storage: Storage) -> Iterator[Snapshot]:
         CorruptObjectError: One of them is not to be trusted.
     """
     named = {name: info for info in storage.list(SNAPSHOTS) if (name := snapshot_of(info.path)) is not None}
-    for batch in _batches(info for _, info in sorted(named.items())):
+    listed = (info for _, info in sorted(named.items()))
+    for batch in batched(listed, (attrgetter("size"), _BATCH_BYTES)):
         try:
             yield from _fetch(storage, batch)
         except ObjectNotFoundError:  # one of them was dropped after it was listed
@@ -179,17 +182,6 @@ def drop_snapshot(storage: Storage, name: str) -> bool:
     if exists:
         storage.delete(snapshot_file(name))
     return exists
-
-
-def _batches(infos: Iterable[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
-    batch: list[ObjectInfo] = []
-    for info in infos:
-        if batch and sum(each.size for each in batch) + info.size > _BATCH_BYTES:
-            yield batch
-            batch = []
-        batch.append(info)
-    if batch:
-        yield batch
 
 
 def _fetch(storage: Storage, infos: list[ObjectInfo]) -> list[Snapshot]:

@@ -28,14 +28,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
+from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.commit import MAX_AGE_SECONDS
 from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
 from metaxy_fs.log.layout import Inventory, Partition, take_inventory
 from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, refuse_other_format
 from metaxy_fs.log.resolve import Covers, resolve
 from metaxy_fs.log.verified_io import decode_or_refetch, fetch_each
-from metaxy_fs.log.view import ATTEMPTS
+from metaxy_fs.log.view import retry_listing
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 
@@ -239,12 +239,7 @@ def read_partition_state(storage: Storage, partition: Partition) -> PartitionSta
         CorruptObjectError: Something in it is not understood, so that nobody can tell what it needs.
         StorageError: It could not be read.
     """
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return _partition_state(storage, take_inventory(storage, partition))
-        except ObjectNotFoundError:  # a manifest was deleted since it was listed
-            continue
-    return _partition_state(storage, take_inventory(storage, partition))
+    return retry_listing(lambda: _partition_state(storage, take_inventory(storage, partition)))
 
 
 def _partition_state(storage: Storage, inventory: Inventory) -> PartitionState:

@@ -36,7 +36,7 @@ from metaxy_fs.ids import elapsed, pause, random_token
 from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
 from metaxy_fs.log.layout import Partition, clock_probe, feature_of
 from metaxy_fs.log.manifest import Manifest
-from metaxy_fs.parallel import asked, ordered_map
+from metaxy_fs.parallel import asked, batched, one, ordered_map
 from metaxy_fs.storage.base import NoRoomError, NotDurableError, ObjectInfo, ObjectRange, Storage
 
 Severity = Literal["error", "warning", "note"]
@@ -173,7 +173,8 @@ def fetch_each(
 
     `wanted` is taken as it is needed. One batch is fetched while the one before it is used.
     """
-    for batch, fetched in ordered_map(partial(_with_bytes, storage), _batches(wanted)):
+    batches = batched(wanted, (one, _BATCH_OBJECTS), (lambda each: each[1].size, _BATCH_BYTES))
+    for batch, fetched in ordered_map(partial(_with_bytes, storage), batches):
         for (subject, info), data in zip(batch, fetched, strict=True):
             yield subject, info, data
 
@@ -226,19 +227,6 @@ def _get(storage: Storage, info: ObjectInfo) -> Fetched:
         return storage.get_many([info])[0]
     except (StorageError, CorruptObjectError) as error:
         return error
-
-
-def _batches(wanted: Iterable[tuple[Subject, ObjectInfo]]) -> Iterator[list[tuple[Subject, ObjectInfo]]]:
-    batch: list[tuple[Subject, ObjectInfo]] = []
-    size = 0
-    for subject, info in wanted:
-        if batch and (len(batch) == _BATCH_OBJECTS or size + info.size > _BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append((subject, info))
-        size += info.size
-    if batch:
-        yield batch
 
 
 _ATTEMPTS = 3
