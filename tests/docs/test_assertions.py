@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-EXPECTATIONS = {"raises", "warns", "fail", "deprecated_call", "run_state_machine_as_test", "assert_frame_equal"}
+EXPECTATIONS = {"raises", "warns", "fail", "skip", "deprecated_call", "run_state_machine_as_test", "assert_frame_equal"}
 """What asserts though nothing here shows it."""
 COMMON = {"append", "close", "delete", "get", "list", "main", "put", "read", "run", "set", "wait", "write"}
 """Names of so many things that a call of one tells nothing."""
