@@ -50,18 +50,18 @@ def have_equal_rows(left: Chunks, right: Chunks) -> bool:
 
 
 def _regrouped(chunks: Chunks, limit_of: Callable[[pl.DataFrame], int]) -> Iterator[pl.DataFrame]:
-    held: list[pl.DataFrame] = []
+    gathered: list[pl.DataFrame] = []
     height, is_first = 0, True
     for frame in chunks:
-        held.append(frame)
+        gathered.append(frame)
         height += frame.height
         if height >= (limit := limit_of(frame)):
-            full = list(_joined(held).iter_slices(limit))
+            full = list(_joined(gathered).iter_slices(limit))
             rest = [full.pop()] if full[-1].height < limit else []
             yield from full
-            held, height, is_first = rest, sum(each.height for each in rest), False
+            gathered, height, is_first = rest, sum(each.height for each in rest), False
     if height or is_first:
-        yield _joined(held or [chunks.schema.to_frame()])
+        yield _joined(gathered or [chunks.schema.to_frame()])
 
 
 def _joined(frames: list[pl.DataFrame]) -> pl.DataFrame:

@@ -124,9 +124,9 @@ def check_section(data: bytes, section: Section, *, name: str) -> None:
     Raises:
         CorruptObjectError: A column has another checksum.
     """
-    held = memoryview(data)
+    view = memoryview(data)
     for column, start, end, checksum in section.chunks:
-        if zlib.crc32(held[start - section.start : end - section.start]) != checksum:
+        if zlib.crc32(view[start - section.start : end - section.start]) != checksum:
             raise CorruptObjectError(
                 f"The data file {name} does not have the checksum that its manifest gives for the column {column!r}."
             )

@@ -133,12 +133,12 @@ def _put_files(
 
 def _counted(frames: Iterator[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame, int | None]]:
     """Yield each frame with its place and, the last one alone, how many there are: until then nobody knows."""
-    held = next(frames)
+    frame = next(frames)
     part = 0
     for part, following in enumerate(frames, start=1):
-        yield part - 1, held, None
-        held = following
-    yield part, held, part + 1
+        yield part - 1, frame, None
+        frame = following
+    yield part, frame, part + 1
 
 
 def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
@@ -173,15 +173,15 @@ def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
 def _put_named(storage: Storage, request: CommitRequest, attempt: Manifest) -> Manifest:
     """Put the manifest of a named write; return it, or that of the earlier attempt that is the commit."""
     name = WriteName(storage, request.partition, attempt.commit)
-    held = name.claim(attempt.digest)
-    if held is None:
+    standing = name.claim(attempt.digest)
+    if standing is None:
         try:
             _put_manifest(storage, request.partition.append_manifest(attempt.commit), attempt)
             is_put = True
         except ObjectExistsError:
             is_put = False
         try:
-            held = name.confirm(is_put=is_put)
+            standing = name.confirm(is_put=is_put)
         except StorageError as error:
             raise CommitStateUnknownError(
                 f"The rows were written, but whether an earlier attempt of write_id {request.write_id!r} had been is "
@@ -191,37 +191,39 @@ def _put_named(storage: Storage, request: CommitRequest, attempt: Manifest) -> M
                 commit=attempt.commit,
                 write_id=request.write_id,
             ) from error
-    return attempt if held is None else _earlier_attempt(storage, request, attempt, held)
+    return attempt if standing is None else _earlier_attempt(storage, request, attempt, standing)
 
 
-def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest, held: Standing) -> Manifest:
+def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest, standing: Standing) -> Manifest:
     """Return the commit that holds the name of this one, if it holds the same rows."""
-    is_same = held.digest == attempt.digest
-    if not is_same and (held.manifest is None or not _same_rows(storage, request, held.manifest, attempt)):
+    is_same = standing.digest == attempt.digest
+    if not is_same and (standing.manifest is None or not _same_rows(storage, request, standing.manifest, attempt)):
         raise WriteConflictError(
             f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
-            f"{held.rows} rows at {storage.location}/{held.path}; the {attempt.rows} rows given now are not the same. "
-            "Use another write_id for other rows.",
+            f"{standing.rows} rows at {storage.location}/{standing.path}; the {attempt.rows} rows given now are "
+            "not the same. Use another write_id for other rows.",
             feature=request.partition.feature,
             root=storage.location,
-            path=held.path,
+            path=standing.path,
             commit=attempt.commit,
             write_id=request.write_id,
         )
-    return held.manifest or attempt
+    return standing.manifest or attempt
 
 
-def _same_rows(storage: Storage, request: CommitRequest, held: Manifest, attempt: Manifest) -> bool:
+def _same_rows(storage: Storage, request: CommitRequest, earlier: Manifest, attempt: Manifest) -> bool:
     """Compare rows themselves, in whichever order their columns come.
 
     Equal rows have other digests where another version of the encoder wrote them.
     """
-    if held.rows != attempt.rows or not differ_in_order_alone(decode_schema(bytes(held.schema)), request.rows.schema):
+    if earlier.rows != attempt.rows or not differ_in_order_alone(
+        decode_schema(bytes(earlier.schema)), request.rows.schema
+    ):
         return False
-    rows = _in_order_of(request.rows, decode_schema(bytes(held.schema)))
-    frames = (_stored_rows(storage, request.partition.data_file(file.name), file) for file in held.files)
+    rows = _in_order_of(request.rows, decode_schema(bytes(earlier.schema)))
+    frames = (_stored_rows(storage, request.partition.data_file(file.name), file) for file in earlier.files)
     try:
-        return _digest(rows, attempt) == held.digest or have_equal_rows(Chunks(rows.schema, lambda: frames), rows)
+        return _digest(rows, attempt) == earlier.digest or have_equal_rows(Chunks(rows.schema, lambda: frames), rows)
     except ObjectNotFoundError:  # rewritten by a compaction and vacuumed long ago: nothing proves that they are equal
         return False
 

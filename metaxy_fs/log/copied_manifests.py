@@ -55,7 +55,7 @@ def copied_manifest(found: View, manifest: Manifest) -> CopiedManifest:
 
 
 def present_objects(
-    target: Storage, partition: Partition, held: View | None, items: Sequence[CopiedManifest]
+    target: Storage, partition: Partition, existing: View | None, items: Sequence[CopiedManifest]
 ) -> frozenset[str]:
     """Return the paths of wanted objects that the target has.
 
@@ -68,7 +68,7 @@ def present_objects(
     for info in listed:
         if info.size != wanted[info.path].bytes:
             raise ObjectExistsError(f"{target.location}/{info.path} already exists with other content.")
-    named = frozenset() if held is None else {live.path for live in held.files}
+    named = frozenset() if existing is None else {live.path for live in existing.files}
     unnamed = [info for info in listed if info.path not in named and info.modified is not None]
     if unnamed:
         oldest = min(unnamed, key=lambda info: info.modified or datetime.max.replace(tzinfo=UTC))

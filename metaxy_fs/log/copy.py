@@ -118,20 +118,20 @@ def copy_partition(
 def _copy(
     source: Storage, target: Storage, partition: Partition, commits: AbstractSet[str], advance: Advance
 ) -> Copied:
-    found, held = _view(source, partition), _view(target, partition)
+    found, existing = _view(source, partition), _view(target, partition)
     if found is None:
         raise CorruptObjectError(f"The partition {source.location}/{partition} is gone while it was copied.")
     chosen = [manifest for manifest in found.manifests if commit_ids(manifest) & commits]
     brought = frozenset[str]().union(*map(commit_ids, chosen))
-    there = frozenset[str]() if held is None else held.commits
-    if held is not None and brought & there:
-        _refuse_conflicts(source, target, found, held)
+    there = frozenset[str]() if existing is None else existing.commits
+    if existing is not None and brought & there:
+        _refuse_conflicts(source, target, found, existing)
     items = [copied_manifest(found, manifest) for manifest in chosen if not commit_ids(manifest) <= there]
     run = _PartitionCopy(source, target, found, items, advance)
     if items:
         run.refuse_attempts()
         _agree_on_types(source, target, partition, [item.manifest for item in items])
-        run.copy(present=present_objects(target, partition, held, items))
+        run.copy(present=present_objects(target, partition, existing, items))
         _follow(target, partition, items)
     return Copied(commits=len(brought), added=len(brought - there), files=run.files, bytes=run.bytes)
 
@@ -239,10 +239,10 @@ class _PartitionCopy:
         """
         wanted = {each.path for item in self._items for each in item.objects}
         listed = list(self._target.list(str(self._partition)))
-        held = _view(self._target, self._partition)
-        if held is not None:
-            _refuse_conflicts(self._source, self._target, self._found, held)
-        unknown = named - (frozenset() if held is None else held.commits)
+        existing = _view(self._target, self._partition)
+        if existing is not None:
+            _refuse_conflicts(self._source, self._target, self._found, existing)
+        unknown = named - (frozenset() if existing is None else existing.commits)
         for info in listed:
             name = info.path.removeprefix(f"{self._partition}/")
             if (
@@ -290,15 +290,15 @@ class _PartitionCopy:
     def _put_named(self, manifest: Manifest, path: str, data: bytes) -> None:
         """Put the manifest of a named write as its writer would, so that it stands for no other rows."""
         name = WriteName(self._target, self._partition, manifest.commit)
-        held = name.claim(manifest.digest)
-        if held is None:
+        standing = name.claim(manifest.digest)
+        if standing is None:
             try:
                 put_idempotent(self._target, path, data)
                 is_put = True
             except ObjectExistsError:
                 is_put = False
-            held = name.confirm(is_put=is_put)
-        if held is not None and held.digest != manifest.digest:
+            standing = name.confirm(is_put=is_put)
+        if standing is not None and standing.digest != manifest.digest:
             raise _conflict([manifest.commit], self._source, self._target, self._partition)
 
     def _manifest(self, commit: str, path: str, *, is_compaction: bool = False) -> bytes | None:
@@ -337,9 +337,9 @@ def _agree_on_types(source: Storage, target: Storage, partition: Partition, mani
         ) from error
 
 
-def _refuse_conflicts(source: Storage, target: Storage, found: View, held: View) -> None:
+def _refuse_conflicts(source: Storage, target: Storage, found: View, existing: View) -> None:
     """Refuse commits whose ids stand for other rows in the target."""
-    digests = digests_of(held, table_of=CommitTables(target).of)
+    digests = digests_of(existing, table_of=CommitTables(target).of)
     ours = digests_of(found, table_of=CommitTables(source).of)
     others = sorted(commit for commit, digest in ours.items() if digests.get(commit, digest) != digest)
     if others:

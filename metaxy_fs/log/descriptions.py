@@ -207,8 +207,8 @@ def copy_description(source: Storage, target: Storage, partition: Partition) -> 
             root=source.location,
             path=partition.definition_file,
         )
-    [held] = ensure_shared(target, [_shared_file(target, partition, decode(data), data)])
-    return decode_info(held, name=f"{target.location}/{partition.definition_file}")
+    [agreed] = ensure_shared(target, [_shared_file(target, partition, decode(data), data)])
+    return decode_info(agreed, name=f"{target.location}/{partition.definition_file}")
 
 
 def decode_info(data: bytes, *, name: str) -> PartitionInfo:
@@ -234,18 +234,18 @@ def decode_info(data: bytes, *, name: str) -> PartitionInfo:
 
 def _shared_file(storage: Storage, partition: Partition, info: PartitionInfo, data: bytes) -> SharedObject:
     name = f"{storage.location}/{partition.definition_file}"
-    return SharedObject(partition.definition_file, data, lambda held: _check(held, info, name=name))
+    return SharedObject(partition.definition_file, data, lambda stored: _check(stored, info, name=name))
 
 
 def _check(data: bytes, info: PartitionInfo, *, name: str) -> None:
     check_info(decode_info(data, name=name), feature=info.feature, id_columns=info.id_columns, name=name)
 
 
-def check_info(held: PartitionInfo, *, feature: Sequence[str], id_columns: Sequence[str], name: str) -> None:
+def check_info(info: PartitionInfo, *, feature: Sequence[str], id_columns: Sequence[str], name: str) -> None:
     """Refuse a description that is not of the rows that a writer means.
 
     Args:
-        held: What is there.
+        info: What is there.
         feature: The key of the feature whose rows they are, part by part.
         id_columns: The columns that name their samples.
         name: The object as users would look it up, for messages.
@@ -253,16 +253,16 @@ def check_info(held: PartitionInfo, *, feature: Sequence[str], id_columns: Seque
     Raises:
         MetadataSchemaError: It belongs to another feature, or names samples by other columns.
     """
-    if held.feature != tuple(feature):
+    if info.feature != tuple(feature):
         raise MetadataSchemaError(
-            f"The rows of feature {list(feature)!r} would be kept with those of {list(held.feature)!r}, because "
+            f"The rows of feature {list(feature)!r} would be kept with those of {list(info.feature)!r}, because "
             f"this root does not tell the two names apart, as {name} shows. Give one of the features another key.",
             feature=".".join(feature),
         )
-    if sorted(held.id_columns) != sorted(id_columns):
+    if sorted(info.id_columns) != sorted(id_columns):
         raise MetadataSchemaError(
             f"Feature {'_'.join(feature)!r} names its samples by {list(id_columns)}, but rows that are "
-            f"stored under the same data version name them by {list(held.id_columns)}, as {name} says. Give the "
+            f"stored under the same data version name them by {list(info.id_columns)}, as {name} says. Give the "
             "feature another key.",
             feature=".".join(feature),
         )

@@ -45,11 +45,11 @@ class Need(msgspec.Struct, frozen=True):
 
     def of(self, live: LiveFile) -> list[str]:
         """Return the columns to read of a file; one at least, since without any there would be no rows."""
-        held = live.stored_schema.names()
+        names = live.stored_schema.names()
         if self.columns is None:
-            return held
+            return names
         of_commits = COMMIT_COLUMNS if self.of_commits or live.excluded else ()
-        return [name for name in held if name in self.columns or name in of_commits] or held[:1]
+        return [name for name in names if name in self.columns or name in of_commits] or names[:1]
 
     def predicate_on(self, live: LiveFile) -> pl.Expr | None:
         """Return what the rows of a file are needed for; None where all are."""

@@ -197,7 +197,7 @@ class FileFrames:
         use_statistics: bool,
     ) -> pl.LazyFrame:
         files = [live for live, _ in run]
-        first, held = files[0], files[0].stored_schema
+        first, stored_schema = files[0], files[0].stored_schema
         is_marked = not first.is_rewritten and COMMIT in target
         is_spread = self._partition_column is not None and any(live.partition != first.partition for live in files)
         place = [ROW_INDEX] if is_marked or is_spread else []
@@ -205,14 +205,14 @@ class FileFrames:
         # Directories of a root may look like `key=value`, and may hold characters that mean something in a glob.
         rows = pl.scan_parquet(
             sources,
-            schema=held,
+            schema=stored_schema,
             glob=False,
             hive_partitioning=False,
             use_statistics=use_statistics,
             row_index_name=ROW_INDEX if place else None,
         )
-        held = pl.Schema({name: held[name] for name in columns(first)})
-        rows = rows.select(map(column, (*held, *place)))
+        stored_schema = pl.Schema({name: stored_schema[name] for name in columns(first)})
+        rows = rows.select(map(column, (*stored_schema, *place)))
         if first.excluded:
             rows = without(rows, first.excluded)
         if (name := self._partition_column) is not None:
@@ -220,7 +220,7 @@ class FileFrames:
             rows = add_partition_columns(rows, files, name=name) if is_spread else rows.with_columns(one)
         if is_marked:
             rows = add_commit_columns(rows, files)
-        source = pl.Schema({**self._with_partition(held), **(COMMIT_COLUMNS if is_marked else {})})
+        source = pl.Schema({**self._with_partition(stored_schema), **(COMMIT_COLUMNS if is_marked else {})})
         return conform(rows.drop(place), source=source, target=target)
 
     def _with_partition(self, schema: pl.Schema) -> pl.Schema:

@@ -337,9 +337,9 @@ def _sorted(partition: Partition, objects: Iterable[ObjectInfo], stray: tuple[Ob
             definition = info
         elif is_data_file_name(name):
             data[name] = info
-        elif found := [(held, commit) for of, held in by_commit if (commit := of(info.path, partition)) is not None]:
-            [(held, commit)] = found
-            held[commit] = info
+        elif found := [(by_id, commit) for of, by_id in by_commit if (commit := of(info.path, partition)) is not None]:
+            [(by_id, commit)] = found
+            by_id[commit] = info
         elif is_vacuum_record(info.path, partition):
             records.append(info)
         elif info.path.startswith(f"{partition.manifests}/"):

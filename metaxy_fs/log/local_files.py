@@ -182,12 +182,12 @@ class LocalFiles:
             return self._bytes(paths, found, suspects)
         looks = _looks(found, suspects, need)
         self.check({path: at for path, at in suspects.items() if path not in looks}, found)
-        held = self._checked_parts(list(looks.values()), identities)
-        return [held.get(path, path) for path in paths]
+        contents = self._checked_parts(list(looks.values()), identities)
+        return [contents.get(path, path) for path in paths]
 
     def _checked_parts(self, looks: Sequence[_WantedColumns], identities: Mapping[str, _Identity]) -> dict[str, bytes]:
         """Look at large files; return, by path, the bytes of those of which row groups are left out."""
-        held = {}
+        contents = {}
         for look, data in _side_by_side(_checked, looks, size=sum(look.size for look in looks)):
             identity = identities[look.path]
             if data is None:
@@ -196,8 +196,8 @@ class LocalFiles:
                 before = known.columns if known is not None and known.identity == identity else None
                 self._remember(look.path, _Right(identity, look.columns | (before or frozenset())))
             else:
-                held[look.path] = data
-        return held
+                contents[look.path] = data
+        return contents
 
     def _is_right(self, path: str, identity: _Identity, live: LiveFile, need: Need) -> bool:
         """Whether what is needed of a file was found right."""
@@ -212,15 +212,15 @@ class LocalFiles:
     def _bytes(
         self, paths: Sequence[str], files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity]
     ) -> list[bytes]:
-        held = {path: _content(path) for path in files}
+        contents = {path: _content(path) for path in files}
         for path, identity in suspects.items():
             try:
-                check_bytes(held[path], entry=files[path].file, name=path)
+                check_bytes(contents[path], entry=files[path].file, name=path)
             except CorruptObjectError as error:
                 add_facts(error, feature=files[path].partition.feature, path=files[path].path)
                 raise
             self._remember(path, _Right(identity, None))
-        return [held[path] for path in paths]
+        return [contents[path] for path in paths]
 
     def _remember(self, path: str, right: _Right) -> None:
         with self._lock:

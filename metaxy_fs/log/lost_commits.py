@@ -37,23 +37,23 @@ class Loss(NamedTuple):
 
 
 def pinned_losses(
-    partition: Partition, pinned: Mapping[str, AbstractSet[str]], held: Collection[str]
+    partition: Partition, pinned: Mapping[str, AbstractSet[str]], present: Collection[str]
 ) -> Iterator[Loss]:
     """Yield the snapshots that name commits which nothing holds.
 
     Args:
         partition: Whose commits these are.
         pinned: The commits of the partition that each snapshot names.
-        held: The commits that a manifest answers for.
+        present: The commits that a manifest answers for.
     """
     for name, commits in pinned.items():
-        if gone := frozenset(commits - set(held)):
+        if gone := frozenset(commits - set(present)):
             problem = f"names {len(gone)} commits of {partition} that are gone, such as {min(gone)}"
             yield Loss(snapshot_file(name), problem, gone)
 
 
 def losses(
-    storage: Storage, inventory: Inventory, *, unnamed: Collection[str], held: Collection[str]
+    storage: Storage, inventory: Inventory, *, unnamed: Collection[str], present: Collection[str]
 ) -> Iterator[Loss]:
     """Yield what a partition itself shows of commits that nothing holds.
 
@@ -61,14 +61,14 @@ def losses(
         storage: The root.
         inventory: What the partition holds.
         unnamed: The data files and commit tables that no manifest names.
-        held: The commits that a manifest answers for.
+        present: The commits that a manifest answers for.
 
     Raises:
         StorageError: A table could not be read, so nobody knows what it says.
     """
-    held = frozenset(held)
+    present = frozenset(present)
     for commit, info in inventory.damaged.items():
-        if commit not in held:
+        if commit not in present:
             problem = f"shows that there was a commit {commit}, whose manifest is gone"
             yield Loss(info.path, problem, frozenset([commit]))
     tables = [(name, inventory.data[name]) for name in sorted(unnamed) if _is_evidence(inventory, name)]
@@ -78,7 +78,7 @@ def losses(
         commits = _listed(data)
         if commits is None:
             yield Loss(info.path, "cannot be read, so nobody knows which commits it lists", frozenset())
-        elif gone := commits - held:
+        elif gone := commits - present:
             problem = f"lists {len(gone)} commits that no manifest holds, such as {min(gone)}"
             yield Loss(info.path, problem, gone)
 

@@ -95,16 +95,16 @@ class WriteName:
         kept = self._find(self._partition.kept_write(self._commit))
         if kept is None:
             return None
-        held = self._standing(kept)
-        if held is None:
+        standing = self._standing(kept)
+        if standing is None:
             try:
                 self.decide(digest)
             except WriteConflictError:
                 # A writer that began before the copy needs no decision, and may have put these rows meanwhile.
-                held = self._standing(kept)
-                if held is None:
+                standing = self._standing(kept)
+                if standing is None:
                     raise
-        return held
+        return standing
 
     def confirm(self, *, is_put: bool) -> Standing | None:
         """Return the commit that the name stands for after a manifest was put, or refused as the name was taken.
@@ -122,8 +122,8 @@ class WriteName:
             if (append := self._find(path)) is not None:
                 return Standing(append.digest, append.rows, path, append)
             kept = self._find(self._partition.kept_write(self._commit))  # a vacuum has moved it meanwhile
-        held = self._standing(kept)
-        if held is None:
+        standing = self._standing(kept)
+        if standing is None:
             raise StorageError(
                 f"{self._storage.location}/{self._partition.append_manifest(self._commit)} is gone, and no compaction "
                 "stands for it.",
@@ -131,7 +131,7 @@ class WriteName:
                 root=self._storage.location,
                 commit=self._commit,
             )
-        return held
+        return standing
 
     def decide(self, digest: str) -> None:
         """Make sure that the name stands for rows of this digest, which nothing that counts contradicts so far.

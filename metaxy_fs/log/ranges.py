@@ -136,12 +136,12 @@ def _start(part: tuple[Any, float]) -> Any:
 
 def _cuts(parts: Sequence[tuple[Any, float]], rows: int) -> list[Any]:
     cuts: list[Any] = []
-    held, last = 0.0, parts[0][0] if parts else None
+    counted, last = 0.0, parts[0][0] if parts else None
     for start, size in parts:
-        if held + size / 2 > rows and start > last:
+        if counted + size / 2 > rows and start > last:
             cuts.append(start)
-            held, last = 0.0, start
-        held += size
+            counted, last = 0.0, start
+        counted += size
     return cuts
 
 

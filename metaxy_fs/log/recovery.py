@@ -155,7 +155,7 @@ class RecoveryInputs(NamedTuple):
     damages: dict[str, str]
     remains: dict[str, bytes]
     broken: dict[str, str]
-    held: set[str]
+    present: set[str]
     pinned: dict[str, str]
     groups: list[AttemptFiles]
     tables: list[Table]
@@ -177,7 +177,7 @@ def gather(storage: Storage, inventory: Inventory, *, pinned: dict[str, str]) ->
     found.damages.update(dict.fromkeys(inventory.damaged, "its manifest was damaged, and its repair was not finished"))
     named = {*_of_compactions(storage, inventory, found)}
     named |= {*_of_appends(storage, inventory, found)}
-    settled = found.held | inventory.compactions.keys() - found.broken.keys()
+    settled = found.present | inventory.compactions.keys() - found.broken.keys()
     unnamed = [(name, info) for name, info in inventory.data.items() if name not in named]
     # What a copy that was cut short has left shows no commit of this root.
     own = [(name, info) for name, info in unnamed if _compaction(name) not in inventory.copies.keys() - found.broken]
@@ -196,7 +196,7 @@ def _of_compactions(storage: Storage, inventory: Inventory, found: RecoveryInput
     """Yield the data files that compactions name, and note what is known of these."""
     for commit, manifest in _decoded(storage, inventory, inventory.compactions, found.broken, is_compaction=True):
         if isinstance(manifest, Manifest):
-            found.held.update(Covers(manifest.covers).ids)
+            found.present.update(Covers(manifest.covers).ids)
             yield from (file.name for file in manifest.named_files)
         elif manifest is None:
             raise UnsupportedFormatError(
@@ -207,12 +207,12 @@ def _of_compactions(storage: Storage, inventory: Inventory, found: RecoveryInput
 
 def _of_appends(storage: Storage, inventory: Inventory, found: RecoveryInputs) -> Iterator[str]:
     """Yield the data files that the manifests of writes name which count, and note what is known of these."""
-    uncovered = {commit: info for commit, info in inventory.appends.items() if commit not in found.held}
+    uncovered = {commit: info for commit, info in inventory.appends.items() if commit not in found.present}
     for commit, manifest in _decoded(storage, inventory, uncovered, found.damages, remains=found.remains):
-        found.held.add(commit)
+        found.present.add(commit)
         if manifest is not None:
             yield from (file.name for file in manifest.files)
-    for commit in found.held & found.damages.keys():
+    for commit in found.present & found.damages.keys():
         del found.damages[commit]
 
 

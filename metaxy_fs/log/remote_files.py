@@ -135,14 +135,14 @@ class _Rows:
         if not group.is_mixed:
             yield from kept
         else:
-            held = [self._empty(columns), *kept]
-            yield in_commit_order(pl.concat(held).lazy()).select(map(column, self._columns)).collect()
+            parts = [self._empty(columns), *kept]
+            yield in_commit_order(pl.concat(parts).lazy()).select(map(column, self._columns)).collect()
 
     def first_rows(self, found: Iterable[FileGroup], limit: int) -> Iterator[pl.DataFrame]:
         """Yield those of the first rows that satisfy the predicate; files that it could skip count towards these."""
         for group in found:
-            for held in self._first_of(group if group.is_mixed else _beginning(group, limit), limit):
-                rows = held.head(limit)
+            for part in self._first_of(group if group.is_mixed else _beginning(group, limit), limit):
+                rows = part.head(limit)
                 limit -= rows.height
                 yield self._filtered(rows.lazy()).select(map(column, self._columns)).collect()
                 if limit <= 0:
@@ -175,8 +175,8 @@ class _Rows:
         batches = self._supply.batches(group.files, need)
         is_lazy = self._wanted.rows is not None
         take = self._supply.take
-        held = map(take, batches) if is_lazy else ordered_map(take, batches, workers=self._supply.batches_ahead)
-        for files, sources in held:
+        ready = map(take, batches) if is_lazy else ordered_map(take, batches, workers=self._supply.batches_ahead)
+        for files, sources in ready:
             rows = self._frames.unsorted(
                 files, sources, is_mixed=group.is_mixed, columns=need.of, use_statistics=self._wanted.is_part
             )
@@ -222,7 +222,7 @@ class StagedStorage(ForwardingStorage):
     def __init__(self, storage: Storage) -> None:
         super().__init__(storage)
         self._scratch: ScratchDirectory | None = None
-        self._held: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def fetch(self, files: Sequence[LiveFile]) -> None:
@@ -234,12 +234,12 @@ class StagedStorage(ForwardingStorage):
         """
         with self._lock:
             scratch = self._scratch = self._scratch or ScratchDirectory()
-            for batch in in_batches(FilePart(live) for live in files if live.path not in self._held):
+            for batch in in_batches(FilePart(live) for live in files if live.path not in self._paths):
                 for (live, _), data in zip(batch, fetch(self._storage, batch), strict=True):
-                    path = scratch.path(f"{len(self._held)}.parquet")
+                    path = scratch.path(f"{len(self._paths)}.parquet")
                     with writing_to(Path(path)):
                         Path(path).write_bytes(data)
-                    self._held[live.path] = path
+                    self._paths[live.path] = path
 
     def local_path(self, path: str) -> str | None:
-        return self._held.get(path)
+        return self._paths.get(path)

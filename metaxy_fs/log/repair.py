@@ -71,10 +71,10 @@ def salvage(
         wanted: Commits that it covers.
     """
     intact = list(_intact(storage, partition, manifest))
-    held = pl.concat([COUNTS.to_frame(), *(commits for _, commits in intact)])
-    held = held.group_by(COMMIT, TIME).agg(pl.col("rows").sum().alias("there"))
+    found = pl.concat([COUNTS.to_frame(), *(commits for _, commits in intact)])
+    found = found.group_by(COMMIT, TIME).agg(pl.col("rows").sum().alias("there"))
     said = table.rename({"commit": COMMIT, "time": TIME})
-    both = said.join(held, on=[COMMIT, TIME], how="left").with_columns(pl.col("there").fill_null(0))
+    both = said.join(found, on=[COMMIT, TIME], how="left").with_columns(pl.col("there").fill_null(0))
     whole = frozenset(both.filter(pl.col("there") == pl.col("rows")).get_column(COMMIT)) & wanted
     if not whole or not any(rows for rows in both.filter(pl.col(COMMIT).is_in(sorted(whole)))["rows"]):
         return None
@@ -163,7 +163,7 @@ def _of_compactions(storage: Storage, inputs: RecoveryInputs) -> Iterator[Judgem
     partition, broken = inputs.partition, dict(inputs.broken)
     for table in inputs.tables:
         commit = table.manifest.commit
-        missing = table.digests.keys() - inputs.held
+        missing = table.digests.keys() - inputs.present
         damage = broken.pop(commit, None)
         if damage is None and not missing:
             continue
@@ -172,7 +172,7 @@ def _of_compactions(storage: Storage, inputs: RecoveryInputs) -> Iterator[Judgem
         path = partition.compaction_manifest(commit)
         if problem is None:
             yield Restoration(path, "restorable", commit, reason, table.manifest.rows), table.manifest
-            inputs.held.update(table.digests)
+            inputs.present.update(table.digests)
         elif damage is not None:
             yield Restoration(path, "lost", commit, f"{reason}; {problem}. {_MOVE}"), None
         else:
@@ -185,14 +185,14 @@ def _of_compactions(storage: Storage, inputs: RecoveryInputs) -> Iterator[Judgem
 def _of_remains(storage: Storage, inputs: RecoveryInputs, table: Table, reason: str) -> Iterator[Judgement]:
     """Yield what the files that are whole hold of a compaction which is gone, and what they do not."""
     partition, commit = inputs.partition, table.manifest.commit
-    path, missing = partition.compaction_manifest(commit), table.digests.keys() - inputs.held
+    path, missing = partition.compaction_manifest(commit), table.digests.keys() - inputs.present
     remains = salvage(storage, partition, table.manifest, table.rows, wanted=missing)
     if remains is not None:
         rows = int(table.rows.filter(pl.col("commit").is_in(sorted(remains.commits)))["rows"].sum())
         told = f"{reason}; its other files hold {len(remains.commits)} commits whole"
         yield Restoration(path, "restorable", commit, told, rows), remains
         missing -= remains.commits
-        inputs.held.update(remains.commits)
+        inputs.present.update(remains.commits)
     if missing:
         told = f"{reason}; {len(missing)} commits are not whole in its other files, such as {min(missing)}"
         yield Restoration(path, "lost", commit, told), None
@@ -209,11 +209,11 @@ def _problem_with(storage: Storage, partition: Partition, manifest: Manifest) ->
 def _of_writes(inputs: RecoveryInputs, vouched: Collection[str]) -> Iterator[Judgement]:
     """Yield the writes that no manifest answers for which is right."""
     for commit, damage in inputs.damages.items():
-        if commit not in inputs.held:
+        if commit not in inputs.present:
             yield _of_damaged(inputs, commit, damage, vouched)
     for group in inputs.groups:
         manifest = group.manifest
-        if manifest is not None and manifest.commit not in inputs.held and manifest.commit not in inputs.damages:
+        if manifest is not None and manifest.commit not in inputs.present and manifest.commit not in inputs.damages:
             proof = _proof(inputs, group, manifest, vouched)
             reason = proof or "nothing shows that it was ever committed"
             yield _restoration(inputs, group, manifest, "restorable" if proof else "unproven", reason)

@@ -64,8 +64,8 @@ def column_names(files: Iterable[LiveFile]) -> list[str]:
 
 def are_exact(files: Iterable[LiveFile], path: Path) -> bool:
     """Whether the integers at a path are proven to lie within +-2**53, in all files that have its column."""
-    held = (live.file for live in files if path[0] in live.schema)
-    return all(exact_integers(file.statistics, rows=file.rows)(path) for file in held)
+    files_with_column = (live.file for live in files if path[0] in live.schema)
+    return all(exact_integers(file.statistics, rows=file.rows)(path) for file in files_with_column)
 
 
 def scan_files(

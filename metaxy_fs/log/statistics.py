@@ -70,25 +70,25 @@ def column_statistics(frame: pl.DataFrame, *, id_column: str | None = None) -> t
     return tuple(
         ColumnStatistics(
             path,
-            held["nulls"],
+            counted["nulls"],
             *_bounds(
                 leaf.dtype,
-                [held.get(key) for key in _KEYS],
+                [counted.get(key) for key in _KEYS],
                 characters=MAX_ID_CHARACTERS if path == (id_column,) else MAX_CHARACTERS,
             ),
         )
-        for (path, leaf), held in zip(leaves, found, strict=True)
+        for (path, leaf), counted in zip(leaves, found, strict=True)
     )
 
 
 def unfounded(frame: pl.DataFrame, statistics: Sequence[ColumnStatistics]) -> list[Path]:
     """Return the leaves of which statistics claim something that does not hold of a frame."""
     leaves = dict(_leaves(frame))
-    held = dict(zip(leaves, _asked(leaves.values()), strict=True))
+    counted = dict(zip(leaves, _asked(leaves.values()), strict=True))
     return [
         claimed.path
         for claimed in statistics
-        if claimed.path not in leaves or not _holds(claimed, leaves[claimed.path].dtype, held[claimed.path])
+        if claimed.path not in leaves or not _holds(claimed, leaves[claimed.path].dtype, counted[claimed.path])
     ]
 
 
@@ -157,16 +157,16 @@ def _leaves(frame: pl.DataFrame, path: Path = ()) -> Iterator[tuple[Path, pl.Ser
 
 def _asked(leaves: Iterable[pl.Series]) -> list[dict[str, Any]]:
     """Return what the statistics of leaves are made of; not of thousands at once, for which plans take long to make."""
-    held = list(leaves)
-    groups = (held[start : start + _AT_ONCE] for start in range(0, len(held), _AT_ONCE))
+    columns = list(leaves)
+    groups = (columns[start : start + _AT_ONCE] for start in range(0, len(columns), _AT_ONCE))
     return [found for group in groups for found in _asked_at_once(group)]
 
 
 def _asked_at_once(leaves: Sequence[pl.Series]) -> Iterator[dict[str, Any]]:
-    held = [leaf.alias(str(index)) for index, leaf in enumerate(leaves)]
-    queries = [query for index, leaf in enumerate(held) for query in _queries(index, pl.col(str(index)), leaf.dtype)]
-    found = pl.DataFrame(held).select(queries).row(0, named=True)
-    for index in range(len(held)):
+    columns = [leaf.alias(str(index)) for index, leaf in enumerate(leaves)]
+    queries = [query for index, leaf in enumerate(columns) for query in _queries(index, pl.col(str(index)), leaf.dtype)]
+    found = pl.DataFrame(columns).select(queries).row(0, named=True)
+    for index in range(len(columns)):
         yield {key: found.get(f"{index}.{key}") for key in ("nulls", *_KEYS)}
 
 

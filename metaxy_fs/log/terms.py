@@ -156,12 +156,12 @@ class Terms:
                 check_info(agreed.info, feature=request.feature, id_columns=request.id_columns, name=name)
                 return agreed
             wanted = [self._shared_partition_file(request, spec)]
-            held = ensure_shared(self._storage, wanted if is_known else [self._shared_root_file(), *wanted])
-            found = decode_info(held[-1], name=name)
+            shared = ensure_shared(self._storage, wanted if is_known else [self._shared_root_file(), *wanted])
+            found = decode_info(shared[-1], name=name)
             agreed = _Agreed(found, types_of(found, name=name), elapsed())
             with self._lock:
                 if not is_known:
-                    self._root = self._expected(decode_root(held[0], name=self._storage.location))
+                    self._root = self._expected(decode_root(shared[0], name=self._storage.location))
                 self._agreed[request.partition] = agreed
             return agreed
 
@@ -189,9 +189,9 @@ class Terms:
 
     def _remember(self, partition: Partition, types: AgreedTypes) -> None:
         with self._lock:
-            held = self._agreed[partition]
-            if held.types is not None and held.types.number < types.number:
-                self._agreed[partition] = held._replace(types=types)
+            terms = self._agreed[partition]
+            if terms.types is not None and terms.types.number < types.number:
+                self._agreed[partition] = terms._replace(types=types)
 
     def _agree_again(self, request: CommitRequest, spec: bytes) -> None:
         """Make sure that what was agreed on is there: a root that was removed may have been made again, or not."""

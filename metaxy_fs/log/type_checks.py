@@ -93,5 +93,5 @@ def _one_more(
     number = types.number + 1
     path = partition.types_file(number)
     decode = partial(decode_further, name=f"{storage.location}/{path}")
-    [held] = ensure_shared(storage, [SharedObject(path, encode_further(columns, unknown), decode)])
-    return types.added(*decode(held), number=number)
+    [agreed] = ensure_shared(storage, [SharedObject(path, encode_further(columns, unknown), decode)])
+    return types.added(*decode(agreed), number=number)

@@ -56,31 +56,32 @@ class AgreedTypes:
 
     def of(self, name: str) -> pl.DataType | None:
         """Return the type that a column is read as, None if none is agreed on."""
-        held = self.types.get(name)
-        return None if held is None else self._join(name, held, self.large)
+        agreed = self.types.get(name)
+        return None if agreed is None else self._join(name, agreed, self.large)
 
     @property
     def is_mixed(self) -> bool:
         """Whether 64-bit integers stand beside floats in some column, which they may as long as they are small."""
         return any(
-            len(held) > 1 and join(held, name=name, is_exact=_unproven) is None for name, held in self.types.items()
+            len(agreed) > 1 and join(agreed, name=name, is_exact=_unproven) is None
+            for name, agreed in self.types.items()
         )
 
     def added(self, schema: pl.Schema, large: AbstractSet[Path] = frozenset(), *, number: int = 0) -> "AgreedTypes":
         """Return what is agreed on with further types."""
         types = dict(self.types)
         for name, dtype in schema.items():
-            held = types.get(name, ())
-            types[name] = held if dtype in held else (*held, dtype)
+            agreed = types.get(name, ())
+            types[name] = agreed if dtype in agreed else (*agreed, dtype)
         return AgreedTypes(self.id_columns, types, self.large | large, number or self.number)
 
     def fitted(self, schema: pl.Schema) -> pl.Schema:
         """Return the schema that rows are brought to: id columns have the agreed type, if theirs may fit it."""
         fitted = dict(schema)
         for name in self.id_columns:
-            held, given = self.types.get(name), schema[name]
-            if held is not None and given != pl.Null() and widen(held[0], given) is not None:
-                fitted[name] = held[0]
+            agreed, given = self.types.get(name), schema[name]
+            if agreed is not None and given != pl.Null() and widen(agreed[0], given) is not None:
+                fitted[name] = agreed[0]
         return pl.Schema(fitted)
 
     def further(self, schema: pl.Schema, large: AbstractSet[Path] = frozenset()) -> pl.Schema:
@@ -92,10 +93,10 @@ class AgreedTypes:
         """
         wanted = {}
         for name, dtype in schema.items():
-            held = self.types.get(name, ())
-            if _binds(name, dtype) and dtype not in held:
-                joined = self._join(name, (*held, dtype), self.large | large)
-                if not held or joined != self.of(name):
+            agreed = self.types.get(name, ())
+            if _binds(name, dtype) and dtype not in agreed:
+                joined = self._join(name, (*agreed, dtype), self.large | large)
+                if not agreed or joined != self.of(name):
                     wanted[name] = dtype
         return pl.Schema(wanted)
 

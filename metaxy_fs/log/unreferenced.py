@@ -42,9 +42,9 @@ from metaxy_fs.storage.base import ObjectInfo, Storage
 def appends_with_successors(covers: Mapping[str, Covers], inventory: Inventory) -> dict[str, datetime]:
     """Return each append that a compaction covers, and since when one does."""
     since: dict[str, datetime] = {}
-    for commit, held in covers.items():
+    for commit, own in covers.items():
         if (written := inventory.compactions[commit].modified) is not None:
-            for covered in held.intersection(inventory.appends.keys()):
+            for covered in own.intersection(inventory.appends.keys()):
                 since[covered] = min(written, since.get(covered, written))
     return since
 
@@ -52,8 +52,8 @@ def appends_with_successors(covers: Mapping[str, Covers], inventory: Inventory) 
 def compactions_with_successors(covers: Mapping[str, Covers], inventory: Inventory) -> dict[str, datetime]:
     """Return each compaction that is dead, and since when there is one because of which it is."""
     since: dict[str, datetime] = {}
-    for commit, held in covers.items():
-        successors = [inventory.compactions[successor].modified for successor in _successors(commit, held, covers)]
+    for commit, own in covers.items():
+        successors = [inventory.compactions[successor].modified for successor in _successors(commit, own, covers)]
         if times := [written for written in successors if written is not None]:
             since[commit] = min(times)
     return since
@@ -67,13 +67,13 @@ def missing_files(manifest: Manifest, inventory: Inventory) -> Iterator[str]:
             yield file.name
 
 
-def _successors(commit: str, held: Covers, covers: Mapping[str, Covers]) -> Iterator[str]:
-    some = frozenset([next(iter(held.ids))])
+def _successors(commit: str, own: Covers, covers: Mapping[str, Covers]) -> Iterator[str]:
+    some = frozenset([next(iter(own.ids))])
     for other, theirs in covers.items():
         # Nearly all that do not cover the whole do not cover any one commit of it either.
-        if other == commit or not theirs.intersection(some) or not held.ids <= theirs.ids:
+        if other == commit or not theirs.intersection(some) or not own.ids <= theirs.ids:
             continue
-        if len(held.ids) < len(theirs.ids) or commit < other:
+        if len(own.ids) < len(theirs.ids) or commit < other:
             yield other
 
 

@@ -288,7 +288,9 @@ def _losses(run: _VacuumRun, state: PartitionState) -> Iterator[Loss]:
     """Yield what shows that commits are lost."""
     partition, commits = state.inventory.partition, state.commits
     yield from pinned_losses(partition, run.refs.commits.get(partition, {}), commits)
-    yield from losses(run.storage, state.inventory, unnamed=state.inventory.data.keys() - state.named(), held=commits)
+    yield from losses(
+        run.storage, state.inventory, unnamed=state.inventory.data.keys() - state.named(), present=commits
+    )
 
 
 def _lacking(storage: Storage, state: PartitionState) -> Iterator[str]:

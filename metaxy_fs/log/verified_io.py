@@ -291,10 +291,10 @@ def _has_landed(storage: Storage, path: str, data: bytes, *, error: StorageError
 def _found(storage: Storage, path: str, data: bytes) -> bool | None:
     """Return whether an object has these bytes, None if there is none."""
     try:
-        [held] = storage.get_optional([path], max_bytes=len(data))
+        [stored] = storage.get_optional([path], max_bytes=len(data))
     except CorruptObjectError:  # it is larger
         return False
-    return None if held is None else held == data
+    return None if stored is None else stored == data
 
 
 MAX_SHARED_BYTES: Final = 8 * 1024 * 1024

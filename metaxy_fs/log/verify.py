@@ -127,7 +127,7 @@ def _check_partition(
     yield from check_further(storage, partition, inventory.types)
     yield from _out_of_place(inventory)
     covers = {commit: Covers(manifest.covers) for commit, manifest in compactions.items()}
-    covered = frozenset[str]().union(*(held.ids for held in covers.values()))
+    covered = frozenset[str]().union(*(one.ids for one in covers.values()))
     counting = resolve(inventory.appends, covers)
     living = [compactions[commit] for commit in sorted(counting.compactions)]
     so_far.known += sum(info.size for info in inventory.data.values())
@@ -144,10 +144,10 @@ def _check_partition(
     so_far.commits += len(covered)
     yield from types.conflicts()
     yield from damaged.values()
-    held = inventory.appends.keys() | covered
-    yield from _unpinned(refs, partition, held)
+    present = inventory.appends.keys() | covered
+    yield from _unpinned(refs, partition, present)
     if not damaged:
-        lost = list(_lost(storage, inventory, [name for name in inventory.data if name not in named], held))
+        lost = list(_lost(storage, inventory, [name for name in inventory.data if name not in named], present))
         yield from lost
         named |= _evidence(inventory, {finding.path for finding in lost})
         yield from _unneeded(inventory, named, covered, dead=compactions.keys() - counting.compactions.keys())
@@ -159,16 +159,18 @@ def _ahead(manifest: Manifest, partition: Partition, arrivals: Arrivals) -> Iter
         yield Finding(partition.append_manifest(manifest.commit), "warning", problem(manifest, counts=time), REMEDY)
 
 
-def _unpinned(refs: SnapshotRefs, partition: Partition, held: Collection[str]) -> Iterator[Finding]:
+def _unpinned(refs: SnapshotRefs, partition: Partition, present: Collection[str]) -> Iterator[Finding]:
     """Yield the snapshots that name commits which nothing holds."""
-    for loss in pinned_losses(partition, refs.commits.get(partition, {}), held):
+    for loss in pinned_losses(partition, refs.commits.get(partition, {}), present):
         yield Finding(loss.path, "error", loss.problem, GONE)
 
 
-def _lost(storage: Storage, inventory: Inventory, unnamed: Collection[str], held: Collection[str]) -> Iterator[Finding]:
+def _lost(
+    storage: Storage, inventory: Inventory, unnamed: Collection[str], present: Collection[str]
+) -> Iterator[Finding]:
     """Yield what shows that there were commits which nothing holds."""
     try:
-        for loss in losses(storage, inventory, unnamed=unnamed, held=held):
+        for loss in losses(storage, inventory, unnamed=unnamed, present=present):
             yield Finding(loss.path, "error" if loss.commits else "warning", loss.problem, LOST)
     except StorageError as error:
         yield unusable(str(inventory.partition), error, remedy=RESTORE)

@@ -91,11 +91,13 @@ def check_compaction(
 
 
 def _miscounts(table: pl.DataFrame, parts: Sequence[CheckedPart]) -> Iterator[str]:
-    held = pl.concat([COUNTS.to_frame(), *(part.commits for part in parts)])
-    held = held.group_by(COMMIT, TIME).agg(pl.col("rows", "retired").sum(), pl.col("first").min(), pl.col("last").max())
+    counted = pl.concat([COUNTS.to_frame(), *(part.commits for part in parts)])
+    counted = counted.group_by(COMMIT, TIME).agg(
+        pl.col("rows", "retired").sum(), pl.col("first").min(), pl.col("last").max()
+    )
     names = {"commit": COMMIT, "time": TIME, "rows": "said", "retired": "said_retired"}
     said = table.select(*names).rename(names)
-    both = said.join(held, on=[COMMIT, TIME], how="full", coalesce=True).with_columns(
+    both = said.join(counted, on=[COMMIT, TIME], how="full", coalesce=True).with_columns(
         pl.col("rows", "retired").fill_null(0), pl.col("first").fill_null(0), pl.col("last").fill_null(-1)
     )
     is_whole = (pl.col("rows") == pl.col("said")) & (pl.col("first") == 0) & (pl.col("last") == pl.col("rows") - 1)

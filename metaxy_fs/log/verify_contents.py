@@ -125,8 +125,8 @@ def _id_problems(rows: pl.DataFrame, id_columns: Sequence[str], file: DataFile) 
 
 def _version_problems(rows: pl.DataFrame, manifest: Manifest) -> Iterator[str]:
     """Versions are hashed over, so one that is null, empty or ambiguous would give another feature a wrong version."""
-    held = rows.schema.get(DATA_VERSION)
-    fields = {field.name: field.dtype for field in held.fields} if isinstance(held, pl.Struct) else {}
+    versions_type = rows.schema.get(DATA_VERSION)
+    fields = {field.name: field.dtype for field in versions_type.fields} if isinstance(versions_type, pl.Struct) else {}
     if set(fields) != set(manifest.definition.containers) or any(dtype != pl.String() for dtype in fields.values()):
         yield f"has no data_version with a string for each of {', '.join(manifest.definition.containers)}"
         return

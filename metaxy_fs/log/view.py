@@ -168,7 +168,7 @@ class ViewLoader:
     def __init__(self, storage: Storage, *, clock: LamportClock) -> None:
         self._storage = storage
         self._clock = clock
-        self._kept: dict[Partition, _Held] = {}
+        self._kept: dict[Partition, _Manifests] = {}
         self._shared = Shared()
         self._lock = threading.Lock()
 
@@ -206,48 +206,52 @@ class ViewLoader:
             return False
         if not exactly:
             return _written_after(appends, compactions) > more_than
-        marks = _marks(compactions)
-        kept = self._held(partition).of(marks)
-        held = self._compactions(partition, compactions, kept)
+        fingerprints = _fingerprints(compactions)
+        kept = self._loaded(partition).of(fingerprints)
+        loaded = self._compactions(partition, compactions, kept)
         with self._lock:
-            self._kept[partition] = _Held(kept.appends, held.compactions, held.covers, kept.marks | marks)
-        return len(uncovered(appends, held.covers.values())) > more_than
+            self._kept[partition] = _Manifests(
+                kept.appends, loaded.compactions, loaded.covers, kept.fingerprints | fingerprints
+            )
+        return len(uncovered(appends, loaded.covers.values())) > more_than
 
-    def _held(self, partition: Partition) -> "_Held":
+    def _loaded(self, partition: Partition) -> "_Manifests":
         with self._lock:
-            return self._kept.get(partition, _Held({}, {}, {}, {}))
+            return self._kept.get(partition, _Manifests({}, {}, {}, {}))
 
     def _load(self, partition: Partition) -> View | None:
         appends, compactions = self._list(partition)
-        marks = _marks(appends | compactions)
-        kept = self._held(partition).of(marks)
-        held = self._compactions(partition, compactions, kept)
-        counting = uncovered(appends, held.covers.values())
+        fingerprints = _fingerprints(appends | compactions)
+        kept = self._loaded(partition).of(fingerprints)
+        loaded = self._compactions(partition, compactions, kept)
+        counting = uncovered(appends, loaded.covers.values())
         wanted = {commit: info for commit, info in appends.items() if commit in counting}
         known = {commit: kept.appends[commit] for commit in wanted if commit in kept.appends}
-        held = _Held(known | self._fetch(partition, wanted, known), held.compactions, held.covers, marks)
+        loaded = _Manifests(
+            known | self._fetch(partition, wanted, known), loaded.compactions, loaded.covers, fingerprints
+        )
         with self._lock:
-            self._kept[partition] = held
-        return _view(partition, *self._counting(partition, held, appends | compactions))
+            self._kept[partition] = loaded
+        return _view(partition, *self._counting(partition, loaded, appends | compactions))
 
     def _counting(
-        self, partition: Partition, held: "_Held", listed: Mapping[str, ObjectInfo]
-    ) -> tuple["_Held", frozenset[str]]:
+        self, partition: Partition, loaded: "_Manifests", listed: Mapping[str, ObjectInfo]
+    ) -> tuple["_Manifests", frozenset[str]]:
         """Return what is held with the times that count, and which commits claim others; show them to the clock."""
         arrivals = Arrivals.of(listed, now=wall_clock())
-        times = arrivals.times_that_count(held.appends | held.compactions)
+        times = arrivals.times_that_count(loaded.appends | loaded.compactions)
         for commit, time in times.items():
-            warn_once(partition, held.appends[commit], counts=time, location=self._storage.location)
-        appends = {commit: counting_at(manifest, times.get(commit)) for commit, manifest in held.appends.items()}
+            warn_once(partition, loaded.appends[commit], counts=time, location=self._storage.location)
+        appends = {commit: counting_at(manifest, times.get(commit)) for commit, manifest in loaded.appends.items()}
         seen = [manifest.time for manifest in appends.values()]
-        self._clock.observe(max([*seen, *map(arrivals.bound, held.compactions.values())], default=0))
-        return msgspec.structs.replace(held, appends=appends), frozenset(times)
+        self._clock.observe(max([*seen, *map(arrivals.bound, loaded.compactions.values())], default=0))
+        return msgspec.structs.replace(loaded, appends=appends), frozenset(times)
 
-    def _compactions(self, partition: Partition, listed: dict[str, ObjectInfo], kept: "_Held") -> "_Held":
+    def _compactions(self, partition: Partition, listed: dict[str, ObjectInfo], kept: "_Manifests") -> "_Manifests":
         known = {commit: kept.compactions[commit] for commit in listed if commit in kept.compactions}
         manifests = known | self._fetch(partition, listed, known, is_compaction=True)
         covers = {commit: kept.covers.get(commit) or Covers(manifest.covers) for commit, manifest in manifests.items()}
-        return _Held({}, manifests, covers, {})
+        return _Manifests({}, manifests, covers, {})
 
     def _list(self, partition: Partition) -> tuple[dict[str, ObjectInfo], dict[str, ObjectInfo]]:
         """Return the manifests of single writes, and those of compactions, by commit."""
@@ -319,45 +323,49 @@ def _written_after(appends: Mapping[str, ObjectInfo], compactions: Mapping[str, 
     return sum(info.modified is not None and info.modified > last for info in appends.values())
 
 
-class _Held(msgspec.Struct, frozen=True):
+class _Manifests(msgspec.Struct, frozen=True):
     """What is kept of a partition: the manifests that counted, and the commits that compactions stand for.
 
     Attributes:
         appends: Those of single writes, by commit.
         compactions: Those that stand for many.
         covers: The commits that the latter stand for.
-        marks: What told each object from others that may have its name.
+        fingerprints: What told each object from others that may have its name.
     """
 
     appends: dict[str, Manifest]
     compactions: dict[str, Manifest]
     covers: dict[str, Covers]
-    marks: dict[str, int]
+    fingerprints: dict[str, int]
 
-    def of(self, marks: Mapping[str, int]) -> "_Held":
+    def of(self, fingerprints: Mapping[str, int]) -> "_Manifests":
         """Return what is kept of objects that are listed, unless others have their names now."""
-        others = {commit for commit, mark in self.marks.items() if marks.get(commit, mark) != mark}
+        others = {
+            commit
+            for commit, fingerprint in self.fingerprints.items()
+            if fingerprints.get(commit, fingerprint) != fingerprint
+        }
         if not others:
             return self
         fields = msgspec.structs.astuple(self)
-        return _Held(*({commit: each for commit, each in held.items() if commit not in others} for held in fields))
+        return _Manifests(*({commit: each for commit, each in one.items() if commit not in others} for one in fields))
 
 
-def _marks(listed: Mapping[str, ObjectInfo]) -> dict[str, int]:
+def _fingerprints(listed: Mapping[str, ObjectInfo]) -> dict[str, int]:
     """Return what tells each listed object from others of its name; one number takes less room than all of it."""
     return {commit: hash((info.size, info.modified, info.tag)) for commit, info in listed.items()}
 
 
-def _view(partition: Partition, held: _Held, ahead: frozenset[str]) -> View | None:
+def _view(partition: Partition, loaded: _Manifests, ahead: frozenset[str]) -> View | None:
     """Return what the manifests come to; the appends are those that no compaction covers."""
-    if not held.appends and not held.compactions:
+    if not loaded.appends and not loaded.compactions:
         return None
-    counting = resolve(held.appends, held.covers)
-    files = [live for commit in counting.appends for live in files_of(partition, held.appends[commit])]
+    counting = resolve(loaded.appends, loaded.covers)
+    files = [live for commit in counting.appends for live in files_of(partition, loaded.appends[commit])]
     for commit, excluded in counting.compactions.items():
-        if not excluded or len(excluded) < len(held.covers[commit].ids):
-            files += files_of(partition, held.compactions[commit], excluded=excluded)
-    manifests = [held.appends[commit] for commit in counting.appends]
-    manifests += [held.compactions[commit] for commit in counting.compactions]
+        if not excluded or len(excluded) < len(loaded.covers[commit].ids):
+            files += files_of(partition, loaded.compactions[commit], excluded=excluded)
+    manifests = [loaded.appends[commit] for commit in counting.appends]
+    manifests += [loaded.compactions[commit] for commit in counting.compactions]
     manifests.sort(key=lambda manifest: (manifest.time, manifest.commit))
     return View(partition, tuple(manifests), tuple(sorted(files, key=place)), ahead=ahead)

@@ -30,15 +30,15 @@ def restrict(view: View, commits: AbstractSet[str], *, table_of: ReadTable) -> V
         CorruptObjectError: It lacks some of them.
         ObjectNotFoundError: A commit table is gone, since a larger compaction has replaced this one.
     """
-    held = view.commits
-    if missing := sorted(commits - held):
+    all_commits = view.commits
+    if missing := sorted(commits - all_commits):
         raise CorruptObjectError(
             f"The commits {missing[:3]} of {view.partition} are gone, {len(missing)} in all; nothing that this library "
             "does removes one. Look for lost manifests with `verify`."
         )
-    if len(commits) == len(held):
+    if len(commits) == len(all_commits):
         return view
-    unwanted = held - commits
+    unwanted = all_commits - commits
     listed: dict[str, list[LiveFile]] = {manifest.commit: [] for manifest in view.manifests}
     for live in view.files:
         listed[live.manifest.commit].append(live)
@@ -83,8 +83,8 @@ def _listed_again(manifest: Manifest, table: pl.DataFrame) -> frozenset[str]:
     for file in manifest.files:
         if file.commit is not None:
             rows[file.commit] = rows.get(file.commit, 0) + file.rows
-    held = table.filter(pl.col("commit").is_in(sorted(rows))).select("commit", "rows").iter_rows()
-    return frozenset(commit for commit, count in held if count == rows[commit])
+    counts = table.filter(pl.col("commit").is_in(sorted(rows))).select("commit", "rows").iter_rows()
+    return frozenset(commit for commit, count in counts if count == rows[commit])
 
 
 def _narrowed(files: Sequence[LiveFile], commits: Sequence[CommitKey], excluded: frozenset[str]) -> list[LiveFile]:

@@ -194,7 +194,7 @@ def _join_numbers(parts: Sequence[_TypeVariant], is_exact: _IsExactIn, path: Pat
     if not all(_digits(part.dtype) <= 53 or is_exact(part.variant, path) for part in integers):
         return None
     needed = max([min(_digits(part.dtype), 53) for part in integers] + floats)
-    return next(dtype for dtype, held in _DIGITS.items() if held >= needed)
+    return next(dtype for dtype, digits in _DIGITS.items() if digits >= needed)
 
 
 def _join_integers(dtypes: Sequence[pl.DataType]) -> pl.DataType | None:

@@ -118,10 +118,10 @@ class Comparing:
         wanted = piece.samples.select(names)
         if piece.waiting.height:
             wanted = pl.concat(same_id_types([wanted, piece.waiting.select(names)], self.expected.feature.spec))
-        held = next((frame for part, frame in zip(parts, frames, strict=True) if part.place == place), None)
-        if held is None:
+        frame_there = next((frame for part, frame in zip(parts, frames, strict=True) if part.place == place), None)
+        if frame_there is None:
             return not wanted.is_empty()
-        samples, rows = same_id_types([wanted, held.select(names)], self.expected.feature.spec)
+        samples, rows = same_id_types([wanted, frame_there.select(names)], self.expected.feature.spec)
         return not samples.equals(rows) and not samples.join(rows, on=names, how="anti").is_empty()
 
     def _read(

@@ -248,8 +248,8 @@ def _spec(declaration: bytes) -> FeatureSpec | None:
 
 
 def _definition(view: View) -> DefinitionVersion:
-    held = view.manifests[-1].definition
-    return DefinitionVersion(held.version, held.containers)
+    definition = view.manifests[-1].definition
+    return DefinitionVersion(definition.version, definition.containers)
 
 
 def _latest_id_columns(views: Sequence[View]) -> Sequence[str]:

@@ -65,9 +65,9 @@ def existing_feature(store: FilesystemMetadataStore, feature: FeatureLike | None
         return None
     storage, name = storage_of(store), key_of(feature).dotted
     if not all_partitions(storage, feature=name):
-        held = sorted({partition.feature for partition in all_partitions(storage)})
+        features = sorted({partition.feature for partition in all_partitions(storage)})
         raise FeatureNotFoundError(
-            f"{store.location} holds nothing of a feature {name!r}; it holds {', '.join(held) or 'no feature'}.",
+            f"{store.location} holds nothing of a feature {name!r}; it holds {', '.join(features) or 'no feature'}.",
             feature=name,
             root=store.location,
             roots=[store.location],

@@ -143,8 +143,8 @@ class NamedFlushes:
         prune = reduce(and_, (pl.col(name).is_in(ids.get_column(name).to_list()) for name in self._ids))
         rows = self._scan(self._commits(), prune=prune)
         schema = rows.collect_schema()
-        held = {name: schema[name] for name in self._ids}
-        types = unify([("", ids.schema, _unproven), ("", pl.Schema(held), _unproven)])
+        id_types = {name: schema[name] for name in self._ids}
+        types = unify([("", ids.schema, _unproven), ("", pl.Schema(id_types), _unproven)])
         wanted = conform(ids.lazy(), source=ids.schema, target=types)
         return (
             conform(rows, source=schema, target=pl.Schema({**schema, **types}))
@@ -178,9 +178,9 @@ class NamedFlushes:
             )
         return scan.rows.filter(pl.col(RESERVED_COMMIT).is_in(commits)).drop(RESERVED_COMMIT, RESERVED_TIME)
 
-    def _refuse_others(self, rows: pl.DataFrame, held: pl.DataFrame) -> None:
+    def _refuse_others(self, rows: pl.DataFrame, committed: pl.DataFrame) -> None:
         """Refuse rows that are not those held of their samples; what one of the frames lacks counts as null."""
-        given, known = _of_one_schema(rows, held)
+        given, known = _of_one_schema(rows, committed)
         expected = given.select(self._ids).join(known, on=self._ids, how="left", maintain_order="left")
         expected = expected.select(map(column, given.columns))
         if not given.equals(expected):
@@ -226,7 +226,7 @@ class PendingRows:
         self._feature = feature
         self._flushes = flushes
         self._seen = SeenSchemas()
-        self._held = _PendingBatch()
+        self._batch = _PendingBatch()
         self._failure: BaseException | None = None
         self._is_closed = False
         self._is_over = False
@@ -237,7 +237,7 @@ class PendingRows:
     @property
     def rows(self) -> int:
         """How many rows are held."""
-        return self._held.rows
+        return self._batch.rows
 
     def hold(self, rows: pl.DataFrame) -> int:
         """Take rows and return how many are held, or raise what a flush in the background has failed with.
@@ -252,11 +252,11 @@ class PendingRows:
             self._seen.check(self._feature.spec, partition, Chunks.of(rows))
             if rows.height:
                 if self._seen.of(key, partition).added(rows.schema).is_mixed:
-                    unify(_described((*self._held.frames, rows)))
+                    unify(_described((*self._batch.frames, rows)))
                 self._seen.add(key, partition, rows.schema)
-                since = self._held.since if self._held.rows else elapsed()
-                self._held = _PendingBatch((*self._held.frames, rows), self._held.rows + rows.height, since)
-            return self._held.rows
+                since = self._batch.since if self._batch.rows else elapsed()
+                self._batch = _PendingBatch((*self._batch.frames, rows), self._batch.rows + rows.height, since)
+            return self._batch.rows
 
     def flush(self, *, at_least: int = 1) -> None:
         """Commit what is held, if it is so many rows: another thread may have been faster.
@@ -269,9 +269,9 @@ class PendingRows:
             batch = _PendingBatch()
             try:
                 with self._lock:
-                    if self._held.rows < at_least:
+                    if self._batch.rows < at_least:
                         return
-                    batch, self._held = self._held, batch
+                    batch, self._batch = self._batch, batch
                 self._flushes.commit(_as_one(batch.frames))
             except BaseException as error:  # Ctrl-C, at whichever moment
                 if self._flushes.is_repeatable(error):
@@ -284,8 +284,8 @@ class PendingRows:
 
     def flush_old(self, *, seconds: float) -> float:
         """Commit what is held if the oldest of it is so old; return the seconds until it is time to ask again."""
-        held = self._held
-        remaining = held.since + seconds - elapsed() if held.rows else seconds
+        batch = self._batch
+        remaining = batch.since + seconds - elapsed() if batch.rows else seconds
         if remaining > 0:
             return remaining
         self.flush_quietly()
@@ -329,8 +329,8 @@ class PendingRows:
     def _take_back(self, batch: _PendingBatch) -> None:
         with self._lock:
             if batch.rows:
-                self._held = _PendingBatch(
-                    (*batch.frames, *self._held.frames), batch.rows + self._held.rows, batch.since
+                self._batch = _PendingBatch(
+                    (*batch.frames, *self._batch.frames), batch.rows + self._batch.rows, batch.since
                 )
 
     def _refuse_closed(self) -> None:

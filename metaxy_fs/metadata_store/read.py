@@ -223,9 +223,9 @@ def refuse_unknown(named: set[str], scan: Scan, key: FeatureKey) -> None:
     """Refuse a read that names a column which the feature does not have."""
     unknown = sorted(named.difference(shown_schema(scan)))
     if unknown:
-        held = [name for name in scan.columns if name != RETIRED]
+        present = [name for name in scan.columns if name != RETIRED]
         raise MetadataSchemaError(
-            f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {held}.",
+            f"Feature '{key}' has no column {', '.join(map(repr, unknown))}; it has {present}.",
             feature=key.dotted,
             column=unknown[0],
         )

@@ -269,8 +269,8 @@ def _schema(store: Backend, key: FeatureKey, partition: str | None, seen: Moment
 
 
 def _store(first: Backend, store: Backend, pinned: Sequence[PinnedFeature]) -> PinnedStore:
-    held = tuple(feature for feature in pinned if feature.partitions)
-    return PinnedStore(location=None if store is first else store.location, features=held)
+    pinned_features = tuple(feature for feature in pinned if feature.partitions)
+    return PinnedStore(location=None if store is first else store.location, features=pinned_features)
 
 
 def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, VisibleCommits]]:

@@ -102,9 +102,9 @@ class Compared:
         """Whether the ids of rows are of types that those compared may be of, too."""
         types = dict(self._id_types)
         types |= {} if self.current is None else dict(self.current.rows.collect_schema())
-        held = scan.rows.collect_schema()
-        ids = [name for name in self._feature.spec.id_columns if name in types and name in held]
-        return all(widen(types[name], held[name]) is not None for name in ids)
+        schema = scan.rows.collect_schema()
+        ids = [name for name in self._feature.spec.id_columns if name in types and name in schema]
+        return all(widen(types[name], schema[name]) is not None for name in ids)
 
     def _scan(self, query: Query) -> Scan | None:
         scan = self._store.scan_rows(query)

@@ -107,9 +107,9 @@ class FeatureGraph:
                 to an upstream.
         """
         with _LOCK:
-            held = self._by_string.get(str(spec.key))
-            if held is not None:
-                raise SpecError(_second(spec.key, held, declared_by=self._declared_by.get(held)))
+            known_key = self._by_string.get(str(spec.key))
+            if known_key is not None:
+                raise SpecError(_second(spec.key, known_key, declared_by=self._declared_by.get(known_key)))
             self._add(spec)
 
     def declare(self, spec: FeatureSpec, *, by: str) -> None:
@@ -126,15 +126,15 @@ class FeatureGraph:
             SpecError: As `add` does; the graph stays as it was.
         """
         with _LOCK:
-            held = self._by_string.get(str(spec.key))
-            if held is None:
+            known_key = self._by_string.get(str(spec.key))
+            if known_key is None:
                 self._add(spec)
-            elif self._declared_by.get(held) != by:
-                raise SpecError(_second(spec.key, held, declared_by=self._declared_by.get(held)))
-            elif spec != self._specs.get(held):
+            elif self._declared_by.get(known_key) != by:
+                raise SpecError(_second(spec.key, known_key, declared_by=self._declared_by.get(known_key)))
+            elif spec != self._specs.get(known_key):
                 if "<locals>" in by:
-                    raise SpecError(_second(spec.key, held, declared_by=f"{by} with another spec"))
-                self._replace(held, spec)
+                    raise SpecError(_second(spec.key, known_key, declared_by=f"{by} with another spec"))
+                self._replace(known_key, spec)
             self._declared_by[spec.key] = by
 
     def find(self, key: FeatureKey) -> FeatureSpec | None:
@@ -172,10 +172,10 @@ class FeatureGraph:
         self._by_string[str(spec.key)] = spec.key
         self._frozen = None
 
-    def _replace(self, held: FeatureKey, spec: FeatureSpec) -> None:
+    def _replace(self, known_key: FeatureKey, spec: FeatureSpec) -> None:
         """Put a spec in the place of an earlier one; set aside what no longer fits, take back what does again."""
         specs = {key: aside.spec for key, aside in self._set_aside.items()} | self._specs
-        del specs[held]
+        del specs[known_key]
         specs[spec.key] = spec
         fitting = FeatureGraph()
         set_aside = {}
@@ -186,7 +186,7 @@ class FeatureGraph:
                 if key == spec.key:
                     raise
                 set_aside[key] = _SetAside(specs[key], _does_not_fit(key, spec.key, error))
-        self._declared_by.pop(held, None)
+        self._declared_by.pop(known_key, None)
         self._by_string = {str(key): key for key in specs}
         self._specs, self._set_aside, self._frozen = fitting._specs, set_aside, None
 
@@ -269,8 +269,8 @@ _ACTIVE: ContextVar[FeatureGraph | None] = ContextVar("metaxy_fs_active_graph", 
 
 
 def _unpickled(token: str, state: _GraphState) -> FeatureGraph:
-    held = _PICKLED.get(token)
-    return held if held is not None and held._state() == state else _rebuilt(state)  # noqa: SLF001
+    graph = _PICKLED.get(token)
+    return graph if graph is not None and graph._state() == state else _rebuilt(state)  # noqa: SLF001
 
 
 def _rebuilt(state: _GraphState) -> FeatureGraph:
@@ -279,12 +279,12 @@ def _rebuilt(state: _GraphState) -> FeatureGraph:
     return graph
 
 
-def _second(key: FeatureKey, held: FeatureKey, *, declared_by: str | None = None) -> str:
+def _second(key: FeatureKey, known_key: FeatureKey, *, declared_by: str | None = None) -> str:
     """Two keys of one string would share the versions and the columns that are named after it."""
     whose = "" if declared_by is None else f", declared by class {declared_by}"
     return (
-        f"{key!r} is called '{key}', and this graph already holds a feature of that name, {held!r}{whose}. Give one of "
-        "them another key, or declare it in a graph of its own: `with FeatureGraph().use():`."
+        f"{key!r} is called '{key}', and this graph already holds a feature of that name, {known_key!r}{whose}. Give "
+        "one of them another key, or declare it in a graph of its own: `with FeatureGraph().use():`."
     )
 
 

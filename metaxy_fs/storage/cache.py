@@ -193,8 +193,8 @@ class CachedStorage(ForwardingStorage):
         fetched = dict(zip(missing, fetch(list(missing.values())), strict=True)) if missing else {}
         for name, data in fetched.items():
             self._cache.put(name, data)
-        held = kept | fetched
-        return [held[name] for name in keys]
+        found = kept | fetched
+        return [found[name] for name in keys]
 
     def _key(self, wanted: ObjectInfo | ObjectRange) -> str:
         # A listing tells which object it is: after a root was made anew, one of the same name is another.

@@ -193,10 +193,10 @@ class LocalStorage(Storage):
         What is put there would be below another name in every listing, with what others have put there.
         """
         if os.path.lexists(os.path.join(parent, name.swapcase())) and name not in (names := os.listdir(parent)):
-            held = next((other for other in names if other.lower() == name.lower()), "another name")
+            existing = next((other for other in names if other.lower() == name.lower()), "another name")
             raise StorageError(
-                f"cannot write below {name!r} in {self.location}: {held!r} is there, and its file system does not tell "
-                "the two apart. Use a name that differs in more than its case, or another file system.",
+                f"cannot write below {name!r} in {self.location}: {existing!r} is there, and its file system does not "
+                "tell the two apart. Use a name that differs in more than its case, or another file system.",
                 root=self.location,
                 path=name,
             )

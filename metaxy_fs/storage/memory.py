@@ -75,7 +75,7 @@ class MemoryStorage(Storage):
 
     def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
         below = self._below(directory)
-        return [ObjectInfo(path, len(held.data), held.written) for path, held in below[:limit]]
+        return [ObjectInfo(path, len(stored.data), stored.written) for path, stored in below[:limit]]
 
     def list_directories(self, directory: str) -> builtins.list[str]:
         start = len(_prefix(directory))
@@ -99,7 +99,7 @@ class MemoryStorage(Storage):
         check_directory(directory, location=self.location)
         prefix = _prefix(directory)
         with self._lock:
-            return sorted((path, held) for path, held in self._objects.items() if path.startswith(prefix))
+            return sorted((path, stored) for path, stored in self._objects.items() if path.startswith(prefix))
 
     def _get_sized(self, info: ObjectInfo) -> bytes:
         data = self.get(info.path)

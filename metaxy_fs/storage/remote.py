@@ -252,9 +252,9 @@ class ObjectStorage(Storage):
         for place, data in zip(wrong, self._got(parts[place] for place in wrong), strict=True):
             found[place] = data
             if len(data) != sizes[place]:
-                held = f"more than {sizes[place]}" if len(data) > sizes[place] else len(data)
+                size = f"more than {sizes[place]}" if len(data) > sizes[place] else len(data)
                 raise CorruptObjectError(
-                    f"{parts[place].path!r} in {self.location} holds {held} bytes, expected {sizes[place]}",
+                    f"{parts[place].path!r} in {self.location} holds {size} bytes, expected {sizes[place]}",
                     root=self.location,
                     path=parts[place].path,
                 )

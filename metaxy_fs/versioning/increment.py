@@ -214,8 +214,8 @@ def compare(
         definitions: Those that the stored rows were written under.
     """
     ids = list(id_columns)
-    held = stored.select(*ids, PARTITION, REDO, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION))
-    joined = _beside_stored(expected, held, ids)
+    stored_rows = stored.select(*ids, PARTITION, REDO, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION))
+    joined = _beside_stored(expected, stored_rows, ids)
     changes = container_changes(joined.schema, current=current, definitions=definitions)
     is_stored = pl.col(PARTITION).is_not_null()
     stale = joined.filter(is_stored & pl.any_horizontal(REDO, *changes.values()))
@@ -223,7 +223,7 @@ def compare(
     return Comparison(
         new=joined.filter(~is_stored).drop(PARTITION, REDO, STORED_DATA_VERSION),
         stale=stale.with_columns(names.alias(CHANGED_CONTAINERS)).drop(PARTITION, REDO),
-        orphaned=_orphaned(held, expected, ids).drop(PARTITION, REDO),
+        orphaned=_orphaned(stored_rows, expected, ids).drop(PARTITION, REDO),
     )
 
 
@@ -264,17 +264,17 @@ def nothing_stored(expected: pl.DataFrame, *, id_columns: Sequence[str]) -> Comp
     )
 
 
-def _beside_stored(expected: pl.DataFrame, held: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
+def _beside_stored(expected: pl.DataFrame, stored_rows: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
     """Return the expected samples, in their order, each beside its stored row; null where there is none."""
-    if held.select(ids).equals(expected.select(ids)):  # the same samples in the same order need no join
-        return expected.hstack(held.drop(ids))
-    return expected.join(held, on=ids, how="left", maintain_order="left")
+    if stored_rows.select(ids).equals(expected.select(ids)):  # the same samples in the same order need no join
+        return expected.hstack(stored_rows.drop(ids))
+    return expected.join(stored_rows, on=ids, how="left", maintain_order="left")
 
 
-def _orphaned(held: pl.DataFrame, expected: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
-    if held.select(ids).equals(expected.select(ids)):
-        return held.clear()
-    return held.join(expected, on=ids, how="anti", maintain_order="left")
+def _orphaned(stored_rows: pl.DataFrame, expected: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
+    if stored_rows.select(ids).equals(expected.select(ids)):
+        return stored_rows.clear()
+    return stored_rows.join(expected, on=ids, how="anti", maintain_order="left")
 
 
 def _field_names(dtype: pl.DataType) -> list[str]:

@@ -99,8 +99,8 @@ def _judged(
 ) -> pl.DataFrame:
     """Return the stored samples, each with whether it has a parent, and whether it has changed."""
     versions = expected.select(*parents, DATA_VERSION, pl.lit(value=True).alias(_HAS_PARENT))
-    held = stored.rename({DATA_VERSION: STORED_DATA_VERSION})
-    joined = held.join(versions, on=parents, how="left", maintain_order="left")
+    renamed = stored.rename({DATA_VERSION: STORED_DATA_VERSION})
+    joined = renamed.join(versions, on=parents, how="left", maintain_order="left")
     changes = container_changes(joined.schema, current=current, definitions=definitions)
     return joined.with_columns(
         pl.col(_HAS_PARENT).fill_null(value=False), pl.any_horizontal(changes.values()).alias(_CHANGED)
@@ -159,11 +159,11 @@ def _retired(
     if not any(layer.stored.get_column(RETIRED).any() for layer in layers):
         return None, [layer._replace(stored=layer.stored.drop(RETIRED)) for layer in layers]
     is_current = (pl.col(PARTITION) == current.partition).alias(_IS_CURRENT)
-    held = [
+    rows_of_layers = [
         layer.stored.select(*samples, RETIRED, is_current, pl.lit(place).alias(_PLACE))
         for place, layer in enumerate(layers)
     ]
-    rows = pl.concat(held).sort(pl.col(_IS_CURRENT), _PLACE, descending=[True, False], maintain_order=True)
+    rows = pl.concat(rows_of_layers).sort(pl.col(_IS_CURRENT), _PLACE, descending=[True, False], maintain_order=True)
     rows = rows.unique(samples, keep="first", maintain_order=True)
     # A parent that has a row in the current partition is judged by what is there.
     rows = rows.filter(pl.col(_IS_CURRENT) | ~pl.col(_IS_CURRENT).any().over(names))

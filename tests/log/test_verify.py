@@ -196,7 +196,10 @@ BAD_ROWS = {
     ),
     "with a reserved name": (rows(1).with_columns(_metaxy_commit=pl.lit("x")), "reserved names: _metaxy_commit"),
     "without versions": (rows(1).drop("data_version"), "no data_version"),
-    "of other containers": (rows(1).with_columns(data_version=pl.struct(audio=pl.lit("a"))), "text for each of frames"),
+    "of other containers": (
+        rows(1).with_columns(data_version=pl.struct(audio=pl.lit("a"))),
+        "string for each of frames",
+    ),
     "of empty versions": (rows(1).with_columns(data_version=pl.struct(frames=pl.lit(""))), "null, empty or hold"),
     "of ambiguous versions": (rows(1).with_columns(data_version=pl.struct(frames=pl.lit("a|b"))), "hold a '|'"),
 }
