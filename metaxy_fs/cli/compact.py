@@ -33,13 +33,13 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     with growing("compacting", unit=" rows") as advance:
         done = compact(store, arguments.feature, full=arguments.full, cluster=arguments.cluster, progress=advance)
     for each in done:
-        print(shown(_told(each)))
+        print(shown(_line(each)))
     if not done:
         print("nothing to compact")
     return 0
 
 
-def _told(done: Compaction) -> str:
+def _line(done: Compaction) -> str:
     return (
         f"{done.partition}: {count(done.commits, 'commit')}, {count(done.rows, 'row')}: {done.files_before} files "
         f"({size(done.bytes_before)}) are now {done.files_after} ({size(done.bytes_after)})"

@@ -33,7 +33,7 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     store = open_written_root(arguments.root, parser, argument="ROOT")
     found = repair(store, arguments.feature, vouched=arguments.vouch, dry_run=not arguments.write)
     for restoration in found:
-        print(f"{restoration.state:<10} {_told(restoration)}")
+        print(f"{restoration.state:<10} {_line(restoration)}")
     states = [restoration.state for restoration in found]
     print(
         ", ".join(f"{states.count(state):,} {state}" for state in sorted(set(states))) or "nothing is damaged or lost"
@@ -43,6 +43,6 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     return 1 if {"restorable", "lost"} & set(states) else 0
 
 
-def _told(restoration: Restoration) -> str:
+def _line(restoration: Restoration) -> str:
     rows = f"{count(restoration.rows, 'row')}, " if restoration.state != "lost" else ""
     return shown(f"{restoration.path} ({rows}{restoration.name}): {restoration.reason}")

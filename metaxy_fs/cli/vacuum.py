@@ -52,7 +52,7 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     except ValueError as error:
         parser.error(str(error))
     for removal in found.removals:
-        print(f"{removal.state:<10} {_told(removal)}")
+        print(f"{removal.state:<10} {_line(removal)}")
     for finding in found.skipped:
         print(shown(f"{'skipped':<10} {finding.path} {finding.problem} {finding.remedy}"))
     print(_summary(found.removals))
@@ -61,17 +61,17 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     return 1 if found.skipped or any(removal.state == "failed" for removal in found.removals) else 0
 
 
-def _told(removal: Removal) -> str:
+def _line(removal: Removal) -> str:
     age = removal.age - timedelta(microseconds=removal.age.microseconds)
     return shown(f"{removal.path} ({size(removal.bytes)}): {removal.reason}, for {age}")
 
 
 def _summary(removals: Sequence[Removal]) -> str:
-    told = []
+    counts = []
     for state in sorted({removal.state for removal in removals}):
         sizes = [removal.bytes for removal in removals if removal.state == state]
-        told.append(f"{count(len(sizes), 'object')} {state} ({size(sum(sizes))})")
-    return ", ".join(told) or "nothing to remove"
+        counts.append(f"{count(len(sizes), 'object')} {state} ({size(sum(sizes))})")
+    return ", ".join(counts) or "nothing to remove"
 
 
 def _duration(text: str) -> timedelta:

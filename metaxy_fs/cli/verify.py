@@ -30,12 +30,12 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     with growing("verifying") as advance:
         found = verify(store, arguments.feature, progress=advance)
     for finding in found.findings:
-        print(f"{finding.severity:<8} {_told(finding)}")
+        print(f"{finding.severity:<8} {_line(finding)}")
     print(_summary(found))
     return 0 if found.is_sound else 1
 
 
-def _told(finding: Finding) -> str:
+def _line(finding: Finding) -> str:
     return shown(f"{finding.path} {finding.problem}. {finding.remedy}")
 
 

@@ -11,7 +11,7 @@ A `write_id` names the commit, so that every attempt of a retried job aims at th
 land wins, and the others find it. Data files are named at random even then, because the footer of each attempt
 differs in its time. Once a compaction stands for the commit, vacuum deletes the manifest, and first keeps a copy in
 `_writes`: an attempt that comes later, whose manifest nobody would read, finds that. What a name stands for beside a
-copy of other rows under the same name is settled in `metaxy_fs.log.named_writes`.
+copy of other rows under the same name is decided in `metaxy_fs.log.named_writes`.
 """
 
 import hashlib

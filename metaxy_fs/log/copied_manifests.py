@@ -82,7 +82,7 @@ def present_objects(
     return frozenset(info.path for info in listed)
 
 
-def right_bytes(storage: Storage, wanted: NamedObject) -> bytes | None:
+def intact_bytes(storage: Storage, wanted: NamedObject) -> bytes | None:
     """Return the bytes of an object, None if they are not those that its manifest describes."""
     info = ObjectInfo(wanted.path, wanted.entry.bytes)
     [data] = storage.get_many([info])

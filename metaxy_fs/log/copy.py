@@ -50,8 +50,8 @@ from metaxy_fs.log.copied_manifests import (
     batches,
     commit_ids,
     copied_manifest,
+    intact_bytes,
     present_objects,
-    right_bytes,
 )
 from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.descriptions import copy_description
@@ -193,12 +193,12 @@ class _PartitionCopy:
     def _copy_object(self, present: AbstractSet[str], wanted: NamedObject) -> bool:
         """Make sure that the target has an object, and return whether it was put."""
         if wanted.path in present:
-            if right_bytes(self._target, wanted) is None:
+            if intact_bytes(self._target, wanted) is None:
                 raise ObjectExistsError(f"{self._target.location}/{wanted.path} already exists with other content.")
             return False
         if self._is_copied_within(wanted.path):
             return True
-        data = right_bytes(self._source, wanted)
+        data = intact_bytes(self._source, wanted)
         if data is None:
             raise CorruptObjectError(
                 f"{self._source.location}/{wanted.path} does not have the checksum that its manifest gives. Look for "

@@ -1,8 +1,7 @@
 """The manifest: its fields, its encoding, and the checksum at its end.
 
-With one digit changed, a time, a bound of a column or the id of a commit is as good as before, and gives other rows. So
-the last field of an object is the checksum of all bytes that stand before it. It guards against what happens to bytes,
-not against those who write them.
+A flipped digit in a time, a bound or the id of a commit still parses, but yields wrong rows. So the last field of an
+object is the sha256 of all bytes before it. It guards against what happens to bytes, not against those who write them.
 
 A manifest is one JSON object. Its existence is the commit: of one write, or of a compaction, which stands for many
 writes. `metaxy_fs.log.decoding` reads it back.

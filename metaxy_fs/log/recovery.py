@@ -177,13 +177,13 @@ def gather(storage: Storage, inventory: Inventory, *, pinned: dict[str, str]) ->
     found.damages.update(dict.fromkeys(inventory.damaged, "its manifest was damaged, and its repair was not finished"))
     named = {*_of_compactions(storage, inventory, found)}
     named |= {*_of_appends(storage, inventory, found)}
-    settled = found.present | inventory.compactions.keys() - found.broken.keys()
+    known = found.present | inventory.compactions.keys() - found.broken.keys()
     unnamed = [(name, info) for name, info in inventory.data.items() if name not in named]
     # What a copy that was cut short has left shows no commit of this root.
     own = [(name, info) for name, info in unnamed if _compaction(name) not in inventory.copies.keys() - found.broken]
     _read_tables(storage, own, found)
-    settled |= {table.manifest.commit for table in found.tables}
-    orphans = [(name, info) for name, info in unnamed if settled.isdisjoint(owners_of_data_file(name))]
+    known |= {table.manifest.commit for table in found.tables}
+    orphans = [(name, info) for name, info in unnamed if known.isdisjoint(owners_of_data_file(name))]
     _read_groups(storage, orphans, found)
     return found
 

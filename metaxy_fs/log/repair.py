@@ -189,13 +189,13 @@ def _of_remains(storage: Storage, inputs: RecoveryInputs, table: Table, reason: 
     remains = salvage(storage, partition, table.manifest, table.rows, wanted=missing)
     if remains is not None:
         rows = int(table.rows.filter(pl.col("commit").is_in(sorted(remains.commits)))["rows"].sum())
-        told = f"{reason}; its other files hold {len(remains.commits)} commits whole"
-        yield Restoration(path, "restorable", commit, told, rows), remains
+        reason = f"{reason}; its other files hold {len(remains.commits)} commits whole"
+        yield Restoration(path, "restorable", commit, reason, rows), remains
         missing -= remains.commits
         inputs.present.update(remains.commits)
     if missing:
-        told = f"{reason}; {len(missing)} commits are not whole in its other files, such as {min(missing)}"
-        yield Restoration(path, "lost", commit, told), None
+        reason = f"{reason}; {len(missing)} commits are not whole in its other files, such as {min(missing)}"
+        yield Restoration(path, "lost", commit, reason), None
 
 
 def _problem_with(storage: Storage, partition: Partition, manifest: Manifest) -> str | None:
@@ -297,8 +297,8 @@ def _time_that_counts(inputs: RecoveryInputs, inventory: Inventory, restored: Ma
     """Return the time at which a write counts whose clock was far ahead, None if that is the one which it claims."""
     if not isinstance(restored, Manifest) or restored.covers:
         return None
-    told = [dict(table.rows.select("commit", "time").iter_rows()).get(restored.commit) for table in inputs.tables]
-    counts = next((time for time in told if time is not None), None)
+    times = [dict(table.rows.select("commit", "time").iter_rows()).get(restored.commit) for table in inputs.tables]
+    counts = next((time for time in times if time is not None), None)
     if counts is None:  # the data files arrived just before the manifest did
         infos = [inventory.data[file.name] for file in restored.files]
         last = max(infos, key=lambda info: (info.modified is not None, info.modified))

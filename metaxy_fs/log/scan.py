@@ -190,7 +190,7 @@ def _read_on_demand(  # Polars passes the last four by position
         files = plan.files if n_rows is not None else plan.prune(plan.files, predicate)
         try:
             taken = taken_rows(supply, files, frames=plan.frames, wanted=wanted)
-            for rows in _beyond(given, taken):
+            for rows in _after_first(given, taken):
                 given += rows.height
                 if rows.height:
                     yield without_empty_chunks(rows)
@@ -200,7 +200,7 @@ def _read_on_demand(  # Polars passes the last four by position
             return
 
 
-def _beyond(skipped: int, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def _after_first(skipped: int, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """Leave out the rows that were given before a file was gone: the same commits have the same rows in one order."""
     for rows in frames:
         rest = rows.slice(min(skipped, rows.height))

@@ -218,7 +218,7 @@ class Terms:
     def _expected(self, root: Root) -> Root:
         if self._expected_algorithm not in (None, root.hash_algorithm):
             raise HashAlgorithmError(
-                f"{self._storage.location} hashes versions with {root.hash_algorithm}, as was settled when it was "
+                f"{self._storage.location} hashes versions with {root.hash_algorithm}, as was decided when it was "
                 f"made, and was opened for {self._expected_algorithm}. Open it without hash_algorithm, or make another "
                 "root.",
                 root=self._storage.location,

@@ -175,9 +175,9 @@ def _members(scan: Scan, rows: AncestorRows) -> list[_StoredMember]:
     retires = pl.col(RETIRED).fill_null(value=False) if RETIRED in scan.columns else pl.lit(value=False)
     # A row that retires its sample is in no group, as one that `where` excludes.
     is_kept &= ~retires
-    marks = (row.alias(ROW_IN_GROUP), commit.alias(RESERVED_COMMIT), is_kept.alias(_IS_KEPT), retires.alias(RETIRED))
+    columns = (row.alias(ROW_IN_GROUP), commit.alias(RESERVED_COMMIT), is_kept.alias(_IS_KEPT), retires.alias(RETIRED))
     with evaluating_where(below):
-        found = ever.select(PARTITION, *marks, DATA_VERSION, *apart).collect()
+        found = ever.select(PARTITION, *columns, DATA_VERSION, *apart).collect()
     return [
         _StoredMember(
             partition, Member(text, _named(apart, values), commit, kept, _without_nulls(versions or {})), retires

@@ -126,9 +126,10 @@ class MetadataStore(Backend):
         Args:
             feature: A Feature class, or a key that the active graph holds.
             rows: Commit once so many rows are held.
-            seconds: Commit what has been held for so long; None waits forever.
+            seconds: Commit rows that have waited for so long; None waits forever.
             write_id: A name for the job that is the same when it is retried. Each sample is then committed once,
-                however the rows are cut and whatever other attempts commit, and another row for one is an error.
+                however the rows are cut and whatever other attempts commit; a different row for the same sample
+                raises WriteConflictError.
                 Without a name the later of two rows of a sample counts, as in any store.
             tags: What each of its commits says of itself; see `write_metadata`.
 
@@ -273,7 +274,7 @@ class MetadataStore(Backend):
     ) -> pl.LazyFrame:
         """Return what `read_metadata` does, as a LazyFrame.
 
-        Which commits it holds is settled by this call. Their rows are read when the frame is collected: the columns,
+        Which commits it holds is decided by this call. Their rows are read when the frame is collected: the columns,
         files and row groups that it takes then, and no others.
 
         Examples:

@@ -15,7 +15,7 @@ from metaxy_fs.versioning.definition import DefinitionVersion, definition_versio
 
 
 def flag(value: object, *, name: str, others: str = "") -> bool:
-    """Return a flag as it was given: the text "no" and None are no answers, and one of them could delete files.
+    """Require a bool: a truthy string such as "no" must not be read as True.
 
     Args:
         value: What was given.

@@ -79,11 +79,11 @@ def copy_metadata(
     chosen = _chosen(seen, key, current, only_latest=which == "latest")
     if not chosen:
         raise not_found(key, partition=current, store=seen, fallback=False)
-    total, told = Copied(), _PartitionProgress(progress)
+    total, progress_of_all = Copied(), _PartitionProgress(progress)
     for version, commits in chosen.items():
         partition = Partition(key.dotted, version)
-        total += copy_partition(*roots, partition, commits=commits, advance=told.advance)
-        told.next()
+        total += copy_partition(*roots, partition, commits=commits, advance=progress_of_all.advance)
+        progress_of_all.next()
     LOGGER.info(
         "%s: copied %d commits of feature %s from %s, %d of them new, in %d files of %d bytes",
         target.location,

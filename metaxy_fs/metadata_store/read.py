@@ -181,7 +181,7 @@ def first_scan(store: Backend, query: Query, *, fallback: bool, with_tags: bool 
 
     Args:
         store: The first of the chain.
-        query: What is asked; it marks commits, and partitions unless it names one, if tags are wanted.
+        query: What is asked; it adds the columns of commits, and of partitions unless it names one, if tags are wanted.
         fallback: Whether to go on to the fallback stores.
         with_tags: Whether to add the tags of the commit of each row, which are those of its store.
     """
@@ -257,8 +257,8 @@ def _enough(read: Read, named: set[str], id_columns: Sequence[str] | None) -> fr
     """
     is_open = read.columns is None or (read.latest_only and id_columns is None)
     is_open = is_open or (read.filters is not None and _selects(read.filters))
-    marks = commit_columns(has_tags=read.with_tags) if read.with_commits else ()
-    return None if is_open else frozenset((*named.difference(marks), DATA_VERSION, RETIRED))
+    added = commit_columns(has_tags=read.with_tags) if read.with_commits else ()
+    return None if is_open else frozenset((*named.difference(added), DATA_VERSION, RETIRED))
 
 
 def _prune(read: Read, id_columns: Sequence[str] | None) -> pl.Expr | None:
@@ -320,7 +320,7 @@ def mark_tags(scan: Scan, commits: pl.DataFrame, query: Query) -> Scan:
     """Return a scan of one store, whose rows say which commit they belong to, with the tags of that.
 
     Args:
-        scan: Rows with the marks of commits, and of partitions where the query names none.
+        scan: Rows with the columns of commits, and of partitions where the query names none.
         commits: All commits of the feature in that store.
         query: What the scan answers. In several partitions one `write_id` makes several commits of one id.
     """
@@ -333,12 +333,12 @@ def mark_tags(scan: Scan, commits: pl.DataFrame, query: Query) -> Scan:
         ids = tagged.filter(pl.col("partition") == query.partition).get_column("commit")
         tagged = tagged.filter(pl.col("partition") == query.partition)
     tags = place.replace_strict(ids, tagged.get_column("tags"), default=None, return_dtype=pl.String)
-    marks = [] if query.partition is not None else [PARTITION]
-    return scan.mapped(lambda rows: rows.with_columns(tags.alias(RESERVED_TAGS)).drop(marks), columns=scan.columns)
+    partition = [] if query.partition is not None else [PARTITION]
+    return scan.mapped(lambda rows: rows.with_columns(tags.alias(RESERVED_TAGS)).drop(partition), columns=scan.columns)
 
 
 def show_commits(scan: Scan, key: FeatureKey, *, has_tags: bool) -> Scan:
-    """Return a scan that was asked to mark commits, with the marks as its last columns, for users.
+    """Return a scan that has the columns of commits, with these as its last columns, for users.
 
     Raises:
         MetadataSchemaError: The feature has columns of these names.
@@ -351,11 +351,11 @@ def show_commits(scan: Scan, key: FeatureKey, *, has_tags: bool) -> Scan:
             feature=key.dotted,
             column=taken[0],
         )
-    marks = {RESERVED_COMMIT: COMMIT, RESERVED_TIME: COMMITTED_AT} | ({RESERVED_TAGS: COMMIT_TAGS} if has_tags else {})
-    others = [name for name in schema if name not in marks]
+    names = {RESERVED_COMMIT: COMMIT, RESERVED_TIME: COMMITTED_AT} | ({RESERVED_TAGS: COMMIT_TAGS} if has_tags else {})
+    others = [name for name in schema if name not in names]
     times = pl.col(RESERVED_TIME).cast(pl.Datetime("us", "UTC"))
 
     def show(rows: pl.LazyFrame) -> pl.LazyFrame:
-        return rows.with_columns(times).rename(marks).select(*map(column, others), *marks.values())
+        return rows.with_columns(times).rename(names).select(*map(column, others), *names.values())
 
-    return scan.mapped(show, columns=[*scan.columns, *marks.values()])
+    return scan.mapped(show, columns=[*scan.columns, *names.values()])

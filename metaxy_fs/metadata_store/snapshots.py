@@ -73,25 +73,25 @@ class BackendAt(Backend):
 
     Args:
         store: The store as it is.
-        pins: What is seen of it.
+        visible: What is seen of it.
         fallback_stores: Those of the same moment.
     """
 
-    def __init__(self, store: Backend, pins: VisibleCommits, *, fallback_stores: Sequence[Backend] = ()) -> None:
+    def __init__(self, store: Backend, visible: VisibleCommits, *, fallback_stores: Sequence[Backend] = ()) -> None:
         super().__init__(fallback_stores=fallback_stores, fallback_mode=store.fallback_mode)
         self._store = store
-        self._pins = pins
+        self._visible = visible
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep what is seen of which store, as any store does that is handed to another process."""
-        return {"store": self._store, "pins": self._pins, "fallback_stores": self.fallback_stores}
+        return {"store": self._store, "visible": self._visible, "fallback_stores": self.fallback_stores}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["store"], state["pins"], fallback_stores=state["fallback_stores"])  # type: ignore[misc]
+        self.__init__(state["store"], state["visible"], fallback_stores=state["fallback_stores"])  # type: ignore[misc]
 
     @property
     def location(self) -> str:
-        return f"{self._store.location} at {self._pins.label}"
+        return f"{self._store.location} at {self._visible.label}"
 
     @property
     def hash_algorithm(self) -> str:
@@ -106,27 +106,27 @@ class BackendAt(Backend):
         )
 
     def scan_rows(self, query: Query) -> Scan | None:
-        moment = self._pins.moment(query.key)
+        moment = self._visible.moment(query.key)
         if moment is None:
             return None
         if query.at is not None:
             return self._store.scan_rows(msgspec.structs.replace(query, at=_both(moment, query.at)))
-        pin = (self._pins.features or {}).get(query.key)
+        pin = (self._visible.features or {}).get(query.key)
         schema = None if pin is None else pin.schemas.get(query.partition)
         return self._store.scan_rows(msgspec.structs.replace(query, at=moment, schema=schema))
 
     def stored_versions(self, key: FeatureKey) -> list[str]:
-        if self._pins.features is not None:
-            return sorted(self._pins.features[key].commits) if key in self._pins.features else []
+        if self._visible.features is not None:
+            return sorted(self._visible.features[key].commits) if key in self._visible.features else []
         return sorted(self.stored_commits(key).get_column("partition").unique())
 
     def stored_features(self) -> list[FeatureKey]:
-        if self._pins.features is not None:
-            return sorted(self._pins.features)
+        if self._visible.features is not None:
+            return sorted(self._visible.features)
         return [key for key in self._store.stored_features() if self.stored_versions(key)]
 
     def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
-        moment = self._pins.moment(key)
+        moment = self._visible.moment(key)
         commits = self._store.stored_commits(key)
         return commits.clear() if moment is None else commits.filter(_is_seen(moment))
 
@@ -148,8 +148,8 @@ def _both(one: Moment, other: Moment) -> Moment:
 def _is_seen(moment: Moment) -> pl.Expr:
     if moment.until is not None:
         return pl.col("time").dt.epoch("us") <= moment.until
-    pins = (moment.commits or {}).items()
-    seen = [(pl.col("partition") == version) & pl.col("commit").is_in(sorted(ids)) for version, ids in pins]
+    ids_by_version = (moment.commits or {}).items()
+    seen = [(pl.col("partition") == version) & pl.col("commit").is_in(sorted(ids)) for version, ids in ids_by_version]
     return pl.any_horizontal(pl.lit(value=False), *seen)
 
 
@@ -220,8 +220,8 @@ def at(store: Backend, moment: str | datetime, *, kind: type[_StoreAt]) -> _Stor
         SnapshotError: There is no such snapshot, or it saw a store that is not in the chain.
     """
     if isinstance(moment, datetime):
-        pins = VisibleCommits(f"{moment.isoformat()}", until=_microseconds(moment))
-        return _chained([(each, pins) for each in chain(store, fallback=True)], kind)
+        visible = VisibleCommits(f"{moment.isoformat()}", until=_microseconds(moment))
+        return _chained([(each, visible) for each in chain(store, fallback=True)], kind)
     if not isinstance(moment, str) or not is_snapshot_name(moment):
         raise ValueError(
             f"A moment is the name of a snapshot, or a time with a time zone, got {moment!r}; such as 'october', or "
@@ -281,7 +281,7 @@ def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, Visible
         holder = next((each for each in found if pinned.location in (None, each.location)), None)
         if holder is not None:
             waiting.remove(holder)
-            yield holder, _pins(snapshot, pinned)
+            yield holder, _visible_of(snapshot, pinned)
         elif pinned.features:
             raise SnapshotError(
                 f"The snapshot {snapshot.name!r} in {store.location} saw rows in {pinned.location}, which is not among "
@@ -292,7 +292,7 @@ def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, Visible
             )
 
 
-def _pins(snapshot: Snapshot, pinned: PinnedStore) -> VisibleCommits:
+def _visible_of(snapshot: Snapshot, pinned: PinnedStore) -> VisibleCommits:
     features = {FeatureKey(list(feature.feature)): _pin(feature) for feature in pinned.features}
     return VisibleCommits(f"snapshot {snapshot.name!r}", features=features)
 
@@ -305,8 +305,8 @@ def _pin(feature: PinnedFeature) -> Pin:
 
 
 def _chained(seen: Sequence[tuple[Backend, VisibleCommits]], kind: type[_StoreAt]) -> _StoreAt:
-    (first, pins), *others = seen
-    return kind(first, pins, fallback_stores=[kind(store, theirs) for store, theirs in others])
+    (first, visible), *others = seen
+    return kind(first, visible, fallback_stores=[kind(store, theirs) for store, theirs in others])
 
 
 def _described(store: Backend, snapshot: Snapshot) -> tuple[object, ...]:

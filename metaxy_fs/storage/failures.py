@@ -236,17 +236,17 @@ def _builtin_failure(error: Exception) -> Failure:
 
 
 def _broken_connection(error: Exception) -> Failure:
-    names = {base.__name__ for base in type(_told_by_aiobotocore(error)).__mro__}
+    names = {base.__name__ for base in type(_cause_in_aiobotocore(error)).__mro__}
     if names & _UNREACHABLE:
         return Failure.UNREACHABLE
     return Failure.TRANSIENT if names & _TRANSIENT else Failure.UNKNOWN
 
 
-def _told_by_aiobotocore(error: Exception) -> Exception:
+def _cause_in_aiobotocore(error: Exception) -> Exception:
     """Return what is behind an error that aiobotocore raises for connections that were not made and for broken ones."""
     if type(error).__name__ == "EndpointConnectionError" and isinstance(
         kept := getattr(error, "kwargs", None), Mapping
     ):
-        told = kept.get("error")
-        return told if isinstance(told, Exception) else error
+        cause = kept.get("error")
+        return cause if isinstance(cause, Exception) else error
     return error

@@ -39,7 +39,7 @@ class GCSClient(Client):
         # Between locations the server copies in several steps, each of which hands a token to the next.
         token, is_done = None, False
         while not is_done:
-            told = self._ask(
+            answer = self._ask(
                 "call",
                 "POST",
                 "b/{}/o/{}/rewriteTo/b/{}/o/{}",
@@ -49,7 +49,7 @@ class GCSClient(Client):
                 ifGenerationMatch="0",
                 rewriteToken=token,
             )
-            token, is_done = told.get("rewriteToken"), told["done"]
+            token, is_done = answer.get("rewriteToken"), answer["done"]
         return True
 
     def address(self, path: str) -> tuple[str, str]:

@@ -152,8 +152,8 @@ def _has_credentials_of_its_own(filesystem: AbstractFileSystem) -> bool:
     """Whether a filesystem was given credentials, rather than where to look for them."""
     options = filesystem.storage_options
     named = options.get("client_kwargs") or {}
-    told = getattr(filesystem, "key", None) or getattr(filesystem, "anon", False)
-    return bool(told or options.get("session") or named.get("aws_access_key_id"))
+    credentials = getattr(filesystem, "key", None) or getattr(filesystem, "anon", False)
+    return bool(credentials or options.get("session") or named.get("aws_access_key_id"))
 
 
 def speaks_s3(filesystem: AbstractFileSystem) -> bool:

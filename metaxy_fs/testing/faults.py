@@ -79,11 +79,11 @@ def random_faults(*, rate: float, seed: int, of: Collection[Fault] = NOTICED) ->
         of: The faults, each as likely as the others; by default those that a client notices, which leaves out `SHORT`
             and `WRONG`.
     """
-    # No secret depends on these dice.
-    dice, choices, lock = random.Random(seed), sorted(of, key=lambda fault: fault.value), threading.Lock()  # noqa: S311
+    # No secret depends on this randomness.
+    generator, choices, lock = random.Random(seed), sorted(of, key=lambda fault: fault.value), threading.Lock()  # noqa: S311
 
     def meet(verb: str, path: str) -> Fault | None:  # noqa: ARG001  # as all `Faults`
         with lock:
-            return dice.choice(choices) if dice.random() < rate else None
+            return generator.choice(choices) if generator.random() < rate else None
 
     return meet
