@@ -26,6 +26,7 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.ids import random_token
 from metaxy_fs.storage.base import NoRoomError, NotDurableError, ObjectInfo, Storage, check_directory, check_path
+from metaxy_fs.storage.durable_files import make_directories, sync_directory, write_synced
 from metaxy_fs.storage.path_guard import REMEMBERED, PathGuard
 from metaxy_fs.storage.walk import Entry, walk
 from metaxy_fs.system_errors import NO_DESCRIPTOR, NO_ROOM, PERMISSION_DENIED, explained
@@ -37,9 +38,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{16}}")
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-# SMB before Linux 4.17, shared folders of virtual machines, and some FUSE and 9p have no sync of a directory.
-_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 class LocalStorage(Storage):
@@ -173,18 +171,18 @@ class LocalStorage(Storage):
         if len(self._settled) >= REMEMBERED:
             self._settled.clear()
         self._guard.check_directory(directory)
-        _make_directories(directory)
+        make_directories(directory)
         self._guard.check_directory(directory)
         while len(directory) > len(self._root):
             parent = os.path.dirname(directory)
             self._refuse_other_case(parent, os.path.basename(directory))
-            _sync_directory(parent)
+            sync_directory(parent)
             self._settled.add(directory)
             directory = parent
         if self._root not in self._settled:
             # One who only writes below the root may not be allowed to open its parent; its maker was.
             with suppress(OSError):
-                _sync_directory(os.path.dirname(self._root))
+                sync_directory(os.path.dirname(self._root))
             self._settled.add(self._root)
 
     def _refuse_other_case(self, parent: str, name: str) -> None:
@@ -214,12 +212,12 @@ class LocalStorage(Storage):
 
     def _write_temporary(self, temporary: str, directory: str, data: bytes) -> None:
         try:
-            _write_synced(temporary, data)
+            write_synced(temporary, data)
         except FileNotFoundError:
             # Somebody removed the directory that this instance had made.
             self._settled.clear()
             self._settle(directory)
-            _write_synced(temporary, data)
+            write_synced(temporary, data)
 
     def _publish(self, temporary: str, target: str, path: str) -> None:
         try:
@@ -243,7 +241,7 @@ class LocalStorage(Storage):
     def _synced(self, directory: str, path: str, *, what: str = "") -> None:
         try:
             # Until this returns, a crash may lose the name that `link` made.
-            _sync_directory(directory)
+            sync_directory(directory)
         except OSError as error:
             raise NotDurableError(
                 f"cannot make {what}{path!r} in {self.location} durable: {error.strerror}; a crash may lose it, `get` "
@@ -340,42 +338,9 @@ def _modified(status: os.stat_result) -> datetime:
     return _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1_000)
 
 
-def _make_directories(directory: str) -> None:
-    """Make a directory and its parents, and sync the parent of each that is new, the topmost first."""
-    missing = []
-    while not os.path.isdir(directory) and os.path.dirname(directory) != directory:
-        missing.append(directory)
-        directory = os.path.dirname(directory)
-    for made in reversed(missing):
-        try:
-            os.mkdir(made)
-        except FileExistsError:
-            # Another writer was faster. Anything else of that name is an error.
-            if not os.path.isdir(made):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), made) from None
-        # A crash before this loses the directory, and with it every object that is put there later.
-        _sync_directory(os.path.dirname(made))
-
-
-def _write_synced(path: str, data: bytes) -> None:
-    # 0o666 less the umask, as for any new file; the modules of the library for temporary files make theirs private.
-    descriptor = os.open(path, _CREATE, 0o666)
-    with open(descriptor, "wb", buffering=0) as file:
-        _write_all(file, data)
-        # Before the file has its name: a crash between the two would leave an empty or torn object.
-        os.fsync(file.fileno())
-
-
 def _open_at_once(path: str, flags: int) -> int:
     # Should a pipe take the place of the file since it was looked at, nobody waits for its bytes.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _write_all(file: Any, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        # One write moves at most 2 GiB.
-        rest = rest[file.write(rest) :]
 
 
 def _as_utf8(root: str) -> str:
@@ -386,25 +351,6 @@ def _as_utf8(root: str) -> str:
             f"the path of a root has to be UTF-8, got {os.fsencode(root)!r}: rename the directory, or choose another"
         ) from error
     return root
-
-
-def _sync_directory(directory: str) -> None:
-    """Make the names in a directory survive a crash, as far as its file system can; others pass over the same errors.
-
-    Where it cannot, a crash of the machine may lose the last names, as it may for every database and for git there.
-    """
-    if os.name == "nt":
-        # Windows cannot open a directory for that; NTFS keeps names in its journal.
-        return
-    try:
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_DIRECTORY_SYNC:
-            raise
 
 
 def _raise(error: OSError) -> None:

@@ -179,8 +179,8 @@ def test_a_manifest_for_which_there_is_no_room_is_known_not_to_be_committed(
             raise OSError(reason, os.strerror(reason))
         write_synced(path, data)
 
-    storage, write_synced = LocalStorage(tmp_path), local._write_synced
-    monkeypatch.setattr(local, "_write_synced", fill)
+    storage, write_synced = LocalStorage(tmp_path), local.write_synced
+    monkeypatch.setattr(local, "write_synced", fill)
     with pytest.raises(StorageError, match=os.strerror(reason)) as caught:
         write(storage, 1)
     assert not isinstance(caught.value, CommitStateUnknownError)

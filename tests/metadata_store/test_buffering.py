@@ -175,13 +175,13 @@ def test_rows_stay_in_the_buffer_while_the_disk_is_full(tmp_path: Path, monkeypa
             raise OSError(errno.ENOSPC, "No space left on device")
         write_synced(path, data)
 
-    write_synced, store = local._write_synced, FilesystemMetadataStore(tmp_path)
+    write_synced, store = local.write_synced, FilesystemMetadataStore(tmp_path)
     with store.buffered(Video, seconds=None) as buffer:
         buffer.write(rows(1))
-        monkeypatch.setattr(local, "_write_synced", fill)
+        monkeypatch.setattr(local, "write_synced", fill)
         with pytest.raises(StorageError, match="No space left"):
             buffer.flush()
-        monkeypatch.setattr(local, "_write_synced", write_synced)
+        monkeypatch.setattr(local, "write_synced", write_synced)
         buffer.write(rows(2))
     assert ids(store) == [1, 2]
 

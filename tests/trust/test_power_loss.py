@@ -40,7 +40,7 @@ def test_what_was_acknowledged_survives_a_loss_of_power(tmp_path, soak):
 @pytest.mark.parametrize("name", ["_store.json", "_definition.json", ".parquet", "appends/", "write_id"])
 def test_what_the_disk_has_not_confirmed_is_not_acknowledged(tmp_path, monkeypatch, name):
     """A name that was made and could not be synced is seen by all, and may be gone after a crash."""
-    store, linked, sync = FilesystemMetadataStore(tmp_path), [], local._sync_directory
+    store, linked, sync = FilesystemMetadataStore(tmp_path), [], local.sync_directory
     monkeypatch.setattr(os, "link", lambda old, new, link=os.link: (link(old, new), linked.append(new)))
 
     def fail(directory):
@@ -48,12 +48,12 @@ def test_what_the_disk_has_not_confirmed_is_not_acknowledged(tmp_path, monkeypat
             raise OSError(errno.EIO, "the disk does not answer")
         sync(directory)
 
-    monkeypatch.setattr(local, "_sync_directory", fail)
+    monkeypatch.setattr(local, "sync_directory", fail)
     write_id = "job" if name == "write_id" else None
     with pytest.raises(StorageError, match="durable") as caught:
         store.write_metadata(Video, tagged("tag", 3), write_id=write_id)
     assert isinstance(caught.value, CommitStateUnknownError) == (name in ("appends/", "write_id"))
-    monkeypatch.setattr(local, "_sync_directory", sync)
+    monkeypatch.setattr(local, "sync_directory", sync)
     store.write_metadata(Video, tagged("tag", 3), write_id=write_id)
     assert store.history(Video).height == (2 if name == "appends/" else 1)
 
