@@ -5,18 +5,19 @@ script. Only what the pages use is understood: `id["title<br/>line"]`, and edges
 """
 
 import re
-from typing import Any
-
-from mkdocs.config.defaults import MkDocsConfig
+from typing import TYPE_CHECKING, Any
 
 from metaxy_fs.insight.rendering import Box, Emphasis, to_svg
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
 
 NODE = re.compile(r'^(\w+)\["([^"]+)"\](?::::(\w+))?$')
 EDGE = re.compile(r"^(\w+) --> (\w+)$")
 TITLE = re.compile(r"^accTitle: (.+)$")
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
+def on_config(config: "MkDocsConfig") -> "MkDocsConfig":
     """Hand blocks of Mermaid to `draw`."""
     fence = {"name": "mermaid", "class": "mermaid", "format": draw}
     config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [fence]

@@ -1,4 +1,4 @@
-"""The commands of the page on operating a root run, in the order of its crontab."""
+"""Operating a root: the commands of the page run, in the order of its crontab."""
 
 import re
 from pathlib import Path
