@@ -60,7 +60,7 @@ from metaxy_fs.log.manifest import CommitTable, Manifest
 from metaxy_fs.log.named_writes import WriteName
 from metaxy_fs.log.record_commit_time import COPY_MARK, put_alone
 from metaxy_fs.log.schema import Path, decode_schema
-from metaxy_fs.log.type_checks import settle, types_of
+from metaxy_fs.log.type_checks import agree_on_types, types_of
 from metaxy_fs.log.types import large_integers
 from metaxy_fs.log.verified_io import get_checked, put_idempotent, storage_time
 from metaxy_fs.log.view import View, ViewLoader, retry_listing
@@ -329,7 +329,7 @@ def _agree_on_types(source: Storage, target: Storage, partition: Partition, mani
             brought[data] = brought.get(data, frozenset()) | large
     try:
         for data, large in brought.items():
-            types = settle(target, partition, types, decode_schema(data), large, feature="_".join(info.feature))
+            types = agree_on_types(target, partition, types, decode_schema(data), large, feature="_".join(info.feature))
     except MetadataSchemaError as error:
         raise MetadataSchemaError(
             f"{partition} of {source.location} does not go with what {target.location} holds, so nothing was copied. "

@@ -69,7 +69,7 @@ class Wanted(msgspec.Struct, frozen=True):
     is_part: bool = False
 
 
-def taken_rows(
+def rows_of_files(
     supply: Supply, files: Sequence[LiveFile], *, frames: FileFrames, wanted: Wanted
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of files, ordered by their first commits, batch by batch and in commit order.

@@ -27,7 +27,7 @@ from metaxy_fs.log.manifest import CommitKey
 from metaxy_fs.log.predicates import is_range_of
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.ranges import IdRange, Span, distinct_groups, span_of
-from metaxy_fs.log.remote_files import RemoteFiles, StagedStorage, Supply, Wanted, taken_rows
+from metaxy_fs.log.remote_files import RemoteFiles, StagedStorage, Supply, Wanted, rows_of_files
 from metaxy_fs.log.schema import Path
 from metaxy_fs.log.statistics import FileStatistics, exact_integers
 from metaxy_fs.log.view import ATTEMPTS, LiveFile
@@ -189,8 +189,8 @@ def _read_on_demand(  # Polars passes the last four by position
     for attempt in range(ATTEMPTS):
         files = plan.files if n_rows is not None else plan.prune(plan.files, predicate)
         try:
-            taken = taken_rows(supply, files, frames=plan.frames, wanted=wanted)
-            for rows in _after_first(given, taken):
+            found = rows_of_files(supply, files, frames=plan.frames, wanted=wanted)
+            for rows in _after_first(given, found):
                 given += rows.height
                 if rows.height:
                     yield without_empty_chunks(rows)

@@ -33,7 +33,7 @@ from metaxy_fs.log.descriptions import (
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import DataFile
 from metaxy_fs.log.schema import Path as SchemaPath
-from metaxy_fs.log.type_checks import settle, settle_rows, types_of
+from metaxy_fs.log.type_checks import agree_on_rows, agree_on_types, types_of
 from metaxy_fs.log.types import AgreedTypes, agreed_columns, large_integers, refuse_unfit
 from metaxy_fs.log.verified_io import SharedObject, ensure_shared
 from metaxy_fs.storage.base import Storage
@@ -98,7 +98,7 @@ class Terms:
         types = self._agreed_with(request, spec).types
         if types is None:
             return request
-        agreed, rows = settle_rows(self._storage, request.partition, types, request.rows, feature=_name(request))
+        agreed, rows = agree_on_rows(self._storage, request.partition, types, request.rows, feature=_name(request))
         self._remember(request.partition, agreed)
         return msgspec.structs.replace(request, rows=rows)
 
@@ -125,7 +125,7 @@ class Terms:
         schema = request.rows.schema
         large = large_integers(schema, entry.statistics, rows=entry.rows, id_columns=request.id_columns)
         if large - types.large:
-            self._settle(request, types, large)
+            self._agree_on_columns(request, types, large)
 
     def proof(self, request: CommitRequest, spec: bytes) -> Callable[[], object] | None:
         """Return what has to be asked while a write is under way; None if nothing has."""
@@ -182,10 +182,14 @@ class Terms:
                 return types_of(info, name=f"{self._storage.location}/{partition.definition_file}")
         return None
 
-    def _settle(self, request: CommitRequest, types: AgreedTypes, large: AbstractSet[SchemaPath] = frozenset()) -> None:
+    def _agree_on_columns(
+        self, request: CommitRequest, types: AgreedTypes, large: AbstractSet[SchemaPath] = frozenset()
+    ) -> None:
         """Agree on the types of the rows of a write, and remember them."""
         schema, name = request.rows.schema, _name(request)
-        self._remember(request.partition, settle(self._storage, request.partition, types, schema, large, feature=name))
+        self._remember(
+            request.partition, agree_on_types(self._storage, request.partition, types, schema, large, feature=name)
+        )
 
     def _remember(self, partition: Partition, types: AgreedTypes) -> None:
         with self._lock:
@@ -204,7 +208,7 @@ class Terms:
             self._root = decode_root(data, name=self._storage.location)
             self._agreed[request.partition] = _Agreed(found, types, elapsed())
         if types is not None:
-            self._settle(request, types)
+            self._agree_on_columns(request, types)
 
     def _shared_root_file(self) -> SharedObject:
         algorithm = self._root.hash_algorithm if self._root else self._expected_algorithm or DEFAULT_ALGORITHM

@@ -31,7 +31,7 @@ def types_of(info: PartitionInfo, *, name: str) -> AgreedTypes | None:
     return AgreedTypes(info.id_columns).added(decode_columns(bytes(info.columns), name=name))
 
 
-def settle(
+def agree_on_types(
     storage: Storage,
     partition: Partition,
     types: AgreedTypes,
@@ -59,7 +59,7 @@ def settle(
     return types
 
 
-def settle_rows(
+def agree_on_rows(
     storage: Storage, partition: Partition, types: AgreedTypes, rows: Chunks, *, feature: str
 ) -> tuple[AgreedTypes, Chunks]:
     """Return what is agreed on, with the types of some rows among it, and the rows in types that fit it.

@@ -33,15 +33,15 @@ def from_arrow(frame: ArrowStream) -> pl.DataFrame:
             frame = _with_index_as_columns(frame)
         capsule = frame.__arrow_c_stream__()
         names = _column_names(capsule, kind)
-        taken = pl.DataFrame(_Taken(capsule))
-        taken.columns = names or taken.columns  # Polars puts names of its own in the place of empty ones
+        imported = pl.DataFrame(_ArrowStream(capsule))
+        imported.columns = names or imported.columns  # Polars puts names of its own in the place of empty ones
     except (MetadataSchemaError, OSError, MemoryError):
         raise
     # A panic is no Exception, and what Polars makes of a stream of others must not end the process.
     except (Exception, pl.exceptions.PanicException) as error:
         blamed = "".join(f"; look at the column {name!r}" for name in _failing_columns(frame))
         raise MetadataSchemaError(f"Polars cannot take over this {kind}: {error}{blamed}") from error
-    return taken
+    return imported
 
 
 def kind_of(frame: object) -> str:
@@ -51,7 +51,7 @@ def kind_of(frame: object) -> str:
     return kind.__name__ if library in ("builtins", "__main__") else f"{library}.{kind.__name__}"
 
 
-class _Taken:
+class _ArrowStream:
     """A stream whose capsule was taken already; of some objects a second one cannot be had."""
 
     def __init__(self, capsule: object) -> None:
@@ -91,7 +91,7 @@ def _failing_columns(frame: Any) -> Iterator[str]:
     names = list(frame.columns) if hasattr(frame, "reset_index") else []
     for name in names:
         try:
-            pl.DataFrame(_Taken(frame[[name]].__arrow_c_stream__()))
+            pl.DataFrame(_ArrowStream(frame[[name]].__arrow_c_stream__()))
         except (Exception, pl.exceptions.PanicException):  # noqa: BLE001  # whatever it was, this is the column
             yield name
             return

@@ -40,10 +40,10 @@ def to_frame(frame: FrameLike) -> pl.DataFrame:
         MetadataSchemaError: It is no frame, or holds what Polars cannot.
     """
     refuse_lost_threads()
-    taken = _taken_over(frame)
+    imported = _imported(frame)
     # Structs keep no claims of their fields; nothing is copied.
-    claiming = [column for column in taken.get_columns() if _claims_order(column)]
-    return taken.with_columns(column.to_frame().to_struct().struct.unnest().to_series() for column in claiming)
+    claiming = [column for column in imported.get_columns() if _claims_order(column)]
+    return imported.with_columns(column.to_frame().to_struct().struct.unnest().to_series() for column in claiming)
 
 
 def _claims_order(column: pl.Series) -> bool:
@@ -55,7 +55,7 @@ _ARROW_METHODS = ("toArrow", "to_pyarrow", "to_arrow", "collect", "compute")
 """What lazy frames of other libraries are made into tables by, the best first."""
 
 
-def _taken_over(frame: object) -> pl.DataFrame:
+def _imported(frame: object) -> pl.DataFrame:
     if isinstance(frame, pl.DataFrame):
         return frame
     if isinstance(frame, pl.LazyFrame):

@@ -344,12 +344,12 @@ def show_commits(scan: Scan, key: FeatureKey, *, has_tags: bool) -> Scan:
         MetadataSchemaError: The feature has columns of these names.
     """
     schema = scan.rows.collect_schema()
-    if taken := [name for name in commit_columns(has_tags=has_tags) if name in schema]:
+    if clashing := [name for name in commit_columns(has_tags=has_tags) if name in schema]:
         raise MetadataSchemaError(
-            f"Feature '{key}' has a column {', '.join(map(repr, taken))} of its own, which with_commits=True would "
+            f"Feature '{key}' has a column {', '.join(map(repr, clashing))} of its own, which with_commits=True would "
             "hide. Read with `columns=` that leave it out, or without with_commits.",
             feature=key.dotted,
-            column=taken[0],
+            column=clashing[0],
         )
     names = {RESERVED_COMMIT: COMMIT, RESERVED_TIME: COMMITTED_AT} | ({RESERVED_TAGS: COMMIT_TAGS} if has_tags else {})
     others = [name for name in schema if name not in names]

@@ -73,7 +73,7 @@ class Client:
             self._retries.run(batch.ask, requests=batch.requests)
         except GaveUpError as error:
             batch.found[batch.missing[0]] = error
-        return batch.taken()
+        return batch.results()
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, sorted by path."""
@@ -182,7 +182,7 @@ class _RangeBatch:
         self._ask = ask
         self._is_answered = True
 
-    def taken(self) -> builtins.list[bytes | BaseException]:
+    def results(self) -> builtins.list[bytes | BaseException]:
         """Return what was found, and keep none of it.
 
         Whoever repeats the batch knows it in a circle of references, in which it lives on until Python looks for such.

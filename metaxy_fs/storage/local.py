@@ -55,8 +55,8 @@ class LocalStorage(Storage):
         # POSIX leaves it to the system what two slashes at the beginning mean, and none here means anything by them.
         self._root = _as_utf8(re.sub(r"^//(?=[^/])", os.sep, os.path.abspath(os.path.expanduser(root))))
         self._prefix = os.path.join(self._root, "")
-        # Directories whose names this instance has synced up to the root; see `_settle`.
-        self._settled: set[str] = set()
+        # Directories whose names this instance has synced up to the root; see `_make_durable_directory`.
+        self._durable_directories: set[str] = set()
         self._guard = PathGuard(self._root)
 
     @property
@@ -88,7 +88,7 @@ class LocalStorage(Storage):
                 path=path,
             )
         try:
-            self._settle(directory)
+            self._make_durable_directory(directory)
             self._write_and_publish(directory, data, target=target, path=path)
         except ObjectExistsError:
             # The winner may have died before it synced the name, and the caller may take this error for proof that the
@@ -155,21 +155,21 @@ class LocalStorage(Storage):
         return f"LocalStorage({self._root!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_settled": set()}
+        return {**self.__dict__, "_durable_directories": set()}
 
     def _path(self, path: str) -> str:
         return self._prefix + check_path(path, location=self.location)
 
-    def _settle(self, directory: str) -> None:
+    def _make_durable_directory(self, directory: str) -> None:
         """Make a directory, and make its name survive a crash, and those of its parents up to the root.
 
         A directory that exists may be the work of another process which has not synced it yet, so its parents are
         synced once by each instance, not only by its maker. After that this costs nothing.
         """
-        if directory in self._settled:
+        if directory in self._durable_directories:
             return
-        if len(self._settled) >= REMEMBERED:
-            self._settled.clear()
+        if len(self._durable_directories) >= REMEMBERED:
+            self._durable_directories.clear()
         self._guard.check_directory(directory)
         make_directories(directory)
         self._guard.check_directory(directory)
@@ -177,13 +177,13 @@ class LocalStorage(Storage):
             parent = os.path.dirname(directory)
             self._refuse_other_case(parent, os.path.basename(directory))
             sync_directory(parent)
-            self._settled.add(directory)
+            self._durable_directories.add(directory)
             directory = parent
-        if self._root not in self._settled:
+        if self._root not in self._durable_directories:
             # One who only writes below the root may not be allowed to open its parent; its maker was.
             with suppress(OSError):
                 sync_directory(os.path.dirname(self._root))
-            self._settled.add(self._root)
+            self._durable_directories.add(self._root)
 
     def _refuse_other_case(self, parent: str, name: str) -> None:
         """Refuse a directory that exists under a name which the file system takes for this one.
@@ -215,8 +215,8 @@ class LocalStorage(Storage):
             write_synced(temporary, data)
         except FileNotFoundError:
             # Somebody removed the directory that this instance had made.
-            self._settled.clear()
-            self._settle(directory)
+            self._durable_directories.clear()
+            self._make_durable_directory(directory)
             write_synced(temporary, data)
 
     def _publish(self, temporary: str, target: str, path: str) -> None:

@@ -100,7 +100,7 @@ def test_what_is_remembered_of_directories_is_bounded(root, monkeypatch):
     storage = LocalStorage(root)
     for number in range(30):
         storage.put(f"a/{number}/x", b"1")
-        assert len(storage._settled) <= 8 + 3
+        assert len(storage._durable_directories) <= 8 + 3
         assert len(storage._guard._inside) <= 8
     assert len(storage.list("")) == 30
 
