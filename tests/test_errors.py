@@ -172,6 +172,27 @@ def test_corrupt_data_file(store, damage, is_lazy):
     assert facts == {"feature": "video.frames", "root": store.location, "path": path}
 
 
+def test_a_data_file_that_is_gone(store):
+    file, path = path_of(store.location, "*/*/*.parquet")
+    file.unlink()
+    facts = provoked(CorruptObjectError, FilesystemMetadataStore(store.location).read_metadata, Frames)
+    assert facts == {"feature": "video.frames", "root": store.location, "path": path}
+
+
+def test_a_large_data_file_of_which_a_column_is_damaged(tmp_path):
+    store = FilesystemMetadataStore(tmp_path)
+    count = 300_000
+    ids = pl.int_range(count, eager=True).shuffle(seed=1).alias("sample_id")
+    versions = pl.select(pl.struct(pl.lit("a").alias("default")).repeat_by(count).explode()).to_series()
+    store.write_metadata(Frames, pl.DataFrame([ids, versions.alias("data_version")]))
+    file, path = path_of(tmp_path, "*/*/*.parquet")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 8] ^= 1
+    file.write_bytes(data)
+    facts = provoked(CorruptObjectError, FilesystemMetadataStore(tmp_path).read_metadata, Frames, columns=["sample_id"])
+    assert facts == {"feature": "video.frames", "root": store.location, "path": path}
+
+
 def test_corrupt_data_file_of_an_object_store():
     storage = MemoryStorage()
     FilesystemMetadataStore(storage).write_metadata(Frames, ROWS)

@@ -301,7 +301,11 @@ def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], nee
 
 def _identity(path: str, live: LiveFile) -> _Identity:
     """Look at a file; Polars would not say whose file is missing, and would wait forever for the bytes of a pipe."""
-    found = _tried(os.stat, path)
+    try:
+        found = _tried(os.stat, path)
+    except StorageError as error:
+        add_facts(error, feature=live.partition.feature, path=live.path)
+        raise
     if stat.S_ISREG(found.st_mode) and found.st_size == live.file.bytes:
         return found.st_size, found.st_mtime_ns, found.st_ino
     with _about(live):
@@ -322,8 +326,9 @@ def _checked(look: _WantedColumns) -> tuple[_WantedColumns, bytes | None]:
 
 def _parts(look: _WantedColumns) -> Iterator[bytes]:
     for section in look.sections:
-        data = _tried(partial(_read_section, section=section), look.path)
-        check_section(data, section, name=look.path)
+        with _about(look.live):
+            data = _tried(partial(_read_section, section=section), look.path)
+            check_section(data, section, name=look.path)
         yield data
 
 

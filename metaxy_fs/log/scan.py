@@ -118,7 +118,10 @@ def renewed(replan: Replan | None, error: ObjectNotFoundError, *, attempt: int) 
         raise error
     if attempt == ATTEMPTS - 1:
         raise CorruptObjectError(
-            f"A data file is gone, though it is committed: {error} Look for what is wrong with `verify`."
+            f"A data file is gone, though it is committed: {error} Look for what is wrong with `verify`.",
+            feature=error.feature,
+            root=error.root,
+            path=error.path,
         ) from error
     return replan()
 
