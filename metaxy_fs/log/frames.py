@@ -241,3 +241,20 @@ def without_empty_chunks(rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows in chunks of which none is empty: what writes a frame chunk by chunk may take one for the end."""
     has_empty = any(0 in column.chunk_lengths() for column in rows.get_columns())
     return rows.rechunk() if has_empty and rows.height else rows
+
+
+def by_chunks(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield rows of some chunks at a time, without a copy: Polars joins frames of one chunk each without one, too."""
+    start, height = 0, 0
+    lengths = rows.to_series().chunk_lengths() if rows.width else []
+    for length in lengths:
+        height += length
+        if height >= _WORTH_A_FRAME:
+            yield rows.slice(start, height)
+            start, height = start + height, 0
+    if start < rows.height:
+        yield rows.slice(start)
+
+
+_WORTH_A_FRAME = 2**15
+"""Rows of small files are given together: each frame costs its time."""

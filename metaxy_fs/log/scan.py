@@ -21,7 +21,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
-from metaxy_fs.log.frames import FileFrames, without_empty_chunks
+from metaxy_fs.log.frames import FileFrames, by_chunks, without_empty_chunks
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import CommitKey
 from metaxy_fs.log.predicates import is_range_of
@@ -196,7 +196,7 @@ def _read_on_demand(  # Polars passes the last four by position
             for rows in _after_first(given, found):
                 given += rows.height
                 if rows.height:
-                    yield without_empty_chunks(rows)
+                    yield from by_chunks(without_empty_chunks(rows))
         except ObjectNotFoundError as error:
             plan.renew(error, attempt=attempt)
         else:

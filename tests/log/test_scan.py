@@ -10,6 +10,7 @@ from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import fetch
 from metaxy_fs.log import local_files as local_files_module
 from metaxy_fs.log import parquet as parquet_module
+from metaxy_fs.log.frames import by_chunks
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.scan import reading_schema, scan_files
 from metaxy_fs.log.view import LiveFile, ViewLoader, live_files
@@ -130,3 +131,12 @@ def test_a_clock_at_the_end_of_the_calendar_is_an_error() -> None:
     clock.observe(2**60)
     with pytest.raises(MetaxyError, match="year 9999"):
         clock.tick()
+
+
+def test_rows_are_given_by_chunks_of_some_size() -> None:
+    parts = [pl.DataFrame({"id": pl.int_range(height, eager=True)}) for height in (2**15, 5, 2**15, 7)]
+    rows = pl.concat(parts, rechunk=False)
+    given = list(by_chunks(rows))
+    assert [frame.height for frame in given] == [2**15, 2**15 + 5, 7]
+    assert pl.concat(given).equals(rows)
+    assert list(by_chunks(rows.clear())) == []
