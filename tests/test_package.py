@@ -110,7 +110,7 @@ def test_no_name_stands_for_two_types() -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
-                defined.setdefault(node.name.lstrip("_"), set()).add(path.relative_to(PACKAGE).as_posix())
+                defined.setdefault(node.name.lstrip("_"), set()).add(f"{path.name}:{node.lineno}")
         for node in tree.body:
             if isinstance(node, ast.Assign) and isinstance(name := node.targets[0], ast.Name):
                 value = ast.unparse(node.value)  # the same alias may be spelled in several modules

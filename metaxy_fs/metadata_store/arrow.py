@@ -33,7 +33,7 @@ def from_arrow(frame: ArrowStream) -> pl.DataFrame:
             frame = _with_index_as_columns(frame)
         capsule = frame.__arrow_c_stream__()
         names = _column_names(capsule, kind)
-        imported = pl.DataFrame(_ArrowStream(capsule))
+        imported = pl.DataFrame(_CapsuleStream(capsule))
         imported.columns = names or imported.columns  # Polars puts names of its own in the place of empty ones
     except (MetadataSchemaError, OSError, MemoryError):
         raise
@@ -51,7 +51,7 @@ def kind_of(frame: object) -> str:
     return kind.__name__ if library in ("builtins", "__main__") else f"{library}.{kind.__name__}"
 
 
-class _ArrowStream:
+class _CapsuleStream:
     """A stream whose capsule was taken already; of some objects a second one cannot be had."""
 
     def __init__(self, capsule: object) -> None:
@@ -91,7 +91,7 @@ def _failing_columns(frame: Any) -> Iterator[str]:
     names = list(frame.columns) if hasattr(frame, "reset_index") else []
     for name in names:
         try:
-            pl.DataFrame(_ArrowStream(frame[[name]].__arrow_c_stream__()))
+            pl.DataFrame(_CapsuleStream(frame[[name]].__arrow_c_stream__()))
         except (Exception, pl.exceptions.PanicException):  # noqa: BLE001  # whatever it was, this is the column
             yield name
             return
