@@ -128,15 +128,10 @@ class Append:
         for rows in earlier:
             large = large_in(rows, id_columns=self.spec.id_columns)
             types = types.added(types.further(rows.schema, large), large)
-        return self.fitted(types)[0]
-
-    def fitted(self, types: AgreedTypes) -> "tuple[Append, AgreedTypes]":
-        """Return the write in types that fit those that are agreed on, and what is agreed on with it; see `beside`."""
-        feature, ids = str(self.spec.key), self.spec.id_columns
+        feature = str(self.spec.key)
         rows = fitting(self.chunks, types, feature=feature).collect()
-        large = large_in(rows, id_columns=ids)
-        types.refuse_conflicts(rows.schema, large, feature=feature)
-        return replace(self, chunks=Chunks.of(rows)), types.added(types.further(rows.schema, large), large)
+        types.refuse_conflicts(rows.schema, large_in(rows, id_columns=self.spec.id_columns), feature=feature)
+        return replace(self, chunks=Chunks.of(rows))
 
     @property
     def retired(self) -> int:
