@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 
+from metaxy_fs.errors import ForkedProcessError
 from metaxy_fs.log import Chunks, check_tags
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.features import Declared
@@ -109,7 +110,8 @@ def _close_after(error: BaseException, pending: PendingRows, feature: Declared) 
     except BaseException as failure:  # noqa: BLE001  # the job's error is the one to raise
         message = f"{pending.rows} rows of feature '{feature.key}' were not committed: {failure!r}"
         error.add_note(message)
-        if isinstance(error, SystemExit):  # the interpreter prints nothing of it
+        # The interpreter prints nothing of the note. The rows of a buffer belong to the process that opened it.
+        if isinstance(error, SystemExit) and not isinstance(failure, ForkedProcessError):
             _LOG.error(message)
 
 
