@@ -26,7 +26,7 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
 from metaxy_fs.log.layout import STORE_FILE, Partition
-from metaxy_fs.log.manifest import FORMAT_VERSION, Definition, refuse_other_format
+from metaxy_fs.log.manifest import FORMAT_VERSION, Definition, decode_object
 from metaxy_fs.log.types import decode_columns
 from metaxy_fs.log.verified_io import MAX_SHARED_BYTES, SharedObject, ensure_shared, get_checked
 from metaxy_fs.storage.base import Storage
@@ -112,11 +112,7 @@ def decode_root(data: bytes, *, name: str) -> Root:
         UnsupportedFormatError: A newer metaxy_fs made it.
         CorruptObjectError: It is something else.
     """
-    refuse_other_format(data, name=name)
-    try:
-        info = msgspec.json.decode(data, type=RootInfo)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise CorruptObjectError(f"{name} cannot be decoded: {error}. Is this the root of a store?") from error
+    info = decode_object(data, RootInfo, name=name, advice=" Is this the root of a store?")
     if info.hash_algorithm not in ALGORITHMS:
         raise CorruptObjectError(
             f"{name} asks for {info!r}, which this metaxy_fs does not know; it knows format version {FORMAT_VERSION} "
@@ -222,11 +218,7 @@ def decode_info(data: bytes, *, name: str) -> PartitionInfo:
         UnsupportedFormatError: A newer metaxy_fs made it.
         CorruptObjectError: It is something else.
     """
-    refuse_other_format(data, name=name)
-    try:
-        info = msgspec.json.decode(data, type=PartitionInfo)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise CorruptObjectError(f"{name} cannot be decoded: {error}.") from error
+    info = decode_object(data, PartitionInfo, name=name)
     if not isinstance(info.columns, msgspec.UnsetType):
         decode_columns(bytes(info.columns), name=name)
     return info

@@ -13,7 +13,7 @@ version is looked for on its own: a reader that meets it says to upgrade, and no
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -270,8 +270,31 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return sealed(msgspec.json.encode(manifest))
 
 
+_Object = TypeVar("_Object")
+
+
 class _Version(msgspec.Struct):
     format_version: int = FORMAT_VERSION
+
+
+def decode_object(data: bytes, kind: type[_Object], *, name: str, advice: str = "") -> _Object:
+    """Return what a JSON object of this format holds.
+
+    Args:
+        data: The object's bytes.
+        kind: What it has to be.
+        name: What to call it, such as `The snapshot ...`.
+        advice: What to do where it is something else.
+
+    Raises:
+        UnsupportedFormatError: A newer version wrote it.
+        CorruptObjectError: It is something else.
+    """
+    refuse_other_format(data, name=name)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise CorruptObjectError(f"{name} cannot be decoded: {error}.{advice}") from error
 
 
 def refuse_other_format(data: bytes, *, name: str) -> None:

@@ -28,7 +28,6 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import (
-    CorruptObjectError,
     MetaxyError,
     ObjectExistsError,
     StorageError,
@@ -37,7 +36,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.log.commit_table import CommitTables
 from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.layout import Partition, commit_of_append, commit_of_compaction
-from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, refuse_other_format
+from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object
 from metaxy_fs.log.resolve import Covers, resolve
 from metaxy_fs.log.verified_io import decode_each, get_checked, put_idempotent
 from metaxy_fs.log.view import retry_listing
@@ -160,11 +159,7 @@ class WriteName:
         name = f"{self._storage.location}/{path}"
 
         def decoded(data: bytes) -> Decision:
-            refuse_other_format(data, name=f"The decision {name}")
-            try:
-                return msgspec.json.decode(data, type=Decision)
-            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-                raise CorruptObjectError(f"The decision {name} cannot be decoded: {error}.") from error
+            return decode_object(data, Decision, name=f"The decision {name}")
 
         data = get_checked(self._storage, path, limit=_MAX_DECISION_BYTES, check=decoded)
         if data is None:

@@ -34,7 +34,7 @@ from metaxy_fs.log.layout import (
     snapshot_file,
     snapshot_of,
 )
-from metaxy_fs.log.manifest import FORMAT_VERSION, Time, refuse_other_format, sealed, unsealed
+from metaxy_fs.log.manifest import FORMAT_VERSION, Time, decode_object, sealed, unsealed
 from metaxy_fs.log.schema import decode_schema
 from metaxy_fs.log.verified_io import decode_or_refetch, fetch_each, get_checked, put_idempotent
 from metaxy_fs.parallel import batched
@@ -109,9 +109,6 @@ class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     time: Time
     writer: str
     stores: tuple[PinnedStore, ...]
-
-
-_DECODER = msgspec.json.Decoder(Snapshot)
 
 
 def known_schema(schema: msgspec.Raw) -> pl.Schema | None:
@@ -214,11 +211,7 @@ def decode_snapshot(data: bytes, storage: Storage, path: str) -> Snapshot:
     """
     where = f"The snapshot {storage.location}/{path}"
     data = unsealed(data, name=where)
-    refuse_other_format(data, name=where)
-    try:
-        snapshot = _DECODER.decode(data)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise CorruptObjectError(f"{where} cannot be decoded: {error}.") from error
+    snapshot = decode_object(data, Snapshot, name=where)
     if problem := _problem(snapshot, path):
         raise CorruptObjectError(f"{where} {problem}.")
     return snapshot

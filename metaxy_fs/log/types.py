@@ -18,7 +18,7 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError
 from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.manifest import FORMAT_VERSION, refuse_other_format
+from metaxy_fs.log.manifest import FORMAT_VERSION, decode_object
 from metaxy_fs.log.schema import Path, decode_schema, encode_schema
 from metaxy_fs.log.statistics import ColumnStatistics, exact_in, exact_integers
 from metaxy_fs.log.widening import join, wide_integers, widen
@@ -215,11 +215,7 @@ def decode_further(data: bytes, *, name: str) -> tuple[pl.Schema, frozenset[Path
         UnsupportedFormatError: A newer metaxy_fs made it.
         CorruptObjectError: It is something else.
     """
-    refuse_other_format(data, name=name)
-    try:
-        further = msgspec.json.decode(data, type=FurtherTypes)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise CorruptObjectError(f"{name} cannot be decoded: {error}.") from error
+    further = decode_object(data, FurtherTypes, name=name)
     return decode_columns(bytes(further.columns), name=name), frozenset(further.large_integers)
 
 

@@ -32,7 +32,7 @@ from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.commit import MAX_AGE_SECONDS
 from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
 from metaxy_fs.log.layout import Inventory, Partition, take_inventory
-from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, refuse_other_format
+from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object
 from metaxy_fs.log.resolve import Covers, resolve
 from metaxy_fs.log.verified_io import decode_or_refetch, fetch_each
 from metaxy_fs.log.view import retry_listing
@@ -197,11 +197,7 @@ def read_vacuum_records(storage: Storage, listed: Collection[ObjectInfo]) -> Vac
 
 
 def _decoded(data: bytes, *, name: str) -> Record:
-    refuse_other_format(data, name=f"The record {name}")
-    try:
-        return msgspec.json.decode(data, type=Record)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise CorruptObjectError(f"The record {name} cannot be decoded: {error}. Remove it.") from error
+    return decode_object(data, Record, name=f"The record {name}", advice=" Remove it.")
 
 
 class PartitionState(NamedTuple):
