@@ -99,18 +99,26 @@ class ObstoreClient(Client):
         """Refuse to believe that there is nothing where that cannot be.
 
         obstore takes any XML for a listing, a page of HTML for an empty one, and shows nothing of what came. Where the
-        listing of the whole root is empty too, there can be no object that every root has from its first write on.
+        listing of the whole root is empty too, there can be no object that every root has from its first write on. That
+        one is asked for between two listings, since the root may begin at this very moment.
         """
-        listed = iter(self._store.list(self._key(""), chunk_size=1)) if directory else iter(())
-        if self._run(lambda: next(listed, None)):
+        if directory and self._has_objects():
             return
+        if self._exists(ALWAYS_THERE) and not self._has_objects():
+            raise NoListingError(f"an empty one of a root that has {ALWAYS_THERE!r}")
+
+    def _has_objects(self) -> bool:
+        listed = iter(self._store.list(self._key(""), chunk_size=1))
+        return bool(self._run(lambda: next(listed, None)))
+
+    def _exists(self, path: str) -> bool:
         try:
-            self._run(partial(self._store.head, self._key(ALWAYS_THERE)))
+            self._run(partial(self._store.head, self._key(path)))
         except Exception as error:
             if failure_of(error) is Failure.NOTHING:
-                return
+                return False
             raise
-        raise NoListingError(f"an empty one of a root that has {ALWAYS_THERE!r}")
+        return True
 
     def _get_range(self, part: ObjectRange) -> bytes:
         found = self._store.get_range(self._key(part.path), start=part.start, end=part.end)

@@ -11,6 +11,7 @@ from obstore.fsspec import FsspecStore
 
 from metaxy_fs.errors import ObjectNotFoundError, StorageAccessError, StorageError
 from metaxy_fs.storage import Storage, open_storage
+from metaxy_fs.storage.obstore import ObstoreClient
 from tests.patience import PATIENCE
 from tests.servers.s3 import S3Server, obstore_of
 
@@ -108,3 +109,17 @@ def test_behind_a_cache_of_fsspec_it_still_refuses_to_overwrite(s3_server: S3Ser
     storage.put("a", b"1")
     with pytest.raises(FileExistsError):
         storage.put("a", b"2")
+
+
+def test_a_root_that_begins_between_two_requests_is_believed(
+    s3_server: S3Server, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ObstoreClient._exists
+
+    def begin(client: ObstoreClient, path: str) -> bool:
+        client.put(path, b"{}")
+        return asked(client, path)
+
+    monkeypatch.setattr(ObstoreClient, "_exists", begin)
+    assert storage.list("a") == []
+    assert s3_server.kinds() == ["LIST", "LIST", "PUT", "HEAD", "LIST"]

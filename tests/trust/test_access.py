@@ -65,13 +65,18 @@ known = open_store(root)
 read(known)
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 taken = []
-try:
-    while True:
-        taken.append(open(os.devnull))
-except OSError:
-    taken.pop().close()
+
+def take_all():
+    try:
+        while True:
+            taken.append(open(os.devnull))
+    except OSError:
+        pass
+
+take_all()
+taken.pop().close()
 found = {{"known": read(known), "new": read(open_store(root))}}
-taken.append(open(os.devnull))
+take_all()
 found["none"] = read(open_store(root)) | {{"write": told(lambda: write(0))}}
 taken.clear()
 print(json.dumps(found | {{"after": read(known)}}))
