@@ -8,6 +8,7 @@ that is fetched has to have the checksums that the manifest gives.
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
+from io import BytesIO
 from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
@@ -16,11 +17,10 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.log.columns import COMMIT_COLUMNS, ColumnChunk, Section, check_section, row_groups, sections
-from metaxy_fs.log.footer import ENDING, LONGEST_FOOTER, Excerpt, Footer
+from metaxy_fs.log.footer import ENDING, LONGEST_FOOTER, MAGIC, Footer, MalformedError
 from metaxy_fs.log.parquet import check_bytes, footer_bytes, footer_digest
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.statistics import FileStatistics
-from metaxy_fs.log.thrift import MalformedError
 from metaxy_fs.log.verified_io import checked_bytes
 from metaxy_fs.log.view import LiveFile
 from metaxy_fs.parallel import batched, one
@@ -60,6 +60,39 @@ class Need(msgspec.Struct, frozen=True):
         return self.of_commits and not live.is_rewritten
 
 
+class Excerpt(NamedTuple):
+    """Some row groups and columns of a large file, each at its own place, and nothing between them.
+
+    Attributes:
+        sections: The bytes that it needs, in order.
+        footer: What stands at its end, and lists these row groups.
+        begin: Where the footer begins.
+    """
+
+    sections: Sequence[Section]
+    footer: bytes
+    begin: int
+
+    @property
+    def size(self) -> int:
+        """How many bytes it needs."""
+        return sum(section.end - section.start for section in self.sections)
+
+    def file(self, parts: Iterable[bytes]) -> bytes:
+        """Return it as a Parquet file, given the bytes of each section.
+
+        Zeros that nobody writes over or reads take no memory: the system gives pages that are used.
+        """
+        file = BytesIO(bytes(self.begin + len(self.footer) + ENDING))
+        file.write(MAGIC)
+        for section, part in zip(self.sections, parts, strict=True):
+            file.seek(section.start)
+            file.write(part)
+        file.seek(self.begin)
+        file.write(b"".join((self.footer, len(self.footer).to_bytes(4, "little"), MAGIC)))
+        return file.getvalue()
+
+
 class DividedFile(NamedTuple):
     """A large file of which parts are read.
 
@@ -84,7 +117,7 @@ class DividedFile(NamedTuple):
     def excerpt(self, columns: Collection[str], groups: Sequence[int]) -> Excerpt:
         """Return some columns of some row groups, given in their order."""
         wanted = sections(chunk for place in groups for chunk in self.groups[place] if chunk.column in columns)
-        return self.footer.excerpt(columns, groups=groups, sections=wanted)
+        return Excerpt(wanted, self.footer.listing(groups), self.footer.begin)
 
 
 def wanted_of(files: Collection[DividedFile], need: Need) -> list[list[int]]:

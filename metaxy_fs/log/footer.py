@@ -1,41 +1,45 @@
-"""Cut an excerpt out of a Parquet file: its footer, and the bytes of the wanted columns and row groups.
+"""Read the footer of a Parquet file: where its columns are, what is known of their values, and how to list fewer rows.
 
-The footer at its end says where each column of each row group is, and between which bounds its values lie. From the
-bytes of some of them an excerpt is made: a Parquet file of the same columns and of fewer row groups, in which the
-columns that are not wanted are missing. Whatever a footer says that is not understood, or cannot be, is a
+The footer at the end of a file says where each column of each row group is, and between which bounds its values lie. A
+footer that lists some row groups alone, and says of them what it said, is right beside the bytes of these groups, each
+at its own place: nothing needs the others.
+
+It is a structure of Thrift's compact protocol, fields by number, each with a type. The bytes come from a shared root:
+whatever they say, reading them costs no more than their length. What is not understood, or cannot be, is a
 `MalformedError`: the file is then read whole, and found to be damaged, or not.
 """
 
-from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from itertools import accumulate, groupby
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 
-from metaxy_fs.log.columns import Section
-from metaxy_fs.log.schema import Path, instance
+from metaxy_fs.log.schema import Path, type_at
 from metaxy_fs.log.statistics import ColumnStatistics, FileStatistics
-from metaxy_fs.log.thrift import (
-    BINARY,
-    I32,
-    I64,
-    LIST,
-    STRUCT,
-    Field,
-    Items,
-    MalformedError,
-    Struct,
-    decode_struct,
-    encode_struct,
-)
 
-MAGIC = b"PAR1"
-ENDING = 8
+MAGIC: Final = b"PAR1"
+ENDING: Final = 8
 """The bytes at the end of a file that tell the length of its footer."""
 
-LONGEST_FOOTER = 2**20
+LONGEST_FOOTER: Final = 2**20
 """A file whose footer is longer is read and checked whole: what it claims is taken apart in Python, byte for byte."""
+
+_ROWS, _GROUPS = 3, 4
+"""The fields of a footer that count its rows, and list its row groups."""
+
+_TRUE, _FALSE, _I32, _I64, _BINARY, _LIST, _STRUCT = 1, 2, 5, 6, 8, 9, 12
+_DEEPEST = 16
+_LONGEST_VARINT = 10
+_MASK = 2**64 - 1
+
+_BYTE_ARRAY = 6
+_SIZES = {1: 4, 2: 8}
+"""The bytes of an integer by its physical type."""
+
+
+class MalformedError(Exception):
+    """Bytes that are no such structure, or one that is not known here."""
 
 
 class Chunk(NamedTuple):
@@ -44,7 +48,7 @@ class Chunk(NamedTuple):
     path: Path
     start: int
     end: int
-    fields: Struct
+    described: "Struct"
 
 
 class RowGroup(NamedTuple):
@@ -52,28 +56,6 @@ class RowGroup(NamedTuple):
 
     rows: int
     chunks: list[Chunk]
-    fields: Struct
-
-
-class Excerpt(NamedTuple):
-    """Some row groups and columns of a file.
-
-    Attributes:
-        sections: The bytes that it needs, in order.
-        footer: What stands at its end.
-    """
-
-    sections: Sequence[Section]
-    footer: bytes
-
-    @property
-    def size(self) -> int:
-        """How many bytes it needs."""
-        return sum(section.end - section.start for section in self.sections)
-
-    def file(self, parts: Sequence[bytes]) -> bytes:
-        """Return it as a Parquet file, given the bytes of each section."""
-        return b"".join((MAGIC, *parts, self.footer, len(self.footer).to_bytes(4, "little"), MAGIC))
 
 
 class Footer:
@@ -88,12 +70,12 @@ class Footer:
     """
 
     def __init__(self, data: bytes, *, begin: int) -> None:
+        self.begin = begin
+        self._data = data
         self._fields = decode_struct(data)
-        self._begin = begin
-        groups = _items(self._fields, 4)
-        self.groups = [self._group(fields) for fields in groups]
+        self.groups = [self._group(fields) for fields in _items(self._fields, _GROUPS)]
         self.rows = sum(group.rows for group in self.groups)
-        if _get(self._fields, 3, I64) != self.rows:
+        if _get(self._fields, _ROWS, _I64) != self.rows:
             raise MalformedError("the rows of the groups are not those of the file")
 
     def statistics(self, schema: pl.Schema, *, columns: Collection[str]) -> list[FileStatistics]:
@@ -125,104 +107,73 @@ class Footer:
             found.append(columns)
         return found
 
-    def excerpt(self, columns: Collection[str], *, groups: Sequence[int], sections: Sequence[Section]) -> Excerpt:
-        """Return some columns of some row groups.
+    def listing(self, groups: Sequence[int]) -> bytes:
+        """Return the bytes of a footer that lists these row groups alone, given by their places, ascending."""
+        rows, listed = self._fields[_ROWS], self._fields[_GROUPS]
+        edges = listed.value.edges
+        kept = [self._data[edges[place] : edges[place + 1]] for place in groups]
+        changed = sorted(
+            [
+                (rows.start, _integer(sum(self.groups[place].rows for place in groups)), rows.end),
+                (listed.start, _list_head(_STRUCT, len(kept)) + b"".join(kept), listed.end),
+            ]
+        )
+        (start, first, between), (end, second, rest) = changed
+        return b"".join((self._data[:start], first, self._data[between:end], second, self._data[rest:]))
 
-        Args:
-            columns: The names of the columns.
-            groups: The places of the row groups, ascending.
-            sections: Where their bytes are, each column of a row group in one.
-        """
-        kept = [self.groups[place] for place in groups]
-        moves = _Moves(sections)
-        fields = {
-            **self._fields,
-            3: Field(I64, sum(group.rows for group in kept)),
-            4: Field(LIST, Items(STRUCT, [_moved(group, columns, moves) for group in kept])),
-        }
-        return Excerpt(sections, encode_struct(fields))
-
-    def _group(self, fields: Struct) -> RowGroup:
-        rows = _get(fields, 3, I64)
+    def _group(self, fields: "Struct") -> RowGroup:
+        rows = _get(fields, 3, _I64)
         if rows < 0:
             raise MalformedError(f"a row group has {rows} rows")
-        return RowGroup(rows, [self._chunk(column) for column in _items(fields, 1)], fields)
+        return RowGroup(rows, [self._chunk(column) for column in _items(fields, 1)])
 
-    def _chunk(self, fields: Struct) -> Chunk:
+    def _chunk(self, fields: "Struct") -> Chunk:
         if 1 in fields or {8, 9} & fields.keys():
             raise MalformedError("a column is in another file, or encrypted")
-        described = _get(fields, 3, STRUCT)
-        names = _get(described, 3, LIST)
-        start, size = _get(described, 9, I64), _get(described, 7, I64)
+        described = _get(fields, 3, _STRUCT)
+        names = _get(described, 3, _LIST)
+        start, size = _get(described, 9, _I64), _get(described, 7, _I64)
         if 11 in described:
-            start = min(start, _get(described, 11, I64))
-        if not len(MAGIC) <= start <= start + size <= self._begin:
+            start = min(start, _get(described, 11, _I64))
+        if not len(MAGIC) <= start <= start + size <= self.begin:
             raise MalformedError("a column is not where columns can be")
-        return Chunk(_path(names), start, start + size, fields)
+        return Chunk(_path(names), start, start + size, described)
 
 
-class _Moves:
-    """Where the bytes of some sections of a file are in an excerpt."""
+def count_row_groups(data: bytes) -> int:
+    """Return how many row groups a footer lists, without reading them; 0 if it lists none.
 
-    def __init__(self, sections: Sequence[Section]) -> None:
-        self._starts = [section.start for section in sections]
-        before = accumulate((section.end - section.start for section in sections), initial=len(MAGIC))
-        self._shifts = [at - start for start, at in zip(self._starts, before, strict=False)]
-
-    def shift(self, chunk: Chunk) -> int:
-        """Return by how much a chunk moves, which lies in one of the sections."""
-        return self._shifts[bisect_right(self._starts, chunk.start) - 1]
-
-
-def _moved(group: RowGroup, columns: Collection[str], moves: _Moves) -> Struct:
-    """Return a row group of an excerpt, without what a reader can do without and would have to be moved too."""
-    chunks = [
-        _moved_chunk(chunk, moves.shift(chunk)) if chunk.path[0] in columns else _missing_chunk(chunk)
-        for chunk in group.chunks
-    ]
-    kept = {number: field for number, field in group.fields.items() if number not in (5, 6, 7)}
-    return {**kept, 1: Field(LIST, Items(STRUCT, chunks))}
-
-
-def _moved_chunk(chunk: Chunk, shift: int) -> Struct:
-    described = {number: field for number, field in chunk.fields[3].value.items() if number not in (10, 14, 15)}
-    for number in {9, 11} & described.keys():
-        described[number] = Field(I64, described[number].value + shift)
-    return {2: Field(I64, chunk.start + shift), 3: Field(STRUCT, described)}
-
-
-def _missing_chunk(chunk: Chunk) -> Struct:
-    described = {number: field for number, field in chunk.fields[3].value.items() if number not in (10, 11, 14, 15)}
-    described |= {7: Field(I64, 0), 9: Field(I64, len(MAGIC))}
-    return {2: Field(I64, len(MAGIC)), 3: Field(STRUCT, described)}
+    Raises:
+        MalformedError: The bytes begin with no structure.
+    """
+    try:
+        return _Reader(data).count_of(_GROUPS)
+    except IndexError as error:
+        raise MalformedError("the bytes end early") from error
 
 
 def _known(group: RowGroup, schema: pl.Schema, columns: Collection[str]) -> Iterator[ColumnStatistics]:
     for chunk in group.chunks:
-        if chunk.path[0] in columns and (dtype := _leaf_type(schema, chunk.path)) is not None:
-            described = chunk.fields[3].value
-            found = described.get(12)
-            if found is None or found.kind != STRUCT or 3 not in found.value:
+        if chunk.path[0] in columns and (dtype := _type_with_bounds(schema, chunk.path)) is not None:
+            found = chunk.described.get(12)
+            if found is None or found.kind != _STRUCT or 3 not in found.value:
                 continue
-            physical = _get(described, 1, I32)
+            physical = _get(chunk.described, 1, _I32)
             bounds = (_bound(found.value.get(number), physical, dtype) for number in (6, 5))
-            yield ColumnStatistics(chunk.path, _get(found.value, 3, I64), *bounds)
+            yield ColumnStatistics(chunk.path, _get(found.value, 3, _I64), *bounds)
 
 
-def _leaf_type(schema: pl.Schema, path: Path) -> pl.DataType | None:
+def _type_with_bounds(schema: pl.Schema, path: Path) -> pl.DataType | None:
     """Return the type of a leaf of which bounds can be read; None of others, and of what is in lists."""
-    dtype = schema.get(path[0])
-    for name in path[1:]:
-        fields = dtype.fields if isinstance(dtype, pl.Struct) else []
-        dtype = next((instance(field.dtype) for field in fields if field.name == name), None)
+    dtype = type_at(schema, path)
     if dtype is None or not (dtype.is_integer() or dtype.is_temporal() or dtype == pl.String()):
         return None
     return dtype
 
 
-def _bound(field: Field | None, physical: int, dtype: pl.DataType) -> Any:
+def _bound(field: "Field | None", physical: int, dtype: pl.DataType) -> Any:
     """Return a bound as statistics have it; None where it is not sure what the bytes mean."""
-    if field is None or field.kind != BINARY:
+    if field is None or field.kind != _BINARY:
         return None
     data: bytes = field.value
     if dtype == pl.String():
@@ -235,13 +186,8 @@ def _bound(field: Field | None, physical: int, dtype: pl.DataType) -> Any:
     return int.from_bytes(data, "little", signed=not dtype.is_unsigned_integer())
 
 
-_BYTE_ARRAY = 6
-_SIZES = {1: 4, 2: 8}
-"""The bytes of an integer by its physical type."""
-
-
-def _path(names: Items) -> Path:
-    if names.kind != BINARY or not names.values:
+def _path(names: "Items") -> Path:
+    if names.kind != _BINARY or not names.values:
         raise MalformedError("a column has no name")
     try:
         return tuple(name.decode() for name in names.values)
@@ -249,15 +195,154 @@ def _path(names: Items) -> Path:
         raise MalformedError("the name of a column is no string") from error
 
 
-def _get(fields: Struct, number: int, kind: int) -> Any:
+def _get(fields: "Struct", number: int, kind: int) -> Any:
     field = fields.get(number)
     if field is None or field.kind != kind:
         raise MalformedError(f"field {number} is missing, or of another type")
     return field.value
 
 
-def _items(fields: Struct, number: int) -> list[Struct]:
-    items: Items = _get(fields, number, LIST)
-    if items.kind != STRUCT:
+def _items(fields: "Struct", number: int) -> "list[Struct]":
+    items: Items = _get(fields, number, _LIST)
+    if items.kind != _STRUCT:
         raise MalformedError(f"field {number} holds no structures")
     return items.values
+
+
+class Field(NamedTuple):
+    """A value, its type, and where its bytes are."""
+
+    kind: int
+    value: Any
+    start: int
+    end: int
+
+
+Struct = dict[int, Field]
+"""The fields of a structure by their numbers."""
+
+
+class Items(NamedTuple):
+    """The values of a list or set, all of one type, and where each begins and the last one ends."""
+
+    kind: int
+    values: list[Any]
+    edges: list[int]
+
+
+def decode_struct(data: bytes) -> Struct:
+    """Return the structure that the bytes begin with.
+
+    Raises:
+        MalformedError: They begin with none.
+    """
+    try:
+        return _Reader(data).struct(depth=0)
+    except IndexError as error:
+        raise MalformedError("the bytes end early") from error
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def struct(self, *, depth: int) -> Struct:
+        if depth > _DEEPEST:
+            raise MalformedError("structures are nested too deeply")
+        fields: Struct = {}
+        number = 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._integer()
+            kind = head & 15
+            if number in fields:
+                raise MalformedError(f"field {number} comes twice")
+            start = self._at
+            value = None if kind in (_TRUE, _FALSE) else self._value(kind, depth=depth + 1)
+            fields[number] = Field(kind, value, start, self._at)
+        return fields
+
+    def count_of(self, wanted: int) -> int:
+        number = 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._integer()
+            kind = head & 15
+            if number == wanted and kind == _LIST:
+                return self._count()[1]
+            if kind not in (_TRUE, _FALSE):
+                self._value(kind, depth=1)
+        return 0
+
+    def _count(self) -> tuple[int, int]:
+        """Return the type of the items that follow, and how many there are."""
+        head = self._byte()
+        return head & 15, head >> 4 if head >> 4 < 15 else self._varint()
+
+    def _value(self, kind: int, *, depth: int) -> Any:
+        match kind:
+            case 5 | 6 | 4:  # integers of 32, 64 and 16 bits
+                return self._integer()
+            case 8:  # bytes
+                return self._take(self._varint())
+            case 12:
+                return self.struct(depth=depth)
+            case 9 | 10:  # a list, a set
+                return self._items(depth=depth)
+            case 1 | 2 | 3:  # true and false as items, a byte
+                return self._byte()
+            case 7:  # a float
+                return self._take(8)
+            case _:
+                raise MalformedError(f"there is no type {kind} in a footer")
+
+    def _items(self, *, depth: int) -> Items:
+        kind, count = self._count()
+        # Each item takes a byte at least.
+        if count > len(self._data) - self._at or depth > _DEEPEST:
+            raise MalformedError(f"a list of {count} items does not fit")
+        values, edges = [], [self._at]
+        for _ in range(count):
+            values.append(self._value(kind, depth=depth + 1))
+            edges.append(self._at)
+        return Items(kind, values, edges)
+
+    def _integer(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)
+
+    def _varint(self) -> int:
+        value = 0
+        for place in range(_LONGEST_VARINT):
+            byte = self._byte()
+            value |= (byte & 127) << (7 * place)
+            if byte < 128:
+                return value & _MASK
+        raise MalformedError("an integer is too long")
+
+    def _byte(self) -> int:
+        byte = self._data[self._at]
+        self._at += 1
+        return byte
+
+    def _take(self, size: int) -> bytes:
+        if size > len(self._data) - self._at:
+            raise MalformedError(f"a string of {size} bytes does not fit")
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+
+def _integer(value: int) -> bytes:
+    """Return the bytes of a number that is not negative."""
+    return _varint(value << 1)
+
+
+def _list_head(kind: int, count: int) -> bytes:
+    return bytes([min(count, 15) << 4 | kind]) + (_varint(count) if count >= 15 else b"")
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])

@@ -32,8 +32,8 @@ from metaxy_fs.errors import (
     add_facts,
 )
 from metaxy_fs.log.columns import Section, check_section, row_groups, sections
-from metaxy_fs.log.fetch import Need, divided, wanted_of
-from metaxy_fs.log.footer import LONGEST_FOOTER, Excerpt
+from metaxy_fs.log.fetch import Excerpt, Need, divided, wanted_of
+from metaxy_fs.log.footer import LONGEST_FOOTER
 from metaxy_fs.log.frames import FileSource
 from metaxy_fs.log.parquet import check_bytes, check_digest, check_row_groups, footer_bytes, footer_digest
 from metaxy_fs.log.view import LiveFile

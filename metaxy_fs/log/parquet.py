@@ -15,10 +15,9 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log.columns import COMMIT, COMMIT_COLUMNS, count_retired, described
-from metaxy_fs.log.footer import ENDING, Footer
+from metaxy_fs.log.footer import ENDING, Footer, MalformedError, count_row_groups
 from metaxy_fs.log.manifest import CommitHeader, DataFile
 from metaxy_fs.log.statistics import column_statistics, split_points
-from metaxy_fs.log.thrift import MalformedError, count_items
 
 FOOTER_KEY = "metaxy_fs"
 """The key of the commit's header among the Parquet footer's key-value metadata."""
@@ -28,7 +27,6 @@ ROW_GROUP_ROWS = 2**16
 
 MAX_ROW_GROUPS = 1_000
 """The most that a reader takes; a file of the largest size has eight."""
-_ROW_GROUPS_FIELD = 4
 _SHORT_FOOTER = 2**16
 """Footers of so many bytes cannot describe row groups by the ten thousands."""
 
@@ -163,7 +161,7 @@ def check_row_groups(end: bytes, *, name: str) -> None:
     if not _SHORT_FOOTER < length <= len(end):
         return
     try:
-        groups = count_items(end[-length:-8], _ROW_GROUPS_FIELD)
+        groups = count_row_groups(end[-length:-ENDING])
     except MalformedError:  # its reader will say so
         return
     if groups > MAX_ROW_GROUPS:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from metaxy_fs.log.predicates import Node, NotUnderstoodError, parse
-from metaxy_fs.log.schema import Path, instance
+from metaxy_fs.log.schema import Path, type_at
 from metaxy_fs.log.statistics import FileStatistics
 
 
@@ -193,7 +193,7 @@ class _PredicateStatistics:
         if (path := node.path) is None:
             return None
         if path not in self._leaves:
-            if (dtype := _type_at(self._schema, path)) is None:
+            if (dtype := type_at(self._schema, path)) is None:
                 raise NotUnderstoodError(f"there is no column {path}")
             self._leaves[path] = self._gather(path, dtype)
         return self._leaves[path]
@@ -277,14 +277,6 @@ def _items_as(items: pl.Series, dtype: pl.DataType) -> pl.Series | None:
 # How statistics are brought into the types of the reading schema.
 
 
-def _type_at(schema: pl.Schema, path: Path) -> pl.DataType | None:
-    dtype = schema.get(path[0])
-    for name in path[1:]:
-        fields = dtype.fields if isinstance(dtype, pl.Struct) else []
-        dtype = next((instance(field.dtype) for field in fields if field.name == name), None)
-    return None if dtype is None else instance(dtype)
-
-
 _LeafFacts = tuple[Any, Any, bool, bool]
 """The bounds of a leaf in one file, and whether some row may hold a value, or a null."""
 
@@ -294,7 +286,7 @@ def _facts(path: Path, dtype: pl.DataType, files: Sequence[FileStatistics]) -> I
     for file in files:
         reader = readers.get(id(file.schema))
         if reader is None:
-            reader = readers[id(file.schema)] = _reader(path, _type_at(file.schema, path), dtype)
+            reader = readers[id(file.schema)] = _reader(path, type_at(file.schema, path), dtype)
         yield reader(file)
 
 

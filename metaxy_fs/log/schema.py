@@ -238,3 +238,12 @@ def _inner_types(dtype: pl.DataType) -> list[pl.DataType]:
 def instance(dtype: pl.DataType | DataTypeClass) -> pl.DataType:
     """Turn what Polars accepts in place of a type (`pl.Int64`) into the type (`pl.Int64()`)."""
     return dtype() if isinstance(dtype, DataTypeClass) else dtype
+
+
+def type_at(schema: pl.Schema, path: Path) -> pl.DataType | None:
+    """Return the type of a column or of a field in structs, None if there is no such."""
+    dtype = schema.get(path[0])
+    for name in path[1:]:
+        fields = dtype.fields if isinstance(dtype, pl.Struct) else []
+        dtype = next((instance(field.dtype) for field in fields if field.name == name), None)
+    return None if dtype is None else instance(dtype)

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from metaxy_fs.log.columns import row_groups, sections
-from metaxy_fs.log.footer import Footer
+from metaxy_fs.log.fetch import Excerpt
+from metaxy_fs.log.footer import Footer, MalformedError, decode_struct
 from metaxy_fs.log.manifest import DataFile
 from metaxy_fs.log.parquet import describe_columns
 from metaxy_fs.log.statistics import unfounded
-from metaxy_fs.log.thrift import MalformedError, decode_struct, encode_struct
 from tests.support.strategies import frames, schemas
+from tests.support.thrift import encode_struct
 
 GROUP = 3
 
@@ -49,7 +50,7 @@ def test_an_excerpt_has_the_rows_and_columns_that_were_asked_for(frame: pl.DataF
     described = DataFile(name="", rows=0, bytes=len(file), sha256="", columns=describe_columns(file, frame.columns))
     spans = row_groups(described, frame.columns)
     chosen = (span for place in groups for span in spans[place] if span.column in columns)
-    excerpt = footer.excerpt(columns, groups=groups, sections=sections(chosen))
+    excerpt = Excerpt(sections(chosen), footer.listing(groups), footer.begin)
     part = excerpt.file([file[section.start : section.end] for section in excerpt.sections])
     found = pl.scan_parquet([part], schema=frame.schema).select(pl.col(f"^{name}$") for name in columns).collect()
     slices = [frame.slice(place * GROUP, GROUP) for place in groups]
@@ -75,6 +76,13 @@ def test_bounds_are_known_of_integers_times_and_texts() -> None:
     assert found[("b",)] == (1, "x", "y")
     assert found[("d",)] == (0, 1, 3)
     assert found[("f", "e")] == (0, 1, 3)
+
+
+@settings(max_examples=60)
+@given(frame=written)
+def test_a_footer_that_lists_all_row_groups_is_the_same(frame: pl.DataFrame) -> None:
+    footer = footer_of(encoded(frame))
+    assert footer.listing(range(len(footer.groups))) == footer_bytes(encoded(frame))[0]
 
 
 @settings(max_examples=60)

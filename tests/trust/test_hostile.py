@@ -28,11 +28,12 @@ from metaxy_fs import (
     SpecError,
 )
 from metaxy_fs.cli.main import main
-from metaxy_fs.log import thrift
+from metaxy_fs.log.footer import decode_struct
 from metaxy_fs.metadata_store import copy_metadata, vacuum, verify
 from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.versioning.definition import definition_version
+from tests.support import thrift
 from tests.trust.test_broken import Video, rows
 
 VIDEO = FeatureKey(["video"])
@@ -256,13 +257,13 @@ def bomb(promised: int) -> bytes:
     rows(0).select("sample_id").write_parquet(buffer, compression="zstd")
     data = buffer.getvalue()
     begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-    page, footer = thrift.decode_struct(data[4:]), thrift.decode_struct(data[begin:-8])
+    page, footer = decode_struct(data[4:]), decode_struct(data[begin:-8])
     head = len(thrift.encode_struct(page))
-    body = thrift.encode_struct(page | {2: thrift.Field(thrift.I32, promised)}) + data[4 + head : begin]
+    body = thrift.encode_struct(page | {2: thrift.field(thrift.I32, promised)}) + data[4 + head : begin]
     column = footer[4].value.values[0][1].value.values[0][3].value
     for field, more in ((7, len(body) - (begin - 4)), (9, len(body) - (begin - 4))):  # sizes, and where rows begin
         if field == 7 or column[9].value > 4:
-            column[field] = thrift.Field(thrift.I64, column[field].value + more)
+            column[field] = thrift.field(thrift.I64, column[field].value + more)
     end = thrift.encode_struct(footer)
     return b"".join((b"PAR1", body, end, len(end).to_bytes(4, "little"), b"PAR1"))
 
@@ -290,10 +291,10 @@ def fragmented(groups: int) -> bytes:
     rows(0).select("sample_id").write_parquet(buffer)
     data = buffer.getvalue()
     begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-    footer = thrift.decode_struct(data[begin:-8])
+    footer = decode_struct(data[begin:-8])
     kept = footer[4].value
-    footer[4] = thrift.Field(thrift.LIST, kept._replace(values=kept.values * groups))
-    footer[3] = thrift.Field(thrift.I64, footer[3].value * groups)
+    footer[4] = thrift.field(thrift.LIST, kept._replace(values=kept.values * groups))
+    footer[3] = thrift.field(thrift.I64, footer[3].value * groups)
     encoded = thrift.encode_struct(footer)
     return data[:begin] + encoded + len(encoded).to_bytes(4, "little") + data[-4:]
 
