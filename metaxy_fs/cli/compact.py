@@ -4,10 +4,10 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from typing import Any
 
-from metaxy_fs.cli.progress import growing
 from metaxy_fs.cli.report import count, shown, size
 from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_written_root
 from metaxy_fs.metadata_store import Compaction, compact
+from metaxy_fs.progress import growing
 
 _COMPACT = """\
 Merge the small data files of ROOT into large ones, and many manifests into few. Rows and their order stay as they are;

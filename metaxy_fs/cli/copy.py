@@ -4,11 +4,11 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from typing import Any
 
-from metaxy_fs.cli.progress import growing
 from metaxy_fs.cli.report import count, size
 from metaxy_fs.cli.roots import ROOT_HELP, feature_key, open_target, open_written_root
 from metaxy_fs.errors import MetaxyError
 from metaxy_fs.metadata_store import copy_metadata
+from metaxy_fs.progress import growing
 
 _COPY = """\
 Copy the commits of FEATURE, in all of its data versions, from the root SOURCE into the root TARGET, byte for byte.

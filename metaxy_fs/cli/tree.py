@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import polars as pl
 
-from metaxy_fs.cli.progress import counting
+from metaxy_fs.progress import counting
 
 DEFAULT_ROOT = ".metaxy"
 SKIPPED_DIRECTORIES = (DEFAULT_ROOT, ".git", ".hg", ".jj", ".svn")

@@ -12,12 +12,12 @@ import polars as pl
 
 from metaxy_fs.cli.features import DemoFeatures
 from metaxy_fs.cli.hashing import FILE_ROWS, hash_files, was_quiet_when_hashed
-from metaxy_fs.cli.progress import progress
 from metaxy_fs.cli.texts import LARGEST, TEXT_ROWS, TOO_LARGE, Measures, measure, not_measured
 from metaxy_fs.cli.tree import OutOfReach, Tree, open_file, reason_of
 from metaxy_fs.errors import FeatureNotFoundError
 from metaxy_fs.ids import wall_clock
 from metaxy_fs.metadata_store import Increment, InMemoryMetadataStore, MetadataStore
+from metaxy_fs.progress import progress
 from metaxy_fs.reserved import DATA_VERSION
 from metaxy_fs.spec import Feature
 

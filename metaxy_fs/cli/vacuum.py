@@ -6,10 +6,10 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from metaxy_fs.cli.progress import tallying
 from metaxy_fs.cli.report import count, shown, size
 from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_written_root
 from metaxy_fs.metadata_store import Removal, vacuum
+from metaxy_fs.progress import tallying
 
 _VACUUM = """\
 Say which objects of ROOT nobody needs any more, and with --delete remove those whose time has come. No row is ever

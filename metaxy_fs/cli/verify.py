@@ -4,10 +4,10 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from typing import Any
 
-from metaxy_fs.cli.progress import growing
 from metaxy_fs.cli.report import count, shown, size
 from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_written_root
 from metaxy_fs.metadata_store import Finding, Verification, verify
+from metaxy_fs.progress import growing
 
 _VERIFY = """\
 Read every manifest and every data file of ROOT, and print what is not as it should be, and what to do about it.
