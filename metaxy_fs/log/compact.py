@@ -13,13 +13,16 @@ that finds a file gone plans again, and one that took longer than a day since it
 Before it does, it counts: the rows that it lists must be as many as its commits have had.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
+from itertools import count
+from typing import Final
 
 import msgspec
 import polars as pl
 
+from metaxy_fs._version import WRITER
 from metaxy_fs.errors import CorruptObjectError, StorageError
 from metaxy_fs.ids import MAX_TIME, LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.commit import MAX_AGE_SECONDS
@@ -41,10 +44,13 @@ from metaxy_fs.log.merge import (
 )
 from metaxy_fs.log.parquet import encode_rows
 from metaxy_fs.log.verified_io import put_idempotent
-from metaxy_fs.log.view import LiveFile, View, ViewLoader, retry_listing
+from metaxy_fs.log.view import LiveFile, View, ViewLoader, files_of, retry_listing
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.logged import LOGGER
+
+COPY_MARK: Final = b'{"format_version":1}'
+"""What says that a table shows no commit of a root until there is the manifest that names it."""
 
 Progress = Callable[[int, int], object]
 """Called with how many rows were read and written so far, and how many are going to be."""
@@ -127,6 +133,26 @@ def compact_view(storage: Storage, view: View, *, clock: LamportClock, options: 
     return _Compactor(storage, view, view.manifests, options, time=clock.tick(), divide=_merge_all).run(wall_clock())
 
 
+def compact_alone(storage: Storage, partition: Partition, append: Manifest, *, clock: LamportClock) -> None:
+    """Write down at which time a write counts: a compaction of it alone, which lists its files, that are there.
+
+    Args:
+        storage: The root.
+        partition: Where the files are.
+        append: The manifest of the write, with the time at which it counts.
+        clock: That of the root in this process.
+
+    Raises:
+        StorageError: The root failed.
+    """
+    clock.observe(append.time)
+    view = View(partition, (append,), tuple(files_of(partition, append)))
+    compactor = _Compactor(storage, view, view.manifests, Options(writer=WRITER), time=clock.tick(), divide=_list_all)
+    # A table shows that there were its commits, unless this says that it need not yet be true here.
+    put_idempotent(storage, partition.copy_mark(compactor.commit), COPY_MARK)
+    compactor.run(wall_clock())
+
+
 def _next(
     storage: Storage,
     loader: ViewLoader,
@@ -139,14 +165,8 @@ def _next(
 ) -> Compaction | None:
     """Do the next step, and return what was done; None if nothing is due.
 
-    Args:
-        storage: The root.
-        loader: Of its views.
-        partition: What is compacted.
-        clock: That of the process.
-        options: How.
-        before: Leave out later writes.
-        clustered: Rewrite a compaction whose files overlap, but for these.
+    Writes of `before` and later are left out. With `clustered`, a compaction whose files overlap is rewritten, if it is
+    none of these.
     """
 
     def step() -> Compaction | None:
@@ -211,8 +231,9 @@ class _Compactor:
         self._options = options
         self._divide = divide
         self._time = time
-        self._commit = timestamp_id(time, random_token())
-        self._written = self._parts = self._done = self._known = 0
+        self.commit = timestamp_id(time, random_token())
+        self._written = self._done = self._known = 0
+        self._parts = count()
 
     def run(self, started: int) -> Compaction:
         """Put what is new, the manifest last.
@@ -252,7 +273,7 @@ class _Compactor:
     def _header(self, schemas: Sequence[bytes]) -> CommitHeader:
         first = self._manifests[0]
         return CommitHeader(
-            commit=self._commit,
+            commit=self.commit,
             time=self._time,
             feature=first.feature,
             definition=first.definition,
@@ -276,26 +297,21 @@ class _Compactor:
     def _merge(self, schema: int, files: Sequence[LiveFile], header: CommitHeader) -> list[DataFile]:
         frames = merged(self._storage, files, id_columns=header.id_columns, read=self._advance)
         bounds = min(live.first for live in files), max(live.last for live in files)
-        entries = []
-        for entry in ordered_map(partial(self._put_rows, header, schema, bounds), self._numbered(frames)):
+        numbered, entries = zip(frames, self._parts, strict=False), []
+        for entry in ordered_map(partial(self._put_rows, header, schema, bounds), numbered):
             entries.append(entry)
             self._advance(entry.rows)
         return entries
-
-    def _numbered(self, frames: Iterable[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
-        for rows in frames:
-            yield self._parts, rows
-            self._parts += 1
 
     def _put_rows(
         self,
         header: CommitHeader,
         schema: int,
         bounds: tuple[CommitKey, CommitKey],
-        item: tuple[int, pl.DataFrame],
+        item: tuple[pl.DataFrame, int],
     ) -> DataFile:
-        part, rows = item
-        file = encode_rows(rows, header=header, name=f"{self._commit}-{part}.parquet")
+        rows, part = item
+        file = encode_rows(rows, header=header, name=f"{self.commit}-{part}.parquet")
         put_idempotent(self._storage, self._partition.data_file(file.entry.name), file.data)
         first, last = bounds_of(rows) if rows.height else bounds
         return msgspec.structs.replace(
@@ -325,7 +341,7 @@ class _Compactor:
             files=tuple(files),
             schemas=tuple(msgspec.Raw(schema) for schema in schemas[1:]),
         )
-        data, described = encode_table(table, manifest=unlisted, name=commit_table(self._commit))
+        data, described = encode_table(table, manifest=unlisted, name=commit_table(self.commit))
         put_idempotent(self._storage, self._partition.data_file(described.name), data)
         return msgspec.structs.replace(unlisted, covers=covers_of(table), commits=described)
 
@@ -337,15 +353,15 @@ class _Compactor:
                 f"{self._storage.location}/{self._partition} would have {len(data)} bytes, more than the "
                 f"{MAX_COMPACTION_BYTES} that one may have. Nothing was compacted."
             )
-        put_idempotent(self._storage, self._partition.compaction_manifest(self._commit), data)
+        put_idempotent(self._storage, self._partition.compaction_manifest(self.commit), data)
         self._written = len(data)
 
     def _report(self, manifest: Manifest, table: pl.DataFrame) -> Compaction:
-        fresh = [file for file in manifest.files if file.name.startswith(f"{self._commit}-")]
+        fresh = [file for file in manifest.files if file.name.startswith(f"{self.commit}-")]
         described = manifest.commits.bytes if manifest.commits else 0
         done = Compaction(
             partition=self._partition,
-            commit=self._commit,
+            commit=self.commit,
             manifests=len(self._manifests),
             commits=table.height,
             rows=manifest.rows,
@@ -371,6 +387,10 @@ class _Compactor:
         self._done += rows
         if self._options.progress is not None:
             self._options.progress(self._done, self._known)
+
+
+def _list_all(files: Sequence[LiveFile]) -> Division:
+    return Division(list(files), [])
 
 
 def _merge_all(files: Sequence[LiveFile]) -> Division:

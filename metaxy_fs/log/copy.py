@@ -26,7 +26,6 @@ there is relied on while it is younger than a day, which no vacuum notes, and re
 
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -44,6 +43,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.ids import AHEAD, shared_clock, wall_clock
 from metaxy_fs.log.commit import MAX_AGE_SECONDS, NAMED_WRITE
 from metaxy_fs.log.commit_table import CommitTables, digests_of
+from metaxy_fs.log.compact import COPY_MARK, compact_alone
 from metaxy_fs.log.copied_manifests import (
     CopiedManifest,
     NamedObject,
@@ -53,17 +53,15 @@ from metaxy_fs.log.copied_manifests import (
     intact_bytes,
     present_objects,
 )
-from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.descriptions import copy_description
 from metaxy_fs.log.layout import STORE_FILE, Partition, is_data_file_name, owners_of_data_file
 from metaxy_fs.log.manifest import CommitTable, Manifest
-from metaxy_fs.log.named_writes import WriteName
-from metaxy_fs.log.record_commit_time import COPY_MARK, put_alone
+from metaxy_fs.log.named_writes import WriteName, keep_write
 from metaxy_fs.log.schema import Path, decode_schema
 from metaxy_fs.log.type_checks import agree_on_types, types_of
 from metaxy_fs.log.types import large_integers
-from metaxy_fs.log.verified_io import get_checked, put_idempotent, storage_time
-from metaxy_fs.log.view import View, ViewLoader, retry_listing
+from metaxy_fs.log.verified_io import put_idempotent, storage_time
+from metaxy_fs.log.view import View, ViewLoader, manifest_bytes, manifest_path, retry_listing
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -173,7 +171,7 @@ class _PartitionCopy:
             objects = [each for item in batch for each in item.objects]
             copy_objects([each for each in objects if not isinstance(each.entry, CommitTable)])
             named = {commit for item in batch for commit in item.named}
-            self._run(self._keep_write, sorted(named))
+            self._run(partial(keep_write, self._source, self._target, self._partition), sorted(named))
             self._run(self._decide, self._unknown(named) if named else ())
             # Last of all, and marked: a table shows that there were its commits (see `metaxy_fs.log.repair`).
             self._run(self._mark, batch)
@@ -221,15 +219,6 @@ class _PartitionCopy:
                 "seconds, after which they may be vacuumed. Copy again."
             )
 
-    def _keep_write(self, commit: str) -> None:
-        """Take along what tells a retry of a named write that it was done, now that a compaction stands for it."""
-        for place in (self._partition.append_manifest(commit), self._partition.kept_write(commit)):
-            data = self._manifest(commit, place)
-            if data is not None:
-                with suppress(ObjectExistsError):  # that of an attempt which the target has seen
-                    put_idempotent(self._target, self._partition.kept_write(commit), data)
-                return
-
     def _unknown(self, named: AbstractSet[str]) -> list[tuple[str, str]]:
         """Return those of some named writes that the target does not have, each with the digest of its rows.
 
@@ -273,16 +262,14 @@ class _PartitionCopy:
             put_idempotent(self._target, self._partition.copy_mark(item.manifest.commit), COPY_MARK)
 
     def _copy_manifest(self, item: CopiedManifest) -> None:
-        is_compaction = bool(item.manifest.covers)
-        commit = item.manifest.commit
-        partition = self._partition
-        path = partition.compaction_manifest(commit) if is_compaction else partition.append_manifest(commit)
-        data = self._manifest(commit, path, is_compaction=is_compaction)
+        partition, commit = self._partition, item.manifest.commit
+        path = manifest_path(partition, item.manifest)
+        data = manifest_bytes(self._source, partition, commit, path=path)
         if data is None:
             raise ObjectNotFoundError(f"{self._source.location}/{path} is gone since it was listed.")
         if commit in self._found.ahead:
-            put_alone(self._target, partition, item.manifest, clock=shared_clock(self._target.identity))
-        elif commit.startswith(NAMED_WRITE) and not is_compaction:
+            compact_alone(self._target, partition, item.manifest, clock=shared_clock(self._target.identity))
+        elif commit.startswith(NAMED_WRITE) and not item.manifest.covers:
             self._put_named(item.manifest, path, data)
         else:
             put_idempotent(self._target, path, data)
@@ -300,15 +287,6 @@ class _PartitionCopy:
             standing = name.confirm(is_put=is_put)
         if standing is not None and standing.digest != manifest.digest:
             raise _conflict([manifest.commit], self._source, self._target, self._partition)
-
-    def _manifest(self, commit: str, path: str, *, is_compaction: bool = False) -> bytes | None:
-        """Return the bytes of a manifest of the source, None if it is not there."""
-        limit = MAX_COMPACTION_BYTES if is_compaction else MAX_MANIFEST_BYTES
-        name = f"{self._source.location}/{path}"
-        check = partial(
-            decode_manifest, partition=self._partition, commit=commit, name=name, is_compaction=is_compaction
-        )
-        return get_checked(self._source, path, limit=limit, check=check)
 
 
 def _view(storage: Storage, partition: Partition) -> View | None:

@@ -21,6 +21,7 @@ that dies leaves a name that the owner of its rows can still complete.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -34,12 +35,12 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.log.commit_table import CommitTables
-from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES, decode_manifest
+from metaxy_fs.log.decoding import decode_manifest
 from metaxy_fs.log.layout import Partition, commit_of_append, commit_of_compaction
 from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object
 from metaxy_fs.log.resolve import Covers, resolve
 from metaxy_fs.log.verified_io import decode_each, get_checked, put_idempotent
-from metaxy_fs.log.view import retry_listing
+from metaxy_fs.log.view import manifest_bytes, retry_listing
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 _MAX_DECISION_BYTES: Final = 4096
@@ -66,6 +67,22 @@ class Standing(NamedTuple):
     rows: int
     path: str
     manifest: Manifest | None
+
+
+def keep_write(source: Storage, target: Storage, partition: Partition, commit: str) -> None:
+    """Keep what a retry of a named write is compared with, where a compaction stands for it.
+
+    Args:
+        source: The root that has it.
+        target: The root of the retry, which may be the same.
+        partition: Where it was written.
+        commit: The id that its name gives.
+    """
+    for path in (partition.append_manifest(commit), partition.kept_write(commit)):
+        if (data := manifest_bytes(source, partition, commit, path=path)) is not None:
+            with suppress(ObjectExistsError):  # of the attempt that was committed, or that the target has seen
+                put_idempotent(target, partition.kept_write(commit), data)
+            return
 
 
 class WriteName:
@@ -174,10 +191,9 @@ class WriteName:
 
     def _find(self, path: str) -> Manifest | None:
         """Return a manifest of the commit, None if there is none at a path."""
-        name = f"{self._storage.location}/{path}"
-        decode = partial(decode_manifest, partition=self._partition, commit=self._commit, name=name)
-        data = get_checked(self._storage, path, limit=MAX_MANIFEST_BYTES, check=decode)
-        return None if data is None else decode(data)
+        partition, commit = self._partition, self._commit
+        data = manifest_bytes(self._storage, partition, commit, path=path)
+        return None if data is None else decode_manifest(data, partition=partition, commit=commit, name=path)
 
     def _standing(self, kept: Manifest | None) -> Standing | None:
         """Return the commit by what the manifests that count say, None if none of them has it."""

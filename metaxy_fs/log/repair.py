@@ -41,19 +41,18 @@ from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.ids import random_token, shared_clock, timestamp_id, wall_clock
 from metaxy_fs.log.clock_skew import Arrivals, counting_at
 from metaxy_fs.log.columns import COMMIT, TIME
-from metaxy_fs.log.compact import Options, compact_view
+from metaxy_fs.log.compact import Options, compact_alone, compact_view
 from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.layout import Inventory, Partition, all_partitions, take_inventory
 from metaxy_fs.log.manifest import DataFile, Manifest, encode_manifest
-from metaxy_fs.log.record_commit_time import put_alone
 from metaxy_fs.log.recovery import AttemptFiles, RecoveryInputs, Table, gather
 from metaxy_fs.log.snapshots import read_snapshot_refs
 from metaxy_fs.log.unreferenced import encode_records
 from metaxy_fs.log.verified_io import fetch_each, put_idempotent
 from metaxy_fs.log.verify_compactions import COUNTS
 from metaxy_fs.log.verify_contents import check_contents
-from metaxy_fs.log.verify_manifests import check_manifests, path_of
-from metaxy_fs.log.view import View, files_of, place
+from metaxy_fs.log.verify_manifests import check_manifests
+from metaxy_fs.log.view import View, files_of, manifest_path, place
 from metaxy_fs.log.view_subset import restrict
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -284,11 +283,11 @@ def _restore(storage: Storage, partition: Partition, restored: Manifest | View, 
     if not isinstance(restored, Manifest):
         compact_view(storage, restored, clock=clock, options=Options(writer=WRITER))
         return
-    path = path_of(partition, restored)
+    path = manifest_path(partition, restored)
     if not restored.covers:
         _keep_damaged(storage, partition, restored.commit)
     if counts is not None:
-        put_alone(storage, partition, counting_at(restored, counts), clock=clock)
+        compact_alone(storage, partition, counting_at(restored, counts), clock=clock)
     storage.delete(path)
     put_idempotent(storage, path, encode_manifest(restored))
 

@@ -29,10 +29,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectExistsError, ObjectNotFoundError, StorageError
+from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectNotFoundError, StorageError
 from metaxy_fs.ids import random_token, timestamp_id
 from metaxy_fs.log.commit import NAMED_WRITE
-from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES, decode_manifest
 from metaxy_fs.log.descriptions import find_root
 from metaxy_fs.log.layout import (
     CLOCK,
@@ -45,6 +44,7 @@ from metaxy_fs.log.layout import (
     is_clock_probe,
 )
 from metaxy_fs.log.lost_commits import Loss, losses, pinned_losses
+from metaxy_fs.log.named_writes import keep_write
 from metaxy_fs.log.snapshots import SnapshotRefs, read_snapshot_refs
 from metaxy_fs.log.unreferenced import (
     PartitionState,
@@ -57,7 +57,7 @@ from metaxy_fs.log.unreferenced import (
     read_partition_state,
     read_vacuum_records,
 )
-from metaxy_fs.log.verified_io import Finding, get_checked, put_idempotent, storage_time
+from metaxy_fs.log.verified_io import Finding, put_idempotent, storage_time
 from metaxy_fs.log.view import ATTEMPTS
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import NoRoomError, ObjectInfo, Storage
@@ -309,11 +309,7 @@ def _keep_write(storage: Storage, partition: Partition, path: str) -> None:
     """Keep what a retry of a named write has to be compared with, since its manifest is going to be deleted."""
     commit = commit_of_append(path, partition)
     if commit is not None and commit.startswith(NAMED_WRITE):
-        check = partial(decode_manifest, partition=partition, commit=commit, name=f"{storage.location}/{path}")
-        data = get_checked(storage, path, limit=MAX_MANIFEST_BYTES, check=check)
-        if data is not None:  # else another vacuum has kept and deleted it
-            with suppress(ObjectExistsError):  # that is the attempt which was committed; this one came too late
-                put_idempotent(storage, partition.kept_write(commit), data)
+        keep_write(storage, storage, partition, commit)
 
 
 def _compactions(run: _VacuumRun, state: PartitionState) -> Iterator[Removal]:

@@ -3,7 +3,7 @@
 Writers agree on types before they write, so a conflict is from a version that did not, or from somebody else.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import combinations, groupby
@@ -38,6 +38,7 @@ from metaxy_fs.log.verified_io import (
 )
 from metaxy_fs.log.verify_compactions import CheckedPart, check_compaction
 from metaxy_fs.log.verify_contents import Contents, check_commit, check_contents
+from metaxy_fs.log.view import manifest_path
 from metaxy_fs.log.widening import join
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -94,13 +95,7 @@ def check_manifests(storage: Storage, partition: Partition, manifests: Iterable[
     for _, found in groupby(looked_at, key=lambda look: look.manifest.commit):
         looks = list(found)
         if not any(look.is_gone for look in looks):
-            yield _together(looks[0].manifest, looks, path=path_of(partition, looks[0].manifest))
-
-
-def path_of(partition: Partition, manifest: Manifest) -> str:
-    """Return where a manifest is."""
-    place: Callable[[str], str] = partition.compaction_manifest if manifest.covers else partition.append_manifest
-    return place(manifest.commit)
+            yield _together(looks[0].manifest, looks, path=manifest_path(partition, looks[0].manifest))
 
 
 def unusable(path: str, error: MetaxyError, *, remedy: str) -> Finding:
@@ -130,7 +125,7 @@ def _look(
     (manifest, file), info, data = fetched
     if isinstance(data, bytes):
         return _CheckedFile(manifest, file, info.size, _verified_contents(storage, info, data, manifest, file))
-    if isinstance(data, ObjectNotFoundError) and _is_gone(storage, path_of(partition, manifest)):
+    if isinstance(data, ObjectNotFoundError) and _is_gone(storage, manifest_path(partition, manifest)):
         return _CheckedFile(manifest, file, is_gone=True)
     return _CheckedFile(manifest, file, contents=Contents((_missing(info.path, data),)))
 

@@ -24,12 +24,12 @@ from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.ids import LamportClock, wall_clock
 from metaxy_fs.log.clock_skew import Arrivals, counting_at, warn_once
 from metaxy_fs.log.columns import COMMIT_COLUMNS
-from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
+from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest, refuse_oversized
 from metaxy_fs.log.layout import Partition, commit_of_append, commit_of_compaction, is_stray
 from metaxy_fs.log.manifest import CommitKey, DataFile, Manifest
 from metaxy_fs.log.resolve import Covers, Shared, resolve, uncovered
 from metaxy_fs.log.schema import decode_schema
-from metaxy_fs.log.verified_io import decode_or_refetch
+from metaxy_fs.log.verified_io import decode_or_refetch, get_checked
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 
@@ -291,6 +291,25 @@ class ViewLoader:
             )
             manifests[commit] = self._shared.manifest(decode_or_refetch(self._storage, info, data, decode))
         return manifests
+
+
+def manifest_path(partition: Partition, manifest: Manifest) -> str:
+    """Return where a manifest is."""
+    return partition.manifest(manifest.commit, is_compaction=bool(manifest.covers))
+
+
+def manifest_bytes(storage: Storage, partition: Partition, commit: str, *, path: str) -> bytes | None:
+    """Return the bytes of a manifest, or of a copy of one, that is right; None if there is none at a path.
+
+    Raises:
+        CorruptObjectError: It is not to be trusted.
+        StorageError: It could not be got.
+    """
+    is_compaction = path == partition.compaction_manifest(commit)
+    limit = MAX_COMPACTION_BYTES if is_compaction else MAX_MANIFEST_BYTES
+    name = f"{storage.location}/{path}"
+    check = partial(decode_manifest, partition=partition, commit=commit, name=name, is_compaction=is_compaction)
+    return get_checked(storage, path, limit=limit, check=check)
 
 
 def retry_listing(look: Callable[[], _T]) -> _T:
