@@ -4,27 +4,203 @@ Each sample is compared with its row in the current partition. Where some sample
 the store are looked at too: for all samples, so that the answer does not depend on how the work is divided.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from itertools import islice
+from types import MappingProxyType
+from typing import Final
 
+import msgspec
 import polars as pl
 
-from metaxy_fs.log import IdRange
-from metaxy_fs.metadata_store.expected import Expected, ExpectedSamples, same_id_types
-from metaxy_fs.metadata_store.stored import StoredLayer, StoredRows
-from metaxy_fs.metadata_store.upstream import divide, have_common_bounds
+from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.log import IdRange, Span, widen
+from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.chain import chain, fitting
+from metaxy_fs.metadata_store.expected import Expected, ExpectedSamples, divide, have_common_bounds, same_id_types
+from metaxy_fs.metadata_store.features import Declared, check_predicate
+from metaxy_fs.metadata_store.read import latest_or_retired, refuse_unknown, require_id_columns, shown_schema
+from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import ordered_map
-from metaxy_fs.versioning.columns import DATA_VERSION
+from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
 from metaxy_fs.versioning.increment import ComparedLayer, Increment, compared_rows
 from metaxy_fs.versioning.layers import compare_layers
 
+IdTypes = Mapping[str, pl.DataType]
+"""The types of the ids that are compared, as far as they are known."""
 
-class _ChainPart(NamedTuple):
-    """Rows of the store in one place of the chain: of its current partition, or of its others."""
+_LOG: Final = logging.getLogger("metaxy_fs")
 
+
+def compare_with_stored(store: Backend, expected: Expected, *, stale_if: pl.Expr | None) -> "Comparing":
+    """Return the comparison of the samples that there should be with what the stores of a chain hold.
+
+    Args:
+        store: The first store of the chain.
+        expected: The samples.
+        stale_if: What asks for a sample to be computed again.
+
+    Raises:
+        MetadataSchemaError: The stored rows have other id columns, or lack one that `stale_if` names.
+        TypeError: `stale_if` is no expression that names its columns.
+    """
+    feature = expected.feature
+    layers = stored_layers(store, feature, columns=_columns(feature, stale_if), id_types=expected.id_types)
+    if stale_if is not None:
+        for layer in layers:
+            layer.current = _with_columns(layer, stale_if, feature)
+    return Comparing(expected, layers, stale_if)
+
+
+class StoredLayer:
+    """What one store of a chain holds of a feature.
+
+    Attributes:
+        current: The rows of the current partition, None if it has no commit.
+    """
+
+    def __init__(
+        self,
+        store: Backend,
+        feature: Declared,
+        query: Query,
+        *,
+        id_types: IdTypes = MappingProxyType({}),
+        may_hold_current: bool = True,
+    ) -> None:
+        self._store = store
+        self._feature = feature
+        self._query = query
+        self._id_types = id_types
+        self.current = self._scan(query) if may_hold_current else None
+
+    @property
+    def location(self) -> str:
+        """The location of the store."""
+        return self._store.location
+
+    @cached_property
+    def others(self) -> Scan | None:
+        """The rows of the other partitions, None if none has a commit; looked for when this is first asked for.
+
+        Partitions whose ids are of types that never match those compared are left out, and a warning names them.
+        """
+        try:
+            scan = self._others(frozenset())
+        except MetadataSchemaError:
+            if not (strange := self._strange()):
+                raise
+        else:
+            if scan is None or self._fits(scan) or not (strange := self._strange()):
+                return scan
+        _LOG.warning(
+            "The ids of feature '%s' in %s are of other types under %s, so rows of these definitions are not compared.",
+            self._feature.key,
+            self.location,
+            ", ".join(sorted(strange)),
+        )
+        return self._others(strange)
+
+    def _others(self, strange: frozenset[str]) -> Scan | None:
+        current = frozenset(filter(None, [self._query.partition]))
+        # A store may leave the rows of the current partition in: they are of samples that are in it.
+        scan = self._scan(msgspec.structs.replace(self._query, partition=None, without=current | strange))
+        is_other = scan is not None and any(d.partition != self._query.partition for d in scan.definitions)
+        return scan if is_other else None
+
+    def _strange(self) -> frozenset[str]:
+        """Return the other partitions whose ids cannot be compared."""
+        versions = self._store.stored_versions(self._feature.key)
+        return frozenset(
+            version for version in versions if version != self._query.partition and not self._reads(version)
+        )
+
+    def _reads(self, version: str) -> bool:
+        ids = frozenset(self._feature.spec.id_columns)
+        try:
+            scan = self._store.scan_rows(msgspec.structs.replace(self._query, partition=version, columns=ids))
+        except MetadataSchemaError:
+            return False
+        return scan is None or self._fits(scan)
+
+    def _fits(self, scan: Scan) -> bool:
+        """Whether the ids of rows are of types that those compared may be of, too."""
+        types = dict(self._id_types)
+        types |= {} if self.current is None else dict(self.current.rows.collect_schema())
+        schema = scan.rows.collect_schema()
+        ids = [name for name in self._feature.spec.id_columns if name in types and name in schema]
+        return all(widen(types[name], schema[name]) is not None for name in ids)
+
+    def _scan(self, query: Query) -> Scan | None:
+        scan = self._store.scan_rows(query)
+        if scan is not None:
+            require_id_columns(scan, self._feature.spec)
+        return scan
+
+
+def stored_layers(
+    store: Backend, feature: Declared, *, columns: frozenset[str], id_types: IdTypes = MappingProxyType({})
+) -> list[StoredLayer]:
+    """Return what the stores of a chain that an increment compares with hold, the nearest first.
+
+    In a chain that falls back by feature, it is the store that reads of the current data version come from: a nearer
+    one that holds other versions alone does not hide it. Where no store holds the current data version, it is the first
+    that holds any. In a chain that falls back by sample, it is every store that holds any.
+
+    Args:
+        store: The first store of the chain.
+        feature: The feature.
+        columns: The stored columns that are looked at.
+        id_types: The types of the ids that are compared with.
+    """
+    current = feature.definition.partition
+    query = Query(key=feature.key, partition=current, columns=columns, with_partition=True)
+    stores = list(chain(store, fallback=True))
+    if store.fallback_mode == "sample":
+        return [StoredLayer(candidate, feature, query, id_types=id_types) for candidate in stores]
+    holder = next((candidate for candidate in stores if candidate.has_version(feature.key, current)), None)
+    if holder is not None:
+        return [StoredLayer(holder, feature, query, id_types=id_types)]
+    asked = (StoredLayer(candidate, feature, query, id_types=id_types, may_hold_current=False) for candidate in stores)
+    return list(islice((one for one in asked if one.others is not None), 1))
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """The latest stored row of each sample in some partitions of one store: the current one, or the others.
+
+    Attributes:
+        feature: Whose rows they are.
+        place: That of the store in the chain.
+        scan: All rows of these partitions.
+        stale_if: What asks for a sample to be computed again.
+    """
+
+    feature: Declared
     place: int
-    rows: StoredRows
+    scan: Scan
+    stale_if: pl.Expr | None = None
+
+    def spans(self, column: str) -> Sequence[Span]:
+        """Return how the rows lie along an id column."""
+        return self.scan.spans(column)
+
+    def dtype(self, column: str) -> pl.DataType:
+        """Return the type of an id column."""
+        return self.scan.rows.collect_schema()[column]
+
+    def within(self, column: str, id_range: IdRange) -> pl.LazyFrame:
+        """Return the rows of a range in commit order.
+
+        They have ids, version and partition, whether they are asked for again, and whether they retire the sample.
+        """
+        ids = self.feature.spec.id_columns
+        rows = latest_or_retired(self.scan, id_columns=ids, column=column, within=id_range)
+        asked = pl.lit(value=False) if self.stale_if is None else self.stale_if.fill_null(value=False)
+        is_retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in self.scan.columns else pl.lit(value=False)
+        return rows.select(*ids, DATA_VERSION, PARTITION, asked.alias(REDO), is_retired.alias(RETIRED))
 
 
 @dataclass(frozen=True)
@@ -34,69 +210,74 @@ class Comparing:
     Attributes:
         expected: The samples that there should be.
         layers: What the stores hold, the nearest first.
+        stale_if: What asks for a sample to be computed again.
     """
 
     expected: Expected
     layers: Sequence[StoredLayer]
+    stale_if: pl.Expr | None
 
     def increments(self) -> Iterator[Increment]:
         """Yield the increment range by range; all have the same columns."""
         current = self._current()
         ranges = self._ranges(current)
-        if len(ranges) > 1:
-            yield from self._divided(ranges, current)
+        if len(ranges) == 1:
+            yield from self._at_once(ranges[0], current, may_divide=True)
             return
-        piece, frames = self._read(ranges[0], current)
-        others = self._others(self._lacking(piece, current, frames))
-        if others and len(self._ranges([*others, *current])) > 1:
-            yield from self._all_of(self._ranges([*others, *current]), [*others, *current])
-            return
-        more = self.expected.collected(self._scans(ranges[0], others))
-        yield self._compared(piece, [*others, *current], [*more, *frames])
+        others = [
+            rows for rows in self._others(range(len(self.layers))) if self._is_lacking(rows.place, ranges, current)
+        ]
+        parts = [*others, *current]
+        yield from self._divided(self._ranges(parts) if others else ranges, parts)
 
     def within(self, id_range: IdRange) -> Iterator[Increment]:
         """Yield the increment of a range of the first id column alone, in one piece; that of all where it has none."""
-        if not have_common_bounds([*self.expected.inputs, *(part.rows for part in self._current())], self._column):
-            yield from self.increments()
-            return
-        piece, frames = self._read(id_range, current := self._current())
-        others = self._others(self._lacking(piece, current, frames))
-        more = self.expected.collected(self._scans(id_range, others))
-        yield self._compared(piece, [*others, *current], [*more, *frames])
+        current = self._current()
+        is_divisible = have_common_bounds([*self.expected.inputs, *current], self._column)
+        return self._at_once(id_range, current) if is_divisible else self.increments()
 
     @property
     def _column(self) -> str:
         return self.expected.id_columns[0]
 
-    def _current(self) -> list[_ChainPart]:
-        parts = ((place, layer.current) for place, layer in enumerate(self.layers))
-        return [_ChainPart(place, rows) for place, rows in parts if rows is not None]
+    def _current(self) -> list[StoredRows]:
+        scans = ((place, layer.current) for place, layer in enumerate(self.layers))
+        feature = self.expected.feature
+        return [StoredRows(feature, place, scan, self.stale_if) for place, scan in scans if scan is not None]
 
-    def _others(self, places: Sequence[int]) -> list[_ChainPart]:
-        parts = ((place, self.layers[place].others) for place in places)
-        return [_ChainPart(place, rows) for place, rows in parts if rows is not None]
+    def _others(self, places: Iterable[int]) -> list[StoredRows]:
+        # A sample whose row is there is stale in any case, so whether it is asked for again makes no difference.
+        scans = ((place, self.layers[place].others) for place in places)
+        return [StoredRows(self.expected.feature, place, scan) for place, scan in scans if scan is not None]
 
-    def _ranges(self, parts: Sequence[_ChainPart]) -> list[IdRange]:
-        return divide([*self.expected.inputs, *(part.rows for part in parts)], self._column)
+    def _ranges(self, parts: Sequence[StoredRows]) -> list[IdRange]:
+        return divide([*self.expected.inputs, *parts], self._column)
 
-    def _divided(self, ranges: Sequence[IdRange], current: Sequence[_ChainPart]) -> Iterator[Increment]:
-        """Yield the increment of several ranges, once it is known which other partitions are needed."""
-        others = [
-            part for part in self._others(range(len(self.layers))) if self._is_lacking(part.place, ranges, current)
-        ]
-        parts = [*others, *current]
-        yield from self._all_of(self._ranges(parts) if others else ranges, parts)
+    def _divided(self, ranges: Sequence[IdRange], parts: Sequence[StoredRows]) -> Iterator[Increment]:
+        """Yield the increment of several ranges; of one store, the current partition is the last part."""
 
-    def _all_of(self, ranges: Sequence[IdRange], parts: Sequence[_ChainPart]) -> Iterator[Increment]:
         def compare(id_range: IdRange) -> Increment:
             piece, frames = self._read(id_range, parts)
             return self._compared(piece, parts, frames)
 
         return ordered_map(compare, ranges)
 
-    def _is_lacking(self, place: int, ranges: Sequence[IdRange], current: Sequence[_ChainPart]) -> bool:
+    def _at_once(
+        self, id_range: IdRange, current: Sequence[StoredRows], *, may_divide: bool = False
+    ) -> Iterator[Increment]:
+        """Yield the increment of one range, unless the other partitions that it needs make it too large."""
+        piece, frames = self._read(id_range, current)
+        others = self._others(p for p in range(len(self.layers)) if self._lacks(piece, p, current, frames))
+        parts = [*others, *current]
+        if may_divide and others and len(ranges := self._ranges(parts)) > 1:
+            yield from self._divided(ranges, parts)
+            return
+        more = self.expected.collected([rows.within(self._column, id_range) for rows in others])
+        yield self._compared(piece, parts, [*more, *frames])
+
+    def _is_lacking(self, place: int, ranges: Sequence[IdRange], current: Sequence[StoredRows]) -> bool:
         """Whether some sample has no row in the current partition of a store."""
-        own = [part for part in current if part.place == place]
+        own = [rows for rows in current if rows.place == place]
 
         def lacks(id_range: IdRange) -> bool:
             piece, frames = self._read(id_range, own, with_versions=False)
@@ -104,14 +285,8 @@ class Comparing:
 
         return any(ordered_map(lacks, ranges))
 
-    def _lacking(
-        self, piece: ExpectedSamples, parts: Sequence[_ChainPart], frames: Sequence[pl.DataFrame]
-    ) -> list[int]:
-        """Return the places of the stores in whose current partition some sample of a piece has no row."""
-        return [place for place in range(len(self.layers)) if self._lacks(piece, place, parts, frames)]
-
     def _lacks(
-        self, piece: ExpectedSamples, place: int, parts: Sequence[_ChainPart], frames: Sequence[pl.DataFrame]
+        self, piece: ExpectedSamples, place: int, parts: Sequence[StoredRows], frames: Sequence[pl.DataFrame]
     ) -> bool:
         """Whether some sample of a piece, also one that waits, has no row in the current partition of a store."""
         names = list(self.expected.id_columns)
@@ -125,27 +300,27 @@ class Comparing:
         return not samples.equals(rows) and not samples.join(rows, on=names, how="anti").is_empty()
 
     def _read(
-        self, id_range: IdRange, parts: Sequence[_ChainPart], *, with_versions: bool = True
+        self, id_range: IdRange, parts: Sequence[StoredRows], *, with_versions: bool = True
     ) -> tuple[ExpectedSamples, list[pl.DataFrame]]:
         """Return the samples of a range, and what is stored of them in some partitions."""
         expected = self.expected.scans(id_range)
-        frames = self.expected.collected([*expected, *self._scans(id_range, parts)])
+        stored = [rows.within(self._column, id_range) for rows in parts]
+        frames = self.expected.collected([*expected, *stored])
         return self.expected.piece(frames[: len(expected)], with_versions=with_versions), frames[len(expected) :]
 
-    def _scans(self, id_range: IdRange, parts: Sequence[_ChainPart]) -> list[pl.LazyFrame]:
-        return [part.rows.within(self._column, id_range) for part in parts]
-
     def _compared(
-        self, piece: ExpectedSamples, parts: Sequence[_ChainPart], frames: Sequence[pl.DataFrame]
+        self, piece: ExpectedSamples, parts: Sequence[StoredRows], frames: Sequence[pl.DataFrame]
     ) -> Increment:
         """Return the increment of a piece; of one store, the current partition is the last part."""
         spec = self.expected.feature.spec
         samples, waiting, *aligned = same_id_types([piece.samples, piece.waiting, *frames], spec)
         found = list(zip(parts, _with_same_containers(aligned), strict=True))
-        layers = [
-            _layer([one for one in found if one[0].place == place], id_columns=spec.id_columns)
-            for place in sorted({part.place for part in parts})
-        ]
+        layers = []
+        for place in sorted({part.place for part in parts}):
+            here = [(part.scan.definitions, frame) for part, frame in found if part.place == place]
+            stored = [frame for _, frame in here]
+            rows = stored[0] if len(stored) == 1 else compared_rows(stored[1], stored[0], id_columns=spec.id_columns)
+            layers.append(ComparedLayer(rows, [each for definitions, _ in here for each in definitions]))
         return compare_layers(
             samples,
             waiting,
@@ -154,13 +329,6 @@ class Comparing:
             parent_columns=self.expected.id_columns,
             current=self.expected.feature.definition,
         )
-
-
-def _layer(found: Sequence[tuple[_ChainPart, pl.DataFrame]], *, id_columns: Sequence[str]) -> ComparedLayer:
-    """Return the rows of one store to compare with."""
-    stored = [frame for _, frame in found]
-    rows = stored[0] if len(stored) == 1 else compared_rows(stored[1], stored[0], id_columns=id_columns)
-    return ComparedLayer(rows, [definition for part, _ in found for definition in part.rows.definitions])
 
 
 def _with_same_containers(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
@@ -183,3 +351,30 @@ def _with_containers(names: Sequence[str], every: Sequence[str]) -> pl.Expr:
 def _version_type(frame: pl.DataFrame) -> pl.Struct:
     dtype = frame.schema[DATA_VERSION]
     return dtype if isinstance(dtype, pl.Struct) else pl.Struct({})
+
+
+def _with_columns(layer: StoredLayer, stale_if: pl.Expr, feature: Declared) -> Scan | None:
+    """Return the rows of the current partition with all columns that a predicate names; null where others have them."""
+    current, named = layer.current, set(stale_if.meta.root_names())
+    is_complete = current is not None and named <= set(current.columns)
+    others = None if is_complete else layer.others
+    scans = [(layer.location, scan) for scan in (current, others) if scan is not None]
+    fitted = fitting(scans)
+    if not fitted:
+        return None
+    refuse_unknown(named, fitted[0], feature.key)
+    check_predicate(stale_if.fill_null(value=False), shown_schema(fitted[0]), name="stale_if", key=feature.key)
+    return None if current is None else fitted[0]
+
+
+def _columns(feature: Declared, stale_if: pl.Expr | None) -> frozenset[str]:
+    """Return the stored columns that an increment looks at."""
+    ids = feature.spec.id_columns
+    if stale_if is None:
+        return frozenset((*ids, DATA_VERSION, RETIRED))
+    if not isinstance(stale_if, pl.Expr) or stale_if.meta.has_multiple_outputs():
+        raise TypeError(
+            f"stale_if takes a Polars expression that names its columns, such as pl.col('status') == 'failed', got "
+            f"{stale_if!r}."
+        )
+    return frozenset((*ids, DATA_VERSION, RETIRED, *stale_if.meta.root_names()))

@@ -18,11 +18,11 @@ from metaxy_fs.log import EVERYTHING, IdRange
 from metaxy_fs.metadata_store.ancestors import ancestor_versions
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, chain_algorithm, layered, report_corruption
+from metaxy_fs.metadata_store.comparing import stored_layers
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.read import Read, find_scan, latest
 from metaxy_fs.metadata_store.resolve import increment_within
-from metaxy_fs.metadata_store.stored import compared_stores
 from metaxy_fs.spec import FeatureGraph, FeatureSpec
 from metaxy_fs.spec.lineage import join_columns, stored_names
 from metaxy_fs.versioning.columns import PARTITION, RETIRED
@@ -208,7 +208,7 @@ def _changed_containers(before: FeatureGraph, after: FeatureGraph, spec: Feature
 def _count(store: Backend, feature: Declared, changed: list[str]) -> tuple[int, int]:
     """Return how many stored samples would be stale, and how many there are, where an increment would compare them."""
     ids = list(feature.spec.id_columns)
-    found = compared_stores(store, feature, columns=frozenset((*ids, RETIRED)))
+    found = stored_layers(store, feature, columns=frozenset((*ids, RETIRED)))
     current = [(one.location, one.current) for one in found if one.current is not None]
     others = [(one.location, one.others) for one in found if one.others is not None]
     # Those of the current partitions come last, as the nearest do: a sample that is in one is done.

@@ -1,6 +1,6 @@
 """The data versions of samples, and which of these have to be computed.
 
-Both are answered piece by piece (see `metaxy_fs.metadata_store.upstream`): of a range of ids the upstream
+Both are answered piece by piece (see `metaxy_fs.metadata_store.expected`): of a range of ids the upstream
 rows, the stored rows and the samples are read, joined, hashed and compared, a few ranges side by side. So memory holds
 a few pieces and the answer; where the answer is asked for as lazy frames, it is kept in files.
 """
@@ -14,8 +14,16 @@ from metaxy_fs.errors import DependencyError, MetadataSchemaError
 from metaxy_fs.log import Chunks, IdRange, check_tags
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain_algorithm, report_corruption
-from metaxy_fs.metadata_store.comparing import Comparing
-from metaxy_fs.metadata_store.expected import Expected, ExpectedSamples, complete
+from metaxy_fs.metadata_store.comparing import compare_with_stored
+from metaxy_fs.metadata_store.expected import (
+    Expected,
+    ExpectedSamples,
+    clipped,
+    complete,
+    divide,
+    find_upstream,
+    have_common_bounds,
+)
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
 from metaxy_fs.metadata_store.frames import (
     FrameLike,
@@ -25,8 +33,6 @@ from metaxy_fs.metadata_store.frames import (
     samples_to_version,
 )
 from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples, given_samples
-from metaxy_fs.metadata_store.stored import find_stored
-from metaxy_fs.metadata_store.upstream import clipped, divide, find_upstream, have_common_bounds
 from metaxy_fs.metadata_store.write import GivenTags, append
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.spec import FeatureSpec
@@ -111,8 +117,7 @@ def increment_within(store: Backend, feature: Declared, id_range: IdRange) -> It
         DependencyError: A required upstream feature has no commit, or nothing tells which samples there should be.
     """
     expected = _expected(store, feature, None)
-    stored = find_stored(store, feature, stale_if=None, id_types=expected.id_types)
-    return Comparing(expected, stored).within(id_range)
+    return compare_with_stored(store, expected, stale_if=None).within(id_range)
 
 
 @about_feature
@@ -167,8 +172,7 @@ def _to_compare(
 ) -> tuple[Expected, Iterator[Increment]]:
     """Return the samples that there should be, and an iterator that gives the increment, range by range."""
     expected = _expected(store, feature, given)
-    stored = find_stored(store, feature, stale_if=stale_if, id_types=expected.id_types)
-    return expected, Comparing(expected, stored).increments()
+    return expected, compare_with_stored(store, expected, stale_if=stale_if).increments()
 
 
 def _expected(store: Backend, feature: Declared, given: FrameLike | None) -> Expected:

@@ -22,7 +22,7 @@ from metaxy_fs import (
 from metaxy_fs.log import local_files, parquet
 from metaxy_fs.log.columns import Section
 from metaxy_fs.log.parquet import ROW_GROUP_ROWS
-from metaxy_fs.metadata_store import upstream
+from metaxy_fs.metadata_store import expected as pieces
 
 with FeatureGraph().use():
 
@@ -226,7 +226,7 @@ def test_latest_rows_are_those_of_the_scan_after_their_files_were_merged_and_vac
 def test_an_increment_in_ranges_looks_at_what_it_reads_once(
     store: FilesystemMetadataStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream, "PIECE_ROWS", ROW_GROUP_ROWS)
+    monkeypatch.setattr(pieces, "PIECE_ROWS", ROW_GROUP_ROWS)
     write(store, *range(4 * ROW_GROUP_ROWS))
     looked_at: list[int] = []
     check = local_files.check_section
