@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from metaxy_fs.spec import (
         ALL,
+        SAME_NAME,
         ContainerDep,
         ContainerKey,
         ContainerSpec,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL",
+    "SAME_NAME",
     "CommitStateUnknownError",
     "Compaction",
     "ContainerDep",

@@ -9,6 +9,10 @@ from typing import Final
 DATA_VERSION: Final = "data_version"
 """A struct of one string for each container: the version of each part of a sample."""
 
+PROVENANCE: Final = "provenance"
+"""A struct of one string for each container: the versions that follow from what a sample was made from. Features have
+it that have a container versioned by content."""
+
 PREFIX: Final = "_metaxy_"
 """Every other column of the library begins with this."""
 

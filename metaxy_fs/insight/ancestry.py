@@ -18,7 +18,7 @@ from metaxy_fs.hashing import DEFAULT_ALGORITHM, hash_strings
 from metaxy_fs.insight.explanation import ContainerRef, RowsRef, Versions
 from metaxy_fs.spec import ContainerSpec, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.lineage import join_columns, stored_names
-from metaxy_fs.versioning.definition import dep_digest
+from metaxy_fs.versioning.definition import dep_digest, own_words
 
 
 class AncestorRows(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,11 +188,15 @@ class Digests:
 
     def _preimage(self, ref: ContainerRef, code_version: int | str, parts: Mapping[ContainerRef, str]) -> str:
         """Return the text that is hashed; that of a definition says how features are related, too."""
-        strings = [f"{ref.feature}/{ref.container}" if self._name_feature else ref.container, str(code_version)]
+        if self._name_feature:
+            said = own_words(declared(self._graph, ref), code_version=code_version)
+            strings = [f"{ref.feature}/{ref.container}", *said]
+        else:
+            strings = [ref.container, str(code_version)]
         for feature, several in groupby(parts.items(), key=lambda part: part[0].feature):
             strings += [f"{feature}/{above.container}|{text}" for above, text in several]
-            said = dep_digest(self._graph.specs[ref.feature].dep(feature)) if self._name_feature else ""
-            strings += [f"{feature}?|{said}"] if said else []
+            relation = dep_digest(self._graph.specs[ref.feature].dep(feature)) if self._name_feature else ""
+            strings += [f"{feature}?|{relation}"] if relation else []
         return "|".join(strings)
 
 

@@ -1,6 +1,6 @@
 """The declarative API: features, their containers, and what they are made from."""
 
-from metaxy_fs.spec.deps import ALL, ContainerDep, FeatureDep
+from metaxy_fs.spec.deps import ALL, SAME_NAME, ContainerDep, FeatureDep
 from metaxy_fs.spec.feature import Feature
 from metaxy_fs.spec.graph import FeatureGraph
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey
@@ -8,6 +8,7 @@ from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec
 
 __all__ = [
     "ALL",
+    "SAME_NAME",
     "ContainerDep",
     "ContainerKey",
     "ContainerSpec",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from metaxy_fs.errors import SpecError
-from metaxy_fs.reserved import DATA_VERSION, PREFIX
+from metaxy_fs.reserved import DATA_VERSION, PREFIX, PROVENANCE
 
 
 def is_encodable(text: str) -> bool:
@@ -48,5 +48,5 @@ def check_column_names(names: Sequence[str], *, what: str) -> None:
         raise SpecError(f"{what} hold a name that cannot be encoded as UTF-8: {list(names)!r}.")
     if any(name == "*" or (name.startswith("^") and name.endswith("$")) for name in names):
         raise SpecError(f"{what} hold a name that Polars reads as a pattern: {list(names)!r}.")
-    if DATA_VERSION in names or any(name.startswith(PREFIX) for name in names):
+    if {DATA_VERSION, PROVENANCE}.intersection(names) or any(name.startswith(PREFIX) for name in names):
         raise SpecError(f"{what} hold a name with another meaning: {list(names)!r}.")

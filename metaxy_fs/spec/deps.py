@@ -13,6 +13,10 @@ All = Literal["all"]
 ALL: Final[All] = "all"
 """Stands for every container of an upstream feature, or every upstream feature."""
 
+SameName = Literal["same_name"]
+SAME_NAME: Final[SameName] = "same_name"
+"""Stands for the container of the same name of each upstream feature, and for all containers of one that has none."""
+
 Relation = Literal["one_to_one", "aggregation", "expansion"]
 """How many upstream rows make one sample, and how many samples one upstream row makes."""
 

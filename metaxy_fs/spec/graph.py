@@ -21,7 +21,7 @@ import msgspec
 
 from metaxy_fs.errors import SpecError
 from metaxy_fs.ids import random_token
-from metaxy_fs.spec.deps import ALL, All, ContainerDep
+from metaxy_fs.spec.deps import ALL, SAME_NAME, All, ContainerDep
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey
 from metaxy_fs.spec.lineage import check_relation
 from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec
@@ -220,12 +220,13 @@ class FeatureGraph:
     def _container_deps(
         self, spec: FeatureSpec, container: ContainerSpec
     ) -> list[tuple[FeatureSpec, Sequence[ContainerKey] | All]]:
-        if container.deps == ALL:
-            return [(upstream, ALL) for upstream in self.upstream(spec)]
+        if isinstance(container.deps, str):
+            is_same = container.deps == SAME_NAME
+            return [(above, _of_name(container, above) if is_same else ALL) for above in self.upstream(spec)]
         return [(self._specs[dep.feature_key], dep.containers) for dep in container.deps]
 
     def _check_container(self, spec: FeatureSpec, container: ContainerSpec) -> None:
-        for dep in () if container.deps == ALL else container.deps:
+        for dep in () if isinstance(container.deps, str) else container.deps:
             if dep.feature_key not in {upstream.key for upstream in spec.deps}:
                 raise SpecError(
                     f"Container '{container.key}' of feature '{spec.key}' depends on feature '{dep.feature_key}', "
@@ -242,6 +243,12 @@ class FeatureGraph:
                     f"Container '{container.key}' of feature '{spec.key}' depends on {key!r} of '{upstream.key}', "
                     f"which has only {[candidate.key for candidate in upstream.containers]}."
                 )
+
+
+def _of_name(container: ContainerSpec, upstream: FeatureSpec) -> Sequence[ContainerKey] | All:
+    """Return the container of an upstream feature that has the name of another one; all where there is none."""
+    same = [candidate.key for candidate in upstream.containers if str(candidate.key) == str(container.key)]
+    return same or ALL
 
 
 class _SetAside(msgspec.Struct, frozen=True):

@@ -5,20 +5,23 @@ to be checked (that an upstream exists, that there is no cycle) is the graph's t
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, get_args
 
 import msgspec
 
 from metaxy_fs.errors import SpecError
 from metaxy_fs.spec.checks import check_column_names, is_encodable, refuse_duplicates, require, sequence
-from metaxy_fs.spec.deps import ALL, All, ContainerDep, FeatureDep
+from metaxy_fs.spec.deps import ALL, SAME_NAME, All, ContainerDep, FeatureDep, SameName
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey
 
 DEFAULT_CONTAINER: Final = ContainerKey(["default"])
 DEFAULT_ID_COLUMNS: Final = ("sample_id",)
 
+VersionedBy = Literal["provenance", "content"]
+"""What the version of a container stands for: what it is made from, or what came out."""
 
-class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A part of a feature that has a version of its own.
 
     Args:
@@ -26,16 +29,32 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         code_version: The version of the code that makes it, a number or a string without `|`; change it to have every
             sample made again.
         deps: The upstream containers that it is made from; by default all containers of all upstream features.
+            `SAME_NAME` takes the container of the same name from each upstream feature, and all containers of one that
+            has none of this name. It means the same, and gives the same versions, as naming them one by one.
+        versioned_by: `"provenance"`: its version is calculated from what it is made from. `"content"`: the writer of a
+            row gives it, such as a checksum of the output, and the row keeps what it was made from in the column
+            `provenance`. If the output is the same after an upstream change, nothing downstream has changed. A root
+            feature has only versions that the writer gives, so it takes the default.
+
+    Examples:
+        >>> ContainerSpec(key=ContainerKey(["mask"]), versioned_by="content").versioned_by
+        'content'
     """
 
-    key: ContainerKey = DEFAULT_CONTAINER
+    key: ContainerKey = msgspec.field(default_factory=lambda: DEFAULT_CONTAINER)  # so that it is never left out
     code_version: int | str = 1
-    deps: Sequence[ContainerDep] | All = ALL
+    deps: Sequence[ContainerDep] | All | SameName = ALL
+    versioned_by: VersionedBy = "provenance"
 
     def __post_init__(self) -> None:
         require(self.key, ContainerKey, what="ContainerSpec(key=...)")
         _check_code_version(self.code_version, container=self.key)
-        if self.deps == ALL:
+        if self.versioned_by not in get_args(VersionedBy):
+            raise SpecError(
+                f"The versioned_by of container '{self.key}' is one of {list(get_args(VersionedBy))}, "
+                f"got {self.versioned_by!r}."
+            )
+        if self.deps in (ALL, SAME_NAME):
             return
         deps = sequence(self.deps, ContainerDep, what=f"ContainerSpec(deps=...) of '{self.key}'")
         refuse_duplicates([dep.feature_key for dep in deps], what=f"The deps of container '{self.key}'")
@@ -84,6 +103,12 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if not id_columns:
             raise SpecError(f"Feature '{self.key}' needs at least one id column, got {list(id_columns)!r}.")
         check_column_names(id_columns, what=f"The id columns of feature '{self.key}'")
+        content = [str(container.key) for container in containers if container.versioned_by == "content"]
+        if content and not deps:
+            raise SpecError(
+                f"Feature '{self.key}' has no upstream features, so the writer gives all of its versions; leave "
+                f"versioned_by=\"content\" of container '{content[0]}' out."
+            )
         refuse_duplicates(id_columns, what=f"The id columns of feature '{self.key}'")
         msgspec.structs.force_setattr(self, "deps", deps)
         msgspec.structs.force_setattr(self, "containers", containers)

@@ -15,6 +15,7 @@ import pytest
 from metaxy_fs.errors import StorageError
 from metaxy_fs.metadata_store import Append, MetadataStore, Query, Scan
 from metaxy_fs.spec import (
+    ALL,
     ContainerDep,
     ContainerKey,
     ContainerSpec,
@@ -116,7 +117,7 @@ def container(name: str, version: int | str = 1, **upstream: Iterable[str]) -> C
         ContainerDep(feature_key=FeatureKey([feature]), containers=[ContainerKey([name]) for name in names])
         for feature, names in upstream.items()
     ]
-    return ContainerSpec(key=ContainerKey([name]), code_version=version, **({"deps": deps} if deps else {}))
+    return ContainerSpec(key=ContainerKey([name]), code_version=version, deps=deps or ALL)
 
 
 def root(key: FeatureKey, *containers: ContainerSpec, id_columns: Sequence[str] = (SAMPLE_ID,)) -> FeatureSpec:

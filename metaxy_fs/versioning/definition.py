@@ -5,7 +5,8 @@ The version of a container's definition is the sha256, in hex, of the text
     F/c|v|U1/x|<definition version of U1/x>|U1/y|<...>|U2/z|<...>
 
 for container `c` of feature `F` with code version `v`, made from containers `x`, `y`, `z` of features `U1`, `U2`;
-features come in the order of their key strings, containers within them likewise. Where the dep on `U1` says how rows
+features come in the order of their key strings, containers within them likewise. Where `c` is versioned by its content,
+`|content` follows `v`, which no other part can be: each of them has a `/` or `?`. Where the dep on `U1` says how rows
 are related to samples, `|U1?|<digest>` follows the containers of `U1`: the sha256 of its `relation`, `optional` and
 `rename` as JSON, with the keys in order, without blanks and without what is left to the default, such as
 `{"optional":true,"rename":{"name":"sample_id"}}`. Its `where` selects samples, and is no part of what one is made from.
@@ -73,7 +74,7 @@ def _of_feature(
 def _of_container(
     graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec, known: dict[FeatureKey, DefinitionVersion]
 ) -> str:
-    parts = [f"{spec.key}/{container.key}", str(container.code_version)]
+    parts = [f"{spec.key}/{container.key}", *own_words(container)]
     made_from = graph.upstream_containers(spec, container)
     for key, containers in groupby(made_from, key=lambda pair: pair[0].key):
         for _, upstream_container in containers:
@@ -82,6 +83,17 @@ def _of_container(
         said = dep_digest(spec.dep(key))
         parts += [f"{key}?", said] if said else []
     return _sha256("|".join(parts))
+
+
+def own_words(container: ContainerSpec, *, code_version: int | str | None = None) -> list[str]:
+    """Return what a container says of itself in a definition: its code version, and `content` if that versions it.
+
+    Args:
+        container: The container.
+        code_version: The code version to take in place of its own.
+    """
+    code = container.code_version if code_version is None else code_version
+    return [str(code), *([container.versioned_by] if container.versioned_by != "provenance" else [])]
 
 
 def dep_digest(dep: FeatureDep) -> str:

@@ -4,7 +4,16 @@ import msgspec
 import pytest
 
 from metaxy_fs.errors import SpecError
-from metaxy_fs.spec import ALL, ContainerDep, ContainerKey, ContainerSpec, FeatureDep, FeatureKey, FeatureSpec
+from metaxy_fs.spec import (
+    ALL,
+    SAME_NAME,
+    ContainerDep,
+    ContainerKey,
+    ContainerSpec,
+    FeatureDep,
+    FeatureKey,
+    FeatureSpec,
+)
 
 KEY = FeatureKey(["leaf"])
 UP = FeatureKey(["up"])
@@ -34,9 +43,19 @@ def test_spec_is_read_back_from_json():
     spec = FeatureSpec(
         key=KEY,
         deps=[FeatureDep(key=UP)],
-        containers=[container("a", deps=[some, every], code_version="v2"), container("b")],
+        containers=[
+            container("a", deps=[some, every], code_version="v2"),
+            container("b"),
+            container("c", deps=SAME_NAME, versioned_by="content"),
+        ],
     )
     assert msgspec.json.decode(msgspec.json.encode(spec), type=FeatureSpec) == spec
+
+
+def test_json_of_a_container_has_its_key_and_what_is_not_the_default():
+    assert msgspec.json.encode(ContainerSpec()) == b'{"key":{"parts":["default"]}}'
+    said = msgspec.to_builtins(container("a", deps=SAME_NAME, versioned_by="content", code_version=2))
+    assert said == {"key": {"parts": ("a",)}, "deps": "same_name", "versioned_by": "content", "code_version": 2}
 
 
 def test_spec_cannot_be_changed():
@@ -57,6 +76,12 @@ def test_code_version_that_is_neither_or_ambiguous_is_refused(version):
 
 
 REFUSALS = {
+    "versions by something else": (lambda: container("a", versioned_by="hash"), "'a' is one of.*'content'.*'hash'"),
+    "content versions of a root": (
+        lambda: FeatureSpec(key=KEY, containers=[container("a", versioned_by="content")]),
+        "'leaf' has no upstream.*container 'a' out",
+    ),
+    "an id column called provenance": (lambda: FeatureSpec(key=KEY, id_columns=["provenance"]), "another meaning"),
     "no containers": (lambda: FeatureSpec(key=KEY, containers=[]), "'leaf' has no containers"),
     "duplicate containers": (lambda: FeatureSpec(key=KEY, containers=[container("a"), container("a")]), "'leaf': 'a'"),
     "containers that are spelled alike": (

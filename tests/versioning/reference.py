@@ -2,7 +2,8 @@
 
 A graph is a dict, upstream first, from the parts of a feature's key to its containers: each a code version and what it
 is made from, as pairs of feature and container. What the deps say beside their keys is a dict from pairs of feature and
-upstream feature to the options of a `FeatureDep`.
+upstream feature to the options of a `FeatureDep`. Containers that are versioned by content are pairs of feature and
+container in a set.
 """
 
 import hashlib
@@ -18,14 +19,14 @@ def sha256(text):
 NO_OPTIONS = {}
 
 
-def definition_versions(graph, deps=NO_OPTIONS):
+def definition_versions(graph, deps=NO_OPTIONS, content=()):
     """Return for each feature its version and those of its containers."""
     known = {}
     for feature, containers in graph.items():
         name = "_".join(feature)
         found = {}
         for container, (code, sources) in containers.items():
-            text = f"{name}/{container}|{code}"
+            text = f"{name}/{container}|{code}" + ("|content" if (feature, container) in content else "")
             in_order = sorted(sources, key=lambda pair: ("_".join(pair[0]), pair[1]))
             for place, (above, part) in enumerate(in_order):
                 text += f"|{'_'.join(above)}/{part}|{known[above]['containers'][part]}"
@@ -51,7 +52,7 @@ def row_version(containers, rows):
     return versions
 
 
-def feature_graph(graph, *, implicit=(), deps=NO_OPTIONS, id_columns=NO_OPTIONS):
+def feature_graph(graph, *, implicit=(), deps=NO_OPTIONS, id_columns=NO_OPTIONS, content=()):
     """Return the graph as the library declares it.
 
     Args:
@@ -59,6 +60,7 @@ def feature_graph(graph, *, implicit=(), deps=NO_OPTIONS, id_columns=NO_OPTIONS)
         implicit: Pairs of feature and container whose sources are all there are, and are left to the default.
         deps: As above.
         id_columns: Those of features that do not have the default ones.
+        content: As above.
     """
     return FeatureGraph.from_specs(
         FeatureSpec(
@@ -68,7 +70,13 @@ def feature_graph(graph, *, implicit=(), deps=NO_OPTIONS, id_columns=NO_OPTIONS)
             ],
             id_columns=id_columns.get(feature, ["sample_id"]),
             containers=[
-                container_spec(name, code, sources, default=(feature, name) in implicit)
+                container_spec(
+                    name,
+                    code,
+                    sources,
+                    default=(feature, name) in implicit,
+                    versioned_by="content" if (feature, name) in content else "provenance",
+                )
                 for name, (code, sources) in containers.items()
             ],
         )
@@ -80,11 +88,11 @@ def upstream_of(containers):
     return list(dict.fromkeys(above for _, sources in containers.values() for above, _ in sources))
 
 
-def container_spec(name, code, sources, *, default):
+def container_spec(name, code, sources, *, default, versioned_by):
     if default:
-        return ContainerSpec(key=ContainerKey([name]), code_version=code)
+        return ContainerSpec(key=ContainerKey([name]), code_version=code, versioned_by=versioned_by)
     by_feature = {}
     for above, part in sources:
         by_feature.setdefault(above, []).append(ContainerKey([part]))
     deps = [ContainerDep(feature_key=FeatureKey(above), containers=parts) for above, parts in by_feature.items()]
-    return ContainerSpec(key=ContainerKey([name]), code_version=code, deps=deps)
+    return ContainerSpec(key=ContainerKey([name]), code_version=code, deps=deps, versioned_by=versioned_by)

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec import (
+    ALL,
+    SAME_NAME,
+    ContainerDep,
+    ContainerKey,
+    ContainerSpec,
+    FeatureDep,
+    FeatureGraph,
+    FeatureKey,
+    FeatureSpec,
+)
 from metaxy_fs.versioning.definition import definition_version
 from tests.versioning import lineage_graph
 from tests.versioning.reference import definition_versions, feature_graph, sha256, upstream_of
@@ -89,6 +99,58 @@ def test_versions_are_those_of_the_formula_whatever_the_deps_say(drawn, data):
     pairs = [(feature, above) for feature, containers in graph.items() for above in upstream_of(containers)]
     deps = {pair: data.draw(dep_options) for pair in pairs}
     assert computed(graph, implicit=implicit, deps=deps) == definition_versions(graph, deps)
+
+
+@given(graphs(), st.data())
+def test_versions_say_what_is_versioned_by_content(drawn, data):
+    graph, implicit = drawn
+    content = data.draw(st.sets(st.sampled_from(parts_of_derived(graph)))) if parts_of_derived(graph) else set()
+    assert computed(graph, implicit=implicit, content=content) == definition_versions(graph, content=content)
+
+
+def parts_of_derived(graph):
+    return [(feature, name) for feature, parts in graph.items() if upstream_of(parts) for name in parts]
+
+
+def test_container_that_is_versioned_by_content_is_spelled_out():
+    graph = {AUDIO: {"x": (1, [])}, FACES: {"boxes": (2, [(AUDIO, "x")]), "names": (2, [(AUDIO, "x")])}}
+    x = sha256("audio/x|1")
+    assert computed(graph, content={(FACES, "boxes")})[FACES]["containers"] == {
+        "boxes": sha256(f"faces/boxes|2|content|audio/x|{x}"),
+        "names": sha256(f"faces/names|2|audio/x|{x}"),
+    }
+
+
+def of_same_name(name):
+    """The version of a container that is made from those of its name, and of one that names them."""
+    graph = feature_graph({VIDEO: {"frames": (1, []), "audio": (2, [])}, AUDIO: {"left": (1, []), "right": (1, [])}})
+    deps = [FeatureDep(key=FeatureKey(VIDEO)), FeatureDep(key=FeatureKey(AUDIO))]
+    by_hand = [
+        ContainerDep(feature_key=FeatureKey(VIDEO), containers=[ContainerKey([name])] if name == "audio" else ALL),
+        ContainerDep(feature_key=FeatureKey(AUDIO), containers=ALL),
+    ]
+    found = []
+    for containers in (SAME_NAME, by_hand):
+        container = ContainerSpec(key=ContainerKey([name]), deps=containers)
+        spec = FeatureSpec(key=FeatureKey(FACES), deps=deps, containers=[container])
+        whole = FeatureGraph.from_specs([*graph.specs.values(), spec])
+        found.append(definition_version(whole, spec.key))
+    return found
+
+
+@pytest.mark.parametrize("name", ["audio", "faces"])
+def test_same_name_means_what_naming_the_containers_means(name):
+    by_name, by_hand = of_same_name(name)
+    assert by_name == by_hand
+
+
+def test_same_name_is_not_all_where_an_upstream_has_the_name():
+    (audio, _), (faces, _) = of_same_name("audio"), of_same_name("faces")
+    frames, sound = sha256("video_processing/frames|1"), sha256("video_processing/audio|2")
+    left_right = f"audio/left|{sha256('audio/left|1')}|audio/right|{sha256('audio/right|1')}"
+    assert audio.containers == {"audio": sha256(f"faces/audio|1|{left_right}|video_processing/audio|{sound}")}
+    above = f"video_processing/audio|{sound}|video_processing/frames|{frames}"
+    assert faces.containers == {"faces": sha256(f"faces/faces|1|{left_right}|{above}")}
 
 
 @given(graphs(), st.data())
