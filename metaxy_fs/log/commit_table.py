@@ -20,7 +20,7 @@ import polars as pl
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import MAX_TIME
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import CommitTable, Manifest, are_tags
+from metaxy_fs.log.manifest import HISTORY, CommitTable, Manifest, are_tags
 from metaxy_fs.log.parquet import FOOTER_KEY
 from metaxy_fs.log.verified_io import decode_or_refetch
 from metaxy_fs.log.view import View
@@ -71,11 +71,7 @@ class CommitTables:
             if path in self._kept:
                 self._kept.move_to_end(path)
                 return self._kept[path]
-        info = ObjectInfo(path, manifest.commits.bytes)
-        [data] = self._storage.get_many([info])
-        name = f"{self._storage.location}/{path}"
-        decode = partial(decode_table, manifest=manifest, entry=manifest.commits, name=name)
-        table = decode_or_refetch(self._storage, info, data, decode)
+        [table] = read_tables(self._storage, partition, [manifest])
         self._keep(path, table)
         return table
 
@@ -231,22 +227,6 @@ def combined_table(
     return [schemas[number] for number in order], table.with_columns(renumbered)
 
 
-HISTORY: Final = pl.Schema(
-    {
-        "time": pl.Int64(),
-        "commit": pl.String(),
-        "rows": pl.Int64(),
-        "retired": pl.Int64(),
-        "bytes": pl.Int64(),
-        "partition": pl.String(),
-        "write_id": pl.String(),
-        "writer": pl.String(),
-        "compacted": pl.Boolean(),
-        "tags": pl.String(),
-    }
-)
-"""What is known of a commit. `rows` leaves out those that retire a sample, which `retired` counts."""
-
 TableOf = Callable[[Partition, Manifest], pl.DataFrame]
 """Gives the commit table of a compaction."""
 
@@ -275,19 +255,12 @@ def digests_of(view: View, *, table_of: TableOf) -> dict[str, str]:
 
 
 def _commits(view: View, table_of: TableOf) -> pl.DataFrame:
-    version = pl.lit(view.partition.version).alias("partition")
-    appends = [_described(manifest) for manifest in view.manifests if not manifest.covers]
+    appends = [manifest for manifest in view.manifests if not manifest.covers]
     tables = [table_of(view.partition, manifest) for manifest in view.manifests if manifest.covers]
-    compacted = [table.with_columns(version, compacted=True).select(*HISTORY) for table in tables]
-    single = pl.DataFrame(appends, schema=HISTORY, orient="row").with_columns(version)
+    known = [rows_of(appends, [0] * len(appends)).with_columns(compacted=False)]
+    known += [table.with_columns(compacted=True) for table in tables]
     # Compactions that live may have commits in common, of which their tables say the same.
-    commits = pl.concat([single, *compacted]).unique("commit", keep="first", maintain_order=True)
-    commits = commits.with_columns(pl.col("rows") - pl.col("retired"))
-    return commits if view.only is None else commits.filter(pl.col("commit").is_in(sorted(view.only)))
-
-
-def _described(manifest: Manifest) -> tuple[object, ...]:
-    size = sum(file.bytes for file in manifest.files)
-    counts = (manifest.rows, manifest.retired, size)
-    written = (manifest.write_id, manifest.writer)
-    return (manifest.time, manifest.commit, *counts, None, *written, False, manifest.tags_as_json)
+    commits = pl.concat(known).unique("commit", keep="first", maintain_order=True)
+    commits = commits if view.only is None else commits.filter(pl.col("commit").is_in(sorted(view.only)))
+    retired, version = pl.col("retired"), pl.lit(view.partition.version)
+    return commits.with_columns(rows=pl.col("rows") - retired, partition=version).select(*HISTORY)

@@ -53,13 +53,12 @@ from metaxy_fs.log.copied_manifests import (
     intact_bytes,
     present_objects,
 )
-from metaxy_fs.log.descriptions import copy_description
+from metaxy_fs.log.descriptions import copy_description, types_of
 from metaxy_fs.log.layout import STORE_FILE, Partition, is_data_file_name, owners_of_data_file
 from metaxy_fs.log.manifest import CommitTable, Manifest
 from metaxy_fs.log.named_writes import WriteName, keep_write
 from metaxy_fs.log.schema import Path, decode_schema
-from metaxy_fs.log.type_checks import agree_on_types, types_of
-from metaxy_fs.log.types import large_integers
+from metaxy_fs.log.types import agree_on_types, large_integers
 from metaxy_fs.log.verified_io import put_idempotent, storage_time
 from metaxy_fs.log.view import View, ViewLoader, manifest_bytes, manifest_path, retry_listing
 from metaxy_fs.parallel import ordered_map

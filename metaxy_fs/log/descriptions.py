@@ -7,7 +7,7 @@ so that an older reader meets one that it refuses.
 `_definition.json` is written by the first writer of a partition and read once by each later one, which refuses to mix
 its rows with those of a feature that is not its own: rows whose samples are named by other columns, or a key that
 differs only in its case on a file system that does not tell cases apart. It has the types of the columns of the first
-write too, which `metaxy_fs.log.type_checks` compares. The graph of a root's features can be drawn from these files
+write too, which `metaxy_fs.log.types` compares. The graph of a root's features can be drawn from these files
 alone.
 """
 
@@ -27,7 +27,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
 from metaxy_fs.log.layout import STORE_FILE, Partition
 from metaxy_fs.log.manifest import FORMAT_VERSION, Definition, decode_object
-from metaxy_fs.log.types import decode_columns
+from metaxy_fs.log.types import AgreedTypes, decode_columns
 from metaxy_fs.log.verified_io import MAX_SHARED_BYTES, SharedObject, ensure_shared, get_checked
 from metaxy_fs.storage.base import Storage
 
@@ -222,6 +222,17 @@ def decode_info(data: bytes, *, name: str) -> PartitionInfo:
     if not isinstance(info.columns, msgspec.UnsetType):
         decode_columns(bytes(info.columns), name=name)
     return info
+
+
+def types_of(info: PartitionInfo, *, name: str) -> AgreedTypes | None:
+    """Return the types that a description settles; None if it says nothing of columns.
+
+    Raises:
+        CorruptObjectError: It says what can be no columns.
+    """
+    if isinstance(info.columns, msgspec.UnsetType):
+        return None
+    return AgreedTypes(info.id_columns).added(decode_columns(bytes(info.columns), name=name))
 
 
 def _shared_file(storage: Storage, partition: Partition, info: PartitionInfo, data: bytes) -> SharedObject:

@@ -24,7 +24,8 @@ Readers look at manifests alone. Who verifies, repairs or vacuums a partition lo
 """
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from typing import Any, Final
 
 import msgspec
 
@@ -297,9 +298,56 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
 
 def take_inventory(storage: Storage, partition: Partition) -> Inventory:
     """Return what a partition holds; appends are listed before compactions (see `metaxy_fs.log.layout`)."""
-    listed = storage.list(str(partition))
-    stray = tuple(info for info in listed if is_stray(info.path, partition, size=info.size))
-    return _sorted(partition, [info for info in listed if info not in stray] if stray else listed, stray)
+    found: dict[str, dict[Any, ObjectInfo]] = defaultdict(dict)
+    for info in storage.list(str(partition)):
+        kind, key = _kind_of(info, partition)
+        found[kind][key] = info
+    return Inventory(
+        partition=partition,
+        definition=found["definition"].get(partition.definition_file),
+        appends=found["appends"],
+        compactions=found["compactions"],
+        data=found["data"],
+        types=found["types"],
+        records=tuple(found["records"].values()),
+        copies=found["copies"],
+        damaged=found["damaged"],
+        misplaced=tuple(found["misplaced"].values()),
+        stray=tuple(found["stray"].values()),
+        strange=tuple(found["strange"].values()),
+    )
+
+
+def _data_file_of(path: str, partition: Partition) -> str | None:
+    name = path.removeprefix(f"{partition}/")
+    return name if is_data_file_name(name) else None
+
+
+_BY_KEY: Final = {
+    "data": _data_file_of,
+    "appends": commit_of_append,
+    "compactions": commit_of_compaction,
+    "damaged": commit_of_damaged,
+    "copies": commit_of_copy_mark,
+    "types": number_of_types,
+}
+
+
+def _kind_of(info: ObjectInfo, partition: Partition) -> tuple[str, str | int]:
+    """Return which attribute of `Inventory` an object belongs to, and its key there."""
+    path = info.path
+    if is_stray(path, partition, size=info.size):
+        return "stray", path
+    if path == partition.definition_file:
+        return "definition", path
+    for kind, key_of in _BY_KEY.items():
+        if (key := key_of(path, partition)) is not None:
+            return kind, key
+    if is_vacuum_record(path, partition):
+        return "records", path
+    if path.startswith(f"{partition.manifests}/"):
+        return "misplaced", path
+    return ("writes" if is_kept_write(path, partition) or is_decided_write(path, partition) else "strange"), path
 
 
 def all_partitions(storage: Storage, *, feature: str | None = None) -> list[Partition]:
@@ -317,51 +365,3 @@ def all_partitions(storage: Storage, *, feature: str | None = None) -> list[Part
         for version in storage.list_directories(name)
         if is_partition_directory(version)
     ]
-
-
-def _sorted(partition: Partition, objects: Iterable[ObjectInfo], stray: tuple[ObjectInfo, ...]) -> Inventory:
-    definition: ObjectInfo | None = None
-    appends: dict[str, ObjectInfo] = {}
-    compactions: dict[str, ObjectInfo] = {}
-    data: dict[str, ObjectInfo] = {}
-    records: list[ObjectInfo] = []
-    copies: dict[str, ObjectInfo] = {}
-    damaged: dict[str, ObjectInfo] = {}
-    misplaced: list[ObjectInfo] = []
-    strange: list[ObjectInfo] = []
-    by_commit = (
-        (commit_of_append, appends),
-        (commit_of_compaction, compactions),
-        (commit_of_damaged, damaged),
-        (commit_of_copy_mark, copies),
-    )
-    for info in objects:
-        name = info.path.removeprefix(f"{partition}/")
-        if info.path == partition.definition_file:
-            definition = info
-        elif is_data_file_name(name):
-            data[name] = info
-        elif found := [(by_id, commit) for of, by_id in by_commit if (commit := of(info.path, partition)) is not None]:
-            [(by_id, commit)] = found
-            by_id[commit] = info
-        elif is_vacuum_record(info.path, partition):
-            records.append(info)
-        elif info.path.startswith(f"{partition.manifests}/"):
-            misplaced.append(info)
-        elif not is_kept_write(info.path, partition) and not is_decided_write(info.path, partition):
-            strange.append(info)
-    numbered = [(number_of_types(info.path, partition), info) for info in strange]
-    return Inventory(
-        partition=partition,
-        definition=definition,
-        appends=appends,
-        compactions=compactions,
-        data=data,
-        types={number: info for number, info in numbered if number is not None},
-        records=tuple(records),
-        copies=copies,
-        damaged=damaged,
-        misplaced=tuple(misplaced),
-        stray=stray,
-        strange=tuple(info for number, info in numbered if number is None),
-    )

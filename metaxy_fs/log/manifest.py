@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
+import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
 from metaxy_fs.ids import MAX_TIME
@@ -263,6 +264,23 @@ class Manifest(CommitHeader, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def schema_of(self, file: DataFile) -> bytes:
         """Return the schema of one of the files, encoded."""
         return bytes(self.schemas[file.schema - 1] if file.schema else self.schema)
+
+
+HISTORY: Final = pl.Schema(
+    {
+        "time": pl.Int64(),
+        "commit": pl.String(),
+        "rows": pl.Int64(),
+        "retired": pl.Int64(),
+        "bytes": pl.Int64(),
+        "partition": pl.String(),
+        "write_id": pl.String(),
+        "writer": pl.String(),
+        "compacted": pl.Boolean(),
+        "tags": pl.String(),
+    }
+)
+"""What is known of a commit. `rows` leaves out those that retire a sample, which `retired` counts."""
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -49,8 +49,7 @@ from metaxy_fs.log.recovery import AttemptFiles, RecoveryInputs, Table, gather
 from metaxy_fs.log.snapshots import read_snapshot_refs
 from metaxy_fs.log.unreferenced import encode_records
 from metaxy_fs.log.verified_io import fetch_each, put_idempotent
-from metaxy_fs.log.verify_compactions import COUNTS
-from metaxy_fs.log.verify_contents import check_contents
+from metaxy_fs.log.verify_contents import COUNTS, check_contents
 from metaxy_fs.log.verify_manifests import check_manifests
 from metaxy_fs.log.view import View, files_of, manifest_path, place
 from metaxy_fs.log.view_subset import restrict

@@ -29,12 +29,19 @@ from metaxy_fs.log.descriptions import (
     refuse_overwriting_storage,
     shared_partition_file,
     shared_root_file,
+    types_of,
 )
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import DataFile
 from metaxy_fs.log.schema import Path as SchemaPath
-from metaxy_fs.log.type_checks import agree_on_rows, agree_on_types, types_of
-from metaxy_fs.log.types import AgreedTypes, agreed_columns, large_integers, refuse_unfit
+from metaxy_fs.log.types import (
+    AgreedTypes,
+    agree_on_rows,
+    agree_on_types,
+    agreed_columns,
+    large_integers,
+    refuse_unfit,
+)
 from metaxy_fs.log.verified_io import SharedObject, ensure_shared
 from metaxy_fs.storage.base import Storage
 

@@ -2,7 +2,11 @@
 
 The first write to a partition settles the types of its columns, and a later one those of the columns that it adds.
 Every agreement is an object that is put if it is absent, so all writers go through the same types in the same order,
-and each of them refuses what could not be read beside what the others have written.
+and each of them refuses what could not be read beside what the others have written, before anything is stored.
+
+What `_definition.json` settles costs nothing more. A column that it lacks, or a type that widens one of its, is put as
+`_types/<n>.json`: the first free number. If another writer has taken it, what that one says is agreed on from then on,
+and what is still missing goes under the next number.
 
 A type is agreed on if the join of those before holds it exactly: nothing that is written later can come into conflict
 with it that would not have been refused already. Integers and floats are one kind as long as the integers lie within
@@ -12,17 +16,21 @@ with it that would not have been refused already. Integers and floats are one ki
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError
 from metaxy_fs.log.chunks import Chunks
+from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import FORMAT_VERSION, decode_object
 from metaxy_fs.log.schema import Path, decode_schema, encode_schema
 from metaxy_fs.log.statistics import ColumnStatistics, exact_in, exact_integers
+from metaxy_fs.log.verified_io import SharedObject, ensure_shared
 from metaxy_fs.log.widening import join, wide_integers, widen
 from metaxy_fs.reserved import PREFIX
+from metaxy_fs.storage.base import Storage
 
 
 class FurtherTypes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -229,6 +237,72 @@ def decode_columns(data: bytes, *, name: str) -> pl.Schema:
         return decode_schema(data)
     except CorruptObjectError as error:
         raise CorruptObjectError(f"{name} has no columns that can be read: {error}.") from error
+
+
+def agree_on_types(
+    storage: Storage,
+    partition: Partition,
+    types: AgreedTypes,
+    schema: pl.Schema,
+    large: AbstractSet[Path] = frozenset(),
+    *,
+    feature: str,
+) -> AgreedTypes:
+    """Return what is agreed on, with the types of some columns among it.
+
+    Args:
+        storage: The root.
+        partition: Where the columns are to be written.
+        types: What is known to be agreed on.
+        schema: The columns.
+        large: The leaves that hold integers beyond +-2**53.
+        feature: Whose rows they are, for messages.
+
+    Raises:
+        MetadataSchemaError: A column does not fit what others have agreed on.
+        StorageError: They could not be asked.
+    """
+    while (more := _one_more(storage, partition, types, schema, large, feature=feature)) is not types:
+        types = more
+    return types
+
+
+def agree_on_rows(
+    storage: Storage, partition: Partition, types: AgreedTypes, rows: Chunks, *, feature: str
+) -> tuple[AgreedTypes, Chunks]:
+    """Return what is agreed on, with the types of some rows among it, and the rows in types that fit it.
+
+    Raises:
+        MetadataSchemaError: A column does not fit what others have agreed on.
+        StorageError: They could not be asked.
+    """
+    while True:
+        fitted = fitting(rows, types, feature=feature)
+        more = _one_more(storage, partition, types, fitted.schema, frozenset(), feature=feature)
+        if more is types:
+            return types, fitted
+        types = more  # what others have agreed on may ask for other types of ids, or of columns without a value
+
+
+def _one_more(
+    storage: Storage,
+    partition: Partition,
+    types: AgreedTypes,
+    schema: pl.Schema,
+    large: AbstractSet[Path],
+    *,
+    feature: str,
+) -> AgreedTypes:
+    """Return what is known to be agreed on and the object of `_types` that follows; the former if none is needed."""
+    types.refuse_conflicts(schema, large, feature=feature)
+    columns, unknown = types.further(schema, large), large - types.large
+    if not columns and not unknown:
+        return types
+    number = types.number + 1
+    path = partition.types_file(number)
+    decode = partial(decode_further, name=f"{storage.location}/{path}")
+    [agreed] = ensure_shared(storage, [SharedObject(path, encode_further(columns, unknown), decode)])
+    return types.added(*decode(agreed), number=number)
 
 
 def fitting(rows: Chunks, types: AgreedTypes, *, feature: str) -> Chunks:

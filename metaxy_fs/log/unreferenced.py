@@ -1,4 +1,4 @@
-"""Find manifests and data files that nothing needs any more, and since when.
+"""Find what nothing needs any more, and since when, and commits that nothing holds any more.
 
 Theory of operation. A manifest is dead as soon as another one covers all that it does and more, or the same with a
 greater id (see `metaxy_fs.log.resolve`); a successor is such another one. A reader that lists the manifests meanwhile
@@ -17,24 +17,32 @@ written nowhere, since the manifests that named it are deleted soon. So a vacuum
 record that is put before anything is deleted, and a later vacuum deletes what has been unnamed for long enough by the
 storage's own time. Of several statements on a file the newest counts. One that no longer holds is taken back by a later
 record: a file that is named again, as by a compaction that was planned before, begins anew once it is not.
+
+Commits never end. So where something shows that a commit existed, and no manifest holds it, a manifest was damaged,
+moved or left behind by a copy, and what is left of its rows lies in files that no manifest names. Three things show it:
+a snapshot names the commit; a commit table lists it; or `repair` has kept what was in the place of its manifest. That
+data files hold rows of it shows nothing: so do those of a copy that was cut short. Neither does a table that a copy has
+brought whose mark, in `_copies`, is still there. Vacuum deletes nothing of such a partition, and `verify` calls it an
+error.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from functools import partial
+from io import BytesIO
 from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
+import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError
+from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectNotFoundError
 from metaxy_fs.log.commit import MAX_AGE_SECONDS
-from metaxy_fs.log.decoding import decode_manifest, refuse_oversized
-from metaxy_fs.log.layout import Inventory, Partition, take_inventory
+from metaxy_fs.log.layout import Inventory, Partition, compaction_of_table, snapshot_file, take_inventory
 from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object
 from metaxy_fs.log.resolve import Covers, resolve
-from metaxy_fs.log.verified_io import decode_or_refetch, fetch_each
+from metaxy_fs.log.verified_io import Fetched, decode_each, decode_or_refetch, fetch_each
 from metaxy_fs.log.view import retry_listing
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -256,21 +264,92 @@ def _partition_state(storage: Storage, inventory: Inventory) -> PartitionState:
 def _manifests(
     storage: Storage, inventory: Inventory, listed: dict[str, ObjectInfo], *, is_compaction: bool
 ) -> Iterator[Manifest]:
-    for info in listed.values():
-        refuse_oversized(info.size, name=f"{storage.location}/{info.path}", is_compaction=is_compaction)
-    for commit, info, data in fetch_each(storage, listed.items()):
-        if isinstance(data, Exception):
-            raise data
-        name = f"{storage.location}/{info.path}"
-        decode = partial(
-            decode_manifest,
-            partition=inventory.partition,
-            commit=commit,
-            name=name,
-            is_compaction=is_compaction,
-        )
-        yield decode_or_refetch(storage, info, data, decode)
+    for _, _, found, _ in decode_each(storage, inventory.partition, listed, is_compaction=is_compaction):
+        if isinstance(found, MetaxyError):
+            raise found
+        yield found
 
 
 def _names(manifest: Manifest) -> Iterator[str]:
     return (file.name for file in manifest.named_files)
+
+
+class Loss(NamedTuple):
+    """Commits that no manifest holds.
+
+    Attributes:
+        path: The object that shows that they existed, below the root.
+        problem: What it says, and which of the commits are gone.
+        commits: Their ids; none where the object cannot be read, so that nobody knows.
+    """
+
+    path: str
+    problem: str
+    commits: frozenset[str]
+
+
+def pinned_losses(
+    partition: Partition, pinned: Mapping[str, AbstractSet[str]], present: Collection[str]
+) -> Iterator[Loss]:
+    """Yield the snapshots that name commits which nothing holds.
+
+    Args:
+        partition: Whose commits these are.
+        pinned: The commits of the partition that each snapshot names.
+        present: The commits that a manifest answers for.
+    """
+    for name, commits in pinned.items():
+        if gone := frozenset(commits - set(present)):
+            problem = f"names {len(gone)} commits of {partition} that are gone, such as {min(gone)}"
+            yield Loss(snapshot_file(name), problem, gone)
+
+
+def losses(
+    storage: Storage, inventory: Inventory, *, unnamed: Collection[str], present: Collection[str]
+) -> Iterator[Loss]:
+    """Yield what a partition itself shows of commits that nothing holds.
+
+    Args:
+        storage: The root.
+        inventory: What the partition holds.
+        unnamed: The data files and commit tables that no manifest names.
+        present: The commits that a manifest answers for.
+
+    Raises:
+        StorageError: A table could not be read, so nobody knows what it says.
+    """
+    present = frozenset(present)
+    for commit, info in inventory.damaged.items():
+        if commit not in present:
+            problem = f"shows that there was a commit {commit}, whose manifest is gone"
+            yield Loss(info.path, problem, frozenset([commit]))
+    tables = [(name, inventory.data[name]) for name in sorted(unnamed) if _is_evidence(inventory, name)]
+    for _, info, data in fetch_each(storage, tables):
+        if isinstance(data, ObjectNotFoundError):  # another vacuum has removed it
+            continue
+        commits = _listed(data)
+        if commits is None:
+            yield Loss(info.path, "cannot be read, so nobody knows which commits it lists", frozenset())
+        elif gone := commits - present:
+            problem = f"lists {len(gone)} commits that no manifest holds, such as {min(gone)}"
+            yield Loss(info.path, problem, gone)
+
+
+def _is_evidence(inventory: Inventory, name: str) -> bool:
+    """Whether a data file is a table of commits of this root, and not of a copy that has not ended."""
+    compaction = compaction_of_table(name)
+    return compaction is not None and compaction not in inventory.copies
+
+
+def _listed(data: Fetched) -> frozenset[str] | None:
+    """Return the commits that a table lists, None if it cannot be read."""
+    if isinstance(data, CorruptObjectError):
+        return None
+    if isinstance(data, Exception):
+        raise data
+    try:
+        commits = pl.read_parquet(BytesIO(data), columns=["commit"]).get_column("commit")
+        return frozenset(commits.cast(pl.String).drop_nulls())
+    # A panic is no Exception, and whatever Polars makes of a hostile file must not end the process.
+    except (Exception, pl.exceptions.PanicException):  # noqa: BLE001
+        return None

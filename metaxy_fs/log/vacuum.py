@@ -17,7 +17,7 @@ a file again, put late by a stalled compactor, is still listed when the next vac
 noted first when the file ceased to be named.
 
 Where anything in a partition is not understood, a live compaction is not whole, or something shows that there were
-commits which no manifest holds (see `metaxy_fs.log.lost_commits`), nothing of it is deleted: what is left of their
+commits which no manifest holds (see `metaxy_fs.log.unreferenced`), nothing of it is deleted: what is left of their
 rows is in files that no manifest names.
 """
 
@@ -43,17 +43,19 @@ from metaxy_fs.log.layout import (
     holds_objects,
     is_clock_probe,
 )
-from metaxy_fs.log.lost_commits import Loss, losses, pinned_losses
 from metaxy_fs.log.named_writes import keep_write
 from metaxy_fs.log.snapshots import SnapshotRefs, read_snapshot_refs
 from metaxy_fs.log.unreferenced import (
+    Loss,
     PartitionState,
     Policy,
     VacuumRecords,
     appends_with_successors,
     compactions_with_successors,
     encode_records,
+    losses,
     missing_files,
+    pinned_losses,
     read_partition_state,
     read_vacuum_records,
 )

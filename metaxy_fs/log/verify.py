@@ -16,10 +16,10 @@ from metaxy_fs.ids import wall_clock
 from metaxy_fs.log.clock_skew import REMEDY, Arrivals, problem
 from metaxy_fs.log.descriptions import find_info, find_root
 from metaxy_fs.log.layout import STORE_FILE, Inventory, Partition, all_partitions, owners_of_data_file, take_inventory
-from metaxy_fs.log.lost_commits import losses, pinned_losses
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.resolve import Covers, resolve
 from metaxy_fs.log.snapshots import SnapshotRefs, read_snapshot_refs
+from metaxy_fs.log.unreferenced import losses, pinned_losses
 from metaxy_fs.log.verified_io import GONE, LOST, ORPHAN, RESTORE, SUPERSEDED, Finding
 from metaxy_fs.log.verify_manifests import Checked, TypesFound, check_further, check_manifests, read_manifests, unusable
 from metaxy_fs.log.view import ATTEMPTS

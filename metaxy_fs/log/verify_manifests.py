@@ -36,8 +36,7 @@ from metaxy_fs.log.verified_io import (
     get_checked,
     refetch,
 )
-from metaxy_fs.log.verify_compactions import CheckedPart, check_compaction
-from metaxy_fs.log.verify_contents import Contents, check_commit, check_contents
+from metaxy_fs.log.verify_contents import CheckedPart, Contents, check_commit, check_compaction, check_contents
 from metaxy_fs.log.view import manifest_path
 from metaxy_fs.log.widening import join
 from metaxy_fs.parallel import ordered_map

@@ -1,7 +1,7 @@
 """The types of the columns that this process has seen in each partition, and rows that do not fit them.
 
 Types are compared with what was seen and with nothing else: no root is listed before a write. A store of files asks
-its root besides (see `metaxy_fs.log.type_checks`).
+its root besides (see `metaxy_fs.log.types`).
 
 `Backend` is the handful of methods that a new kind of store implements, by subclassing `MetadataStore`; the values
 are what passes through them.
@@ -23,7 +23,7 @@ from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.interrupts import let_ctrl_c_end_waits
 from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.columns import count_retired
-from metaxy_fs.log.manifest import check_tags, encode_tags
+from metaxy_fs.log.manifest import HISTORY, check_tags, encode_tags
 from metaxy_fs.log.types import AgreedTypes, fitting, large_in
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
@@ -62,20 +62,7 @@ class SeenSchemas:
             return self._seen.get((key, partition), AgreedTypes())
 
 
-COMMITS: Final = pl.Schema(
-    {
-        "time": pl.Datetime("us", "UTC"),
-        "commit": pl.String(),
-        "rows": pl.Int64(),
-        "retired": pl.Int64(),
-        "bytes": pl.Int64(),
-        "partition": pl.String(),
-        "write_id": pl.String(),
-        "writer": pl.String(),
-        "compacted": pl.Boolean(),
-        "tags": pl.String(),
-    }
-)
+COMMITS: Final = pl.Schema({**HISTORY, "time": pl.Datetime("us", "UTC")})
 """The columns of a frame of commits.
 
 `rows` is how many rows a commit wrote, `retired` how many samples it retired, `bytes` what these take where they are
