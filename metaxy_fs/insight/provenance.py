@@ -13,9 +13,17 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from metaxy_fs.insight.ancestry import AncestorRows, Digests, Origin, declared, made_from
+from metaxy_fs.insight.ancestry import (
+    AncestorRows,
+    Digests,
+    Origin,
+    StoredVersions,
+    compared,
+    declared,
+    listed,
+    made_from,
+)
 from metaxy_fs.insight.explanation import ContainerNode, ContainerRef, Difference, Explanation, RowsRef, Versions
-from metaxy_fs.insight.stored import StoredVersions, compared, listed
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import present_column, version_column
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version

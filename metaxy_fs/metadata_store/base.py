@@ -13,7 +13,7 @@ from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.expected import read_upstream
-from metaxy_fs.metadata_store.explain import explain, impact
+from metaxy_fs.metadata_store.explain import explain
 from metaxy_fs.metadata_store.features import (
     FeatureLike,
     find_declaration,
@@ -24,7 +24,7 @@ from metaxy_fs.metadata_store.features import (
 )
 from metaxy_fs.metadata_store.frames import FrameLike
 from metaxy_fs.metadata_store.read import Read, has_commit, history, read_chain, scan_chain
-from metaxy_fs.metadata_store.resolve import calculate, calculate_and_write, increment, lazy_increment
+from metaxy_fs.metadata_store.resolve import calculate, calculate_and_write, impact, increment, lazy_increment
 from metaxy_fs.metadata_store.snapshots import BackendAt, at, create_snapshot, drop_snapshot, list_snapshots
 from metaxy_fs.metadata_store.write import restore, retire, write
 from metaxy_fs.spec import FeatureKey

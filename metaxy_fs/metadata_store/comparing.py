@@ -25,8 +25,8 @@ from metaxy_fs.metadata_store.read import latest_or_retired, refuse_unknown, req
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
-from metaxy_fs.versioning.increment import ComparedLayer, Increment, compared_rows
-from metaxy_fs.versioning.layers import compare_layers
+from metaxy_fs.versioning.increment import Increment
+from metaxy_fs.versioning.layers import ComparedLayer, compare_layers, compared_rows
 
 IdTypes = Mapping[str, pl.DataType]
 """The types of the ids that are compared, as far as they are known."""

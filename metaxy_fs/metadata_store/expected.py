@@ -24,7 +24,7 @@ from metaxy_fs.metadata_store.read import Read, find_scan, latest, latest_or_ret
 from metaxy_fs.metadata_store.samples import HeldSamples, SpooledSamples
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
-from metaxy_fs.spec.lineage import join_columns, stored_names
+from metaxy_fs.spec.specs import join_columns, stored_names
 from metaxy_fs.versioning.columns import MISSING, present_column
 from metaxy_fs.versioning.preimages import (
     beside_upstream,

@@ -1,36 +1,108 @@
-"""Find what has to be computed of the rows of a group, or of what these are made from.
+"""Find what an explanation needs: the rows that a sample is made from, in the stores of a chain.
 
 A group stands at the end of its branch in an explanation: what each of its rows is made from is not shown. Whether
 these have to be computed is asked here as an increment asks it, from feature to feature up to the roots.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from functools import reduce
+from operator import and_
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError, SpecError
-from metaxy_fs.insight.ancestry import AncestorRows, ancestry
+from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
+from metaxy_fs.insight.ancestry import (
+    AncestorRows,
+    Member,
+    StoredRow,
+    StoredVersions,
+    ancestry,
+    group_states,
+)
 from metaxy_fs.insight.explanation import Explanation
 from metaxy_fs.insight.provenance import explain_sample
-from metaxy_fs.insight.stored import StoredVersions
 from metaxy_fs.log import EVERYTHING, IdRange
-from metaxy_fs.metadata_store.ancestors import ancestor_versions
-from metaxy_fs.metadata_store.backend import Backend
-from metaxy_fs.metadata_store.chain import chain, chain_algorithm, layered, report_corruption
-from metaxy_fs.metadata_store.comparing import stored_layers
+from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.chain import chain, chain_algorithm, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import show_samples
-from metaxy_fs.metadata_store.read import Read, find_scan, latest
+from metaxy_fs.metadata_store.read import Read, find_scan, latest, require_id_columns
 from metaxy_fs.metadata_store.resolve import increment_within
-from metaxy_fs.spec import FeatureGraph, FeatureSpec
-from metaxy_fs.spec.lineage import join_columns, stored_names
-from metaxy_fs.versioning.columns import PARTITION, RETIRED
-from metaxy_fs.versioning.definition import definition_version
+from metaxy_fs.metadata_store.scan import Scan
+from metaxy_fs.reserved import KEPT as _IS_KEPT
+from metaxy_fs.reserved import ROW_IN_GROUP
+from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec.specs import group_row_columns, join_columns, stored_names
+from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_COMMIT, RETIRED, is_id_type, present_column
+from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
 from metaxy_fs.versioning.preimages import sample_source
+from metaxy_fs.versioning.relations import evaluating_where, marked_rows, stored_columns
 
 
-def pending_rows(store: Backend, graph: FeatureGraph, rows: AncestorRows) -> str:
+@about_feature
+@report_corruption
+def explain(store: Backend, feature: Declared, sample_id: object) -> Explanation:
+    """Return why a sample of a feature has its versions."""
+    sample = _by_column(sample_id, feature.spec)
+    algorithm = chain_algorithm(store, fallback=True)
+    ancestors = ancestry(feature.graph, feature.spec, sample)
+    versions = {rows.ref: _versions(store, feature.graph, rows, algorithm=algorithm) for rows in ancestors}
+    if not any(one.history for one in versions.values()):
+        raise _unknown_sample(store, feature.spec, sample)
+    return explain_sample(feature.graph, ancestors, versions=versions, algorithm=algorithm)
+
+
+def _versions(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> StoredVersions:
+    """Return what the chain holds of some rows; of a group also what of it has to be computed."""
+    versions = _ancestor_versions(store, graph, rows, algorithm=algorithm)
+    is_current = rows.is_group and versions.current is not None
+    return msgspec.structs.replace(versions, pending=_pending_rows(store, graph, rows)) if is_current else versions
+
+
+def _by_column(sample_id: object, spec: FeatureSpec) -> dict[str, object]:
+    """Return the value of each id column, in the order of declaration."""
+    columns = list(spec.id_columns)
+    if isinstance(sample_id, Mapping):
+        given = list(sample_id)
+        values = [sample_id.get(column) for column in columns]
+        fits = sorted(map(str, given)) == sorted(columns)
+    else:
+        values = list(sample_id) if isinstance(sample_id, tuple) else [sample_id]
+        fits = len(values) == len(columns)
+    if not fits:
+        raise MetadataSchemaError(
+            f"Feature '{spec.key}' names its samples by {columns}; got {sample_id!r}. Give a value for each: one "
+            "alone for one column, a tuple in that order, or a mapping of column to value."
+        )
+    if None in values:
+        raise MetadataSchemaError(f"An id of feature '{spec.key}' is never null, got {sample_id!r}.")
+    return dict(zip(columns, values, strict=True))
+
+
+def _unknown_sample(store: Backend, spec: FeatureSpec, sample: Mapping[str, object]) -> Exception:
+    shown = ", ".join(f"{column}={value!r}" for column, value in sample.items())
+    roots = [candidate.location for candidate in chain(store, fallback=True)]
+    searched = ", ".join(roots)
+    if spec.is_root:
+        return FeatureNotFoundError(
+            f"Feature '{spec.key}' has no row of the sample {shown}, under no data version; searched {searched}. "
+            "Write it first, or correct the id.",
+            feature=spec.key.dotted,
+            root=store.location,
+            roots=roots,
+        )
+    return DependencyError(
+        f"Neither feature '{spec.key}' nor any that it is made from has a row of the sample {shown}; searched "
+        f"{searched}. Write it to the root features first, or correct the id.",
+        feature=spec.key.dotted,
+        root=store.location,
+    )
+
+
+def _pending_rows(store: Backend, graph: FeatureGraph, rows: AncestorRows) -> str:
     """Return what of a group has to be computed before its rows are what they should be, in words; nothing if none.
 
     Args:
@@ -104,123 +176,223 @@ def _cast(wanted: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     return wanted.with_columns(pl.col(name).cast(schema[name], strict=False) for name in wanted.columns)
 
 
-@about_feature
-@report_corruption
-def explain(store: Backend, feature: Declared, sample_id: object) -> Explanation:
-    """Return why a sample of a feature has its versions."""
-    sample = _by_column(sample_id, feature.spec)
-    algorithm = chain_algorithm(store, fallback=True)
-    ancestors = ancestry(feature.graph, feature.spec, sample)
-    versions = {rows.ref: _versions(store, feature.graph, rows, algorithm=algorithm) for rows in ancestors}
-    if not any(one.history for one in versions.values()):
-        raise _unknown_sample(store, feature.spec, sample)
-    return explain_sample(feature.graph, ancestors, versions=versions, algorithm=algorithm)
-
-
-def _versions(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> StoredVersions:
-    """Return what the chain holds of some rows; of a group also what of it has to be computed."""
-    versions = ancestor_versions(store, graph, rows, algorithm=algorithm)
-    is_current = rows.is_group and versions.current is not None
-    return msgspec.structs.replace(versions, pending=pending_rows(store, graph, rows)) if is_current else versions
-
-
-def _by_column(sample_id: object, spec: FeatureSpec) -> dict[str, object]:
-    """Return the value of each id column, in the order of declaration."""
-    columns = list(spec.id_columns)
-    if isinstance(sample_id, Mapping):
-        given = list(sample_id)
-        values = [sample_id.get(column) for column in columns]
-        fits = sorted(map(str, given)) == sorted(columns)
+def _ancestor_versions(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> StoredVersions:
+    """Return what the stores of a chain hold of some rows; they are read, and compared, where reads would find them."""
+    partition = definition_version(graph, rows.spec.key).partition
+    asked = (_find(candidate, rows, partition) for candidate in chain(store, fallback=True))
+    found = [one for one in asked if one is not None]
+    if store.fallback_mode == "sample":
+        read, compared = [member for one in reversed(found) for member in one.of(partition)], found
     else:
-        values = list(sample_id) if isinstance(sample_id, tuple) else [sample_id]
-        fits = len(values) == len(columns)
-    if not fits:
-        raise MetadataSchemaError(
-            f"Feature '{spec.key}' names its samples by {columns}; got {sample_id!r}. Give a value for each: one "
-            "alone for one column, a tuple in that order, or a mapping of column to value."
-        )
-    if None in values:
-        raise MetadataSchemaError(f"An id of feature '{spec.key}' is never null, got {sample_id!r}.")
-    return dict(zip(columns, values, strict=True))
+        holder = next((one for one in found if partition in one.definitions), None)
+        read, compared = holder.of(partition) if holder else [], [holder] if holder else found[:1]
+    if rows.is_group:
+        return _group_versions(found, read, compared, definition_version(graph, rows.spec.key), algorithm=algorithm)
+    return _row_versions(found, read, compared, partition)
 
 
-def _unknown_sample(store: Backend, spec: FeatureSpec, sample: Mapping[str, object]) -> Exception:
-    shown = ", ".join(f"{column}={value!r}" for column, value in sample.items())
-    searched = ", ".join(candidate.location for candidate in chain(store, fallback=True))
-    if spec.is_root:
-        return FeatureNotFoundError(
-            f"Feature '{spec.key}' has no row of the sample {shown}, under no data version; searched {searched}. "
-            "Write it first, or correct the id.",
-            feature=spec.key.dotted,
-            root=store.location,
-            roots=[each.location for each in chain(store, fallback=True)],
-        )
-    return DependencyError(
-        f"Neither feature '{spec.key}' nor any that it is made from has a row of the sample {shown}; searched "
-        f"{searched}. Write it to the root features first, or correct the id.",
-        feature=spec.key.dotted,
-        root=store.location,
+class _StoredMember(NamedTuple):
+    """A stored row as a member of a group, perhaps the only one, its partition, and whether it retires the sample."""
+
+    partition: str
+    member: Member
+    retires: bool
+
+
+class _FoundRows(NamedTuple):
+    """What one store holds of a feature.
+
+    Attributes:
+        rows: Those that are meant, in commit order.
+        definitions: The definitions of all rows of the feature, by partition.
+        others: The declarations of the other partitions.
+    """
+
+    rows: Sequence[_StoredMember]
+    definitions: Mapping[str, DefinitionVersion]
+    others: Sequence[FeatureSpec]
+
+    def of(self, partition: str) -> list[Member]:
+        """Return the rows of one partition."""
+        return [row.member for row in self.rows if row.partition == partition]
+
+    def compared(self, partition: str) -> _StoredMember:
+        """Return the row that an increment compares with: the last of the current partition, or else of any."""
+        return next((row for row in reversed(self.rows) if row.partition == partition), self.rows[-1])
+
+
+def _row_versions(
+    found: Sequence[_FoundRows], read: Sequence[Member], compared: Sequence[_FoundRows], partition: str
+) -> StoredVersions:
+    is_kept = bool(read) and read[-1].is_kept
+    last = [(one.compared(partition), one.definitions) for one in compared if one.rows]
+    # As in an increment: what the nearest store has in the current partition decides, or else the nearest of all.
+    deciding = next((row for row, _ in last if row.partition == partition), last[0][0] if last else None)
+    is_retired = deciding is not None and deciding.retires
+    last = [] if is_retired else [(row, definitions) for row, definitions in last if not row.retires]
+    return StoredVersions(
+        current=read[-1].versions if is_kept else None,
+        layers=[StoredRow(row.member.versions, definitions[row.partition]) for row, definitions in last],
+        history=[row.member.versions for one in found for row in reversed(one.rows) if not row.retires],
+        is_retired=is_retired,
+        definitions=_definitions(found),
+        code_versions=_code_versions(found),
+        is_excluded=bool(read) and not is_kept,
     )
 
 
-_SCHEMA = {"feature": pl.String(), "containers": pl.List(pl.String()), "stale": pl.Int64(), "samples": pl.Int64()}
-
-
-@about_feature
-@report_corruption
-def impact(store: Backend, feature: Declared, code_versions: Mapping[str, int | str]) -> pl.DataFrame:
-    """Return, for each feature that a change of code versions affects, how many of its stored samples become stale."""
-    after = _changed_graph(feature, code_versions)
-    rows = []
-    for spec in list(feature.graph.specs.values()):
-        changed = _changed_containers(feature.graph, after, spec)
-        if changed:
-            stale, samples = _count(store, Declared(spec, after), changed)
-            rows.append((str(spec.key), changed, stale, samples))
-    return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
-
-
-def _changed_graph(feature: Declared, code_versions: Mapping[str, int | str]) -> FeatureGraph:
-    """Return the graph as it would be."""
-    spec = feature.spec
-    if not isinstance(code_versions, Mapping):
-        raise TypeError(f"code_versions maps names of containers to code versions, got {code_versions!r}.")
-    unknown = sorted(set(map(str, code_versions)).difference(spec.container_names))
-    if unknown:
-        raise SpecError(
-            f"Feature '{spec.key}' has no container {', '.join(map(repr, unknown))}; it has "
-            f"{list(spec.container_names)}."
-        )
-    given = {str(name): version for name, version in code_versions.items()}
-    containers = [
-        msgspec.structs.replace(container, code_version=given.get(str(container.key), container.code_version))
-        for container in spec.containers
+def _group_versions(
+    found: Sequence[_FoundRows],
+    read: Sequence[Member],
+    compared: Sequence[_FoundRows],
+    current: DefinitionVersion,
+    *,
+    algorithm: str,
+) -> StoredVersions:
+    present = group_states(read, algorithm=algorithm)
+    past = [
+        (one, definition, group_states(one.of(partition), algorithm=algorithm))
+        for one in found
+        for partition, definition in one.definitions.items()
     ]
-    changed = msgspec.structs.replace(spec, containers=containers)
-    return FeatureGraph.from_specs({**feature.graph.specs, spec.key: changed}.values())
+    is_kept = bool(present and present[0].members)
+    elsewhere = [(definition, states) for one, definition, states in past if any(one is each for each in compared)]
+    layers = [StoredRow(present[0].digests, current)] if is_kept else []
+    states = [*present, *(state for *_, several in past for state in several)]
+    return StoredVersions(
+        current=present[0].digests if is_kept else None,
+        layers=layers or [StoredRow(states[0].digests, d) for d, states in elsewhere if states and states[0].members],
+        history=[state.digests for state in states if state.members],
+        definitions=_definitions(found),
+        code_versions=_code_versions(found),
+        is_excluded=bool(read) and not is_kept,
+        states=states,
+    )
 
 
-def _changed_containers(before: FeatureGraph, after: FeatureGraph, spec: FeatureSpec) -> list[str]:
-    old, new = (definition_version(graph, spec.key).containers for graph in (before, after))
-    return [name for name in spec.container_names if old[name] != new[name]]
+def _definitions(found: Sequence[_FoundRows]) -> list[DefinitionVersion]:
+    return [definition for one in found for definition in one.definitions.values()]
 
 
-def _count(store: Backend, feature: Declared, changed: list[str]) -> tuple[int, int]:
-    """Return how many stored samples would be stale, and how many there are, where an increment would compare them."""
-    ids = list(feature.spec.id_columns)
-    found = stored_layers(store, feature, columns=frozenset((*ids, RETIRED)))
-    current = [(one.location, one.current) for one in found if one.current is not None]
-    others = [(one.location, one.others) for one in found if one.others is not None]
-    # Those of the current partitions come last, as the nearest do: a sample that is in one is done.
-    scans = [*current, *others]
-    if not scans:
-        return 0, 0
-    counted = latest(layered(scans), id_columns=ids).group_by(PARTITION).len().collect()
-    expected = feature.definition.containers
-    definitions = [definition for _, scan in scans for definition in scan.definitions]
-    elsewhere = [d.partition for d in definitions if any(d.containers.get(c) != expected[c] for c in changed)]
-    return _total(counted.filter(pl.col(PARTITION).is_in(elsewhere))), _total(counted)
+def _code_versions(found: Sequence[_FoundRows]) -> dict[str, list[int | str]]:
+    """Return the code versions that containers had in other partitions, each once."""
+    versions: dict[str, dict[int | str, None]] = {}
+    for spec in (spec for one in found for spec in one.others):
+        for container in spec.containers:
+            versions.setdefault(str(container.key), {})[container.code_version] = None
+    return {name: list(several) for name, several in versions.items()}
 
 
-def _total(counted: pl.DataFrame) -> int:
-    return int(counted.get_column("len").sum())
+def _find(store: Backend, rows: AncestorRows, partition: str) -> _FoundRows | None:
+    """Return what one store holds, None if it has no commit of the feature."""
+    ids, below = rows.spec.id_columns, rows.below
+    needed = {*ids, DATA_VERSION, RETIRED, *(() if below is None else stored_columns(below, rows.spec))}
+    # Pruning takes the values as they come; what it cannot compare keeps every file. Rows that are told by columns that
+    # are no ids may have other values there since.
+    prune = _all_of(pl.col(column) == _literal(value) for column, value in rows.values.items())
+    query = Query(
+        key=rows.spec.key,
+        partition=None,
+        columns=frozenset(needed),
+        prune=prune if set(rows.values) <= set(ids) else None,
+        with_partition=True,
+        with_commits=rows.is_group,
+    )
+    scan = store.scan_rows(query)
+    if scan is None:
+        return None
+    require_id_columns(scan, rows.spec)
+    definitions = {definition.partition: definition for definition in scan.definitions}
+    others = store.stored_specs(rows.spec.key, sorted(set(definitions) - {partition}))
+    return _FoundRows(_members(scan, rows) if set(rows.values) <= set(scan.columns) else [], definitions, others)
+
+
+def _members(scan: Scan, rows: AncestorRows) -> list[_StoredMember]:
+    """Return the rows that are meant, and those that were once, in commit order."""
+    schema, ids, below = scan.rows.collect_schema(), list(rows.spec.id_columns), rows.below
+    wanted = _all_of(_equals(name, schema[name], value, rows.spec.key) for name, value in rows.values.items())
+    ever = scan.rows.filter(wanted)
+    if not set(rows.values) <= set(ids):
+        ever = scan.rows.join(ever.select(ids).unique(), on=ids, how="semi", maintain_order="left")
+    apart: tuple[str, ...] = ()
+    row, is_kept = pl.lit(""), wanted
+    if below is not None and set(stored_columns(below, rows.spec)) <= set(scan.columns):
+        apart = stored_names(below.dep(rows.spec.key), group_row_columns(below, rows.spec))
+        ever = marked_rows(below, rows.spec, ever)
+        row, is_kept = pl.col(ROW_IN_GROUP), wanted & pl.col(present_column(rows.spec.key))
+    elif below is not None:  # rows that lack what the predicate looks at
+        is_kept = pl.lit(value=False)
+    commit = pl.col(RESERVED_COMMIT) if rows.is_group else pl.lit("")
+    retires = pl.col(RETIRED).fill_null(value=False) if RETIRED in scan.columns else pl.lit(value=False)
+    # A row that retires its sample is in no group, as one that `where` excludes.
+    is_kept &= ~retires
+    columns = (row.alias(ROW_IN_GROUP), commit.alias(RESERVED_COMMIT), is_kept.alias(_IS_KEPT), retires.alias(RETIRED))
+    with evaluating_where(below):
+        found = ever.select(PARTITION, *columns, DATA_VERSION, *apart).collect()
+    members = []
+    for partition, text, written, kept, retired, versions, *values in found.iter_rows():
+        # Columns of several partitions have the containers of them all.
+        own = {container: version for container, version in (versions or {}).items() if version is not None}
+        member = Member(text, _named(apart, values), written, kept, own)
+        members.append(_StoredMember(partition, member, retired))
+    return members
+
+
+def _named(columns: Sequence[str], values: Sequence[object]) -> str:
+    """Return what a row of a group is called."""
+    if len(columns) == 1:
+        return repr(values[0])
+    return f"({', '.join(f'{column}={value!r}' for column, value in zip(columns, values, strict=True))})"
+
+
+def _all_of(predicates: Iterable[pl.Expr]) -> pl.Expr:
+    return reduce(and_, predicates)
+
+
+def _equals(column: str, dtype: pl.DataType, value: object, key: FeatureKey) -> pl.Expr:
+    """Return the test whether an id column holds a value, which has to be of its kind."""
+    if not is_id_type(dtype):
+        raise MetadataSchemaError(
+            f"Rows of feature '{key}' are grouped by '{column}', which has the type {dtype}; ids are integers, "
+            "strings, binary, dates or datetimes.",
+            feature=key.dotted,
+            column=column,
+        )
+    # To Python a flag is a number, and a datetime a date; here they are not.
+    if (
+        type(value) is bool
+        or not isinstance(value, _kind(dtype))
+        or isinstance(value, datetime) is not (dtype == pl.Datetime)
+    ):
+        raise MetadataSchemaError(
+            f"The id column '{column}' of feature '{key}' holds {dtype}, got {value!r}, a {type(value).__name__}.",
+            feature=key.dotted,
+            column=column,
+        )
+    literal = _literal(value)
+    if isinstance(dtype, pl.Datetime) and isinstance(value, datetime):
+        if (value.tzinfo is None) != (dtype.time_zone is None):
+            raise MetadataSchemaError(
+                f"The id column '{column}' of feature '{key}' holds {dtype}, got {value!r}: either both have a time "
+                "zone or neither.",
+                feature=key.dotted,
+                column=column,
+            )
+        if dtype.time_zone is not None:
+            literal = _literal(value.astimezone(UTC)).dt.convert_time_zone(dtype.time_zone)
+    return pl.col(column) == literal
+
+
+def _literal(value: object) -> pl.Expr:
+    try:
+        return pl.lit(value)
+    except (OverflowError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise MetadataSchemaError(f"No sample_id is or holds {value!r}: {error}") from error
+
+
+def _kind(dtype: pl.DataType) -> type:
+    """Return the Python type of the values of an id column."""
+    if dtype.is_integer():
+        return int
+    kinds: dict[type[pl.DataType], type] = {pl.String: str, pl.Binary: bytes, pl.Date: date, pl.Datetime: datetime}
+    return kinds[dtype.base_type()]

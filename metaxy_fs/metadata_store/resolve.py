@@ -1,20 +1,21 @@
-"""The data versions of samples, and which of these have to be computed.
+"""The data versions of samples, which of these have to be computed, and which would have to be.
 
-Both are answered piece by piece (see `metaxy_fs.metadata_store.expected`): of a range of ids the upstream
+The first two are answered piece by piece (see `metaxy_fs.metadata_store.expected`): of a range of ids the upstream
 rows, the stored rows and the samples are read, joined, hashed and compared, a few ranges side by side. So memory holds
 a few pieces and the answer; where the answer is asked for as lazy frames, it is kept in files.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
+import msgspec
 import polars as pl
 
-from metaxy_fs.errors import DependencyError, MetadataSchemaError
+from metaxy_fs.errors import DependencyError, MetadataSchemaError, SpecError
 from metaxy_fs.log import Chunks, IdRange, check_tags
 from metaxy_fs.metadata_store.backend import Backend
-from metaxy_fs.metadata_store.chain import chain_algorithm, report_corruption
-from metaxy_fs.metadata_store.comparing import compare_with_stored
+from metaxy_fs.metadata_store.chain import chain_algorithm, layered, report_corruption
+from metaxy_fs.metadata_store.comparing import compare_with_stored, stored_layers
 from metaxy_fs.metadata_store.expected import (
     Expected,
     ExpectedSamples,
@@ -32,11 +33,13 @@ from metaxy_fs.metadata_store.frames import (
     samples_to_compare,
     samples_to_version,
 )
+from metaxy_fs.metadata_store.read import latest
 from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples, given_samples
 from metaxy_fs.metadata_store.write import GivenTags, append
 from metaxy_fs.parallel import ordered_map
-from metaxy_fs.spec import FeatureSpec
-from metaxy_fs.versioning.columns import DATA_VERSION, MISSING, version_type
+from metaxy_fs.spec import FeatureGraph, FeatureSpec
+from metaxy_fs.versioning.columns import DATA_VERSION, MISSING, PARTITION, RETIRED, version_type
+from metaxy_fs.versioning.definition import definition_version
 from metaxy_fs.versioning.increment import Counts, Increment, LazyIncrement
 
 
@@ -145,6 +148,23 @@ def lazy_increment(
     return LazyIncrement(new=new.scan(), stale=stale.scan(), orphaned=stored, waiting=waiting.scan(), counts=counts)
 
 
+@about_feature
+@report_corruption
+def impact(store: Backend, feature: Declared, code_versions: Mapping[str, int | str]) -> pl.DataFrame:
+    """Return, for each feature that a change of code versions affects, how many of its stored samples become stale."""
+    after = _changed_graph(feature, code_versions)
+    rows = []
+    for spec in list(feature.graph.specs.values()):
+        changed = _changed_containers(feature.graph, after, spec)
+        if changed:
+            stale, samples = _count(store, Declared(spec, after), changed)
+            rows.append((str(spec.key), changed, stale, samples))
+    return pl.DataFrame(rows, schema=_IMPACT, orient="row")
+
+
+_IMPACT = {"feature": pl.String(), "containers": pl.List(pl.String()), "stale": pl.Int64(), "samples": pl.Int64()}
+
+
 def _to_version(
     store: Backend, feature: Declared, sample_df: FrameLike, *, fallback: bool
 ) -> tuple[HeldSamples | SpooledSamples, Iterator[pl.DataFrame]]:
@@ -220,3 +240,49 @@ def _require_upstream(spec: FeatureSpec) -> None:
             f"Feature '{spec.key}' has no upstream features to calculate data versions from. Give its rows their "
             "versions, such as a checksum of what each sample is made from, and write them with write_metadata."
         )
+
+
+def _changed_graph(feature: Declared, code_versions: Mapping[str, int | str]) -> FeatureGraph:
+    """Return the graph as it would be."""
+    spec = feature.spec
+    if not isinstance(code_versions, Mapping):
+        raise TypeError(f"code_versions maps names of containers to code versions, got {code_versions!r}.")
+    unknown = sorted(set(map(str, code_versions)).difference(spec.container_names))
+    if unknown:
+        raise SpecError(
+            f"Feature '{spec.key}' has no container {', '.join(map(repr, unknown))}; it has "
+            f"{list(spec.container_names)}."
+        )
+    given = {str(name): version for name, version in code_versions.items()}
+    containers = [
+        msgspec.structs.replace(container, code_version=given.get(str(container.key), container.code_version))
+        for container in spec.containers
+    ]
+    changed = msgspec.structs.replace(spec, containers=containers)
+    return FeatureGraph.from_specs({**feature.graph.specs, spec.key: changed}.values())
+
+
+def _changed_containers(before: FeatureGraph, after: FeatureGraph, spec: FeatureSpec) -> list[str]:
+    old, new = (definition_version(graph, spec.key).containers for graph in (before, after))
+    return [name for name in spec.container_names if old[name] != new[name]]
+
+
+def _count(store: Backend, feature: Declared, changed: list[str]) -> tuple[int, int]:
+    """Return how many stored samples would be stale, and how many there are, where an increment would compare them."""
+    ids = list(feature.spec.id_columns)
+    found = stored_layers(store, feature, columns=frozenset((*ids, RETIRED)))
+    current = [(one.location, one.current) for one in found if one.current is not None]
+    others = [(one.location, one.others) for one in found if one.others is not None]
+    # Those of the current partitions come last, as the nearest do: a sample that is in one is done.
+    scans = [*current, *others]
+    if not scans:
+        return 0, 0
+    counted = latest(layered(scans), id_columns=ids).group_by(PARTITION).len().collect()
+    expected = feature.definition.containers
+    definitions = [definition for _, scan in scans for definition in scan.definitions]
+    elsewhere = [d.partition for d in definitions if any(d.containers.get(c) != expected[c] for c in changed)]
+    return _total(counted.filter(pl.col(PARTITION).is_in(elsewhere))), _total(counted)
+
+
+def _total(counted: pl.DataFrame) -> int:
+    return int(counted.get_column("len").sum())

@@ -23,8 +23,7 @@ from metaxy_fs.errors import SpecError
 from metaxy_fs.ids import random_token
 from metaxy_fs.spec.deps import ALL, SAME_NAME, All, ContainerDep
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey
-from metaxy_fs.spec.lineage import check_relation
-from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec
+from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec, check_relation
 
 _OF_STORES = frozenset({"declare", "find", "frozen", "upstream", "upstream_containers"})
 """What stores and classes ask of a graph, and users do not call."""

@@ -1,4 +1,4 @@
-"""Pick the row of a sample that counts, where the stores of a chain hold several.
+"""Compare the samples that there should be with the rows that the stores of a chain hold of them.
 
 Nobody but the code that makes samples from a parent knows which they are. So a parent is judged by what was written of
 it last: the samples of a parent are written together, in one commit. What was stored of it before and was not written
@@ -7,8 +7,9 @@ again, such as the last frames of a film that has become shorter, is orphaned.
 A sample is done if any store holds it as it should be. Else it is stale by what the nearest store that holds it says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import NamedTuple
 
 import polars as pl
 
@@ -16,16 +17,24 @@ from metaxy_fs.reserved import CHANGED as _CHANGED
 from metaxy_fs.reserved import HAS_PARENT as _HAS_PARENT
 from metaxy_fs.reserved import IS_CURRENT as _IS_CURRENT
 from metaxy_fs.reserved import PLACE_IN_LAYERS as _PLACE
-from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED, STORED_DATA_VERSION
+from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, PARTITION, REDO, RETIRED, STORED_DATA_VERSION
 from metaxy_fs.versioning.definition import DefinitionVersion
-from metaxy_fs.versioning.increment import (
-    ComparedLayer,
-    Comparison,
-    Increment,
-    compare,
-    container_changes,
-    nothing_stored,
-)
+from metaxy_fs.versioning.increment import Increment
+
+
+class ComparedLayer(NamedTuple):
+    """What one store of a chain holds: the row of each sample to compare with, and the definitions of all its rows."""
+
+    stored: pl.DataFrame
+    definitions: Sequence[DefinitionVersion]
+
+
+class Comparison(NamedTuple):
+    """What samples are, as `metaxy_fs.versioning.increment.Increment` says."""
+
+    new: pl.DataFrame
+    stale: pl.DataFrame
+    orphaned: pl.DataFrame
 
 
 def latest_rows(layers: Sequence[tuple[pl.LazyFrame, bool]], *, id_columns: Sequence[str]) -> pl.LazyFrame:
@@ -49,8 +58,125 @@ def latest_rows(layers: Sequence[tuple[pl.LazyFrame, bool]], *, id_columns: Sequ
     return latest[0] if len(latest) == 1 else pl.concat(latest[::-1])
 
 
-def _sample(id_columns: Sequence[str]) -> pl.Expr:
-    return pl.col(id_columns[0]) if len(id_columns) == 1 else pl.struct(id_columns)
+def compare_layers(
+    expected: pl.DataFrame,
+    waiting: pl.DataFrame,
+    layers: Sequence[ComparedLayer],
+    *,
+    id_columns: Sequence[str],
+    parent_columns: Sequence[str],
+    current: DefinitionVersion,
+) -> Increment:
+    """Return the increment between expected samples, or parents, and what the stores of a chain hold.
+
+    Args:
+        expected: As `compare` and `compare_parents` take it.
+        waiting: Samples, or parents, that lack an upstream row; nothing is said of what is stored of them.
+        layers: What the stores hold, the nearest first, with ids and versions of the same types, and whether each row
+            retires its sample.
+        id_columns: What names a sample.
+        parent_columns: What names a row of `expected`: the same, or those of them that name a parent.
+        current: The version of the feature's definition now.
+    """
+    names = list(parent_columns)
+    retired, layers = _retired(layers, names, list(id_columns), current)
+    height = expected.height + waiting.height
+    if retired is not None:
+        expected, waiting = _without(expected, retired, names), _without(waiting, retired, names)
+    count = height - expected.height - waiting.height
+    if waiting.height:
+        layers = [layer._replace(stored=_without(layer.stored, waiting, names)) for layer in layers]
+    found = _compare_all(expected, layers, id_columns=id_columns, parent_columns=parent_columns, current=current)
+    return Increment(**found._asdict(), waiting=waiting, retired=count)
+
+
+def compared_rows(current: pl.DataFrame, others: pl.DataFrame, *, id_columns: Sequence[str]) -> pl.DataFrame:
+    """Return the row of each sample to compare with: that in the current partition, or else that in the others.
+
+    The rows of the others come first, so that of several samples of a parent the current ones were written last.
+
+    Args:
+        current: The latest row of each sample in the current partition, in commit order.
+        others: The latest row of each sample in the other partitions, likewise and with the same columns.
+        id_columns: What names a sample.
+    """
+    elsewhere = others.join(current, on=list(id_columns), how="anti", maintain_order="left")
+    return pl.concat([elsewhere, current])
+
+
+def compare(
+    expected: pl.DataFrame,
+    stored: pl.DataFrame,
+    *,
+    id_columns: Sequence[str],
+    current: DefinitionVersion,
+    definitions: Sequence[DefinitionVersion],
+) -> Comparison:
+    """Return what separates expected samples from the stored row of each.
+
+    A container has changed if its version differs, if only one side has it, or if the stored row was written under
+    another version of its definition. The last makes a change of code complete even where it leaves the row's version
+    as it was (the versions of a root feature are given, not calculated). So exactly the samples are stale whose stored
+    row is not in the current partition, or differs there; and once `new` and `stale` are written, the current partition
+    holds every sample.
+
+    Args:
+        expected: One row per sample: id columns, `data_version`, and any other columns.
+        stored: One row per sample, of which none retires it: id columns, `data_version`, the partition that the row was
+            read from, and whether it is to be computed again in any case.
+        id_columns: What names a sample, of the same types on both sides.
+        current: The version of the feature's definition now.
+        definitions: Those that the stored rows were written under.
+    """
+    ids = list(id_columns)
+    stored_rows = stored.select(*ids, PARTITION, REDO, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION))
+    joined = _beside_stored(expected, stored_rows, ids)
+    changes = container_changes(joined.schema, current=current, definitions=definitions)
+    is_stored = pl.col(PARTITION).is_not_null()
+    stale = joined.filter(is_stored & pl.any_horizontal(REDO, *changes.values()))
+    names = pl.concat_list(pl.when(changed).then(pl.lit(name)) for name, changed in changes.items()).list.drop_nulls()
+    return Comparison(
+        new=joined.filter(~is_stored).drop(PARTITION, REDO, STORED_DATA_VERSION),
+        stale=stale.with_columns(names.alias(CHANGED_CONTAINERS)).drop(PARTITION, REDO),
+        orphaned=_orphaned(stored_rows, expected, ids).drop(PARTITION, REDO),
+    )
+
+
+def container_changes(
+    schema: Mapping[str, pl.DataType], *, current: DefinitionVersion, definitions: Sequence[DefinitionVersion]
+) -> dict[str, pl.Expr]:
+    """Return whether each container changed, by name: in the order of declaration, removed ones last.
+
+    Args:
+        schema: That of stored rows beside expected versions.
+        current: The version of the feature's definition now.
+        definitions: Those that the stored rows were written under.
+    """
+    stored, expected = _field_names(schema[STORED_DATA_VERSION]), _field_names(schema[DATA_VERSION])
+    changes = {}
+    for name in [*expected, *(name for name in stored if name not in expected)]:
+        elsewhere = [d.partition for d in definitions if d.containers.get(name) != current.containers.get(name)]
+        changed = pl.col(PARTITION).is_in(elsewhere)
+        if name in stored and name in expected:
+            changed |= _version(STORED_DATA_VERSION, name).ne_missing(_version(DATA_VERSION, name))
+        changes[name] = changed
+    return changes
+
+
+def nothing_stored(expected: pl.DataFrame, *, id_columns: Sequence[str]) -> Comparison:
+    """Return what separates samples, or parents, from a feature of which nothing is looked at: all are new."""
+    version = expected.schema[DATA_VERSION]
+    unknown = [pl.lit(None).alias(name) for name in id_columns if name not in expected.columns]
+    return Comparison(
+        new=expected,
+        stale=expected.clear().with_columns(
+            pl.lit(None, dtype=version).alias(STORED_DATA_VERSION),
+            pl.lit(None, dtype=pl.List(pl.String)).alias(CHANGED_CONTAINERS),
+        ),
+        orphaned=expected.clear()
+        .with_columns(unknown)
+        .select(*id_columns, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION)),
+    )
 
 
 def compare_parents(
@@ -89,63 +215,8 @@ def compare_parents(
     return found._replace(orphaned=orphaned.select(*id_columns, STORED_DATA_VERSION))
 
 
-def _judged(
-    expected: pl.DataFrame,
-    stored: pl.DataFrame,
-    parents: list[str],
-    *,
-    current: DefinitionVersion,
-    definitions: Sequence[DefinitionVersion],
-) -> pl.DataFrame:
-    """Return the stored samples, each with whether it has a parent, and whether it has changed."""
-    versions = expected.select(*parents, DATA_VERSION, pl.lit(value=True).alias(_HAS_PARENT))
-    renamed = stored.rename({DATA_VERSION: STORED_DATA_VERSION})
-    joined = renamed.join(versions, on=parents, how="left", maintain_order="left")
-    changes = container_changes(joined.schema, current=current, definitions=definitions)
-    return joined.with_columns(
-        pl.col(_HAS_PARENT).fill_null(value=False), pl.any_horizontal(changes.values()).alias(_CHANGED)
-    )
-
-
-def _last_of_each_parent(stored: pl.DataFrame, judged: pl.DataFrame, parents: list[str]) -> pl.DataFrame:
-    """Return the last row of each parent; one to be computed again is none that was left over."""
-    asked = judged.filter(pl.col(REDO) & ~pl.col(_CHANGED)).select(*parents, REDO).unique()
-    last = latest_rows([(stored.lazy(), False)], id_columns=parents).select(*parents, DATA_VERSION, PARTITION).collect()
-    return last.join(asked, on=parents, how="left", maintain_order="left").with_columns(
-        pl.col(REDO).fill_null(value=False)
-    )
-
-
-def compare_layers(
-    expected: pl.DataFrame,
-    waiting: pl.DataFrame,
-    layers: Sequence[ComparedLayer],
-    *,
-    id_columns: Sequence[str],
-    parent_columns: Sequence[str],
-    current: DefinitionVersion,
-) -> Increment:
-    """Return the increment between expected samples, or parents, and what the stores of a chain hold.
-
-    Args:
-        expected: As `compare` and `compare_parents` take it.
-        waiting: Samples, or parents, that lack an upstream row; nothing is said of what is stored of them.
-        layers: What the stores hold, the nearest first, with ids and versions of the same types, and whether each row
-            retires its sample.
-        id_columns: What names a sample.
-        parent_columns: What names a row of `expected`: the same, or those of them that name a parent.
-        current: The version of the feature's definition now.
-    """
-    names = list(parent_columns)
-    retired, layers = _retired(layers, names, list(id_columns), current)
-    height = expected.height + waiting.height
-    if retired is not None:
-        expected, waiting = _without(expected, retired, names), _without(waiting, retired, names)
-    count = height - expected.height - waiting.height
-    if waiting.height:
-        layers = [layer._replace(stored=_without(layer.stored, waiting, names)) for layer in layers]
-    found = _compare_all(expected, layers, id_columns=id_columns, parent_columns=parent_columns, current=current)
-    return Increment(**found._asdict(), waiting=waiting, retired=count)
+def _sample(id_columns: Sequence[str]) -> pl.Expr:
+    return pl.col(id_columns[0]) if len(id_columns) == 1 else pl.struct(id_columns)
 
 
 def _retired(
@@ -236,3 +307,51 @@ def _those(frame: pl.DataFrame, others: pl.DataFrame, names: list[str]) -> pl.Da
 
 def _without(frame: pl.DataFrame, others: pl.DataFrame, names: list[str]) -> pl.DataFrame:
     return frame.join(others.select(names), on=names, how="anti", maintain_order="left")
+
+
+def _beside_stored(expected: pl.DataFrame, stored_rows: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
+    """Return the expected samples, in their order, each beside its stored row; null where there is none."""
+    if stored_rows.select(ids).equals(expected.select(ids)):  # the same samples in the same order need no join
+        return expected.hstack(stored_rows.drop(ids))
+    return expected.join(stored_rows, on=ids, how="left", maintain_order="left")
+
+
+def _orphaned(stored_rows: pl.DataFrame, expected: pl.DataFrame, ids: list[str]) -> pl.DataFrame:
+    if stored_rows.select(ids).equals(expected.select(ids)):
+        return stored_rows.clear()
+    return stored_rows.join(expected, on=ids, how="anti", maintain_order="left")
+
+
+def _field_names(dtype: pl.DataType) -> list[str]:
+    return [field.name for field in dtype.fields] if isinstance(dtype, pl.Struct) else []
+
+
+def _version(column: str, name: str) -> pl.Expr:
+    return pl.col(column).struct.field(name)
+
+
+def _judged(
+    expected: pl.DataFrame,
+    stored: pl.DataFrame,
+    parents: list[str],
+    *,
+    current: DefinitionVersion,
+    definitions: Sequence[DefinitionVersion],
+) -> pl.DataFrame:
+    """Return the stored samples, each with whether it has a parent, and whether it has changed."""
+    versions = expected.select(*parents, DATA_VERSION, pl.lit(value=True).alias(_HAS_PARENT))
+    renamed = stored.rename({DATA_VERSION: STORED_DATA_VERSION})
+    joined = renamed.join(versions, on=parents, how="left", maintain_order="left")
+    changes = container_changes(joined.schema, current=current, definitions=definitions)
+    return joined.with_columns(
+        pl.col(_HAS_PARENT).fill_null(value=False), pl.any_horizontal(changes.values()).alias(_CHANGED)
+    )
+
+
+def _last_of_each_parent(stored: pl.DataFrame, judged: pl.DataFrame, parents: list[str]) -> pl.DataFrame:
+    """Return the last row of each parent; one to be computed again is none that was left over."""
+    asked = judged.filter(pl.col(REDO) & ~pl.col(_CHANGED)).select(*parents, REDO).unique()
+    last = latest_rows([(stored.lazy(), False)], id_columns=parents).select(*parents, DATA_VERSION, PARTITION).collect()
+    return last.join(asked, on=parents, how="left", maintain_order="left").with_columns(
+        pl.col(REDO).fill_null(value=False)
+    )

@@ -27,7 +27,7 @@ import polars as pl
 from metaxy_fs.errors import DependencyError
 from metaxy_fs.hashing import hash_string
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
-from metaxy_fs.spec.lineage import join_columns
+from metaxy_fs.spec.specs import join_columns
 from metaxy_fs.versioning.columns import DATA_VERSION, present_column, version_column
 
 

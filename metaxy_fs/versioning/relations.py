@@ -33,7 +33,7 @@ from metaxy_fs.errors import MetadataSchemaError, SpecError
 from metaxy_fs.hashing import hash_string
 from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureSpec
-from metaxy_fs.spec.lineage import group_row_columns, join_columns, stored_names
+from metaxy_fs.spec.specs import group_row_columns, join_columns, stored_names
 from metaxy_fs.versioning.columns import DATA_VERSION, RETIRED, is_id_type, present_column, version_column
 from metaxy_fs.versioning.preimages import needed_containers
 

@@ -5,11 +5,10 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from metaxy_fs.insight.ancestry import Digests, ancestry
+from metaxy_fs.insight.ancestry import Digests, StoredRow, StoredVersions, ancestry
 from metaxy_fs.insight.explanation import ContainerNode, ContainerRef, Difference, Explanation, RowsRef
 from metaxy_fs.insight.provenance import explain_sample
 from metaxy_fs.insight.rendering import Box, Emphasis, printable, to_mermaid, to_svg, to_text
-from metaxy_fs.insight.stored import StoredRow, StoredVersions
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.definition import definition_version
 from tests.versioning.reference import feature_graph, row_version, sha256
