@@ -44,6 +44,20 @@ ROW_OF_SCAN: Final = "_metaxy_row"
 SHIFT: Final = "_metaxy_shift"
 """What is taken from that place to get the ordinal."""
 
+# In increments; other names than these are for users.
+
+STORED_DATA_VERSION: Final = "stored_data_version"
+"""The `data_version` that the store has of a sample."""
+
+CHANGED_CONTAINERS: Final = "changed_containers"
+"""The names of the containers whose version differs from the stored one."""
+
+MISSING: Final = "missing"
+"""The upstream features that a sample waits for."""
+
+OF_INCREMENTS: Final = frozenset({DATA_VERSION, STORED_DATA_VERSION, CHANGED_CONTAINERS, MISSING, PROVENANCE})
+"""The columns that an increment adds to what it carries."""
+
 # In computations.
 
 REDO: Final = "_metaxy_redo"

@@ -199,7 +199,7 @@ class Digests:
             strings = [ref.container, str(code_version)]
         for feature, several in groupby(parts.items(), key=lambda part: part[0].feature):
             strings += [f"{feature}/{above.container}|{text}" for above, text in several]
-            relation = dep_digest(self._graph.specs[ref.feature].dep(feature)) if self._name_feature else ""
+            relation = dep_digest(self._graph, self._graph.specs[ref.feature], feature) if self._name_feature else ""
             strings += [f"{feature}?|{relation}"] if relation else []
         return "|".join(strings)
 

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from metaxy_fs.errors import SpecError
+from metaxy_fs.reserved import OF_INCREMENTS
 from metaxy_fs.spec.checks import check_column_names, is_encodable, refuse_duplicates, require, sequence
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey
 
@@ -37,6 +38,10 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             they are stored with, such as `"quality > 0.5 AND lang = 'en'"`. Rows for which it is false or null make no
             sample. It looks at one row at a time. It selects samples and enters no version: changing it makes samples
             orphaned or new, and none stale but groups whose rows change.
+        columns: Columns of the upstream feature, under the names that they are stored with, that an increment carries
+            beside its samples: the values of the very row that a version was made from, under the names of `rename`. A
+            group carries a list for each sample, in the order of the ids of its rows. Where an optional row is missing,
+            the values are null. They enter no version.
 
     Raises:
         SpecError: There is no such relation, or a name or the predicate cannot be one.
@@ -53,6 +58,7 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     optional: bool = False
     rename: Mapping[str, str] = msgspec.field(default_factory=dict)
     where: str | None = None
+    columns: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         require(self.key, FeatureKey, what="FeatureDep(key=...)")
@@ -62,9 +68,39 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         msgspec.structs.force_setattr(self, "rename", _checked_names(self.rename, what=self._named("rename")))
         if self.where is not None:
             _check_predicate(self.where, what=self._named("where"))
+        msgspec.structs.force_setattr(self, "columns", self._checked_columns())
 
     def __hash__(self) -> int:
-        return hash((self.key, self.relation, self.optional, tuple(self.rename.items()), self.where))
+        return hash((self.key, self.relation, self.optional, tuple(self.rename.items()), self.where, self.columns))
+
+    @property
+    def carried(self) -> dict[str, str]:
+        """The columns that an increment carries, as it calls them, and the names under which they are stored."""
+        return {self.rename.get(column, column): column for column in self.columns}
+
+    def _checked_columns(self) -> tuple[str, ...]:
+        """Return the columns, or say which of them cannot be carried."""
+        what = self._named("columns")
+        columns: tuple[str, ...] = sequence(self.columns, str, what=what)
+        refuse_duplicates(columns, what=what)
+        stored = {new: old for old, new in self.rename.items() if new not in self.rename}
+        if renamed := [column for column in columns if column in stored]:
+            raise SpecError(
+                f"{what} names columns as they are stored, and {renamed[0]!r} is what `rename` calls "
+                f"{stored[renamed[0]]!r}; name that one."
+            )
+        check_column_names(columns, what=f"The columns of {what}")
+        for column in columns:
+            if (new := self.rename.get(column, column)) in OF_INCREMENTS:
+                raise SpecError(
+                    f"{what} carries a column as {new!r}, which is a column of increments themselves; rename it: "
+                    f"{self.rename_advice(column)}."
+                )
+        return columns
+
+    def rename_advice(self, column: str) -> str:
+        """Return how to declare that a column is carried under another name."""
+        return f"FeatureDep(key=..., columns=[{column!r}], rename={{{column!r}: {f'{self.key}_{column}'!r}}})"
 
     def _named(self, field: str) -> str:
         return f"FeatureDep({field}=...) on '{self.key}'"

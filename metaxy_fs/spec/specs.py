@@ -71,7 +71,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         id_columns: The columns that together name a sample, in rows and in joins with upstream features.
 
     Raises:
-        SpecError: A container, upstream or id column is named twice, or there is none where one is needed.
+        SpecError: A container, upstream, id or carried column is named twice, or there is none where one is needed.
 
     Examples:
         >>> from metaxy_fs import FeatureDep, FeatureKey
@@ -110,6 +110,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 f"versioned_by=\"content\" of container '{content[0]}' out."
             )
         refuse_duplicates(id_columns, what=f"The id columns of feature '{self.key}'")
+        _check_carried(self.key, deps, id_columns)
         msgspec.structs.force_setattr(self, "deps", deps)
         msgspec.structs.force_setattr(self, "containers", containers)
         msgspec.structs.force_setattr(self, "id_columns", id_columns)
@@ -123,6 +124,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def container_names(self) -> tuple[str, ...]:
         """The key strings of the containers, in the order of declaration: the fields of `data_version`."""
         return tuple(str(container.key) for container in self.containers)
+
+    @property
+    def carried_columns(self) -> tuple[str, ...]:
+        """The columns that increments carry from upstream, in the order of the deps."""
+        return tuple(column for dep in self.deps for column in dep.carried)
 
     def dep(self, key: FeatureKey) -> FeatureDep:
         """Return how the feature is made from one of its upstream features."""
@@ -218,3 +224,22 @@ def _check_groups(spec: FeatureSpec, dep: FeatureDep, upstream: FeatureSpec) -> 
                 f"Feature '{spec.key}' groups the rows of its upstream '{upstream.key}' by '{column}', and renames "
                 f"this column to '{dep.rename[column]}'."
             )
+
+
+def _check_carried(key: FeatureKey, deps: Sequence[FeatureDep], id_columns: Sequence[str]) -> None:
+    """Refuse two columns of one name beside the samples of an increment."""
+    carried_by: dict[str, FeatureDep] = {}
+    for dep in deps:
+        for name, stored in dep.carried.items():
+            if name in id_columns:
+                raise SpecError(
+                    f"Feature '{key}' carries column '{stored}' of its upstream '{dep.key}' as '{name}', which is "
+                    f"one of its id columns {list(id_columns)}: leave it out if it is that id, or rename it: "
+                    f"{dep.rename_advice(stored)}."
+                )
+            other = carried_by.setdefault(name, dep)
+            if other is not dep:
+                raise SpecError(
+                    f"Feature '{key}' carries a column '{name}' of its upstream '{other.key}' and one of its upstream "
+                    f"'{dep.key}'; rename one of them: {dep.rename_advice(stored)}."
+                )

@@ -4,8 +4,17 @@ from typing import Final
 
 import polars as pl
 
+from metaxy_fs.reserved import (
+    CHANGED_CONTAINERS,
+    DATA_VERSION,
+    MISSING,
+    PARTITION,
+    PROVENANCE,
+    REDO,
+    RETIRED,
+    STORED_DATA_VERSION,
+)
 from metaxy_fs.reserved import COMMIT as RESERVED_COMMIT
-from metaxy_fs.reserved import DATA_VERSION, PARTITION, REDO, RETIRED
 from metaxy_fs.reserved import PREFIX as RESERVED_PREFIX
 from metaxy_fs.reserved import TAGS as RESERVED_TAGS
 from metaxy_fs.reserved import TIME as RESERVED_TIME
@@ -19,6 +28,7 @@ __all__ = [
     "DATA_VERSION",
     "MISSING",
     "PARTITION",
+    "PROVENANCE",
     "REDO",
     "RESERVED_COMMIT",
     "RESERVED_PREFIX",
@@ -31,15 +41,6 @@ __all__ = [
     "version_column",
     "version_type",
 ]
-
-STORED_DATA_VERSION: Final = "stored_data_version"
-"""In an increment: the `data_version` that the store holds for the sample."""
-
-CHANGED_CONTAINERS: Final = "changed_containers"
-"""In an increment: the names of the containers whose version differs from the stored one."""
-
-MISSING: Final = "missing"
-"""In an increment: the upstream features that a sample waits for."""
 
 COMMIT: Final = "commit"
 """In a read with commits: the id of the commit that a row belongs to."""

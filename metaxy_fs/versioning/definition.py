@@ -9,7 +9,9 @@ features come in the order of their key strings, containers within them likewise
 `|content` follows `v`, which no other part can be: each of them has a `/` or `?`. Where the dep on `U1` says how rows
 are related to samples, `|U1?|<digest>` follows the containers of `U1`: the sha256 of its `relation`, `optional` and
 `rename` as JSON, with the keys in order, without blanks and without what is left to the default, such as
-`{"optional":true,"rename":{"name":"sample_id"}}`. Its `where` selects samples, and is no part of what one is made from.
+`{"optional":true,"rename":{"name":"sample_id"}}`. Of `rename` that counts which says how ids are called: of `U1`, or of
+`F` after the renaming. Its `where` selects samples, its `columns` are carried beside them, and another name of another
+column is a name: none of this is a part of what a sample is made from.
 
 The version of a feature's definition is the sha256 of `c|<definition version of c>` of its containers, sorted and
 joined by `|`. So a change of any code version upstream, or of what any dep says, changes every definition that is made
@@ -80,7 +82,7 @@ def _of_container(
         for _, upstream_container in containers:
             name = str(upstream_container.key)
             parts += [f"{key}/{name}", known[key].containers[name]]
-        said = dep_digest(spec.dep(key))
+        said = dep_digest(graph, spec, key)
         parts += [f"{key}?", said] if said else []
     return _sha256("|".join(parts))
 
@@ -96,9 +98,19 @@ def own_words(container: ContainerSpec, *, code_version: int | str | None = None
     return [str(code), *([container.versioned_by] if container.versioned_by != "provenance" else [])]
 
 
-def dep_digest(dep: FeatureDep) -> str:
-    """Return the digest of how a dep relates rows to samples; nothing of one that says no more than its key."""
-    declared = {name: value for name, value in msgspec.to_builtins(dep).items() if name not in ("key", "where")}
+def dep_digest(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureKey) -> str:
+    """Return the digest of how a feature relates upstream rows to samples; nothing where a dep says no more than a key.
+
+    Args:
+        graph: Where both features are declared.
+        spec: The feature.
+        upstream: One of its upstream features.
+    """
+    dep = spec.dep(upstream)
+    theirs, own = graph.specs[upstream].id_columns, spec.id_columns
+    of_ids = {old: new for old, new in dep.rename.items() if old in theirs or new in own}
+    related = FeatureDep(key=upstream, relation=dep.relation, optional=dep.optional, rename=of_ids)
+    declared = {name: value for name, value in msgspec.to_builtins(related).items() if name != "key"}
     return _sha256(json.dumps(declared, sort_keys=True, separators=(",", ":"), ensure_ascii=False)) if declared else ""
 
 

@@ -117,6 +117,49 @@ REFUSALS = {
     "a predicate that is empty": (lambda: FeatureDep(key=UP, where=" "), "'up' takes a predicate in SQL.*' '"),
     "a predicate that is a flag": (lambda: FeatureDep(key=UP, where=True), "'up' takes a predicate in SQL.*True"),
     "a predicate with half a character": (lambda: FeatureDep(key=UP, where="a = '\udfff'"), "'up' takes a predicate"),
+    "carried columns that are a lone name": (lambda: FeatureDep(key=UP, columns="path"), "'up' takes a list of str"),
+    "a carried column that is a number": (lambda: FeatureDep(key=UP, columns=[1]), "'up' takes a str, got 1"),
+    "a column that is carried twice": (lambda: FeatureDep(key=UP, columns=["a", "a"]), "'up': 'a'"),
+    "a carried column without a name": (lambda: FeatureDep(key=UP, columns=[""]), r"'up' need a name each"),
+    "a carried column that is a pattern": (lambda: FeatureDep(key=UP, columns=["^a$"]), "'up'.*pattern"),
+    "a carried column of metaxy_fs": (lambda: FeatureDep(key=UP, columns=["_metaxy_time"]), "'up'.*_metaxy_time"),
+    "a carried provenance": (lambda: FeatureDep(key=UP, columns=["provenance"]), "'up'.*'provenance'"),
+    "carried versions": (lambda: FeatureDep(key=UP, columns=["data_version"]), "'up'.*'data_version'"),
+    **{
+        f"a carried column that is called {name}": (
+            lambda name=name: FeatureDep(key=UP, columns=[name]),
+            f"'up' carries a column as '{name}'.*rename it: .*rename={{'{name}': 'up_{name}'}}",
+        )
+        for name in ("missing", "changed_containers", "stored_data_version")
+    },
+    "a carried column that is renamed to one of increments": (
+        lambda: FeatureDep(key=UP, columns=["a"], rename={"a": "missing"}),
+        "'up' carries a column as 'missing'",
+    ),
+    "a carried column by its new name": (
+        lambda: FeatureDep(key=UP, columns=["b"], rename={"a": "b"}),
+        "'up' names columns as they are stored, and 'b' is what `rename` calls 'a'",
+    ),
+    "a carried column that is an id": (
+        lambda: FeatureSpec(key=KEY, deps=[FeatureDep(key=UP, columns=["sample_id"])]),
+        "'leaf' carries column 'sample_id' of its upstream 'up'.*id columns",
+    ),
+    "a carried column that is called as an id": (
+        lambda: FeatureSpec(
+            key=KEY, id_columns=["b"], deps=[FeatureDep(key=UP, columns=["a"], rename={"a": "b"}, optional=True)]
+        ),
+        "'leaf' carries column 'a' of its upstream 'up' as 'b', .*id columns",
+    ),
+    "two carried columns of one name": (
+        lambda: FeatureSpec(
+            key=KEY,
+            deps=[
+                FeatureDep(key=UP, columns=["path"]),
+                FeatureDep(key=FeatureKey(["other"]), columns=["file"], rename={"file": "path"}),
+            ],
+        ),
+        "'path' of its upstream 'up' and one of its upstream 'other'; rename .*{'file': 'other_file'}",
+    ),
     "an id column with half a character": (lambda: FeatureSpec(key=KEY, id_columns=["\ud800"]), "'leaf'.*UTF-8"),
     "a container dep on a text": (lambda: ContainerDep(feature_key="up"), "'up'"),
     "a container dep on no container": (lambda: ContainerDep(feature_key=UP, containers=[]), "'up'"),
@@ -133,12 +176,18 @@ REFUSALS = {
 
 # How a feature is related to one upstream.
 
-SAID = {"relation": "aggregation", "optional": True, "rename": {"b": "c", "a": "b"}, "where": "x > 1"}
+SAID = {
+    "relation": "aggregation",
+    "optional": True,
+    "rename": {"b": "c", "a": "b"},
+    "where": "x > 1",
+    "columns": ("path", "ü"),
+}
 
 
 def test_dep_says_nothing_but_its_key_by_default():
     dep = FeatureDep(key=UP)
-    assert (dep.relation, dep.optional, dep.rename, dep.where) == ("one_to_one", False, {}, None)
+    assert (dep.relation, dep.optional, dep.rename, dep.where, dep.columns) == ("one_to_one", False, {}, None, ())
     assert msgspec.json.encode(dep) == b'{"key":{"parts":["up"]}}'
 
 
@@ -170,6 +219,16 @@ def test_renames_are_kept_as_they_were_given():
 def test_feature_knows_its_deps_by_key():
     deps = [FeatureDep(key=UP), FeatureDep(key=FeatureKey(["other"]), optional=True)]
     assert FeatureSpec(key=KEY, deps=deps).dep(FeatureKey(["other"])).optional
+
+
+def test_columns_are_carried_under_the_names_of_rename():
+    deps = [
+        FeatureDep(key=UP, columns=["a", "path"], rename={"a": "path", "path": "a"}),
+        FeatureDep(key=FeatureKey(["other"]), columns=["missing"], rename={"missing": "gaps", "x": "y"}),
+        FeatureDep(key=FeatureKey(["third"])),
+    ]
+    assert [dep.carried for dep in deps] == [{"path": "a", "a": "path"}, {"gaps": "missing"}, {}]
+    assert FeatureSpec(key=KEY, deps=deps).carried_columns == ("path", "a", "gaps")
 
 
 @pytest.mark.parametrize(("declare", "named"), REFUSALS.values(), ids=REFUSALS.keys())

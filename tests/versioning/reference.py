@@ -19,8 +19,8 @@ def sha256(text):
 NO_OPTIONS = {}
 
 
-def definition_versions(graph, deps=NO_OPTIONS, content=()):
-    """Return for each feature its version and those of its containers."""
+def definition_versions(graph, deps=NO_OPTIONS, content=(), id_columns=NO_OPTIONS):
+    """Return for each feature its version and those of its containers; see `feature_graph`."""
     known = {}
     for feature, containers in graph.items():
         name = "_".join(feature)
@@ -31,7 +31,8 @@ def definition_versions(graph, deps=NO_OPTIONS, content=()):
             for place, (above, part) in enumerate(in_order):
                 text += f"|{'_'.join(above)}/{part}|{known[above]['containers'][part]}"
                 is_last = all(other != above for other, _ in in_order[place + 1 :])
-                options = {key: value for key, value in deps.get((feature, above), {}).items() if key != "where"}
+                ids = [id_columns.get(each, ["sample_id"]) for each in (above, feature)]
+                options = options_of_definition(deps.get((feature, above), {}), *ids)
                 if is_last and options:
                     said = json.dumps(options, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
                     text += f"|{'_'.join(above)}?|{sha256(said)}"
@@ -39,6 +40,13 @@ def definition_versions(graph, deps=NO_OPTIONS, content=()):
         joined = "|".join(f"{container}|{found[container]}" for container in sorted(found))
         known[feature] = {"version": sha256(joined), "containers": found}
     return known
+
+
+def options_of_definition(options, theirs, own):
+    """Return what a dep says of how samples are made, by the ids of its upstream feature and of its own."""
+    kept = {key: value for key, value in options.items() if key in ("relation", "optional", "rename")}
+    names = {old: new for old, new in kept.pop("rename", {}).items() if old in theirs or new in own}
+    return {**kept, **({"rename": names} if names else {})}
 
 
 def row_version(containers, rows):

@@ -12,6 +12,7 @@ dep_options = st.fixed_dictionaries(
         "optional": st.just(value=True),
         "rename": st.dictionaries(st.text('abé\n"\\\x7f', min_size=1), st.just("new"), min_size=1, max_size=1),
         "where": st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip),
+        "columns": st.lists(st.uuids().map(str), unique=True, max_size=2),
     },
 )
 """What a `FeatureDep` between features of the same id columns may say beside its key."""

@@ -61,23 +61,25 @@ def test_versions_of_a_fixed_graph_of_all_relations_never_change():
 
 
 def test_golden_versions_of_all_relations_are_those_of_the_formula():
-    found = definition_versions(lineage_graph.GRAPH, lineage_graph.DEPS)
+    found = definition_versions(lineage_graph.GRAPH, lineage_graph.DEPS, id_columns=lineage_graph.ID_COLUMNS)
     assert {".".join(feature): each for feature, each in found.items()} == LINEAGE
 
 
 def test_what_a_dep_says_is_spelled_out():
     graph = {AUDIO: {"x": (1, []), "y": (1, [])}, FACES: {"all": (1, [(AUDIO, "x"), (AUDIO, "y")]), "none": (1, [])}}
-    x, y, said = sha256("audio/x|1"), sha256("audio/y|1"), sha256('{"optional":true,"rename":{"é":"x"}}')
-    found = computed(graph, deps={(FACES, AUDIO): {"where": "x > 'é'", "optional": True, "rename": {"é": "x"}}})
+    x, y, said = sha256("audio/x|1"), sha256("audio/y|1"), sha256('{"optional":true,"rename":{"é":"sample_id"}}')
+    deps = {(FACES, AUDIO): {"where": "x > 'é'", "optional": True, "rename": {"é": "sample_id"}, "columns": ["y"]}}
+    found = computed(graph, deps=deps, id_columns={AUDIO: ["é"]})
     assert found[FACES]["containers"] == {
         "all": sha256(f"faces/all|1|audio/x|{x}|audio/y|{y}|audio?|{said}"),
         "none": sha256("faces/none|1"),
     }
 
 
-def test_predicate_that_selects_samples_is_no_part_of_a_definition():
+@pytest.mark.parametrize("said", [{"where": "x > 1"}, {"columns": ["y"]}, {"columns": ["y"], "rename": {"y": "z"}}])
+def test_what_samples_are_not_made_from_is_no_part_of_a_definition(said):
     graph = {AUDIO: {"x": (1, [])}, FACES: {"all": (1, [(AUDIO, "x")])}}
-    assert computed(graph, deps={(FACES, AUDIO): {"where": "x > 1"}}) == computed(graph)
+    assert computed(graph, deps={(FACES, AUDIO): said}) == computed(graph)
 
 
 def test_version_of_the_smallest_graph_is_spelled_out():
