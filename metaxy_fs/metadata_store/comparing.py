@@ -21,7 +21,7 @@ from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, fitting
 from metaxy_fs.metadata_store.expected import Expected, ExpectedSamples, divide, have_common_bounds, same_id_types
 from metaxy_fs.metadata_store.features import Declared, check_predicate
-from metaxy_fs.metadata_store.read import latest_or_retired, refuse_unknown, require_id_columns, shown_schema
+from metaxy_fs.metadata_store.read import latest, refuse_unknown, require_id_columns, shown_schema
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
@@ -197,7 +197,7 @@ class StoredRows:
         They have ids, version and partition, whether they are asked for again, and whether they retire the sample.
         """
         ids = self.feature.spec.id_columns
-        rows = latest_or_retired(self.scan, id_columns=ids, column=column, within=id_range)
+        rows = latest(self.scan, id_columns=ids, column=column, within=id_range, with_retired=True)
         asked = pl.lit(value=False) if self.stale_if is None else self.stale_if.fill_null(value=False)
         is_retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in self.scan.columns else pl.lit(value=False)
         return rows.select(*ids, DATA_VERSION, PARTITION, asked.alias(REDO), is_retired.alias(RETIRED))

@@ -20,7 +20,7 @@ from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import is_sorted, show_samples
-from metaxy_fs.metadata_store.read import Read, find_scan, latest, latest_or_retired
+from metaxy_fs.metadata_store.read import Read, find_scan, latest
 from metaxy_fs.metadata_store.samples import HeldSamples, SpooledSamples
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
@@ -144,7 +144,7 @@ class UpstreamRows:
     def versions(self, column: str, within: IdRange, *, algorithm: str) -> pl.LazyFrame:
         """Return what stands for the rows of a range in preimages; see `upstream_versions`."""
         stored = self.stored_name(column) or ""
-        rows = latest_or_retired(self.scan, id_columns=self.upstream.id_columns, column=stored, within=within)
+        rows = latest(self.scan, id_columns=self.upstream.id_columns, column=stored, within=within, with_retired=True)
         return upstream_versions(self.feature.graph, self.feature.spec, self.upstream, rows, algorithm=algorithm)
 
     def refuse_rows_without_group(self, versions: pl.DataFrame) -> None:

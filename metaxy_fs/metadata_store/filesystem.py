@@ -1,9 +1,9 @@
-"""The store that keeps its rows as files below a root."""
+"""The store that keeps its rows as files below a root, or as objects in memory."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
 import polars as pl
@@ -11,7 +11,7 @@ import polars as pl
 from metaxy_fs._version import WRITER
 from metaxy_fs.errors import SpecError
 from metaxy_fs.forks import refuse_lost_threads
-from metaxy_fs.hashing import HashAlgorithm, check_algorithm
+from metaxy_fs.hashing import DEFAULT_ALGORITHM, HashAlgorithm, check_algorithm
 from metaxy_fs.ids import shared_clock
 from metaxy_fs.log import (
     STORE_FILE,
@@ -34,6 +34,7 @@ from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.cache import DEFAULT_BYTES, CachedStorage, DiskCache
 from metaxy_fs.storage.logged import logged
+from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.storage.open import open_storage
 from metaxy_fs.versioning.columns import PARTITION
 from metaxy_fs.versioning.definition import DefinitionVersion
@@ -237,6 +238,51 @@ class FilesystemMetadataStore(MetadataStore):
         if at is not None and at.commits is not None:
             return sorted(at.commits)
         return [partition.version for partition in self._log.partitions(feature)]
+
+
+class InMemoryMetadataStore(FilesystemMetadataStore):
+    """A store that lives and dies with the process: for tests, notebooks and examples.
+
+    Its answers and errors are those of any `FilesystemMetadataStore`.
+
+    Args:
+        fallback_stores: Stores to read from where this one lacks a feature.
+        fallback_mode: Whether they are read by feature or by sample; see `MetadataStore`.
+        hash_algorithm: What the versions of rows are hashed with.
+        tags: What every commit says of itself, strings by name; see `MetadataStore.write_metadata`.
+
+    Raises:
+        ValueError: There is no such algorithm, or the tags cannot be kept.
+
+    Examples:
+        >>> store = InMemoryMetadataStore()
+        >>> store.list_features()
+        []
+    """
+
+    def __init__(
+        self,
+        *,
+        fallback_stores: Sequence[MetadataStore] = (),
+        fallback_mode: FallbackMode = "feature",
+        hash_algorithm: HashAlgorithm = DEFAULT_ALGORITHM,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        check_algorithm(hash_algorithm)
+        super().__init__(
+            MemoryStorage(),
+            fallback_stores=fallback_stores,
+            fallback_mode=fallback_mode,
+            hash_algorithm=hash_algorithm,
+            tags=tags,
+        )
+
+    def __reduce__(self) -> NoReturn:
+        # A copy in another process would take writes that nobody else ever sees.
+        raise TypeError(
+            "an InMemoryMetadataStore lives in one process and cannot be pickled: use a FilesystemMetadataStore on a "
+            "local directory to share rows"
+        )
 
 
 def _spec(declaration: bytes) -> FeatureSpec | None:

@@ -11,7 +11,7 @@ from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import not_found, report_corruption
 from metaxy_fs.metadata_store.features import FeatureLike, find_declaration
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
-from metaxy_fs.metadata_store.read import latest_or_retired
+from metaxy_fs.metadata_store.read import latest
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage.logged import LOGGER
 from metaxy_fs.versioning.columns import RESERVED_COMMIT
@@ -155,6 +155,6 @@ def _latest_commits(seen: Backend, key: FeatureKey, current: str | None) -> pl.S
     if scan is None or not scan.may_repeat:
         return None
     # A commit that retires the sample is among them: without it, an older row would count again in the target.
-    rows = latest_or_retired(scan, id_columns=scan.id_columns)
+    rows = latest(scan, id_columns=scan.id_columns, with_retired=True)
     found = rows.select(pl.col(RESERVED_COMMIT).unique()).collect().to_series()
     return found if found.len() else None

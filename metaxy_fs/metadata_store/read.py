@@ -144,6 +144,7 @@ def latest(
     column: str = "",
     within: IdRange = EVERYTHING,
     where: pl.Expr | None = None,
+    with_retired: bool = False,
 ) -> pl.LazyFrame:
     """Return the latest row of each sample that is not retired.
 
@@ -154,24 +155,13 @@ def latest(
         within: Leave out samples whose value in that column is not in a range.
         where: Leave out samples whose ids do not satisfy this; a test of ids alone commutes with the choice of the
             latest row, and Polars can push it down to row groups.
+        with_retired: Keep the rows that retire their samples, and the column that says so.
     """
-    rows = latest_or_retired(scan, id_columns=id_columns, column=column, within=within, where=where)
-    return without_retired(rows, scan)
-
-
-def latest_or_retired(
-    scan: Scan,
-    *,
-    id_columns: Sequence[str],
-    column: str = "",
-    within: IdRange = EVERYTHING,
-    where: pl.Expr | None = None,
-) -> pl.LazyFrame:
-    """Return what `latest` does, and of each sample that is retired the row that says so."""
     layers = scan.layers(column=column, within=within)
     if where is not None:
         layers = [(rows.filter(where), is_distinct) for rows, is_distinct in layers]
-    return latest_rows(layers, id_columns=id_columns)
+    rows = latest_rows(layers, id_columns=id_columns)
+    return rows if with_retired else without_retired(rows, scan)
 
 
 def first_scan(store: Backend, query: Query, *, fallback: bool, with_tags: bool = False) -> Scan | None:

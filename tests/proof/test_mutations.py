@@ -289,7 +289,7 @@ def test_restoring_that_forgets_what_came_since(monkeypatch: pytest.MonkeyPatch)
 
 def test_restoring_that_takes_a_retired_sample_for_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def latest(scan: Scan, **kwargs: Any) -> pl.LazyFrame:
-        return queries_module.latest_or_retired(scan, **kwargs)
+        return queries_module.latest(scan, with_retired=True, **kwargs)
 
     monkeypatch.setattr(restoring_module, "latest", latest)
     find_violation(partial(roam, ordered=True, mix=RETIRERS))
