@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from operator import attrgetter
+from typing import TypeVar
 
 import msgspec
 
@@ -84,6 +86,12 @@ class NoRoomError(StorageError):
     """There was no room for an object, and nothing of it is there or will come."""
 
 
+_Error = TypeVar("_Error", bound=StorageError)
+
+by_path = attrgetter("path")
+"""Gives what listings are sorted by."""
+
+
 class Storage(ABC):
     """Objects below one root: written once, read whole, listed by prefix, deleted one by one.
 
@@ -143,14 +151,14 @@ class Storage(ABC):
                 found.append(None)
         return [self._bounded(path, data, max_bytes=max_bytes) for path, data in zip(paths, found, strict=True)]
 
-    @abstractmethod
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
-        """Return whole objects of known sizes, in the order given, one request each and many at once.
+        """Return whole objects of known sizes, in the order given, one request each and many at once where it can.
 
         Raises:
             ObjectNotFoundError: One of them does not exist; the message names it.
             CorruptObjectError: One of them is not of the size given.
         """
+        return [self._sized(info, self.get(info.path)) for info in objects]
 
     def get_ranges(self, ranges: Sequence[ObjectRange]) -> builtins.list[bytes]:
         """Return parts of objects, in the order given; one request each and many at once, where it `serves_ranges`.
@@ -162,11 +170,7 @@ class Storage(ABC):
         whole = {path: self.get(path) for path in dict.fromkeys(part.path for part in ranges)}
         for part in ranges:
             if (size := len(whole[part.path])) < part.end:
-                raise CorruptObjectError(
-                    f"{part.path!r} in {self.location} holds {size} bytes, expected {part.end} at least",
-                    root=self.location,
-                    path=part.path,
-                )
+                raise self._corrupt(part.path, f"{size} bytes, expected {part.end} at least")
         return [whole[part.path][part.start : part.end] for part in ranges]
 
     def invalidate(self, fetched: ObjectInfo | ObjectRange) -> None:  # noqa: B027  # most keep nothing
@@ -274,12 +278,21 @@ class Storage(ABC):
 
     def _bounded(self, path: str, data: bytes | None, *, max_bytes: int) -> bytes | None:
         if data is not None and len(data) > max_bytes:
-            raise CorruptObjectError(
-                f"{path!r} in {self.location} holds more than the {max_bytes} bytes that it may have",
-                root=self.location,
-                path=path,
-            )
+            raise self._corrupt(path, f"more than the {max_bytes} bytes that it may have")
         return data
+
+    def _sized(self, info: ObjectInfo, data: bytes) -> bytes:
+        if len(data) != info.size:
+            raise self._corrupt(info.path, f"{len(data)} bytes, expected {info.size}")
+        return data
+
+    def _corrupt(self, path: str, holds: str) -> CorruptObjectError:
+        return CorruptObjectError(f"{path!r} in {self.location} holds {holds}", root=self.location, path=path)
+
+    def _failed(self, kind: type[_Error], verb: str, path: str, reason: str) -> _Error:
+        """Return the error of a request that failed."""
+        what = f"cannot {verb} {path!r} in {self.location}: {reason}"
+        return kind(what, root=self.location, path=path or None)
 
 
 class ForwardingStorage(Storage):

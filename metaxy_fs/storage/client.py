@@ -16,7 +16,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, sync
 
-from metaxy_fs.storage.base import ObjectInfo, ObjectRange, join
+from metaxy_fs.storage.base import ObjectInfo, ObjectRange, by_path, join
 from metaxy_fs.storage.failures import Failure, failure_of, is_conflict
 from metaxy_fs.storage.retry import GaveUpError, Retries, is_momentary, longest_try
 from metaxy_fs.storage.walk import Entry, walk
@@ -97,38 +97,6 @@ class Client:
         """Return a path as the filesystem knows it."""
         return join(self.root, path) if path else self.root
 
-    def _create(self, path: str, data: bytes) -> None:
-        """Write an object where the server decides whether the name is free, and keeps all of it or nothing.
-
-        In one request, whatever its size: filesystems would send a large object in parts, and those of an upload that
-        is cut off stay in the bucket, cost money, and are in no listing.
-        """
-        failed = 0
-
-        def create() -> None:
-            nonlocal failed
-            try:
-                whole = len(data) + 1
-                self._try("pipe_file", self.full(path), data, mode="create", chunksize=whole, moved=len(data))
-            except Exception as error:
-                failed += 1
-                if is_conflict(error) and self._holds(path):
-                    raise FileExistsError(path) from error
-                # A refusal says that nothing was written, but by this try alone.
-                if failed > 1 and failure_of(error) is Failure.PERMISSION_DENIED:
-                    raise GaveUpError(error, tries=failed) from error
-                raise
-
-        self._retries.run(create)
-
-    def _holds(self, path: str) -> bool:
-        """Whether there surely is an object of that name."""
-        try:
-            self._try("cat_file", self.full(path), start=0, end=1)
-        except Exception as error:  # noqa: BLE001  # then nothing is sure
-            return failure_of(error) is Failure.EMPTY_RANGE
-        return True
-
     def _ask(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
         """Call a method of the filesystem, in as many tries as it takes.
 
@@ -207,6 +175,54 @@ class _RangeBatch:
                 raise errors[0]
 
 
+class BucketClient(Client):
+    """A root in a bucket of a service that decides whether a name is free."""
+
+    def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
+        super().__init__(filesystem, root)
+        self._bucket, key, _ = filesystem.split_path(f"{root}/")
+        self._prefix = f"{key.strip('/')}/" if key.strip("/") else ""
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write an object where the server decides whether the name is free, and keeps all of it or nothing.
+
+        In one request, whatever its size: filesystems would send a large object in parts, and those of an upload that
+        is cut off stay in the bucket, cost money, and are in no listing.
+        """
+        failed = 0
+
+        def create() -> None:
+            nonlocal failed
+            try:
+                whole = len(data) + 1
+                self._try("pipe_file", self.full(path), data, mode="create", chunksize=whole, moved=len(data))
+            except Exception as error:
+                failed += 1
+                if is_conflict(error) and self._holds(path):
+                    raise FileExistsError(path) from error
+                # A refusal says that nothing was written, but by this try alone.
+                if failed > 1 and failure_of(error) is Failure.PERMISSION_DENIED:
+                    raise GaveUpError(error, tries=failed) from error
+                raise
+
+        self._retries.run(create)
+
+    def _holds(self, path: str) -> bool:
+        """Whether there surely is an object of that name."""
+        try:
+            self._try("cat_file", self.full(path), start=0, end=1)
+        except Exception as error:  # noqa: BLE001  # then nothing is sure
+            return failure_of(error) is Failure.EMPTY_RANGE
+        return True
+
+    def _key(self, directory: str) -> str:
+        return f"{self._prefix}{directory}/" if directory else self._prefix
+
+    def _names(self, prefixes: Iterable[str], directory: str) -> builtins.list[str]:
+        """Return the names that the common prefixes of a listing give to directories, sorted."""
+        return sorted(name for prefix in prefixes if (name := below(self._key(directory), prefix)[:-1]))
+
+
 class MemoryClient(Client):
     """A root on fsspec's filesystem in the memory of this process."""
 
@@ -230,23 +246,18 @@ class CachedClient(Client):
         self._target = target
 
     def put(self, path: str, data: bytes) -> None:
-        """Write an object if the name is free, past the cache."""
         self._target.put(path, data)
 
     def get_ranges(self, wanted: Sequence[ObjectRange]) -> builtins.list[bytes | BaseException]:
-        """Return the bytes that there are of each range, or what went wrong with it, one by one."""
         return [self._get_range(part) for part in wanted]
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
-        """Return the objects at any depth below a directory, past the cache."""
         return self._target.list(directory, limit=limit)
 
     def list_directories(self, directory: str) -> builtins.list[str]:
-        """Return the names of the directories directly below a directory, past the cache."""
         return self._target.list_directories(directory)
 
     def delete(self, path: str) -> None:
-        """Remove one object, past the cache."""
         self._target.delete(path)
 
     def _get_range(self, part: ObjectRange) -> bytes | BaseException:
@@ -303,13 +314,21 @@ def below(prefix: str, name: str) -> str:
     return name[len(prefix) :]
 
 
-def keep_objects(infos: Iterable[ObjectInfo], *, directory: str) -> builtins.list[ObjectInfo]:
-    """Return what is an object: not the empty `directory/` with which consoles mark a directory."""
-    return [
-        info
-        for info in infos
-        if info.path and (info.size or not info.path.endswith("/")) and info.path != f"{directory}/"
-    ]
+def first_objects(
+    pages: Iterable[Iterable[ObjectInfo]], directory: str, limit: int | None
+) -> builtins.list[ObjectInfo]:
+    """Return the objects of the pages of a listing, sorted by path; of no more pages than a limit needs."""
+    found: builtins.list[ObjectInfo] = []
+    for page in pages:
+        # Consoles mark a directory with an empty `directory/`.
+        found += [
+            info
+            for info in page
+            if info.path and (info.size or not info.path.endswith("/")) and info.path != f"{directory}/"
+        ]
+        if limit is not None and len(found) >= limit:
+            break
+    return sorted(found, key=by_path)[:limit]
 
 
 def _entry(info: Mapping[str, Any], *, parent: str) -> Entry | None:

@@ -9,7 +9,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from metaxy_fs.storage.base import ObjectInfo
-from metaxy_fs.storage.client import Client, NoListingError, below, keep_objects, next_page
+from metaxy_fs.storage.client import BucketClient, Client, NoListingError, below, first_objects, next_page
 
 PROTOCOLS = frozenset({"gs", "gcs"})
 PAGE = 1000
@@ -20,17 +20,8 @@ _SHOWN = 100
 """How much of an answer that is none is quoted."""
 
 
-class GCSClient(Client):
+class GCSClient(BucketClient):
     """A root on gcsfs: one request for each put and get, one for each 1,000 listed objects."""
-
-    def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
-        super().__init__(filesystem, root)
-        self._bucket, key, _ = filesystem.split_path(root)
-        self._prefix = f"{key.strip('/')}/" if key.strip("/") else ""
-
-    def put(self, path: str, data: bytes) -> None:
-        """Write an object if the name is free: the server decides."""
-        self._create(path, data)
 
     def copy_from(self, source: Client, path: str, *, probe: str) -> bool:  # noqa: ARG002  # GCS knows the condition
         """Put an object of another root if the name is free: the server copies, and decides."""
@@ -57,20 +48,13 @@ class GCSClient(Client):
         return self._bucket, f"{self._prefix}{path}"
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
-        """Return the objects at any depth below a directory, sorted by path."""
-        found: list[ObjectInfo] = []
         fields = "kind,nextPageToken,items(name,size,timeCreated,generation)"
-        for page in self._pages(directory, maxResults=PAGE if limit is None else min(limit, PAGE), fields=fields):
-            found += keep_objects(map(self._info, page.get("items", ())), directory=directory)
-            if limit is not None and len(found) >= limit:
-                break
-        return sorted(found, key=_path)[:limit]
+        pages = self._pages(directory, maxResults=PAGE if limit is None else min(limit, PAGE), fields=fields)
+        return first_objects((map(self._info, page.get("items", ())) for page in pages), directory, limit)
 
     def list_directories(self, directory: str) -> builtins.list[str]:
-        """Return the names of the directories directly below a directory, sorted."""
         pages = self._pages(directory, delimiter="/", fields="kind,nextPageToken,prefixes")
-        prefixes = [prefix for page in pages for prefix in page.get("prefixes", ())]
-        return sorted(name for prefix in prefixes if (name := below(self._key(directory), prefix)[:-1]))
+        return self._names((prefix for page in pages for prefix in page.get("prefixes", ())), directory)
 
     def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
         arguments["prefix"] = self._key(directory) or None
@@ -83,9 +67,6 @@ class GCSClient(Client):
             if not page.get("nextPageToken"):
                 return
             arguments["pageToken"] = next_page(page["nextPageToken"], before)
-
-    def _key(self, directory: str) -> str:
-        return f"{self._prefix}{directory}/" if directory else self._prefix
 
     def _info(self, item: Mapping[str, Any]) -> ObjectInfo:
         return ObjectInfo(
@@ -139,7 +120,3 @@ def _is_listing(page: object) -> bool:
     return isinstance(page, Mapping) and (
         page.get("kind") == "storage#objects" or bool({"items", "prefixes", "nextPageToken"} & page.keys())
     )
-
-
-def _path(info: ObjectInfo) -> str:
-    return info.path

@@ -36,10 +36,6 @@ class HTTPClient(Client):
     def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
         super().__init__(filesystem, root.rstrip("/"))
 
-    def get(self, path: str) -> bytes:
-        """Return a whole object."""
-        return bytes(self._ask("cat_file", self.full(path), moved=UNKNOWN_SIZE))
-
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         """Return the objects at any depth below a directory, sorted by path, with the sizes that the server tells."""
         found = walk(self._scan, directory, limit=limit)

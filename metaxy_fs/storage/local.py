@@ -18,15 +18,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from metaxy_fs.errors import (
-    CorruptObjectError,
     ObjectExistsError,
     ObjectNotFoundError,
     StorageAccessError,
     StorageError,
 )
 from metaxy_fs.ids import random_token
-from metaxy_fs.storage.base import NoRoomError, NotDurableError, ObjectInfo, Storage, check_directory, check_path
-from metaxy_fs.storage.durable_files import make_directories, sync_directory, write_synced
+from metaxy_fs.storage.base import (
+    NoRoomError,
+    NotDurableError,
+    ObjectInfo,
+    Storage,
+    by_path,
+    check_directory,
+    check_path,
+)
 from metaxy_fs.storage.path_guard import REMEMBERED, PathGuard
 from metaxy_fs.storage.walk import Entry, walk
 from metaxy_fs.system_errors import NO_DESCRIPTOR, NO_ROOM, PERMISSION_DENIED, explained
@@ -37,6 +43,9 @@ TEMPORARY_PREFIX = ".tmp-"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{16}}")
 
+# SMB before Linux 4.17, shared folders of virtual machines, and some FUSE and 9p have no sync of a directory.
+_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -82,11 +91,7 @@ class LocalStorage(Storage):
         target = self._path(path)
         directory, name = os.path.split(target)
         if name.startswith(TEMPORARY_PREFIX):
-            raise StorageError(
-                f"cannot write {path!r} in {self.location}: names of that form are temporary files",
-                root=self.location,
-                path=path,
-            )
+            raise self._failed(StorageError, "write", path, "names of that form are temporary files")
         try:
             self._make_durable_directory(directory)
             self._write_and_publish(directory, data, target=target, path=path)
@@ -106,9 +111,6 @@ class LocalStorage(Storage):
 
     def get_optional(self, paths: Sequence[str], *, max_bytes: int) -> builtins.list[bytes | None]:
         return [self._bounded(path, self._read_if_there(path, max_bytes), max_bytes=max_bytes) for path in paths]
-
-    def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
-        return [self._get_sized(info) for info in objects]
 
     def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
         check_directory(directory, location=self.location)
@@ -141,7 +143,7 @@ class LocalStorage(Storage):
     def list_temporaries(self, directory: str) -> builtins.list[ObjectInfo]:
         check_directory(directory, location=self.location)
         try:
-            return sorted(self._temporaries(directory), key=_path)
+            return sorted(self._temporaries(directory), key=by_path)
         except OSError as error:
             raise self._explained("list", directory, error) from error
 
@@ -192,12 +194,11 @@ class LocalStorage(Storage):
         """
         if os.path.lexists(os.path.join(parent, name.swapcase())) and name not in (names := os.listdir(parent)):
             existing = next((other for other in names if other.lower() == name.lower()), "another name")
-            raise StorageError(
-                f"cannot write below {name!r} in {self.location}: {existing!r} is there, and its file system does not "
-                "tell the two apart. Use a name that differs in more than its case, or another file system.",
-                root=self.location,
-                path=name,
+            reason = (
+                f"{existing!r} is there, and its file system does not tell the two apart. Use a name that differs in "
+                "more than its case, or another file system."
             )
+            raise self._failed(StorageError, "write below", name, reason)
 
     def _write_and_publish(self, directory: str, data: bytes, *, target: str, path: str) -> None:
         # In the same directory, because a link cannot cross file systems.
@@ -223,19 +224,14 @@ class LocalStorage(Storage):
         try:
             os.link(temporary, target)
         except FileExistsError as error:
-            raise ObjectExistsError(
-                f"cannot write {path!r} in {self.location}: an object of that name exists",
-                root=self.location,
-                path=path,
-            ) from error
+            raise self._failed(ObjectExistsError, "write", path, "an object of that name exists") from error
         except OSError as error:
             if error.errno in _NO_HARD_LINKS:
-                raise StorageError(
-                    f"cannot write {path!r} in {self.location}: its file system has no hard links ({error.strerror}),"
-                    " without which two writers could overwrite each other; use another file system",
-                    root=self.location,
-                    path=path,
-                ) from error
+                reason = (
+                    f"its file system has no hard links ({error.strerror}), without which two writers could overwrite "
+                    "each other; use another file system"
+                )
+                raise self._failed(StorageError, "write", path, reason) from error
             raise
 
     def _synced(self, directory: str, path: str, *, what: str = "") -> None:
@@ -259,9 +255,7 @@ class LocalStorage(Storage):
                 return bytes(file.read(-1 if max_bytes is None else max_bytes + 1))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             self._check_root("read", path)
-            raise ObjectNotFoundError(
-                f"cannot read {path!r} in {self.location}: no such object", root=self.location, path=path
-            ) from error
+            raise self._failed(ObjectNotFoundError, "read", path, "no such object") from error
         except OSError as error:
             raise self._explained("read", path, error) from error
 
@@ -270,16 +264,6 @@ class LocalStorage(Storage):
             return self._read(path, max_bytes=max_bytes)
         except ObjectNotFoundError:
             return None
-
-    def _get_sized(self, info: ObjectInfo) -> bytes:
-        data = self.get(info.path)
-        if len(data) != info.size:
-            raise CorruptObjectError(
-                f"{info.path!r} in {self.location} holds {len(data)} bytes, expected {info.size}",
-                root=self.location,
-                path=info.path,
-            )
-        return data
 
     def _scan(self, directory: str) -> builtins.list[Entry]:
         self._guard.check_directory(os.path.join(self._root, *directory.split("/")) if directory else self._root)
@@ -319,18 +303,65 @@ class LocalStorage(Storage):
         except OSError as error:
             raise self._explained(verb, path, error) from error
         if not is_directory:
-            raise StorageError(
-                f"cannot {verb} {path!r} in {self.location}: the root is not a directory",
-                root=self.location,
-                path=path or None,
-            )
+            raise self._failed(StorageError, verb, path, "the root is not a directory")
 
     def _explained(self, verb: str, path: str, error: OSError) -> StorageError:
         kind = StorageAccessError if error.errno in PERMISSION_DENIED else StorageError
         kind = NoRoomError if verb == "write" and error.errno in NO_ROOM | NO_DESCRIPTOR else kind
-        return kind(
-            f"cannot {verb} {path!r} in {self.location}: {explained(error)}", root=self.location, path=path or None
-        )
+        return self._failed(kind, verb, path, explained(error))
+
+
+def make_directories(directory: str) -> None:
+    """Make a directory and its parents, and sync the parent of each that is new, the topmost first."""
+    missing = []
+    while not os.path.isdir(directory) and os.path.dirname(directory) != directory:
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for made in reversed(missing):
+        try:
+            os.mkdir(made)
+        except FileExistsError:
+            # Another writer was faster. Anything else of that name is an error.
+            if not os.path.isdir(made):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), made) from None
+        # A crash before this loses the directory, and with it every object that is put there later.
+        sync_directory(os.path.dirname(made))
+
+
+def write_synced(path: str, data: bytes) -> None:
+    """Write a new file, and have its bytes on disk when this returns."""
+    # 0o666 less the umask, as for any new file; the modules of the library for temporary files make theirs private.
+    descriptor = os.open(path, _CREATE, 0o666)
+    with open(descriptor, "wb", buffering=0) as file:
+        _write_all(file, data)
+        # Before the file has its name: a crash between the two would leave an empty or torn object.
+        os.fsync(file.fileno())
+
+
+def sync_directory(directory: str) -> None:
+    """Make the names in a directory survive a crash, as far as its file system can; others pass over the same errors.
+
+    Where it cannot, a crash of the machine may lose the last names, as it may for every database and for git there.
+    """
+    if os.name == "nt":
+        # Windows cannot open a directory for that; NTFS keeps names in its journal.
+        return
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
+
+
+def _write_all(file: Any, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        # One write moves at most 2 GiB.
+        rest = rest[file.write(rest) :]
 
 
 def _modified(status: os.stat_result) -> datetime:
@@ -356,10 +387,6 @@ def _as_utf8(root: str) -> str:
 def _raise(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-def _path(info: ObjectInfo) -> str:
-    return info.path
 
 
 def _entry(entry: "os.DirEntry[str]") -> Entry:

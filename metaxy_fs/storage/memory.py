@@ -2,12 +2,12 @@
 
 import builtins
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
 from typing import NamedTuple, NoReturn
 
-from metaxy_fs.errors import CorruptObjectError, ObjectExistsError, ObjectNotFoundError
+from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError
 from metaxy_fs.ids import wall_clock
 from metaxy_fs.storage.base import ObjectInfo, Storage, check_directory, check_path
 
@@ -50,11 +50,7 @@ class MemoryStorage(Storage):
         check_path(path, location=self.location)
         with self._lock:
             if path in self._objects:
-                raise ObjectExistsError(
-                    f"cannot write {path!r} in {self.location}: an object of that name exists",
-                    root=self.location,
-                    path=path,
-                )
+                raise self._failed(ObjectExistsError, "write", path, "an object of that name exists")
             self._objects[path] = _StoredObject(bytes(data), datetime.fromtimestamp(self._wall() / 1_000_000, UTC))
 
     def get(self, path: str) -> bytes:
@@ -62,12 +58,7 @@ class MemoryStorage(Storage):
         try:
             return self._objects[path].data
         except KeyError:
-            raise ObjectNotFoundError(
-                f"cannot read {path!r} in {self.location}: no such object", root=self.location, path=path
-            ) from None
-
-    def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
-        return [self._get_sized(info) for info in objects]
+            raise self._failed(ObjectNotFoundError, "read", path, "no such object") from None
 
     @property
     def serves_ranges(self) -> bool:
@@ -100,16 +91,6 @@ class MemoryStorage(Storage):
         prefix = _prefix(directory)
         with self._lock:
             return sorted((path, stored) for path, stored in self._objects.items() if path.startswith(prefix))
-
-    def _get_sized(self, info: ObjectInfo) -> bytes:
-        data = self.get(info.path)
-        if len(data) != info.size:
-            raise CorruptObjectError(
-                f"{info.path!r} in {self.location} holds {len(data)} bytes, expected {info.size}",
-                root=self.location,
-                path=info.path,
-            )
-        return data
 
 
 def _prefix(directory: str) -> str:

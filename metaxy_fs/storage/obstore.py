@@ -15,7 +15,7 @@ from fsspec import AbstractFileSystem
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange
-from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, NoListingError, keep_objects
+from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, NoListingError, first_objects
 from metaxy_fs.storage.failures import Failure, failure_of
 from metaxy_fs.storage.retry import BYTES_A_SECOND
 
@@ -54,7 +54,6 @@ class ObstoreClient(Client):
         self._run(put, moved=len(data))
 
     def get(self, path: str) -> bytes:
-        """Return a whole object of unknown size."""
         return self._run(lambda: bytes(self._store.get(self._key(path)).bytes()), moved=UNKNOWN_SIZE)
 
     def get_ranges(self, wanted: Sequence[ObjectRange]) -> builtins.list[bytes | BaseException]:
@@ -69,30 +68,22 @@ class ObstoreClient(Client):
         return [_outcome(future) for future in asked]
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
-        """Return the objects at any depth below a directory, sorted by path."""
-
         def list_some() -> builtins.list[ObjectInfo]:
-            found: list[ObjectInfo] = []
-            for page in self._store.list(self._key(directory), chunk_size=PAGE):
-                found += keep_objects(map(self._info, page), directory=directory)
-                if limit is not None and len(found) >= limit:
-                    break
-            return found
+            pages = self._store.list(self._key(directory), chunk_size=PAGE)
+            return first_objects((map(self._info, page) for page in pages), directory, limit)
 
         found = self._run(list_some)
         if not found:
             self._check_emptiness(directory)
-        return sorted(found, key=_path)[:limit]
+        return found
 
     def list_directories(self, directory: str) -> builtins.list[str]:
-        """Return the names of the directories directly below a directory, sorted."""
         found = self._run(partial(self._store.list_with_delimiter, self._key(directory)))
         if not found["common_prefixes"] and not found["objects"]:
             self._check_emptiness(directory)
         return sorted(str(prefix).rpartition("/")[2] for prefix in found["common_prefixes"])
 
     def delete(self, path: str) -> None:
-        """Remove one object."""
         self._run(partial(self._store.delete, self._key(path)))
 
     def _check_emptiness(self, directory: str) -> None:
@@ -121,8 +112,7 @@ class ObstoreClient(Client):
         return True
 
     def _get_range(self, part: ObjectRange) -> bytes:
-        found = self._store.get_range(self._key(part.path), start=part.start, end=part.end)
-        return bytes(found)
+        return bytes(self._store.get_range(self._key(part.path), start=part.start, end=part.end))
 
     def _run(self, request: Callable[[], _T], *, moved: int = 0) -> _T:
         _refuse_in_fork()
@@ -163,7 +153,3 @@ def _outcome(future: Future[bytes]) -> bytes | BaseException:
     if future.cancelled() or not future.done():
         return TimeoutError("no answer came in time")
     return future.exception() or future.result()
-
-
-def _path(info: ObjectInfo) -> str:
-    return info.path

@@ -244,8 +244,7 @@ def _on_disk(path: str, storage_options: Mapping[str, Any] | None) -> Storage:
 
 def _on_url(url: str, storage_options: Mapping[str, Any] | None) -> Storage:
     # fsspec costs more to import than all else that a store on a local disk needs.
-    from metaxy_fs.storage.connect import class_of  # noqa: PLC0415
-    from metaxy_fs.storage.options import check_options, options_of_chain  # noqa: PLC0415
+    from metaxy_fs.storage.connect import check_options, class_of, options_of_chain  # noqa: PLC0415
     from metaxy_fs.storage.remote import ObjectStorage  # noqa: PLC0415
 
     protocols = protocols_of(url)
@@ -261,9 +260,8 @@ def _on_url(url: str, storage_options: Mapping[str, Any] | None) -> Storage:
 def _on_filesystem(root: str, storage_options: Mapping[str, Any] | None, filesystem: "AbstractFileSystem") -> Storage:
     from fsspec.implementations.local import LocalFileSystem  # noqa: PLC0415  # see `_on_url`
 
-    from metaxy_fs.storage.connect import unwrapped  # noqa: PLC0415
+    from metaxy_fs.storage.connect import check_obstore, unwrapped  # noqa: PLC0415
     from metaxy_fs.storage.obstore import is_obstore  # noqa: PLC0415
-    from metaxy_fs.storage.options import check_obstore  # noqa: PLC0415
     from metaxy_fs.storage.remote import ObjectStorage  # noqa: PLC0415
 
     if storage_options:

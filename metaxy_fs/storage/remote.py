@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from fsspec import AbstractFileSystem
 
 from metaxy_fs.errors import (
-    CorruptObjectError,
     MetaxyError,
     ObjectExistsError,
     ObjectNotFoundError,
@@ -25,10 +24,9 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage, check_directory, check_path
 from metaxy_fs.storage.client import Client, endpoints_of
-from metaxy_fs.storage.connect import client_of, connect
+from metaxy_fs.storage.connect import client_of, configured, connect
 from metaxy_fs.storage.failures import Failure, described, failure_of, is_about_checksums
 from metaxy_fs.storage.open import path_on_filesystem, protocols_of, url_of
-from metaxy_fs.storage.options import configured
 from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
 from metaxy_fs.storage.retry import GaveUpError
 
@@ -47,8 +45,9 @@ class _Connection(NamedTuple):
 class ObjectStorage(Storage):
     """Objects below a URL of fsspec, or below a path on a filesystem that the user made.
 
-    Connects with the first request, once in each process. A filesystem that the user made is used as it is by the
-    process that made it; after a fork, the other process makes one with the same arguments.
+    Connects with the first request, once in each process, and asks as many at once as the client has connections. A
+    filesystem that the user made is used as it is by the process that made it; after a fork, the other process makes
+    one with the same arguments.
 
     Args:
         root: A URL; with `filesystem` a path on it, or a URL of its protocol.
@@ -77,7 +76,6 @@ class ObjectStorage(Storage):
 
     @property
     def location(self) -> str:
-        """The root without credentials."""
         return self._location
 
     @property
@@ -87,14 +85,12 @@ class ObjectStorage(Storage):
         return redact(" ".join([self.location, *endpoints]))
 
     def put(self, path: str, data: bytes) -> None:
-        """Write an object if the name is free, in one request."""
         check_path(path, location=self.location)
         with self._explained("write", path):
             self._client().put(path, data)
         self._is_seen = True
 
     def get(self, path: str) -> bytes:
-        """Return the whole object, in one request."""
         check_path(path, location=self.location)
         with self._explained("read", path):
             try:
@@ -107,7 +103,6 @@ class ObjectStorage(Storage):
         return data
 
     def get_optional(self, paths: Sequence[str], *, max_bytes: int) -> builtins.list[bytes | None]:
-        """Return objects of unknown sizes, as many requests at once as the client has connections."""
         parts = [ObjectRange(path, 0, max_bytes + 1) for path in paths]
         for path in paths:
             check_path(path, location=self.location)
@@ -120,17 +115,16 @@ class ObjectStorage(Storage):
         return [self._bounded(path, data, max_bytes=max_bytes) for path, data in zip(paths, present, strict=True)]
 
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
-        """Return whole objects of known sizes, as many requests at once as the client has connections."""
         # One byte more than expected tells an object that is too long, and bounds what a hostile one can cost.
-        return self._sized([ObjectRange(info.path, 0, info.size + 1) for info in objects], [i.size for i in objects])
+        return self._got_sized(
+            [ObjectRange(info.path, 0, info.size + 1) for info in objects], [i.size for i in objects]
+        )
 
     def get_ranges(self, ranges: Sequence[ObjectRange]) -> builtins.list[bytes]:
-        """Return parts of objects, as many requests at once as the client has connections."""
-        return self._sized(ranges, [part.end - part.start for part in ranges])
+        return self._got_sized(ranges, [part.end - part.start for part in ranges])
 
     @property
     def is_remote(self) -> bool:
-        """True: a request to a service crosses a network."""
         return True
 
     @property
@@ -139,19 +133,16 @@ class ObjectStorage(Storage):
         return self._client().serves_ranges
 
     def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
-        """Return the objects at any depth below a directory, one request for each 1,000 on S3 and GCS."""
         check_directory(directory, location=self.location)
         with self._explained("list", directory):
             return self._client().list(directory, limit=limit)
 
     def list_directories(self, directory: str) -> builtins.list[str]:
-        """Return the names of the directories directly below a directory, sorted."""
         check_directory(directory, location=self.location)
         with self._explained("list", directory):
             return self._client().list_directories(directory)
 
     def delete(self, path: str) -> None:
-        """Remove an object if there is one, in one request."""
         check_path(path, location=self.location)
         try:
             with self._explained("delete", path):
@@ -245,7 +236,7 @@ class ObjectStorage(Storage):
         except ObjectNotFoundError:
             return None
 
-    def _sized(self, parts: Sequence[ObjectRange], sizes: Sequence[int]) -> builtins.list[bytes]:
+    def _got_sized(self, parts: Sequence[ObjectRange], sizes: Sequence[int]) -> builtins.list[bytes]:
         """Return the bytes of parts that have these sizes; those that have another one are asked for once more."""
         found = list(self._got(parts))
         wrong = [place for place, size in enumerate(sizes) if len(found[place]) != size]
@@ -253,11 +244,7 @@ class ObjectStorage(Storage):
             found[place] = data
             if len(data) != sizes[place]:
                 size = f"more than {sizes[place]}" if len(data) > sizes[place] else len(data)
-                raise CorruptObjectError(
-                    f"{parts[place].path!r} in {self.location} holds {size} bytes, expected {sizes[place]}",
-                    root=self.location,
-                    path=parts[place].path,
-                )
+                raise self._corrupt(parts[place].path, f"{size} bytes, expected {sizes[place]}")
         return found
 
     @contextmanager

@@ -9,7 +9,7 @@ from fsspec import AbstractFileSystem
 
 from metaxy_fs.ids import elapsed
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange
-from metaxy_fs.storage.client import UNKNOWN_SIZE, Client, NoListingError, below, keep_objects, next_page
+from metaxy_fs.storage.client import UNKNOWN_SIZE, BucketClient, Client, NoListingError, below, first_objects, next_page
 from metaxy_fs.storage.failures import Failure, failure_of, is_outdated
 
 PROTOCOLS = frozenset({"s3", "s3a"})
@@ -27,13 +27,11 @@ _CONFIG = {
 }
 
 
-class S3Client(Client):
+class S3Client(BucketClient):
     """A root on s3fs: one request for each put and get, one for each 1,000 listed objects."""
 
     def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
         super().__init__(filesystem, root)
-        self._bucket, key, _ = filesystem.split_path(f"{root}/")
-        self._prefix = f"{key.strip('/')}/" if key.strip("/") else ""
         self._keeps_copied_over: bool | None = None
         self._renewed = -_BETWEEN_RENEWALS
         self._renewing = threading.Lock()
@@ -67,30 +65,17 @@ class S3Client(Client):
         arguments |= {**self.address(path), "CopySource": dict(source), "IfNoneMatch": "*"}
         self._ask("call_s3", "copy_object", **arguments)
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write an object if the name is free: the server decides."""
-        self._create(path, data)
-
     def get(self, path: str) -> bytes:
-        """Return a whole object of unknown size."""
         # A range, because without one s3fs asks for the size first.
         return bytes(self._ask("cat_file", self.full(path), start=0, moved=UNKNOWN_SIZE))
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
-        """Return the objects at any depth below a directory, sorted by path."""
-        found: list[ObjectInfo] = []
-        for page in self._pages(directory, MaxKeys=PAGE if limit is None else min(limit, PAGE)):
-            found += keep_objects(map(self._info, page.get("Contents", ())), directory=directory)
-            if limit is not None and len(found) >= limit:
-                break
-        return sorted(found, key=_path)[:limit]
+        pages = self._pages(directory, MaxKeys=PAGE if limit is None else min(limit, PAGE))
+        return first_objects((map(self._info, page.get("Contents", ())) for page in pages), directory, limit)
 
     def list_directories(self, directory: str) -> builtins.list[str]:
-        """Return the names of the directories directly below a directory, sorted."""
-        prefixes = [
-            item["Prefix"] for page in self._pages(directory, Delimiter="/") for item in page.get("CommonPrefixes", ())
-        ]
-        return sorted(name for prefix in prefixes if (name := below(self._key(directory), prefix)[:-1]))
+        found = (item for page in self._pages(directory, Delimiter="/") for item in page.get("CommonPrefixes", ()))
+        return self._names((item["Prefix"] for item in found), directory)
 
     def _try(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
         filesystem = self.filesystem
@@ -140,9 +125,6 @@ class S3Client(Client):
             if not page.get("IsTruncated"):
                 return
             arguments["ContinuationToken"] = next_page(page.get("NextContinuationToken"), before)
-
-    def _key(self, directory: str) -> str:
-        return f"{self._prefix}{directory}/" if directory else self._prefix
 
     def _info(self, item: Mapping[str, Any]) -> ObjectInfo:
         return ObjectInfo(below(self._prefix, item["Key"]), item["Size"], item["LastModified"], item.get("ETag"))
@@ -195,7 +177,3 @@ def _described(page: Mapping[str, Any]) -> str:
     """Return what can be said of an answer of which botocore understood nothing."""
     headers = page.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return f"{headers.get('content-length', 'some')} bytes of {headers.get('content-type') or 'an unknown type'}"
-
-
-def _path(info: ObjectInfo) -> str:
-    return info.path
