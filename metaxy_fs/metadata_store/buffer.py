@@ -21,7 +21,7 @@ from metaxy_fs.log import Chunks, check_tags
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_write
-from metaxy_fs.metadata_store.pending import Flushes, NamedFlushes, PendingRows, PlainFlushes
+from metaxy_fs.metadata_store.pending import Flushes, NamedFlushes, PendingRows
 from metaxy_fs.metadata_store.write import GivenTags
 
 _LOG = logging.getLogger("metaxy_fs")
@@ -82,9 +82,7 @@ def buffered(
     if write_id is not None:
         check_write_id(write_id)
     check_tags(store.tags, tags)
-    flushes: Flushes = PlainFlushes(store, feature, tags)
-    if write_id is not None:
-        flushes = NamedFlushes(store, feature, write_id, tags)
+    flushes = Flushes(store, feature, tags) if write_id is None else NamedFlushes(store, feature, write_id, tags)
     pending = PendingRows(feature, flushes)
     with _watched(pending, seconds):
         buffer = WriteBuffer(store, feature, pending, rows=rows)

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Sequence
 from functools import reduce
 from operator import and_
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import polars as pl
 
@@ -29,6 +29,7 @@ from metaxy_fs.log import Chunks, FileSchema, column, conform, exact_in, unify
 from metaxy_fs.metadata_store.backend import Backend, Query, SeenSchemas
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import show_samples
+from metaxy_fs.metadata_store.scan import unproven
 from metaxy_fs.metadata_store.write import GivenTags, commit
 from metaxy_fs.reserved import KNOWN
 from metaxy_fs.versioning.columns import RESERVED_COMMIT, RESERVED_TIME
@@ -37,54 +38,44 @@ from metaxy_fs.versioning.layers import latest_rows
 _MARK = "/flush-"
 
 
-class Flushes(Protocol):
-    """What commits the pieces of one job, one after the other."""
+class Flushes:
+    """What commits the pieces of one job, one after the other; of each piece the last row of a sample counts.
+
+    Args:
+        store: Where they are committed.
+        feature: Whose rows they hold.
+        tags: What the commits say of themselves.
+    """
+
+    def __init__(self, store: Backend, feature: Declared, tags: GivenTags = None) -> None:
+        self._store = store
+        self._feature = feature
+        self._tags = tags
+        self._ids = feature.spec.id_columns
 
     def commit(self, rows: pl.DataFrame) -> None:
         """Commit the rows of one piece, in the order in which they were given; a sample may come more than once.
 
         If this fails, and `is_repeatable` says so of the error, the rows may be given again, with more or without.
         """
-
-    def is_repeatable(self, error: BaseException) -> bool:
-        """Whether rows whose commit has failed may be given again without a risk that they are committed twice."""
-
-
-class PlainFlushes:
-    """The pieces of a job without a name: of each piece the last row of a sample counts, as it does in a store."""
-
-    def __init__(self, store: Backend, feature: Declared, tags: GivenTags = None) -> None:
-        self._store = store
-        self._feature = feature
-        self._tags = tags
-
-    def commit(self, rows: pl.DataFrame) -> None:
-        """Commit the last row of each sample."""
-        ids = self._feature.spec.id_columns
-        latest = latest_rows([(rows.lazy(), False)], id_columns=ids).sort(ids).collect()
+        latest = latest_rows([(rows.lazy(), False)], id_columns=self._ids).sort(self._ids).collect()
         commit(self._store, self._feature, Chunks.of(latest), tags=self._tags)
 
     def is_repeatable(self, error: BaseException) -> bool:
-        """Whether the rows are known not to be committed."""
+        """Whether rows whose commit has failed may be given again without a risk that they are committed twice."""
         return not isinstance(error, CommitStateUnknownError)
 
 
-class NamedFlushes:
+class NamedFlushes(Flushes):
     """The pieces of a job that may be tried again under its `write_id`: each sample is committed once.
 
     Args:
-        store: Where they are committed.
-        feature: Whose rows they hold.
         write_id: The name of the job.
-        tags: What its commits say of themselves.
     """
 
     def __init__(self, store: Backend, feature: Declared, write_id: str, tags: GivenTags = None) -> None:
-        self._store = store
-        self._feature = feature
+        super().__init__(store, feature, tags)
         self._write_id = write_id
-        self._tags = tags
-        self._ids = feature.spec.id_columns
         self._next = 0
         self._known = pl.DataFrame(schema=dict.fromkeys(self._ids, pl.Null()))
 
@@ -144,7 +135,7 @@ class NamedFlushes:
         rows = self._scan(self._commits(), prune=prune)
         schema = rows.collect_schema()
         id_types = {name: schema[name] for name in self._ids}
-        types = unify([("", ids.schema, _unproven), ("", pl.Schema(id_types), _unproven)])
+        types = unify([("", ids.schema, unproven), ("", pl.Schema(id_types), unproven)])
         wanted = conform(ids.lazy(), source=ids.schema, target=types)
         return (
             conform(rows, source=schema, target=pl.Schema({**schema, **types}))
@@ -200,10 +191,6 @@ def _of_one_schema(*frames: pl.DataFrame) -> list[pl.DataFrame]:
     """Return frames with the columns of all, and the types that hold the values of all."""
     target = unify([("rows of this job", frame.schema, exact_in(frame)) for frame in frames])
     return [conform(frame.lazy(), source=frame.schema, target=target).collect() for frame in frames]
-
-
-def _unproven(_path: tuple[str, ...]) -> bool:
-    return False
 
 
 class _PendingBatch(NamedTuple):

@@ -188,7 +188,7 @@ def compare_parents(
     current: DefinitionVersion,
     definitions: Sequence[DefinitionVersion],
 ) -> Comparison:
-    """Return what separates parents from the samples that are stored of them.
+    """Return what separates parents from the samples that are stored of them; as `compare`, if samples are their own.
 
     A parent is new if no sample of it is stored. It is stale if the sample of it that was written last has changed (as
     `compare` says), or one that has not is to be computed again in any case. A stored sample is orphaned if there is no
@@ -199,13 +199,15 @@ def compare_parents(
         stored: The row of each sample, as `compared_rows` gives them: those of the current partition last.
         id_columns: What names a sample.
         parent_columns: Those of them that name a parent, of the same types on both sides.
-        current: The version of the feature's definition now.
-        definitions: Those that the stored rows were written under.
+        current: As in `compare`.
+        definitions: Likewise.
 
     Returns:
         `new` and `stale` with one row per parent, and in `stale` the stored version of the sample that was written
         last; `orphaned` with one row per sample.
     """
+    if list(parent_columns) == list(id_columns):
+        return compare(expected, stored, id_columns=id_columns, current=current, definitions=definitions)
     parents = list(parent_columns)
     judged = _judged(expected, stored, parents, current=current, definitions=definitions)
     last = _last_of_each_parent(stored, judged, parents)
@@ -254,7 +256,14 @@ def _compare_all(
     if not layers:
         return nothing_stored(expected, id_columns=id_columns)
     found = [
-        _compare(expected, layer, id_columns=id_columns, parent_columns=parent_columns, current=current)
+        compare_parents(
+            expected,
+            layer.stored,
+            id_columns=id_columns,
+            parent_columns=parent_columns,
+            current=current,
+            definitions=layer.definitions,
+        )
         for layer in layers
     ]
     names, samples = list(parent_columns), list(id_columns)
@@ -269,26 +278,6 @@ def _compare_all(
     order = expected.select(names).with_row_index(_PLACE)
     stale = merged.stale.join(order, on=names, how="left").sort(_PLACE).drop(_PLACE)
     return merged._replace(stale=stale, orphaned=merged.orphaned.sort(samples))
-
-
-def _compare(
-    expected: pl.DataFrame,
-    layer: ComparedLayer,
-    *,
-    id_columns: Sequence[str],
-    parent_columns: Sequence[str],
-    current: DefinitionVersion,
-) -> Comparison:
-    if list(parent_columns) == list(id_columns):
-        return compare(expected, layer.stored, id_columns=id_columns, current=current, definitions=layer.definitions)
-    return compare_parents(
-        expected,
-        layer.stored,
-        id_columns=id_columns,
-        parent_columns=parent_columns,
-        current=current,
-        definitions=layer.definitions,
-    )
 
 
 def _merged(nearer: Comparison, farther: Comparison, *, names: list[str]) -> Comparison:
