@@ -1,9 +1,15 @@
-"""Rows of one schema in frames that are made one after the other, because all may not fit into memory."""
+"""Rows in memory: frames that are made one after the other, because all may not fit, and the columns of commits."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
+
+from metaxy_fs.reserved import COMMIT, ORDINAL, RETIRED, TIME
+
+COMMIT_COLUMNS: Final = pl.Schema({COMMIT: pl.String(), TIME: pl.Int64(), ORDINAL: pl.UInt32()})
+"""The last columns of a file that a compaction has written."""
 
 MAX_FILE_ROWS = 2**19
 """How many rows a data file holds at most: enough to be read fast, little enough to be fetched and held whole."""
@@ -72,3 +78,8 @@ def rows_a_file(frame: pl.DataFrame) -> int:
     """Return how many rows like those of a frame fill a data file."""
     row_bytes = max(1, int(frame.estimated_size()) // max(1, frame.height))
     return max(1, min(MAX_FILE_ROWS, MAX_FILE_BYTES // row_bytes))
+
+
+def count_retired(rows: pl.DataFrame) -> int:
+    """Return how many rows retire a sample."""
+    return int(rows.get_column(RETIRED).sum()) if RETIRED in rows.columns else 0

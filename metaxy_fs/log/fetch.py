@@ -1,155 +1,56 @@
-"""Plan and fetch the parts of data files that a read needs.
+"""Fetch what a read needs of the data files of a remote root, and keep it here where it is read more than once.
 
-A small file, and one of which everything is wanted, is fetched whole. Of a large one first the end is fetched, which
-tells where its columns are, and then the columns that are wanted of those row groups that may hold wanted rows. All
-that is fetched has to have the checksums that the manifest gives.
+Many files are fetched at once, and the next while the rows of some are decoded; of a large one the end first, which
+tells where its columns are, and then the parts that are needed. All that is fetched has to have the checksums that the
+manifest gives.
+
+Files that are read range by range are fetched once, into a temporary directory of this machine (see `tempfile`), which
+goes when the last who reads them does. Data files never change, so what was fetched stays true.
 """
 
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from io import BytesIO
 from itertools import islice
 from operator import attrgetter
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-import msgspec
-import polars as pl
-
-from metaxy_fs.log.columns import COMMIT_COLUMNS, ColumnChunk, Section, check_section, row_groups, sections
-from metaxy_fs.log.footer import ENDING, LONGEST_FOOTER, MAGIC, Footer, MalformedError
-from metaxy_fs.log.parquet import check_bytes, footer_bytes, footer_digest
-from metaxy_fs.log.prune import may_match
-from metaxy_fs.log.statistics import FileStatistics
+from metaxy_fs.log.footer import LONGEST_FOOTER
+from metaxy_fs.log.parquet import Section, check_bytes, check_section, footer_bytes
+from metaxy_fs.log.read_plan import DividedFile, Excerpt, FileSource, Need, divided, refuse_unreadable, wanted_of
 from metaxy_fs.log.verified_io import checked_bytes
 from metaxy_fs.log.view import LiveFile
 from metaxy_fs.parallel import batched, one
-from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage
+from metaxy_fs.scratch import ScratchDirectory, writing_to
+from metaxy_fs.storage.base import ForwardingStorage, ObjectInfo, ObjectRange, Storage
 
 
-class Need(msgspec.Struct, frozen=True):
-    """What is needed of files.
-
-    Attributes:
-        columns: The columns that are read, those that a predicate names among them; None for all that a file has.
-        predicate: Rows that do not satisfy it are not needed; None where all are.
-        schema: The types in which the predicate is evaluated.
-        of_commits: Whether it is needed which commit a row belongs to: columns of a file that a compaction has written
-            tell, and in other files the place of the row.
-    """
-
-    columns: Collection[str] | None
-    predicate: pl.Expr | None
-    schema: pl.Schema
-    of_commits: bool
-
-    def of(self, live: LiveFile) -> list[str]:
-        """Return the columns to read of a file; one at least, since without any there would be no rows."""
-        names = live.stored_schema.names()
-        if self.columns is None:
-            return names
-        of_commits = COMMIT_COLUMNS if self.of_commits or live.excluded else ()
-        return [name for name in names if name in self.columns or name in of_commits] or names[:1]
-
-    def predicate_on(self, live: LiveFile) -> pl.Expr | None:
-        """Return what the rows of a file are needed for; None where all are."""
-        return None if self.counts_rows(live) else self.predicate
-
-    def counts_rows(self, live: LiveFile) -> bool:
-        """Whether the place of a row in a file tells something."""
-        return self.of_commits and not live.is_rewritten
-
-
-class Excerpt(NamedTuple):
-    """Some row groups and columns of a large file, each at its own place, and nothing between them.
-
-    Attributes:
-        sections: The bytes that it needs, in order.
-        footer: What stands at its end, and lists these row groups.
-        begin: Where the footer begins.
-    """
-
-    sections: Sequence[Section]
-    footer: bytes
-    begin: int
+class Supply(Protocol):
+    """Where the bytes of data files come from."""
 
     @property
-    def size(self) -> int:
-        """How many bytes it needs."""
-        return sum(section.end - section.start for section in self.sections)
+    def batches_ahead(self) -> int:
+        """How many batches are held at once, taken or on their way."""
 
-    def file(self, parts: Iterable[bytes]) -> bytes:
-        """Return it as a Parquet file, given the bytes of each section.
+    def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[Any]:
+        """Yield what is taken at once of some files, in their order."""
 
-        Zeros that nobody writes over or reads take no memory: the system gives pages that are used.
+    def take(self, batch: Any) -> tuple[Sequence[LiveFile], Sequence[FileSource]]:
+        """Return the files of a batch, and what Polars is to read of each: bytes that their manifests describe.
+
+        Raises:
+            ObjectNotFoundError: One is gone.
+            CorruptObjectError: What is needed of one is not what its manifest describes; the message names it.
         """
-        file = BytesIO(bytes(self.begin + len(self.footer) + ENDING))
-        file.write(MAGIC)
-        for section, part in zip(self.sections, parts, strict=True):
-            file.seek(section.start)
-            file.write(part)
-        file.seek(self.begin)
-        file.write(b"".join((self.footer, len(self.footer).to_bytes(4, "little"), MAGIC)))
-        return file.getvalue()
 
+    def refuse_damaged(self, files: Sequence[LiveFile]) -> None:
+        """Look for the file that is to blame where Polars could not read some.
 
-class DividedFile(NamedTuple):
-    """A large file of which parts are read.
-
-    Attributes:
-        live: The file.
-        footer: Its footer.
-        groups: The columns of each of its row groups.
-    """
-
-    live: LiveFile
-    footer: Footer
-    groups: list[list[ColumnChunk]]
-
-    def statistics(self, need: Need) -> list[FileStatistics]:
-        """Return what the footer says of the columns that matter in each row group."""
-        return self.footer.statistics(self.live.schema, columns=need.columns or self.live.schema.names())
-
-    def size_of(self, columns: Collection[str], group: int) -> int:
-        """Return how many bytes some columns of a row group take."""
-        return sum(chunk.end - chunk.start for chunk in self.groups[group] if chunk.column in columns)
-
-    def excerpt(self, columns: Collection[str], groups: Sequence[int]) -> Excerpt:
-        """Return some columns of some row groups, given in their order."""
-        wanted = sections(chunk for place in groups for chunk in self.groups[place] if chunk.column in columns)
-        return Excerpt(wanted, self.footer.listing(groups), self.footer.begin)
-
-
-def wanted_of(files: Collection[DividedFile], need: Need) -> list[list[int]]:
-    """Return for each file the places of the row groups that may hold a needed row; it costs one look at all files."""
-    tested = [file for file in files if need.predicate_on(file.live) is not None]
-    statistics = [each for file in tested for each in file.statistics(need)]
-    kept = iter(may_match(need.predicate, schema=need.schema, files=statistics) if need.predicate is not None else ())
-    answers = {file.live.path: [next(kept) for _ in file.groups] for file in tested}
-    everything = [[True] * len(file.groups) for file in files]
-    return [
-        [place for place, is_wanted in enumerate(answers.get(file.live.path, every)) if is_wanted]
-        for file, every in zip(files, everything, strict=True)
-    ]
-
-
-def divided(live: LiveFile, end: bytes) -> DividedFile | None:
-    """Return a file that is read in parts; None if its footer is not the one that its manifest gives or describes.
-
-    Args:
-        live: The file.
-        end: Its footer, to the last byte.
-    """
-    if footer_digest(end) != live.file.footer:
-        return None
-    try:
-        footer = Footer(end[:-ENDING], begin=live.file.bytes - len(end))
-        found = footer.columns()
-    except MalformedError:
-        return None
-    groups = row_groups(live.file, live.stored_schema.names())
-    is_described = found == [[(chunk.column, chunk.start) for chunk in group] for group in groups]
-    return DividedFile(live, footer, groups) if is_described and footer.rows == live.file.rows else None
+        Raises:
+            CorruptObjectError: A file is not what its manifest describes, or is no Parquet file.
+        """
 
 
 TAIL = 2**15
@@ -172,6 +73,67 @@ class FilePart(NamedTuple):
     def size(self) -> int:
         """How many bytes are fetched."""
         return self.live.file.bytes if self.excerpt is None else self.excerpt.size
+
+
+class RemoteFiles:
+    """The files of a remote root.
+
+    Args:
+        storage: The root.
+    """
+
+    batches_ahead = 4
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[list[FilePart]]:
+        """Yield files and parts of files that are fetched at once."""
+        return in_batches(planned(self._storage, files, need))
+
+    def take(self, batch: list[FilePart]) -> tuple[list[LiveFile], list[bytes]]:
+        """Fetch a batch."""
+        return [piece.live for piece in batch], fetch(self._storage, batch)
+
+    def refuse_damaged(self, files: Sequence[LiveFile]) -> None:
+        """Fetch whole what was perhaps fetched in pieces, which compares it with its checksum, and read each."""
+        for live in files:
+            [data] = fetch_whole(self._storage, [live])
+            refuse_unreadable(data, live, name=f"{self._storage.location}/{live.path}")
+
+
+class StagedStorage(ForwardingStorage):
+    """A remote storage of which data files are kept here once they were fetched. Safe to share between threads.
+
+    Args:
+        storage: The remote one.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self._scratch: ScratchDirectory | None = None
+        self._paths: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def fetch(self, files: Sequence[LiveFile]) -> None:
+        """Have some data files here, each of which is then at its `local_path`.
+
+        Raises:
+            ObjectNotFoundError: One is gone.
+            CorruptObjectError: One is not what its manifest describes.
+        """
+        with self._lock:
+            scratch = self._scratch = self._scratch or ScratchDirectory()
+            for batch in in_batches(FilePart(live) for live in files if live.path not in self._paths):
+                for (live, _), data in zip(batch, fetch(self._storage, batch), strict=True):
+                    path = scratch.path(f"{len(self._paths)}.parquet")
+                    with writing_to(Path(path)):
+                        Path(path).write_bytes(data)
+                    self._paths[live.path] = path
+
+    def local_path(self, path: str) -> str | None:
+        """Return where a file is that was fetched."""
+        return self._paths.get(path)
 
 
 def planned(storage: Storage, files: Iterable[LiveFile], need: Need) -> Iterator[FilePart]:
@@ -201,7 +163,7 @@ def fetch(storage: Storage, pieces: Sequence[FilePart]) -> list[bytes]:
     """Return each piece as a Parquet file, with those bytes that its manifest describes."""
     whole = [piece.live for piece in pieces if piece.excerpt is None]
     files = iter(fetch_whole(storage, whole))
-    wanted = [part for piece in pieces for part in _parts(piece)]
+    wanted = [_range(live, section) for live, excerpt in pieces if excerpt for section in excerpt.sections]
     parts = iter(storage.get_ranges(wanted) if wanted else ())
     return [
         next(files) if excerpt is None else _checked(storage, live, excerpt, [next(parts) for _ in excerpt.sections])
@@ -242,10 +204,6 @@ def _is_worthwhile(live: LiveFile, need: Need) -> bool:
     return need.predicate_on(live) is not None or len(need.of(live)) < len(live.stored_schema)
 
 
-def _parts(piece: FilePart) -> list[ObjectRange]:
-    return [_range(piece.live, section) for section in (piece.excerpt.sections if piece.excerpt else ())]
-
-
 def _range(live: LiveFile, section: Section) -> ObjectRange:
     return ObjectRange(live.path, section.start, section.end)
 
@@ -254,14 +212,7 @@ def _excerpts(file: DividedFile, groups: Sequence[int], need: Need) -> list[Exce
     columns = set(need.of(file.live))
     # The place of a row is that in its excerpt.
     limit = sys.maxsize if need.counts_rows(file.live) else BATCH_BYTES
-    parts: list[list[int]] = []
-    size = 0
-    for place in groups:
-        size += file.size_of(columns, place)
-        if not parts or size > limit:
-            parts.append([])
-            size = file.size_of(columns, place)
-        parts[-1].append(place)
+    parts = batched(groups, (partial(file.size_of, columns), limit))
     return [file.excerpt(columns, part) for part in parts]
 
 

@@ -1,4 +1,4 @@
-"""Scan data files as frames, with the columns that give commit, partition and order.
+"""Give the rows of data files as frames, batch by batch, with the columns that give commit, partition and order.
 
 Rows of a file of one commit do not say whose they are: the manifest does, by naming the file. A row's place in a scan
 of several files gives its file, since the manifests count the rows of each. In files that compactions have written,
@@ -13,14 +13,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise, starmap
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import polars as pl
 
-from metaxy_fs.log.columns import COMMIT, COMMIT_COLUMNS, ORDINAL, TIME
+from metaxy_fs.errors import ObjectNotFoundError
+from metaxy_fs.log.chunks import COMMIT_COLUMNS
+from metaxy_fs.log.fetch import Supply
 from metaxy_fs.log.manifest import CommitKey
 from metaxy_fs.log.ranges import span_of
+from metaxy_fs.log.read_plan import READ_ERRORS, FileSource, Need
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.view import LiveFile
 from metaxy_fs.log.widening import conform
+from metaxy_fs.parallel import ordered_map
+from metaxy_fs.reserved import COMMIT, ORDINAL, TIME
 from metaxy_fs.reserved import ROW_OF_SCAN as ROW_INDEX
 from metaxy_fs.reserved import SHIFT as _SHIFT
 
@@ -143,10 +149,6 @@ def without(rows: pl.LazyFrame, excluded: frozenset[str]) -> pl.LazyFrame:
     return rows.filter(~pl.col(COMMIT).is_in(pl.Series(sorted(excluded), dtype=pl.String).implode()))
 
 
-FileSource = str | bytes
-"""A data file as Polars takes it: its path, or its bytes."""
-
-
 class FileFrames:
     """Makes frames of the files of one scan, wherever their bytes come from.
 
@@ -235,6 +237,138 @@ class FileFrames:
         """
         apart = live.partition if self._partition_column is not None and live.file.columns else None
         return type(source), apart, live.manifest.schema_of(live.file), live.is_rewritten, live.excluded
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What Polars asks of a scan.
+
+    Attributes:
+        columns: The only columns to give; None for all.
+        predicate: What the rows have to satisfy.
+        rows: How many to take, before the predicate; None for all.
+        is_part: Whether the predicate takes one range of ids, and other scans take those beside it.
+    """
+
+    columns: list[str] | None = None
+    predicate: pl.Expr | None = None
+    rows: int | None = None
+    is_part: bool = False
+
+
+def rows_of_files(
+    supply: Supply, files: Sequence[LiveFile], *, frames: FileFrames, wanted: Wanted
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of files, ordered by their first commits, batch by batch and in commit order.
+
+    Args:
+        supply: Where their bytes come from.
+        files: The files.
+        frames: Makes frames of them.
+        wanted: What is asked of their rows.
+    """
+    rows = _Rows(supply, frames, wanted)
+    if wanted.rows is None:
+        for group in file_groups(files):
+            yield from rows.all_rows(group)
+    else:
+        yield from rows.first_rows(file_groups(files), wanted.rows)
+
+
+class _Rows:
+    """How one scan is answered."""
+
+    def __init__(self, supply: Supply, frames: FileFrames, wanted: Wanted) -> None:
+        self._supply = supply
+        self._frames = frames
+        self._wanted = wanted
+        # A frame without columns would have no rows either: where none is wanted, one carries their number.
+        names = frames.schema.names()
+        self._columns = names[:1] if wanted.columns == [] else wanted.columns or names
+
+    def all_rows(self, group: FileGroup) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a group that satisfy the predicate."""
+        columns = dict.fromkeys([*self._columns, *(COMMIT_COLUMNS if group.is_mixed else ())])
+        # Each file is read in the end: it is looked at once, and Polars finds the row groups of each range.
+        need = self._need(group, None if self._wanted.is_part else self._wanted.predicate)
+        kept = self._batches(group, need, lambda rows: self._filtered(rows).select(map(column, columns)))
+        if not group.is_mixed:
+            yield from kept
+        else:
+            parts = [self._empty(columns), *kept]
+            yield in_commit_order(pl.concat(parts).lazy()).select(map(column, self._columns)).collect()
+
+    def first_rows(self, found: Iterable[FileGroup], limit: int) -> Iterator[pl.DataFrame]:
+        """Yield those of the first rows that satisfy the predicate; files that it could skip count towards these."""
+        for group in found:
+            for part in self._first_of(group if group.is_mixed else _beginning(group, limit), limit):
+                rows = part.head(limit)
+                limit -= rows.height
+                yield self._filtered(rows.lazy()).select(map(column, self._columns)).collect()
+                if limit <= 0:
+                    return
+
+    def _first_of(self, group: FileGroup, limit: int) -> Iterator[pl.DataFrame]:
+        need = self._need(group, None)
+        if not group.is_mixed:
+            yield from self._batches(group, need, lambda rows: rows.head(limit))
+        else:
+            firsts = self._batches(group, need, lambda rows: in_commit_order(rows).head(limit))
+            yield in_commit_order(pl.concat(firsts).lazy()).head(limit).collect()
+
+    def _filtered(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows if self._wanted.predicate is None else rows.filter(self._wanted.predicate)
+
+    def _need(self, group: FileGroup, predicate: pl.Expr | None) -> Need:
+        filtered = [] if self._wanted.predicate is None else self._wanted.predicate.meta.root_names()
+        is_marked = group.is_mixed or COMMIT in self._frames.schema
+        return Need({*self._columns, *filtered}, predicate, self._frames.stored, is_marked)
+
+    def _batches(
+        self, group: FileGroup, need: Need, reduced: Callable[[pl.LazyFrame], pl.LazyFrame]
+    ) -> Iterator[pl.DataFrame]:
+        """Yield what is kept of the rows of each batch; where they are mixed, with the columns of commits.
+
+        Threads of their own take them, and do nothing else: Polars may wait for this one, and must not wait for them.
+        Where few rows are wanted, a batch is taken when those before it were not enough.
+        """
+        batches = self._supply.batches(group.files, need)
+        is_lazy = self._wanted.rows is not None
+        take = self._supply.take
+        ready = map(take, batches) if is_lazy else ordered_map(take, batches, workers=self._supply.batches_ahead)
+        for files, sources in ready:
+            rows = self._frames.unsorted(
+                files, sources, is_mixed=group.is_mixed, columns=need.of, use_statistics=self._wanted.is_part
+            )
+            try:
+                kept = reduced(rows).collect()
+            except READ_ERRORS:
+                # Where the rows alone can be read, it is what was asked of them that fails, and says so without files.
+                kept = reduced(self._all_of(rows, files).lazy()).collect()
+            except FileNotFoundError as error:
+                raise ObjectNotFoundError(f"a data file is gone: {error}") from error
+            yield kept
+
+    def _all_of(self, rows: pl.LazyFrame, files: Sequence[LiveFile]) -> pl.DataFrame:
+        try:
+            return rows.collect()
+        except READ_ERRORS:
+            self._supply.refuse_damaged(files)
+            raise
+
+    def _empty(self, columns: Iterable[str]) -> pl.DataFrame:
+        schema = {**self._frames.schema, **COMMIT_COLUMNS}
+        return pl.DataFrame(schema={name: schema[name] for name in columns})
+
+
+def _beginning(group: FileGroup, limit: int) -> FileGroup:
+    """Return the first files of a group, which have so many rows together, if it has."""
+    files, height = [], 0
+    for live in group.files:
+        if height >= limit:
+            break
+        files.append(live)
+        height += 0 if live.excluded else live.file.rows
+    return FileGroup(files, is_mixed=False)
 
 
 def without_empty_chunks(rows: pl.DataFrame) -> pl.DataFrame:

@@ -1,12 +1,12 @@
-"""Scan data files on a local disk, and name the damaged one where Polars fails.
-
-A checksum tells that the bytes are those of their writer, not that the writer meant well.
+"""Compare data files on a local disk with their checksums before Polars reads them, and remember what was right.
 
 Polars reads the columns and row groups of a local file that a query needs, so its bytes do not come through here. Nor
 does Polars check them: a bit that is flipped in a page of values comes out as another value. So what is going to be
 read is checked before: small files are read here, and Polars gets the bytes; of large ones the columns that are wanted
 are compared with their checksums, and where row groups are left out, Polars gets no more than the others. What was
 found right is not looked at again until the file changes in size, in time or in place.
+
+A checksum tells that the bytes are those of their writer, not that the writer meant well.
 """
 
 import hashlib
@@ -15,65 +15,30 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
-import polars as pl
-
-from metaxy_fs.errors import (
-    CorruptObjectError,
-    ObjectNotFoundError,
-    StorageAccessError,
-    StorageError,
-    about,
-    add_facts,
-)
-from metaxy_fs.log.columns import Section, check_section, row_groups, sections
-from metaxy_fs.log.fetch import Excerpt, Need, divided, wanted_of
+from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError, StorageAccessError, StorageError, about
 from metaxy_fs.log.footer import LONGEST_FOOTER
-from metaxy_fs.log.frames import FileSource
-from metaxy_fs.log.parquet import check_bytes, check_digest, check_row_groups, footer_bytes, footer_digest
+from metaxy_fs.log.parquet import (
+    Section,
+    check_bytes,
+    check_digest,
+    check_row_groups,
+    check_section,
+    footer_bytes,
+    footer_digest,
+    row_groups,
+    sections,
+)
+from metaxy_fs.log.read_plan import Excerpt, FileSource, Need, about_file, divided, refuse_unreadable, wanted_of
 from metaxy_fs.log.view import LiveFile
 from metaxy_fs.parallel import WORKERS, batched, ordered_map
 from metaxy_fs.storage.base import ObjectInfo, Storage
 from metaxy_fs.storage.logged import log_read
 from metaxy_fs.system_errors import PERMISSION_DENIED, explained
-
-READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
-"""What Polars raises where it cannot read a file; a panic is no Exception, and must not end the process either."""
-
-
-def refuse_unreadable(source: str | bytes, live: LiveFile, *, name: str) -> None:
-    """Read a data file by itself, and say what is wrong with it.
-
-    Args:
-        source: Its path, or its bytes.
-        live: What its manifest says of it.
-        name: What to call it.
-
-    Raises:
-        CorruptObjectError: It cannot be read, or holds other columns or another number of rows than were committed.
-    """
-    with _about(live):
-        _refuse_unreadable(source, live, name=name)
-
-
-def _refuse_unreadable(source: str | bytes, live: LiveFile, *, name: str) -> None:
-    try:
-        rows = pl.read_parquet(source, glob=False, hive_partitioning=False)
-    except READ_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CorruptObjectError(f"The data file {name} is no Parquet file that can be read: {reason}.") from error
-    if rows.schema != live.stored_schema:
-        raise CorruptObjectError(
-            f"The data file {name} has other columns than its manifest gives: {dict(rows.schema)}."
-        )
-    if rows.height != live.file.rows:
-        raise CorruptObjectError(f"The data file {name} has {rows.height} rows, its manifest says {live.file.rows}.")
-
 
 SMALL_BYTES: Final = 2**17
 """Up to this size a file is read about as fast here as by Polars."""
@@ -106,11 +71,6 @@ class _WantedColumns(NamedTuple):
     sections: Sequence[Section]
     excerpt: Excerpt | None = None
 
-    @property
-    def size(self) -> int:
-        """How many bytes that is."""
-        return sum(section.end - section.start for section in self.sections)
-
 
 class _Right(NamedTuple):
     """What was found right of a file that had some identity: these columns, or all of it if they are None."""
@@ -120,75 +80,82 @@ class _Right(NamedTuple):
 
 
 class LocalFiles:
-    """What is known of the files of a local root. Safe to share between threads.
+    """The files of a local root, and what is known of them. Safe to share between threads.
 
     Args:
+        storage: The root.
         are_right: Whether their bytes are known to be what their manifests describe.
     """
 
-    def __init__(self, *, are_right: bool = False) -> None:
+    batches_ahead = WORKERS
+
+    def __init__(self, storage: Storage, *, are_right: bool = False) -> None:
+        self._storage = storage
         self._are_right = are_right
         self._right: OrderedDict[str, _Right] = OrderedDict()
         self._lock = threading.Lock()
         self._turns = [threading.Lock() for _ in range(_TURNS)]
 
-    def of(self, storage: Storage) -> "LocalSupply":
-        """Return the files of a storage that has them in the local file system."""
-        return LocalSupply(storage, self)
+    def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[tuple[list[LiveFile], Need]]:
+        """Yield files of so many bytes as are worth a scan of their own."""
+        return ((batch, need) for batch in batched(files, (attrgetter("file.bytes"), _BATCH_BYTES)))
 
-    def sources(self, storage: Storage, files: Sequence[LiveFile], need: Need) -> Sequence[FileSource]:
-        """Return what Polars is to read of files: their paths, or bytes that hold what is needed.
+    def take(self, batch: tuple[list[LiveFile], Need]) -> tuple[list[LiveFile], Sequence[FileSource]]:
+        """Look at what is needed of a batch."""
+        files, need = batch
+        log_read(self._storage, (ObjectInfo(live.path, live.file.bytes) for live in files))
+        with about(root=self._storage.location):
+            sources = self._sources(self._paths(files), need)
+        return files, [sources[str(self._storage.local_path(live.path))] for live in files]
 
-        Args:
-            storage: The local root.
-            files: The files.
-            need: What of them is read; no other columns may be.
+    def refuse_damaged(self, files: Sequence[LiveFile]) -> None:
+        """Look at all bytes of each file, and read it."""
+        found = self._paths(files)
+        with about(root=self._storage.location):
+            self._check({path: _identity(path, live) for path, live in found.items()}, found)
+            for path, live in found.items():
+                refuse_unreadable(path, live, name=path)
 
-        Raises:
-            ObjectNotFoundError: One is gone.
-            CorruptObjectError: What is needed of one is not what its manifest describes; the message names it.
-        """
-        paths = [str(storage.local_path(live.path)) for live in files]
-        found = dict(zip(paths, files, strict=True))
-        identities = {path: _identity(path, live) for path, live in found.items()}
+    def _paths(self, files: Iterable[LiveFile]) -> dict[str, LiveFile]:
+        return {str(self._storage.local_path(live.path)): live for live in files}
+
+    def _sources(self, files: Mapping[str, LiveFile], need: Need) -> Mapping[str, FileSource]:
+        """Return what Polars is to read of files, by path: this path, or bytes that hold what is needed."""
+        identities = {path: _identity(path, live) for path, live in files.items()}
         if need.predicate is not None:
-            return self._sources(paths, found, identities, need)
+            return self._checked_sources(files, identities, need)
         # Scans of several ranges come at once: the first looks at a file, and the others wait for what it finds.
-        with self._turns[hash(paths[0]) % _TURNS]:
-            return self._sources(paths, found, identities, need)
+        with self._turns[hash(next(iter(files))) % _TURNS]:
+            return self._checked_sources(files, identities, need)
 
-    def check(self, suspects: Mapping[str, _Identity], files: Mapping[str, LiveFile]) -> None:
-        """Compare whole files with their checksums.
+    def _checked_sources(
+        self, files: Mapping[str, LiveFile], identities: Mapping[str, _Identity], need: Need
+    ) -> Mapping[str, FileSource]:
+        sizes = [size for size, _, _ in identities.values()]
+        suspects = {path: at for path, at in identities.items() if not self._is_right(path, at, files[path], need)}
+        if suspects and max(sizes) <= SMALL_BYTES and sum(sizes) <= _BATCH_BYTES:
+            return self._bytes(files, suspects)
+        looks = _looks(files, suspects, need)
+        self._check({path: at for path, at in suspects.items() if path not in looks}, files)
+        contents = self._checked_parts(list(looks.values()), identities)
+        return {path: contents.get(path, path) for path in files}
 
-        Raises:
-            ObjectNotFoundError: One is gone.
-            CorruptObjectError: One is not what its manifest describes.
-        """
-        groups = _grouped((path, size) for path, (size, _, _) in suspects.items())
+    def _check(self, suspects: Mapping[str, _Identity], files: Mapping[str, LiveFile]) -> None:
+        """Compare whole files with their checksums."""
+        groups = batched(suspects, (lambda path: suspects[path][0], _GROUP_BYTES))
         size = sum(size for size, _, _ in suspects.values())
         digests = chain.from_iterable(_side_by_side(_digests, groups, size=size))
         for (path, identity), digest in zip(suspects.items(), digests, strict=True):
-            with _about(files[path]):
+            with about_file(files[path]):
                 check_digest(digest, entry=files[path].file, name=path)
                 check_row_groups(_tried(partial(_end, longest=_LONGEST_COUNTED), path), name=path)
             self._remember(path, _Right(identity, None))
 
-    def _sources(
-        self, paths: Sequence[str], found: Mapping[str, LiveFile], identities: Mapping[str, _Identity], need: Need
-    ) -> Sequence[FileSource]:
-        sizes = [size for size, _, _ in identities.values()]
-        suspects = {path: at for path, at in identities.items() if not self._is_right(path, at, found[path], need)}
-        if suspects and max(sizes) <= SMALL_BYTES and sum(sizes) <= _BATCH_BYTES:
-            return self._bytes(paths, found, suspects)
-        looks = _looks(found, suspects, need)
-        self.check({path: at for path, at in suspects.items() if path not in looks}, found)
-        contents = self._checked_parts(list(looks.values()), identities)
-        return [contents.get(path, path) for path in paths]
-
     def _checked_parts(self, looks: Sequence[_WantedColumns], identities: Mapping[str, _Identity]) -> dict[str, bytes]:
         """Look at large files; return, by path, the bytes of those of which row groups are left out."""
         contents = {}
-        for look, data in _side_by_side(_checked, looks, size=sum(look.size for look in looks)):
+        size = sum(section.end - section.start for look in looks for section in look.sections)
+        for look, data in _side_by_side(_checked, looks, size=size):
             identity = identities[look.path]
             if data is None:
                 with self._lock:
@@ -209,18 +176,13 @@ class LocalFiles:
             return False
         return right.columns is None or right.columns.issuperset(need.of(live))
 
-    def _bytes(
-        self, paths: Sequence[str], files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity]
-    ) -> list[bytes]:
-        contents = {path: _content(path) for path in files}
+    def _bytes(self, files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity]) -> dict[str, bytes]:
+        contents = {path: _tried(_read, path) for path in files}
         for path, identity in suspects.items():
-            try:
+            with about_file(files[path]):
                 check_bytes(contents[path], entry=files[path].file, name=path)
-            except CorruptObjectError as error:
-                add_facts(error, feature=files[path].partition.feature, path=files[path].path)
-                raise
             self._remember(path, _Right(identity, None))
-        return [contents[path] for path in paths]
+        return contents
 
     def _remember(self, path: str, right: _Right) -> None:
         with self._lock:
@@ -228,41 +190,6 @@ class LocalFiles:
             self._right.move_to_end(path)
             while len(self._right) > _REMEMBERED:
                 self._right.popitem(last=False)
-
-
-def _about(live: LiveFile) -> AbstractContextManager[None]:
-    return about(feature=live.partition.feature, path=live.path)
-
-
-class LocalSupply(NamedTuple):
-    """The files of one local root, and what is known of them."""
-
-    storage: Storage
-    known: LocalFiles
-
-    @property
-    def batches_ahead(self) -> int:
-        """As many as are read side by side."""
-        return WORKERS
-
-    def batches(self, files: Sequence[LiveFile], need: Need) -> Iterator[tuple[list[LiveFile], Need]]:
-        """Yield files of so many bytes as are worth a scan of their own."""
-        return ((batch, need) for batch in batched(files, (attrgetter("file.bytes"), _BATCH_BYTES)))
-
-    def take(self, batch: tuple[list[LiveFile], Need]) -> tuple[list[LiveFile], Sequence[FileSource]]:
-        """Look at what is needed of a batch."""
-        files, need = batch
-        log_read(self.storage, (ObjectInfo(live.path, live.file.bytes) for live in files))
-        with about(root=self.storage.location):
-            return files, self.known.sources(self.storage, files, need)
-
-    def refuse_damaged(self, files: Sequence[LiveFile]) -> None:
-        """Look at all bytes of each file, and read it."""
-        found = {str(self.storage.local_path(live.path)): live for live in files}
-        with about(root=self.storage.location):
-            self.known.check({path: _identity(path, live) for path, live in found.items()}, found)
-            for path, live in found.items():
-                refuse_unreadable(path, live, name=path)
 
 
 def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], need: Need) -> dict[str, _WantedColumns]:
@@ -278,7 +205,7 @@ def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], nee
         # Polars finds and skips columns by the footer, so that is compared with its checksum.
         if not (end := _tried(partial(_end, longest=LONGEST_FOOTER), path)):
             continue
-        with _about(live):
+        with about_file(live):
             if footer_digest(end) != live.file.footer:
                 raise CorruptObjectError(f"The data file {path} does not have the footer that its manifest gives.")
             check_row_groups(end, name=path)
@@ -301,24 +228,22 @@ def _looks(files: Mapping[str, LiveFile], suspects: Mapping[str, _Identity], nee
 
 def _identity(path: str, live: LiveFile) -> _Identity:
     """Look at a file; Polars would not say whose file is missing, and would wait forever for the bytes of a pipe."""
-    try:
+    with about_file(live):
         found = _tried(os.stat, path)
-    except StorageError as error:
-        add_facts(error, feature=live.partition.feature, path=live.path)
-        raise
-    if stat.S_ISREG(found.st_mode) and found.st_size == live.file.bytes:
-        return found.st_size, found.st_mtime_ns, found.st_ino
-    with _about(live):
         if not stat.S_ISREG(found.st_mode):
             raise CorruptObjectError(f"The data file {path} is no regular file.")
-        raise CorruptObjectError(f"The data file {path} has {found.st_size} bytes, {live.file.bytes} were committed.")
+        if found.st_size != live.file.bytes:
+            raise CorruptObjectError(
+                f"The data file {path} has {found.st_size} bytes, {live.file.bytes} were committed."
+            )
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _checked(look: _WantedColumns) -> tuple[_WantedColumns, bytes | None]:
     """Compare what is looked at with its checksums; return the bytes of an excerpt."""
     parts = _parts(look)
     if look.excerpt is not None:
-        return look, look.excerpt.file(list(parts))
+        return look, look.excerpt.file(parts)
     for _ in parts:
         pass
     return look, None
@@ -326,8 +251,8 @@ def _checked(look: _WantedColumns) -> tuple[_WantedColumns, bytes | None]:
 
 def _parts(look: _WantedColumns) -> Iterator[bytes]:
     for section in look.sections:
-        with _about(look.live):
-            data = _tried(partial(_read_section, section=section), look.path)
+        with about_file(look.live):
+            data = _tried(partial(_read, start=section.start, size=section.end - section.start), look.path)
             check_section(data, section, name=look.path)
         yield data
 
@@ -337,10 +262,19 @@ def _side_by_side(function: Callable[[_T], _R], items: Iterable[_T], *, size: in
     return ordered_map(function, items) if size > _WORTH_THREADS else map(function, items)
 
 
-def _read_section(path: str, *, section: Section) -> bytes:
+def _digests(paths: Sequence[str]) -> list[str]:
+    return [_tried(_hash, path) for path in paths]
+
+
+def _hash(path: str) -> str:
     with open(path, "rb", buffering=0) as file:
-        file.seek(section.start)
-        return file.read(section.end - section.start)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: str, *, start: int = 0, size: int = -1) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        return file.read(size)
 
 
 def _end(path: str, *, longest: int) -> bytes:
@@ -352,37 +286,6 @@ def _end(path: str, *, longest: int) -> bytes:
             return b""
         file.seek(size - length)
         return file.read(length)
-
-
-def _content(path: str) -> bytes:
-    return _tried(_read, path)
-
-
-def _grouped(sizes: Iterable[tuple[str, int]]) -> list[list[str]]:
-    """Divide paths, given with the sizes of their files, into groups that are worth a thread's while."""
-    groups: list[list[str]] = []
-    room = 0
-    for path, size in sizes:
-        if size > room:
-            groups.append([])
-            room = _GROUP_BYTES
-        groups[-1].append(path)
-        room -= size
-    return groups
-
-
-def _digests(paths: Sequence[str]) -> list[str]:
-    return [_tried(_hash, path) for path in paths]
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        return file.readall()
-
-
-def _hash(path: str) -> str:
-    with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tried(look: Callable[[str], _T], path: str) -> _T:

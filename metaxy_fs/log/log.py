@@ -15,13 +15,11 @@ from metaxy_fs.ids import AHEAD, LamportClock, wall_clock
 from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.commit_table import CommitTables, commits_of
-from metaxy_fs.log.descriptions import (
-    find_info,
-)
+from metaxy_fs.log.descriptions import find_info
+from metaxy_fs.log.fetch import StagedStorage
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import CommitKey, Manifest
-from metaxy_fs.log.remote_files import StagedStorage
 from metaxy_fs.log.scan import Selection, reading_schema
 from metaxy_fs.log.terms import Terms
 from metaxy_fs.log.view import LiveFile, View, ViewLoader, live_files, retry_listing
@@ -51,7 +49,7 @@ class Log:
         self._clock = clock
         self._views = ViewLoader(storage, clock=clock)
         self._tables = CommitTables(storage)
-        self._local_files = LocalFiles()
+        self._local_files = LocalFiles(storage)
         self._terms = Terms(storage, hash_algorithm=hash_algorithm)
 
     def append(self, request: CommitRequest, *, spec: bytes) -> Manifest:

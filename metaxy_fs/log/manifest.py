@@ -181,7 +181,7 @@ class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         sha256: The checksum of all its bytes.
         footer: The beginning of the checksum of its footer, which decides what else is read of a large file.
         columns: Of a large file the size and the CRC-32 of each column of each row group; see
-            `metaxy_fs.log.columns`.
+            `metaxy_fs.log.parquet`.
         statistics: What is known of the values of its columns; may leave columns out.
         split_points: Values of the first id column that cut the rows in parts of about the same size, ascending.
         schema: Which of the manifest's schemas it has: 0 is `schema`, n the nth of `schemas`.

@@ -24,7 +24,6 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.log.chunks import MAX_FILE_BYTES, MAX_FILE_ROWS, rows_a_file
-from metaxy_fs.log.columns import COMMIT, ORDINAL, TIME
 from metaxy_fs.log.fetch import fetch_whole
 from metaxy_fs.log.frames import FileFrames
 from metaxy_fs.log.manifest import CommitKey, DataFile
@@ -32,6 +31,7 @@ from metaxy_fs.log.ranges import Span, plan_ranges, span_of
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.view import LiveFile
 from metaxy_fs.parallel import batched, one, ordered_map
+from metaxy_fs.reserved import COMMIT, ORDINAL, TIME
 from metaxy_fs.scratch import ScratchDirectory, writing_to
 from metaxy_fs.storage.base import Storage
 

@@ -40,7 +40,6 @@ from metaxy_fs._version import WRITER
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.ids import random_token, shared_clock, timestamp_id, wall_clock
 from metaxy_fs.log.clock_skew import Arrivals, counting_at
-from metaxy_fs.log.columns import COMMIT, TIME
 from metaxy_fs.log.compact import Options, compact_alone, compact_view
 from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.layout import Inventory, Partition, all_partitions, take_inventory
@@ -53,6 +52,7 @@ from metaxy_fs.log.verify_contents import COUNTS, check_contents
 from metaxy_fs.log.verify_manifests import check_manifests
 from metaxy_fs.log.view import View, files_of, manifest_path, place
 from metaxy_fs.log.view_subset import restrict
+from metaxy_fs.reserved import COMMIT, TIME
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 

@@ -21,13 +21,13 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
-from metaxy_fs.log.frames import FileFrames, by_chunks, without_empty_chunks
+from metaxy_fs.log.fetch import RemoteFiles, StagedStorage, Supply
+from metaxy_fs.log.frames import FileFrames, Wanted, by_chunks, rows_of_files, without_empty_chunks
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import CommitKey
 from metaxy_fs.log.predicates import is_range_of
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.ranges import IdRange, Span, distinct_groups, span_of
-from metaxy_fs.log.remote_files import RemoteFiles, StagedStorage, Supply, Wanted, rows_of_files
 from metaxy_fs.log.schema import Path
 from metaxy_fs.log.statistics import FileStatistics, exact_integers
 from metaxy_fs.log.view import ATTEMPTS, LiveFile
@@ -98,7 +98,7 @@ def scan_files(
     if not plan.files:
         return pl.LazyFrame(schema=frames.schema)
     is_local = storage.local_path(plan.files[0].path) is not None
-    supply = (local_files or LocalFiles()).of(storage) if is_local else RemoteFiles(storage)
+    supply = (local_files or LocalFiles(storage)) if is_local else RemoteFiles(storage)
     return register_io_source(partial(_read_on_demand, supply, plan), schema=frames.schema, is_pure=True)
 
 
@@ -253,7 +253,7 @@ class Selection:
     divided_by: str | None = None
     change: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None
     staged: StagedStorage
-    local_files: LocalFiles = field(default_factory=LocalFiles, compare=False)
+    local_files: LocalFiles = field(compare=False)
     _spans: dict[str, list[Span]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -322,7 +322,7 @@ class Selection:
             with_commits=self.with_commits,
             replan=replan,
             # What is staged was checked when it was fetched.
-            local_files=LocalFiles(are_right=True) if self.storage is self.staged else self.local_files,
+            local_files=LocalFiles(self.staged, are_right=True) if self.storage is self.staged else self.local_files,
             divided_by=self.divided_by,
         )
         rows = rows if self.within_range is None else rows.filter(self.within_range)

@@ -13,7 +13,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.ids import AHEAD
-from metaxy_fs.log.columns import COMMIT, COMMIT_COLUMNS, ORDINAL, RETIRED, TIME, count_retired
+from metaxy_fs.log.chunks import COMMIT_COLUMNS, count_retired
 from metaxy_fs.log.manifest import CommitHeader, DataFile, FileHeader, Manifest
 from metaxy_fs.log.parquet import (
     FOOTER_KEY,
@@ -27,7 +27,7 @@ from metaxy_fs.log.parquet import (
 from metaxy_fs.log.schema import column, decode_schema
 from metaxy_fs.log.statistics import unfounded
 from metaxy_fs.log.verified_io import FOREIGN, RESTORE, Finding
-from metaxy_fs.reserved import DATA_VERSION
+from metaxy_fs.reserved import COMMIT, DATA_VERSION, ORDINAL, RETIRED, TIME
 from metaxy_fs.reserved import PREFIX as RESERVED
 
 Ends = tuple[tuple[Any, ...], tuple[Any, ...]]

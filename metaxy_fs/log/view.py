@@ -22,8 +22,8 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.ids import LamportClock, wall_clock
+from metaxy_fs.log.chunks import COMMIT_COLUMNS
 from metaxy_fs.log.clock_skew import Arrivals, counting_at, warn_once
-from metaxy_fs.log.columns import COMMIT_COLUMNS
 from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES, MAX_MANIFEST_BYTES, decode_manifest, refuse_oversized
 from metaxy_fs.log.layout import Partition, commit_of_append, commit_of_compaction, is_stray
 from metaxy_fs.log.manifest import CommitKey, DataFile, Manifest

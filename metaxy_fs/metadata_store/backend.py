@@ -21,8 +21,7 @@ import polars as pl
 from metaxy_fs.errors import StorageError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.interrupts import let_ctrl_c_end_waits
-from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.columns import count_retired
+from metaxy_fs.log.chunks import Chunks, count_retired
 from metaxy_fs.log.manifest import HISTORY, check_tags, encode_tags
 from metaxy_fs.log.types import AgreedTypes, fitting, large_in
 from metaxy_fs.metadata_store.scan import Scan

@@ -1,6 +1,6 @@
 """Ask a store and its fallback stores, in order.
 
-Whoever reads files tells damaged ones from a wrong question (see `metaxy_fs.log.remote_files`).
+Whoever reads files tells damaged ones from a wrong question (see `metaxy_fs.log.frames`).
 
 Their rows come one store after the other, the farthest first. So the last row of a sample, which is the one that
 counts, is that of the nearest store which has any.

@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import columns as columns_module
 from metaxy_fs.log import local_files, parquet
-from metaxy_fs.log.columns import check_section, row_groups, sections
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import DataFile
-from metaxy_fs.log.parquet import describe_columns, footer_bytes
+from metaxy_fs.log.parquet import check_section, describe_columns, footer_bytes, row_groups, sections
 from metaxy_fs.log.scan import reading_schema, scan_files
 from metaxy_fs.log.view import ViewLoader, live_files
 from metaxy_fs.storage import LocalStorage, MemoryStorage, Storage
@@ -96,8 +94,8 @@ def test_sections_hold_what_is_wanted_and_little_else(gap: int, longest: int, ch
     chunks = [chunk for group in groups for chunk in group]
     wanted = [chunks[place] for place in sorted(chosen)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns_module, "GAP", gap)
-        patch.setattr(columns_module, "LONGEST", longest)
+        patch.setattr(parquet, "GAP", gap)
+        patch.setattr(parquet, "LONGEST", longest)
         found = sections(wanted)
     assert [chunk for section in found for chunk in section.chunks] == wanted
     for section in found:
@@ -148,7 +146,7 @@ def test_more_columns_than_a_manifest_may_describe_are_not_described() -> None:
     data = encoded(frame)
     assert describe_columns(data, frame.columns)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns_module, "MAX_COLUMN_BYTES", 79)
+        patch.setattr(parquet, "MAX_COLUMN_BYTES", 79)
         assert describe_columns(data, frame.columns) == b""
 
 
@@ -181,7 +179,7 @@ def test_whatever_a_manifest_says_of_columns_rows_are_right_or_refused(storage: 
     wanted = pl.col("sample_id") > 6
     schema = reading_schema([file], location="", columns=["sample_id"])
     try:
-        scanned = scan_files(storage, [file], schema=schema, predicate=wanted, local_files=LocalFiles())
+        scanned = scan_files(storage, [file], schema=schema, predicate=wanted, local_files=LocalFiles(storage))
         found = scanned.filter(wanted).collect()
     except CorruptObjectError:
         return

@@ -66,7 +66,7 @@ def test_a_file_of_which_everything_is_wanted_is_fetched_whole(storage: Counting
 
 
 def test_columns_that_are_not_wanted_are_not_fetched(storage: CountingStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaxy_fs.log.columns.GAP", 0)
+    monkeypatch.setattr("metaxy_fs.log.parquet.GAP", 0)
     assert scan(storage).select("sample_id").collect().equals(FRAME.select("sample_id"))
     assert storage.whole == []
     tail, *_, last = storage.parts

@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from metaxy_fs.log.columns import row_groups, sections
 from metaxy_fs.log.fetch import Excerpt
 from metaxy_fs.log.footer import Footer, MalformedError, decode_struct
 from metaxy_fs.log.manifest import DataFile
-from metaxy_fs.log.parquet import describe_columns
+from metaxy_fs.log.parquet import describe_columns, row_groups, sections
 from metaxy_fs.log.statistics import unfounded
 from tests.support.strategies import frames, schemas
 from tests.support.thrift import encode_struct

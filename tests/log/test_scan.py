@@ -30,7 +30,7 @@ def files_of(storage: Storage) -> list[LiveFile]:
 def read(storage: Storage) -> pl.DataFrame:
     files = files_of(storage)
     schema = reading_schema(files, location=storage.location, columns=None)
-    return scan_files(storage, files, schema=schema, replan=lambda: files, local_files=LocalFiles()).collect()
+    return scan_files(storage, files, schema=schema, replan=lambda: files, local_files=LocalFiles(storage)).collect()
 
 
 def alter(storage: MemoryStorage, path: str, data: bytes) -> MemoryStorage:

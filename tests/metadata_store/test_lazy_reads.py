@@ -20,8 +20,7 @@ from metaxy_fs import (
     vacuum,
 )
 from metaxy_fs.log import local_files, parquet
-from metaxy_fs.log.columns import Section
-from metaxy_fs.log.parquet import ROW_GROUP_ROWS
+from metaxy_fs.log.parquet import ROW_GROUP_ROWS, Section
 from metaxy_fs.metadata_store import expected as pieces
 
 with FeatureGraph().use():
