@@ -1,11 +1,16 @@
-"""Show the progress of long steps on a terminal."""
+"""Show the progress of long steps on a terminal.
+
+What draws the bars is imported with the first of them: most processes that open a store show none.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from threading import Lock
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _Item = TypeVar("_Item")
 
@@ -19,7 +24,7 @@ def progress(what: str, *, total: int) -> Iterator[Callable[[int], object]]:
     # Without a total, tqdm would show a bar that never fills.
     is_hidden = None if total else True
     lock = Lock()
-    with tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False, disable=is_hidden) as bar:
+    with _bar(desc=what, total=total, unit="B", disable=is_hidden) as bar:
 
         def advance(size: int) -> None:
             with lock:
@@ -34,7 +39,7 @@ def growing(what: str, *, unit: str = "B") -> Iterator[Callable[[int, int], obje
 
     It counts bytes unless `what` says otherwise. A step that begins anew, with another end, moves it back.
     """
-    with tqdm(desc=what, total=0, unit=unit, unit_scale=True, leave=False, disable=None) as bar:
+    with _bar(desc=what, total=0, unit=unit, disable=None) as bar:
 
         def advance(done: int, known: int) -> None:
             bar.total = known
@@ -45,11 +50,25 @@ def growing(what: str, *, unit: str = "B") -> Iterator[Callable[[int, int], obje
 
 def counting(items: Iterable[_Item], *, what: str) -> Iterable[_Item]:
     """Yield the items, and show on stderr, if that is a terminal, how many there were."""
-    return tqdm(items, desc=what, unit="", unit_scale=True, leave=False, disable=None)
+    return _bar(items, desc=what, unit="", disable=None)
 
 
 @contextmanager
 def tallying(what: str) -> Iterator[Callable[[int], object]]:
     """Show on stderr, if that is a terminal, how many things were done, and give the function that adds to them."""
-    with tqdm(desc=what, unit="", unit_scale=True, leave=False, disable=None) as bar:
+    with _bar(desc=what, unit="", disable=None) as bar:
         yield bar.update
+
+
+@contextmanager
+def samples_done(what: str, *, total: int, is_shown: bool) -> Iterator[Callable[[int], object]]:
+    """Show a bar of samples, their rate and the time left on stderr, if that is a terminal; give what moves it."""
+    is_hidden = None if is_shown and total else True
+    with _bar(desc=what, total=total, unit=" samples", disable=is_hidden) as bar:
+        yield bar.update
+
+
+def _bar(*items: Iterable[Any], **options: Any) -> "tqdm[Any]":
+    """Return a bar that is gone once it is full."""
+    bar: tqdm[Any] = import_module("tqdm").tqdm(*items, unit_scale=True, leave=False, **options)
+    return bar

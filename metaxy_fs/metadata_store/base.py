@@ -1,6 +1,7 @@
 """`MetadataStore`: what users ask of a store, wherever it keeps its rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Literal, overload
@@ -23,6 +24,7 @@ from metaxy_fs.metadata_store.features import (
     require_declaration,
 )
 from metaxy_fs.metadata_store.frames import FrameLike
+from metaxy_fs.metadata_store.materialize import How, Materialization, OnError, materialize
 from metaxy_fs.metadata_store.read import Read, has_commit, history, read_chain, scan_chain
 from metaxy_fs.metadata_store.resolve import calculate, calculate_and_write, impact, increment, lazy_increment
 from metaxy_fs.metadata_store.snapshots import BackendAt, at, create_snapshot, drop_snapshot, list_snapshots
@@ -567,6 +569,75 @@ class MetadataStore(Backend):
         """
         compute = lazy_increment if flag(lazy, name="lazy") else increment
         return compute(self, require_declaration(feature), samples, stale_if=stale_if)
+
+    def materialize(
+        self,
+        feature: FeatureLike,
+        compute: Callable[[pl.DataFrame], FrameLike],
+        *,
+        samples: FrameLike | None = None,
+        batch_rows: int = 1_000,
+        stale_if: pl.Expr | None = None,
+        executor: Executor | None = None,
+        on_error: OnError = "raise",
+        retire_orphaned: bool = False,
+        tags: Mapping[str, str] | None = None,
+        progress: bool = True,
+    ) -> Materialization:
+        """Compute what a feature lacks, and commit it: resolve, compute batch by batch, write.
+
+        May be killed and called again at any moment: a sample is done or not, what is done is not computed again, and
+        what was not committed is. Rows are committed as a buffer does it: 100,000 at a time, after a minute, and at the
+        end, also by an exception or Ctrl-C. A row keeps the version that its sample had when the call began, so one
+        whose upstream row changes meanwhile is stale afterwards. Two calls at once compute samples twice, and do no
+        other harm. All rows go to this store, as with `write_metadata`, wherever in a chain the stored ones are.
+
+        Args:
+            feature: A Feature class, or a key that the active graph holds.
+            compute: Gets a batch of `pending` of `resolve_update`: ids, `data_version` and what else it has. Returns a
+                frame as `write_metadata` takes it, with a row for each sample and the columns that it computed, in any
+                order; `data_version` stays as it is, or is left out. Where one upstream row makes many samples, it gets
+                the parents, and returns all samples of each.
+            samples: As for `resolve_update`; a root feature needs them.
+            batch_rows: How many samples a batch has at most.
+            stale_if: As for `resolve_update`.
+            executor: Where to compute: any `concurrent.futures.Executor`, whose workers get the function and at most 64
+                batches at once; None for this process. Processes need a function that can be pickled, and have to be
+                started by `spawn` or `forkserver`. This process alone writes.
+            on_error: `"raise"` commits what is done and raises the error, with a note of the samples. `"skip"` computes
+                the samples of a batch that fails one by one, stores nothing of those that fail again, and returns them.
+            retire_orphaned: Whether to retire the orphaned samples, with the reason `orphaned`; in a feature of which
+                one upstream row makes many samples, also those that were not made again.
+            tags: What each commit says of itself; see `write_metadata`.
+            progress: Whether to show the samples, their rate and the time left on stderr, if that is a terminal.
+
+        Returns:
+            The counts of what was found and done, the samples that failed, and the seconds.
+
+        Raises:
+            ValueError: An option or a tag has no meaning.
+            DependencyError: A required upstream feature has no commit, or nothing tells which samples there should be.
+            MetadataSchemaError: The function returned something else than it should, or rows that do not fit.
+            FeatureNotFoundError: Orphaned samples are in a fallback store, and cannot be retired here.
+            StorageError: The increment could not be resolved, or rows not committed.
+
+        Examples:
+            >>> def count_faces(videos: pl.DataFrame) -> pl.DataFrame:
+            ...     return videos.select("sample_id", faces=pl.col("sample_id") * 2)
+            >>> store.materialize(Faces, count_faces)
+            Materialization(new=2, stale=0, waiting=0, orphaned=0, retired=0, failed=0, written=2)
+            >>> store.materialize(Faces, count_faces).counts.written
+            0
+        """
+        how = How(
+            batch_rows=batch_rows,
+            executor=executor,
+            on_error=on_error,
+            retire_orphaned=retire_orphaned,
+            tags=tags,
+            progress=progress,
+        )
+        return materialize(self, require_declaration(feature), compute, samples=samples, stale_if=stale_if, how=how)
 
     def explain(self, feature: FeatureLike, sample_id: object) -> Explanation:
         """Return why a sample of a feature has its data version, and why it is stale.

@@ -288,7 +288,7 @@ class Expected:
             raise DependencyError(
                 f"Which samples of feature '{spec.key}' there should be cannot be told: none of the upstream features "
                 f"that name them, {[str(key) for key in source.upstream]}, has a commit. Give them: "
-                f"resolve_update(feature, samples=...) with {list(spec.id_columns)}."
+                f"samples=... with {list(spec.id_columns)}."
             )
         first, *rest = pl.collect_all(without_excluded(each, graph, spec, versions) for each in named)
         if not all(other.equals(first) for other in rest):

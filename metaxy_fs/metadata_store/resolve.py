@@ -201,7 +201,7 @@ def _expected(store: Backend, feature: Declared, given: FrameLike | None) -> Exp
     if spec.is_root and given is None:
         raise DependencyError(
             f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their "
-            f"versions: resolve_update(feature, samples=...) with {list(spec.id_columns)} and '{DATA_VERSION}'."
+            f"versions: samples=... with {list(spec.id_columns)} and '{DATA_VERSION}'."
         )
     if MISSING in spec.id_columns:
         raise MetadataSchemaError(

@@ -17,6 +17,7 @@ from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.ids import wall_clock
 from metaxy_fs.log import (
     UNKNOWN_SCHEMA,
+    Chunks,
     PinnedFeature,
     PinnedPartition,
     PinnedStore,
@@ -98,10 +99,16 @@ class BackendAt(Backend):
         return self._store.hash_algorithm
 
     def append_rows(self, append: Append) -> NoReturn:
+        self._refuse(append.spec)
+
+    def refuse_types(self, spec: FeatureSpec, partition: str, rows: Chunks) -> NoReturn:  # noqa: ARG002  # of any type
+        self._refuse(spec)
+
+    def _refuse(self, spec: FeatureSpec) -> NoReturn:
         raise StorageAccessError(
-            f"{self.location} is read-only, and rows of feature '{append.spec.key}' were to be written to it. Write to "
+            f"{self.location} is read-only, and rows of feature '{spec.key}' were to be written to it. Write to "
             f"the store itself, {self._store.location}.",
-            feature=append.spec.key.dotted,
+            feature=spec.key.dotted,
             root=self._store.location,
         )
 

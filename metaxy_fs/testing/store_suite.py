@@ -14,6 +14,7 @@ from metaxy_fs.testing.store_clocks import StoreClocks
 from metaxy_fs.testing.store_code_changes import StoreCodeChanges
 from metaxy_fs.testing.store_commits import StoreCommits
 from metaxy_fs.testing.store_increments import StoreIncrements
+from metaxy_fs.testing.store_materialize import StoreMaterialize
 from metaxy_fs.testing.store_moments import StoreMoments
 from metaxy_fs.testing.store_reads import StoreReads
 from metaxy_fs.testing.store_redo import StoreRedo
@@ -34,6 +35,7 @@ class StoreSuite(
     StoreChains,
     StoreVersions,
     StoreIncrements,
+    StoreMaterialize,
     StoreCodeChanges,
     StoreRedo,
     StoreTags,

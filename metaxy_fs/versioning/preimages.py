@@ -63,7 +63,7 @@ def sample_source(graph: FeatureGraph, spec: FeatureSpec) -> SampleSource:
             raise DependencyError(
                 f"Which samples of feature '{spec.key}' there should be cannot be told: its upstream "
                 f"'{telling[0].key}' names what they are made from by {list(ids)}, its upstream '{above.key}' by "
-                f"{list(found)}. Give them: resolve_update(feature, samples=...) with {list(spec.id_columns)}.",
+                f"{list(found)}. Give them: samples=... with {list(spec.id_columns)}.",
                 feature=spec.key.dotted,
                 upstream=above.key.dotted,
             )

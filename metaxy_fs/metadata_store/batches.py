@@ -1,0 +1,187 @@
+"""Compute a batch of samples, and check what the function returned.
+
+This runs in the process that computes, which may be a worker: a task is pickled with its samples, and what it returns
+fits the feature.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from metaxy_fs.errors import MetadataSchemaError, about
+from metaxy_fs.forks import refuse_lost_threads
+from metaxy_fs.metadata_store.arrow import kind_of
+from metaxy_fs.metadata_store.expected import same_id_types
+from metaxy_fs.metadata_store.frames import FrameLike, refuse_repeated, rows_to_write, show_samples, to_frame
+from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.versioning.columns import DATA_VERSION
+
+ERROR = "error"
+"""The column that says why a sample has failed."""
+
+Compute = Callable[[pl.DataFrame], FrameLike]
+"""What makes rows of samples."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What became of a batch.
+
+    Attributes:
+        rows: Frames that fit the feature, each of whole samples.
+        failed: The ids of the others, and `error`.
+    """
+
+    rows: Sequence[pl.DataFrame]
+    failed: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class BatchTask:
+    """A batch of samples to be computed.
+
+    Attributes:
+        compute: What makes rows of samples.
+        spec: Whose samples they are.
+        samples: Rows of `pending`.
+        skips: Whether a sample that fails is left out; if not, its error is raised.
+        is_apart: Whether to hand over one sample at a time.
+    """
+
+    compute: Compute
+    spec: FeatureSpec
+    samples: pl.DataFrame
+    skips: bool
+    is_apart: bool = False
+
+    @property
+    def ids(self) -> pl.DataFrame:
+        """The ids of the samples, or of their parents."""
+        return self.samples.select(self._id_columns)
+
+    def apart(self) -> "BatchTask":
+        """Return the task that computes the same samples one at a time."""
+        return replace(self, is_apart=True)
+
+    def __call__(self) -> Computed:
+        """Compute the batch; where that fails and errors are skipped, each sample by itself."""
+        refuse_lost_threads()
+        if not self.skips:
+            return self._together()
+        if self.is_apart:
+            return self._apart()
+        try:
+            return self._together()
+        except Exception as error:  # noqa: BLE001  # whatever the function raises
+            return self._apart() if self.samples.height > 1 else Computed([], failed=with_error(self.ids, error))
+
+    def _together(self) -> Computed:
+        # The function may change its own frame in place.
+        returned = self.compute(self.samples.clone())
+        with about(feature=self.spec.key.dotted):
+            rows = checked_rows(returned, self.samples, self.spec)
+        return Computed([rows], failed=self.ids.clear().with_columns(pl.lit("").alias(ERROR)))
+
+    def _apart(self) -> Computed:
+        alone = [replace(self, samples=sample, is_apart=False)() for sample in self.samples.iter_slices(1)]
+        rows = [rows for computed in alone for rows in computed.rows]
+        return Computed(rows, failed=pl.concat([computed.failed for computed in alone]))
+
+    @property
+    def _id_columns(self) -> list[str]:
+        return [name for name in self.spec.id_columns if name in self.samples.columns]
+
+
+def with_error(ids: pl.DataFrame, error: Exception) -> pl.DataFrame:
+    """Return samples with what was raised for them."""
+    return ids.with_columns(pl.lit(f"{type(error).__name__}: {error}").alias(ERROR))
+
+
+def checked_rows(returned: object, samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return what was computed of some samples as it is stored: with their versions, sorted by id.
+
+    Args:
+        returned: What the function returned.
+        samples: What it was given: samples with their versions, or the parents of samples.
+        spec: Whose samples they are.
+
+    Raises:
+        MetadataSchemaError: It is no frame, has rows of other samples, lacks some, or does not fit the feature.
+    """
+    names = [name for name in spec.id_columns if name in samples.columns]
+    made = _framed(returned, samples, spec)
+    given, found = same_id_types([samples.select(names), made.select(names)], spec)
+    if given.equals(found):  # a function that adds columns, and nothing to search for
+        versions = samples.get_column(DATA_VERSION)
+    else:
+        _check_samples(found, given, spec)
+        versioned = given.with_columns(samples.get_column(DATA_VERSION))
+        versions = found.join(versioned, on=names, how="left", maintain_order="left").get_column(DATA_VERSION)
+        made = made.with_columns(pl.col(name).cast(samples.schema[name]) for name in names)
+    if DATA_VERSION not in made.columns:
+        return rows_to_write(made.with_columns(versions), spec)
+    rows = rows_to_write(made, spec)
+    if not made.get_column(DATA_VERSION).equals(versions):
+        _check_versions(made, versions, spec)
+    return rows
+
+
+def _framed(returned: object, samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return what the function returned as a frame that has the id columns."""
+    wanted = f"a frame with the id columns {list(spec.id_columns)} and the columns that it computes"
+    try:
+        made = to_frame(returned)  # type: ignore[arg-type]  # it says what is no frame
+    except MetadataSchemaError as error:
+        raise MetadataSchemaError(
+            f"The function that computes feature '{spec.key}' returned {kind_of(returned)} for "
+            f"{_shown(samples, spec)}; let it return {wanted}."
+        ) from error
+    for column in spec.id_columns:
+        if column not in made.columns:
+            raise MetadataSchemaError(
+                f"The function that computes feature '{spec.key}' returned the columns {made.columns} for "
+                f"{_shown(samples, spec)}, without '{column}'; let it return {wanted}.",
+                column=column,
+            )
+    return made
+
+
+def _check_samples(found: pl.DataFrame, given: pl.DataFrame, spec: FeatureSpec) -> None:
+    """Refuse rows of others than those given and, unless these are parents, samples without a row or with several."""
+    others = found.join(given, on=given.columns, how="anti").unique(maintain_order=True)
+    if others.height:
+        raise MetadataSchemaError(
+            f"The function that computes feature '{spec.key}' was given {_shown(given, spec)}, and returned rows of "
+            f"{others.height} others: {show_samples(others)}. Let it keep the id columns as it gets them."
+        )
+    if list(given.columns) != list(spec.id_columns):
+        return
+    refuse_repeated(found, spec)
+    if found.height < given.height:
+        missing = given.join(found, on=given.columns, how="anti", maintain_order="left")
+        raise MetadataSchemaError(
+            f"The function that computes feature '{spec.key}' was given {_shown(given, spec)}, and returned no row for "
+            f"{missing.height} of them: {show_samples(missing)}. Let it return a row for each, with nulls or a column "
+            "that says what is wrong, or let it raise."
+        )
+
+
+def _check_versions(made: pl.DataFrame, versions: pl.Series, spec: FeatureSpec) -> None:
+    """Refuse a version that is not the expected one, where one is expected."""
+    returned, expected = made.get_column(DATA_VERSION).struct, versions.struct
+    for name in spec.container_names:
+        is_other = (returned.field(name) != expected.field(name)).fill_null(value=False)
+        if is_other.any():
+            raise MetadataSchemaError(
+                f"The function that computes feature '{spec.key}' returned other versions of container '{name}' than "
+                f"it was given for {is_other.sum()} rows: {show_samples(made.filter(is_other).select(spec.id_columns))}"
+                f". Let it return '{DATA_VERSION}' as it gets it, or leave it out.",
+                column=DATA_VERSION,
+            )
+
+
+def _shown(samples: pl.DataFrame, spec: FeatureSpec) -> str:
+    names = [name for name in spec.id_columns if name in samples.columns]
+    what = "samples" if len(names) == len(spec.id_columns) else "parents"
+    return f"{samples.height} {what} ({show_samples(samples.select(names))})"

@@ -1,0 +1,298 @@
+"""Bring a feature up to date: compute what it lacks, batch by batch, and commit what is computed.
+
+Theory of operation. An increment is resolved once, and kept in files. Its pending samples are handed to the function in
+batches, in this process or in those of an executor, of which a bounded number is under way. What comes back is checked
+where it was computed and given to a buffer, which commits in time and at the end, however that comes. Nothing else is
+remembered: what was not committed is resolved again by the next run. A row keeps the version with which its sample was
+handed out, whatever became of the upstream rows since, so it says what it was made from.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, get_args
+
+import polars as pl
+
+from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.ids import elapsed
+from metaxy_fs.log import check_tags
+from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.metadata_store.batches import ERROR, BatchTask, Compute, Computed, with_error
+from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
+from metaxy_fs.metadata_store.features import Declared, about_feature, flag
+from metaxy_fs.metadata_store.frames import FrameLike, show_samples
+from metaxy_fs.metadata_store.resolve import lazy_increment
+from metaxy_fs.metadata_store.write import retire
+from metaxy_fs.progress import samples_done
+from metaxy_fs.versioning.increment import LazyIncrement
+
+_LOG: Final = logging.getLogger("metaxy_fs")
+
+_UNDER_WAY: Final = 64
+"""Batches that are with an executor at once: more than most have workers, and few enough to hold."""
+
+_ROWS, _SECONDS = 100_000, 60.0
+"""How many rows are held at most, and how long, before they are committed."""
+
+OnError = Literal["raise", "skip"]
+"""What is done about a sample that cannot be computed."""
+
+
+class MaterializationCounts(NamedTuple):
+    """How many samples a job found, and what became of them.
+
+    Attributes:
+        new: Samples that were not stored.
+        stale: Samples that were stored under another version.
+        waiting: Samples that lack an upstream row; the job left them alone.
+        orphaned: Stored samples that there are no longer.
+        retired: Samples that the job retired, because they were orphaned.
+        failed: New and stale samples that could not be computed.
+        written: Rows that were written: one for each new or stale sample that did not fail or, where one upstream row
+            makes many samples, one for each of those.
+    """
+
+    new: int = 0
+    stale: int = 0
+    waiting: int = 0
+    orphaned: int = 0
+    retired: int = 0
+    failed: int = 0
+    written: int = 0
+
+
+@dataclass(frozen=True)
+class Materialization:
+    """What a job did; made by `MetadataStore.materialize`.
+
+    Attributes:
+        counts: How many samples it found, and what became of them.
+        failed: The ids of the samples that could not be computed, sorted, and `error`, the type and the message of what
+            was raised.
+        seconds: How long it took.
+    """
+
+    counts: MaterializationCounts
+    failed: pl.DataFrame
+    seconds: float = field(compare=False)
+
+    def __repr__(self) -> str:
+        counts = self.counts._asdict().items()
+        return f"Materialization({', '.join(f'{kind}={count}' for kind, count in counts)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """The options of a job; see `MetadataStore.materialize`."""
+
+    batch_rows: int
+    executor: Executor | None
+    on_error: OnError
+    retire_orphaned: bool
+    tags: Mapping[str, str] | None
+    progress: bool
+
+    def check(self) -> None:
+        """Refuse what has no meaning, before anything is read.
+
+        Raises:
+            TypeError: An option is of a type that it cannot have.
+            ValueError: A number or a word has no meaning.
+        """
+        if not isinstance(self.batch_rows, int) or self.batch_rows < 1:
+            raise ValueError(f"batch_rows is how many samples a batch has, at least 1; got {self.batch_rows!r}.")
+        if self.on_error not in get_args(OnError):
+            raise ValueError(f'on_error is "raise" or "skip", got {self.on_error!r}.')
+        if self.executor is not None and not callable(getattr(self.executor, "submit", None)):
+            raise TypeError(
+                f"executor takes a concurrent.futures.Executor, such as ThreadPoolExecutor(4), or None to compute in "
+                f"this process; got {self.executor!r}."
+            )
+        flag(self.retire_orphaned, name="retire_orphaned")
+        flag(self.progress, name="progress")
+
+
+@about_feature
+def materialize(
+    store: Backend,
+    feature: Declared,
+    compute: Compute,
+    *,
+    samples: FrameLike | None,
+    stale_if: pl.Expr | None,
+    how: How,
+) -> Materialization:
+    """Compute what a feature lacks and commit it, as `MetadataStore.materialize` says."""
+    started = elapsed()
+    how.check()
+    if not callable(compute):
+        raise TypeError(f"compute takes a function of a DataFrame that returns one, got {compute!r}.")
+    _refuse_error_column(feature, how)
+    check_tags(store.tags, how.tags)
+    increment = lazy_increment(store, feature, samples, stale_if=stale_if)
+    _LOG.info("%s: feature %s: %s", store.location, feature.key.dotted, increment)
+    retired = _retire_orphaned(store, feature, increment, how)
+    written, failed = _compute_all(store, feature, compute, increment, how)
+    if _makes_many(increment, feature) and increment.counts.stale and how.retire_orphaned:
+        # What was not made again of a parent is known only now.
+        retired += _retire_orphaned(store, feature, lazy_increment(store, feature, samples, stale_if=stale_if), how)
+    new, stale, orphaned, waiting, _ = increment.counts
+    counts = MaterializationCounts(new, stale, waiting, orphaned, retired, failed=failed.height, written=written)
+    done = Materialization(counts, failed=failed, seconds=elapsed() - started)
+    _LOG.info("%s: feature %s: %s in %.1f s", store.location, feature.key.dotted, done, done.seconds)
+    return done
+
+
+def _refuse_error_column(feature: Declared, how: How) -> None:
+    """Refuse to list samples that failed where their ids have the name of another column of the list."""
+    ids = feature.spec.id_columns
+    if how.on_error == "skip" and ERROR in ids:
+        raise MetadataSchemaError(
+            f"The id columns of feature '{feature.key}' are {list(ids)}; the frame of samples that failed has a column "
+            f"of its own that is called '{ERROR}'. Name the samples by another column, or use on_error=\"raise\".",
+            column=ERROR,
+        )
+
+
+def _makes_many(increment: LazyIncrement, feature: Declared) -> bool:
+    """Whether the pending samples are parents, of which the function makes any number of samples."""
+    return not set(feature.spec.id_columns) <= set(increment.new.collect_schema())
+
+
+def _retire_orphaned(store: Backend, feature: Declared, increment: LazyIncrement, how: How) -> int:
+    """Retire the orphaned samples if that was asked for, before any hour-long computation: they may come back."""
+    if not how.retire_orphaned or not increment.counts.orphaned:
+        return 0
+    orphaned = increment.orphaned.select(feature.spec.id_columns).collect()
+    retire(store, feature, orphaned, reason="orphaned", tags=how.tags)
+    return orphaned.height
+
+
+def _compute_all(
+    store: Backend, feature: Declared, compute: Compute, increment: LazyIncrement, how: How
+) -> tuple[int, pl.DataFrame]:
+    """Compute and commit the pending samples; return how many rows were written, and what failed."""
+    counts = increment.counts
+    schema = increment.pending.collect_schema()
+    tasks = (
+        BatchTask(compute, feature.spec, batch, skips=how.on_error == "skip")
+        for batch in increment.pending.collect_batches(chunk_size=how.batch_rows, maintain_order=True)
+        if batch.height
+    )
+    with (
+        samples_done(str(feature.key), total=counts.new + counts.stale, is_shown=how.progress) as advance,
+        buffered(store, feature, rows=_ROWS, seconds=_SECONDS, write_id=None, tags=how.tags) as buffer,
+    ):
+        results = _Results(buffer, advance)
+        if how.executor is None:
+            _run_here(tasks, results.take)
+        else:
+            _run_in(how.executor, tasks, results.take)
+    return results.written, results.failed(schema, feature)
+
+
+class _Results:
+    """What came of the batches so far.
+
+    Attributes:
+        written: How many rows were given to the buffer.
+    """
+
+    def __init__(self, buffer: WriteBuffer, advance: Callable[[int], object]) -> None:
+        self.written = 0
+        self._buffer = buffer
+        self._advance = advance
+        self._failed: list[pl.DataFrame] = []
+
+    def take(self, task: BatchTask, computed: Computed) -> BatchTask | None:
+        """Give rows to the buffer; return a task that is to be done instead, if they do not fit what is stored."""
+        failed = computed.failed
+        for rows in computed.rows:
+            try:
+                self._buffer.write(rows)
+            except MetadataSchemaError as error:
+                if not task.skips:
+                    raise
+                if not task.is_apart and task.samples.height > 1:
+                    return task.apart()
+                names = [name for name in failed.columns if name != ERROR]
+                failed = pl.concat([failed, with_error(rows.select(names).unique(), error)], how="vertical_relaxed")
+            else:
+                self.written += rows.height
+        self._failed.append(failed)
+        self._advance(task.samples.height)
+        return None
+
+    def failed(self, schema: pl.Schema, feature: Declared) -> pl.DataFrame:
+        """Return the samples that failed, sorted, given the columns of those that are pending."""
+        ids = {name: schema[name] for name in feature.spec.id_columns if name in schema}
+        empty = pl.DataFrame(schema={**ids, ERROR: pl.String()})
+        return pl.concat([empty, *self._failed]).sort(list(ids))
+
+
+_Take = Callable[[BatchTask, Computed], BatchTask | None]
+
+
+def _run_here(tasks: Iterable[BatchTask], take: _Take) -> None:
+    """Compute batches one after the other."""
+    for task in tasks:
+        following: BatchTask | None = task
+        while following is not None:
+            with _noting(following):
+                computed = following()
+                following = take(following, computed)
+
+
+def _run_in(executor: Executor, tasks: Iterable[BatchTask], take: _Take) -> None:
+    """Compute batches side by side; when one fails, take those that are done and forget the others."""
+    running: dict[Future[Computed], BatchTask] = {}
+
+    def take_done() -> None:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            task = running[future]
+            with _noting(task):
+                again = take(task, future.result())
+            del running[future]
+            if again is not None:
+                running[executor.submit(again)] = again
+
+    try:
+        for task in tasks:
+            running[executor.submit(task)] = task
+            while len(running) >= _UNDER_WAY:
+                take_done()
+        while running:
+            take_done()
+    except BaseException as error:  # Ctrl-C too
+        _take_last(running, take, error)
+        raise
+
+
+def _take_last(running: Mapping[Future[Computed], BatchTask], take: _Take, error: BaseException) -> None:
+    """Begin no batch any more, and take those that are done."""
+    for future in running:
+        future.cancel()
+    done = [future for future in running if future.done() and not future.cancelled() and future.exception() is None]
+    for future in done:
+        try:
+            take(running[future], future.result())
+        except Exception as further:  # noqa: BLE001  # the first error is the one to raise
+            error.add_note(f"A batch that was done could not be kept: {further!r}")
+            return
+
+
+@contextmanager
+def _noting(task: BatchTask) -> Iterator[None]:
+    """Have an error say of which samples it is."""
+    try:
+        yield
+    except Exception as error:
+        ids = task.ids
+        error.add_note(
+            f"Raised for a batch of {ids.height} samples of feature '{task.spec.key}': {show_samples(ids)}. What was "
+            "computed before is committed; run the job again for the rest."
+        )
+        raise
