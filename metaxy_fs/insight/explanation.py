@@ -123,28 +123,28 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reason(self) -> str:
         """Why the stored version differs from the expected one, in words."""
+        upstream = f"upstream {_names(self.changed)} changed" if self.changed else ""
         match self.difference:
-            case Difference.CODE_CHANGED:
-                return "; ".join(filter(None, (self._code_reason(), self._upstream_reason())))
-            case Difference.UPSTREAM_CHANGED:
-                return self._upstream_reason() or "made from other upstream rows than any that is stored"
             case Difference.SAME:
-                return self._since()
-            case _:
-                return self._other_reason()
-
-    def _other_reason(self) -> str:
-        match self.difference:
+                why = self._since()
+            case Difference.CODE_CHANGED if self.stored_code_version is None:
+                why = "; ".join(filter(None, ("code version, or what it is made from, changed", upstream)))
+            case Difference.CODE_CHANGED:
+                code = f"code version changed from {self.stored_code_version} to {self.code_version}"
+                why = "; ".join(filter(None, (code, upstream)))
+            case Difference.UPSTREAM_CHANGED:
+                why = upstream or "made from other upstream rows than any that is stored"
             case Difference.UPSTREAM_STALE if self.pending:
-                return f"same, but {self.pending}"
+                why = f"same, but {self.pending}"
             case Difference.UPSTREAM_STALE:
-                return f"same, but upstream {_names(self.waits_for)} has to be computed again"
+                why = f"same, but upstream {_names(self.waits_for)} has to be computed again"
             case Difference.UPSTREAM_MISSING:
-                return f"upstream {_names(self.waits_for)} has to be computed first"
+                why = f"upstream {_names(self.waits_for)} has to be computed first"
             case Difference.EXCLUDED:
-                return f"there should be no such sample: upstream {_rows(self.excluded)} is excluded"
+                why = f"there should be no such sample: upstream {_rows(self.excluded)} is excluded"
             case _:
-                return str(self.difference)
+                why = str(self.difference)
+        return why
 
     def _since(self) -> str:
         if self.used_code_version is not None:
@@ -154,14 +154,6 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
         if self.used == "":
             return "added since, there was none"
         return "same" if self.used is None else f"changed since, it was {_short(self.used)}"
-
-    def _code_reason(self) -> str:
-        if self.stored_code_version is None:
-            return "code version, or what it is made from, changed"
-        return f"code version changed from {self.stored_code_version} to {self.code_version}"
-
-    def _upstream_reason(self) -> str:
-        return f"upstream {_names(self.changed)} changed" if self.changed else ""
 
 
 class Explanation(msgspec.Struct, frozen=True):

@@ -1,8 +1,7 @@
 """Open a chain of roots as one store."""
 
 import os
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from metaxy_fs.hashing import HashAlgorithm
@@ -57,41 +56,20 @@ def open_store(
     """
     roots = [root, *(fallback for fallback in fallback_roots if not isinstance(fallback, MetadataStore))]
     _check_options(roots, storage_options)
-    opened = partial(
-        _open,
-        storage_options=storage_options,
-        hash_algorithm=hash_algorithm,
-        cache_dir=cache_dir,
-        cache_bytes=cache_bytes,
-    )
+
+    def opened(root: RootPath, **first: Any) -> FilesystemMetadataStore:
+        is_remote = _remote_protocol(root) is not None
+        return FilesystemMetadataStore(
+            root,
+            storage_options=storage_options if is_remote else None,
+            hash_algorithm=hash_algorithm,
+            cache_dir=cache_dir if is_remote else None,
+            cache_bytes=cache_bytes,
+            **first,
+        )
+
     fallbacks = [fallback if isinstance(fallback, MetadataStore) else opened(fallback) for fallback in fallback_roots]
     return opened(root, fallback_stores=fallbacks, fallback_mode=fallback_mode, compact_after=compact_after, tags=tags)
-
-
-def _open(
-    root: RootPath,
-    *,
-    storage_options: Mapping[str, Any] | None,
-    hash_algorithm: HashAlgorithm | None,
-    cache_dir: str | os.PathLike[str] | None,
-    cache_bytes: int,
-    fallback_stores: Sequence[MetadataStore] = (),
-    fallback_mode: FallbackMode = "feature",
-    compact_after: int | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> FilesystemMetadataStore:
-    is_remote = _remote_protocol(root) is not None
-    return FilesystemMetadataStore(
-        root,
-        fallback_stores=fallback_stores,
-        fallback_mode=fallback_mode,
-        storage_options=storage_options if is_remote else None,
-        hash_algorithm=hash_algorithm,
-        cache_dir=cache_dir if is_remote else None,
-        cache_bytes=cache_bytes,
-        compact_after=compact_after,
-        tags=tags,
-    )
 
 
 def _check_options(roots: list[RootPath], storage_options: Mapping[str, Any] | None) -> None:

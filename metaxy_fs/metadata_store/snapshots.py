@@ -288,7 +288,8 @@ def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, Visible
         holder = next((each for each in found if pinned.location in (None, each.location)), None)
         if holder is not None:
             waiting.remove(holder)
-            yield holder, _visible_of(snapshot, pinned)
+            features = {FeatureKey(list(feature.feature)): _pin(feature) for feature in pinned.features}
+            yield holder, VisibleCommits(f"snapshot {snapshot.name!r}", features=features)
         elif pinned.features:
             raise SnapshotError(
                 f"The snapshot {snapshot.name!r} in {store.location} saw rows in {pinned.location}, which is not among "
@@ -297,11 +298,6 @@ def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, Visible
                 name=snapshot.name,
                 root=store.location,
             )
-
-
-def _visible_of(snapshot: Snapshot, pinned: PinnedStore) -> VisibleCommits:
-    features = {FeatureKey(list(feature.feature)): _pin(feature) for feature in pinned.features}
-    return VisibleCommits(f"snapshot {snapshot.name!r}", features=features)
 
 
 def _pin(feature: PinnedFeature) -> Pin:

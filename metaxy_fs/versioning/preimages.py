@@ -71,13 +71,7 @@ def sample_source(graph: FeatureGraph, spec: FeatureSpec) -> SampleSource:
 
 
 def present_samples(upstream: FeatureKey, versions: pl.LazyFrame, *, id_columns: Iterable[str]) -> pl.LazyFrame:
-    """Return the samples, or parents, that an upstream feature names.
-
-    Args:
-        upstream: The feature.
-        versions: What `upstream_versions` gave of it.
-        id_columns: What names a sample, or a parent.
-    """
+    """Return the samples, or parents, that an upstream feature names, from what `upstream_versions` gave of it."""
     return versions.filter(present_column(upstream)).select(*id_columns)
 
 

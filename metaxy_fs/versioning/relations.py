@@ -49,12 +49,7 @@ def stored_columns(spec: FeatureSpec, upstream: FeatureSpec) -> tuple[str, ...]:
 
 
 def known_rows(spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the rows of an upstream feature that a feature is made from, under the names by which it knows them.
-
-    Args:
-        spec: The feature.
-        upstream: One of its upstream features.
-        rows: The latest rows of the latter.
+    """Return those of the latest upstream rows that a feature is made from, under the names by which it knows them.
 
     Raises:
         MetadataSchemaError: A column that is to be renamed does not exist, or two get the same name.
@@ -76,12 +71,9 @@ def known_rows(spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame) -> 
 
 
 def marked_rows(spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Return rows of an upstream feature with what tells them apart in a group, and whether `where` holds for them.
+    """Return upstream rows with what tells them apart in a group, and whether `where` holds for them.
 
-    Args:
-        spec: The feature.
-        upstream: One of its upstream features.
-        rows: Rows of the latter, with (at least) its `stored_columns`.
+    They have (at least) the `stored_columns`.
     """
     dep, schema = spec.dep(upstream.key), rows.collect_schema()
     return rows.with_columns(
@@ -99,7 +91,7 @@ def upstream_versions(
         graph: Where both features are declared.
         spec: The feature.
         upstream: One of its upstream features.
-        rows: The latest rows of the latter, with (at least) its `stored_columns`; those that retire a sample say so.
+        rows: Its latest rows, with (at least) the `stored_columns`; those that retire a sample say so.
         algorithm: What groups are hashed with.
 
     Returns:
