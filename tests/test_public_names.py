@@ -25,7 +25,7 @@ REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 STORE = """
     at buffered calculate_and_write_data_versions calculate_data_versions create_snapshot drop_snapshot explain
     fallback_mode fallback_stores has_feature hash_algorithm history list_features list_snapshots location
-    materialize read_metadata read_upstream_metadata resolve_update restore retire scan_metadata tags what_if
+    materialize plan read_metadata read_upstream_metadata resolve_update restore retire scan_metadata tags what_if
     write_metadata
 """
 

@@ -94,7 +94,7 @@ def scan_files(
         divided_by: The id column whose ranges are read apart, where this is one and the others are read, too.
     """
     frames = FileFrames(schema, partition_column=partition_column, with_commits=with_commits)
-    plan = _Plan(files, frames=frames, predicate=predicate, replan=replan, divided_by=divided_by)
+    plan = _ScanPlan(files, frames=frames, predicate=predicate, replan=replan, divided_by=divided_by)
     if not plan.files:
         return pl.LazyFrame(schema=frames.schema)
     is_local = storage.local_path(plan.files[0].path) is not None
@@ -126,7 +126,7 @@ def renewed(replan: Replan | None, error: ObjectNotFoundError, *, attempt: int) 
     return replan()
 
 
-class _Plan:
+class _ScanPlan:
     """The files of a scan, until one is gone: then those that hold the same commits now."""
 
     def __init__(
@@ -177,7 +177,7 @@ def _file_schema(live: LiveFile, *, location: str) -> FileSchema:
 
 def _read_on_demand(  # Polars passes the last four by position
     supply: Supply,
-    plan: _Plan,
+    plan: _ScanPlan,
     with_columns: list[str] | None,
     predicate: pl.Expr | None,
     n_rows: int | None,

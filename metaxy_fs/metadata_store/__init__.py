@@ -25,6 +25,7 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.insight.explanation import Explanation
+from metaxy_fs.insight.plan import Plan
 from metaxy_fs.metadata_store.backend import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.buffer import WriteBuffer
@@ -74,6 +75,7 @@ __all__ = [
     "Moment",
     "ObjectExistsError",
     "ObjectNotFoundError",
+    "Plan",
     "Query",
     "Removal",
     "Restoration",

@@ -9,6 +9,7 @@ from typing import Literal, overload
 import polars as pl
 
 from metaxy_fs.insight.explanation import Explanation
+from metaxy_fs.insight.plan import Plan
 from metaxy_fs.metadata_store.arrow import ArrowStream
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
@@ -25,6 +26,7 @@ from metaxy_fs.metadata_store.features import (
 )
 from metaxy_fs.metadata_store.frames import FrameLike
 from metaxy_fs.metadata_store.materialize import How, Materialization, OnError, materialize
+from metaxy_fs.metadata_store.plan import plan
 from metaxy_fs.metadata_store.read import Read, has_commit, history, read_chain, scan_chain
 from metaxy_fs.metadata_store.resolve import calculate, calculate_and_write, impact, increment, lazy_increment
 from metaxy_fs.metadata_store.snapshots import BackendAt, at, create_snapshot, drop_snapshot, list_snapshots
@@ -638,6 +640,36 @@ class MetadataStore(Backend):
             progress=progress,
         )
         return materialize(self, require_declaration(feature), compute, samples=samples, stale_if=stale_if, how=how)
+
+    def plan(self, *targets: FeatureLike, seconds: str | None = None) -> Plan:
+        """Return what a run of whole features would compute, with all that they are made from, before anything runs.
+
+        The run computes what `resolve_update` finds pending in each feature, upstream first, and commits it to this
+        store. It is played through with versions alone: nothing is computed and nothing is written.
+
+        Args:
+            targets: The features, of one graph: Feature classes, or keys that the active graph holds; by default all
+                features of the active graph.
+            seconds: A column of the stored rows that says how many seconds each took to compute. What is to be
+                computed is taken to last as long as the rows that are stored, on average.
+
+        Returns:
+            The plan: counts for each feature, the causes of what is stale, and the samples. It prints as text and shows
+            itself in a notebook.
+
+        Raises:
+            SpecError: The targets are of several graphs, or one is not declared.
+            MetadataSchemaError: Stored rows do not fit the declarations, or `seconds` is no column of numbers.
+            StorageError: A store of the chain could not be asked.
+
+        Examples:
+            >>> print(store.plan(Faces))
+            Plan of 2 features: 2 samples to compute
+            feature  new  stale  waiting  orphaned
+            video      0      0        0         0
+            faces      2      0        0         0
+        """
+        return plan(self, targets, seconds=seconds)
 
     def explain(self, feature: FeatureLike, sample_id: object) -> Explanation:
         """Return why a sample of a feature has its data version, and why it is stale.

@@ -18,7 +18,7 @@ import polars as pl
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log import IdRange, Span, widen
 from metaxy_fs.metadata_store.backend import Backend, Query
-from metaxy_fs.metadata_store.chain import chain, fitting
+from metaxy_fs.metadata_store.chain import chain, fitting, layered
 from metaxy_fs.metadata_store.expected import Expected, ExpectedSamples, divide, have_common_bounds, same_id_types
 from metaxy_fs.metadata_store.features import Declared, check_predicate
 from metaxy_fs.metadata_store.read import latest, refuse_unknown, require_id_columns, shown_schema
@@ -165,6 +165,17 @@ def stored_layers(
         return [StoredLayer(holder, feature, query, id_types=id_types)]
     asked = (StoredLayer(candidate, feature, query, id_types=id_types, may_hold_current=False) for candidate in stores)
     return list(islice((one for one in asked if one.others is not None), 1))
+
+
+def compared_partitions(store: Backend, feature: Declared) -> Scan | None:
+    """Return the ids and the partition of all rows that an increment may compare with, None if there are none.
+
+    Those of the current partitions come last, as the nearest do: a sample that is in one is compared there.
+    """
+    found = stored_layers(store, feature, columns=frozenset((*feature.spec.id_columns, RETIRED)))
+    current = [(one.location, one.current) for one in found if one.current is not None]
+    others = [(one.location, one.others) for one in found if one.others is not None]
+    return layered([*current, *others]) if current or others else None
 
 
 @dataclass(frozen=True)

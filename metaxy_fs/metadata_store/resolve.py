@@ -14,8 +14,8 @@ import polars as pl
 from metaxy_fs.errors import DependencyError, MetadataSchemaError, SpecError
 from metaxy_fs.log import Chunks, IdRange, check_tags
 from metaxy_fs.metadata_store.backend import Backend
-from metaxy_fs.metadata_store.chain import chain_algorithm, layered, report_corruption
-from metaxy_fs.metadata_store.comparing import compare_with_stored, stored_layers
+from metaxy_fs.metadata_store.chain import chain_algorithm, report_corruption
+from metaxy_fs.metadata_store.comparing import compare_with_stored, compared_partitions
 from metaxy_fs.metadata_store.expected import (
     Expected,
     ExpectedSamples,
@@ -38,7 +38,7 @@ from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples,
 from metaxy_fs.metadata_store.write import GivenTags, append
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.spec import FeatureGraph, FeatureSpec
-from metaxy_fs.versioning.columns import DATA_VERSION, MISSING, PARTITION, RETIRED, version_type
+from metaxy_fs.versioning.columns import DATA_VERSION, MISSING, PARTITION, version_type
 from metaxy_fs.versioning.definition import definition_version
 from metaxy_fs.versioning.increment import Counts, Increment, LazyIncrement
 
@@ -269,18 +269,12 @@ def _changed_containers(before: FeatureGraph, after: FeatureGraph, spec: Feature
 
 def _count(store: Backend, feature: Declared, changed: list[str]) -> tuple[int, int]:
     """Return how many stored samples would be stale, and how many there are, where an increment would compare them."""
-    ids = list(feature.spec.id_columns)
-    found = stored_layers(store, feature, columns=frozenset((*ids, RETIRED)))
-    current = [(one.location, one.current) for one in found if one.current is not None]
-    others = [(one.location, one.others) for one in found if one.others is not None]
-    # Those of the current partitions come last, as the nearest do: a sample that is in one is done.
-    scans = [*current, *others]
-    if not scans:
+    scan = compared_partitions(store, feature)
+    if scan is None:
         return 0, 0
-    counted = latest(layered(scans), id_columns=ids).group_by(PARTITION).len().collect()
+    counted = latest(scan, id_columns=feature.spec.id_columns).group_by(PARTITION).len().collect()
     expected = feature.definition.containers
-    definitions = [definition for _, scan in scans for definition in scan.definitions]
-    elsewhere = [d.partition for d in definitions if any(d.containers.get(c) != expected[c] for c in changed)]
+    elsewhere = [d.partition for d in scan.definitions if any(d.containers.get(c) != expected[c] for c in changed)]
     return _total(counted.filter(pl.col(PARTITION).is_in(elsewhere))), _total(counted)
 
 

@@ -16,6 +16,7 @@ from metaxy_fs.testing.store_commits import StoreCommits
 from metaxy_fs.testing.store_increments import StoreIncrements
 from metaxy_fs.testing.store_materialize import StoreMaterialize
 from metaxy_fs.testing.store_moments import StoreMoments
+from metaxy_fs.testing.store_plan import StorePlan
 from metaxy_fs.testing.store_reads import StoreReads
 from metaxy_fs.testing.store_redo import StoreRedo
 from metaxy_fs.testing.store_retired import StoreRetired
@@ -41,5 +42,6 @@ class StoreSuite(
     StoreTags,
     StoreRetired,
     StoreClocks,
+    StorePlan,
 ):
     """Tests of one kind of store; each test opens fresh ones through the fixture `make_store`, see `StoreCase`."""

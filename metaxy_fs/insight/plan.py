@@ -1,0 +1,179 @@
+"""The model of a plan: what a run of a whole graph would compute, and how it is shown."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from metaxy_fs.insight.rendering import printable
+from metaxy_fs.spec import Feature, FeatureKey
+
+FEATURES: Final = pl.Schema(
+    {
+        "feature": pl.String(),
+        "new": pl.Int64(),
+        "stale": pl.Int64(),
+        "after_upstream": pl.Int64(),
+        "waiting": pl.Int64(),
+        "orphaned": pl.Int64(),
+        "unknown": pl.Int64(),
+        "missing": pl.List(pl.String()),
+        "seconds": pl.Float64(),
+    }
+)
+"""The columns of a plan's features; see `Plan`."""
+
+CAUSES: Final = pl.Schema({"feature": pl.String(), "cause": pl.String(), "samples": pl.Int64()})
+"""The columns of a plan's causes; see `Plan`."""
+
+KIND: Final = "kind"
+CAUSE: Final = "cause"
+AFTER_UPSTREAM: Final = "after_upstream"
+
+_SHOWN: Final = ("new", "stale", "after_upstream", "waiting", "orphaned", "unknown")
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run of a whole graph would compute, feature by feature, before anything runs.
+
+    A run computes, upstream first, what `resolve_update` finds pending in each feature, and commits it.
+
+    Attributes:
+        features: One row for each feature, upstream first: `feature` (string, such as `"video/frames"`), `new` and
+            `stale` (Int64, the samples that the run computes; parents, where one upstream row makes many samples),
+            `after_upstream` (Int64, how many of these cannot be computed, or would get another version, before
+            upstream has run), `waiting` and `orphaned` (Int64, how many there are after the run), `unknown` (Int64,
+            how many new upstream rows there will be of which nobody knows yet what they make here; the counts are those
+            without them), `missing` (list of strings, the required upstream features without any row, so that nothing
+            can be counted) and `seconds` (Float64, how long it takes to compute; null where no row tells).
+        causes: Why samples are stale, each under one cause: `feature`, `cause` (string, such as
+            `"code of video/frames/default 1 to 2"`) and `samples` (Int64).
+        is_exact: Whether the counts are what the run will find. They are at most that where features upstream have
+            `unknown`, and at least where outputs have versions of their own, of which nobody knows whether they change.
+
+    Examples:
+        >>> from metaxy_fs import Feature, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec, InMemoryMetadataStore
+        >>> with FeatureGraph().use() as graph:
+        ...
+        ...     class Video(Feature, spec=FeatureSpec(key=FeatureKey(["video"]))):
+        ...         pass
+        ...
+        ...     dep = FeatureDep(key=Video.spec.key)
+        ...
+        ...     class Faces(Feature, spec=FeatureSpec(key=FeatureKey(["faces"]), deps=[dep])):
+        ...         pass
+        >>> store = InMemoryMetadataStore()
+        >>> store.write_metadata(Video, pl.DataFrame({"sample_id": [1, 2], "data_version": [{"default": "v1"}] * 2}))
+        >>> plan = store.plan(Faces)
+        >>> plan.features.select("feature", "new", "stale").rows()
+        [('video', 0, 0), ('faces', 2, 0)]
+        >>> plan.pending(Faces)["sample_id"].to_list()
+        [1, 2]
+    """
+
+    features: pl.DataFrame
+    causes: pl.DataFrame
+    is_exact: bool
+    _pending: Mapping[FeatureKey, pl.DataFrame]
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to compute."""
+        return self.samples > 0
+
+    @property
+    def samples(self) -> int:
+        """How many samples the run computes in all features together."""
+        return int(self.features.select(pl.col("new").sum() + pl.col("stale").sum()).item())
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the run computes in all, None where no feature that has something to compute tells."""
+        known = self.features.get_column("seconds").drop_nulls()
+        return float(known.sum()) if known.len() else None
+
+    def pending(self, feature: type[Feature] | FeatureKey) -> pl.DataFrame:
+        """Return the samples of a feature, or the parents, that the run computes.
+
+        Returns:
+            The id columns, `kind` (`"new"` or `"stale"`), `cause` (string, null where new) and `after_upstream`
+            (Boolean, as it is counted in `features`).
+
+        Raises:
+            KeyError: The plan does not hold the feature.
+        """
+        key = feature if isinstance(feature, FeatureKey) else feature.spec.key
+        if key not in self._pending:
+            known = ", ".join(shown(each) for each in self._pending)
+            raise KeyError(f"The plan has no samples of feature {shown(key)!r}; it has some of {known or 'none'}.")
+        return self._pending[key]
+
+    def to_text(self) -> str:
+        """Return the plan as a table with the causes below each feature."""
+        names = [name for name in _SHOWN if name not in ("after_upstream", "unknown") or self.features[name].sum()]
+        has_seconds = self.seconds is not None
+        header = ["feature", *(name.replace("_", " ") for name in names), *(["time"] if has_seconds else [])]
+        rows = [self._cells(row, names, has_seconds=has_seconds) for row in self.features.iter_rows(named=True)]
+        widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+        lines = [self._title(), _line(header, widths)]
+        for row, cells in zip(self.features.iter_rows(named=True), rows, strict=True):
+            lines.append(_line(cells, widths))
+            lines += [f"  {note}" for note in self._notes(row)]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return self.to_text()
+
+    def _repr_html_(self) -> str:
+        title = self._title()
+        return f"<div><b>{title}</b>{self.features._repr_html_()}{self.causes._repr_html_()}</div>"
+
+    def _title(self) -> str:
+        seconds = self.seconds
+        time = "" if seconds is None else f", about {duration(seconds)}"
+        return f"Plan of {self.features.height} features: {self.samples:,} samples to compute{time}"
+
+    def _cells(self, row: Mapping[str, object], names: Sequence[str], *, has_seconds: bool) -> list[str]:
+        seconds = row["seconds"]
+        time = [duration(seconds) if isinstance(seconds, float) else ""] if has_seconds else []
+        return [printable(str(row["feature"])), *(f"{row[name]:,}" for name in names), *time]
+
+    def _notes(self, row: Mapping[str, object]) -> list[str]:
+        if row["missing"]:
+            return [f"nothing can be counted: {', '.join(map(str, row['missing']))} has no rows"]  # type: ignore[call-overload]
+        found = self.causes.filter(pl.col("feature") == row["feature"])
+        return [f"{samples:,} stale by {printable(cause)}" for _, cause, samples in found.iter_rows()]
+
+
+def shown(key: FeatureKey) -> str:
+    """Return a feature as people name it, such as `video/frames`."""
+    return "/".join(key.parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the two largest units that it has.
+
+    Examples:
+        >>> duration(0.25), duration(75), duration(7300), duration(200_000)
+        ('0.2 s', '1 min 15 s', '2 h 1 min', '2 d 7 h')
+    """
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s" if seconds < _MINUTE / 6 else f"{seconds:.0f} s"
+    if seconds < _HOUR:
+        return f"{int(seconds // _MINUTE)} min {int(seconds % _MINUTE)} s"
+    if seconds < _DAY:
+        return f"{int(seconds // _HOUR)} h {int(seconds % _HOUR // _MINUTE)} min"
+    return f"{int(seconds // _DAY)} d {int(seconds % _DAY // _HOUR)} h"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *rest = (
+        cell.ljust(width) if place == 0 else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return "  ".join([first, *rest]).rstrip()

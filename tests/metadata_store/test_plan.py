@@ -1,0 +1,90 @@
+"""A plan counts what happens when the whole graph is then run, whatever the graph, the chain and the history."""
+
+import msgspec
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from metaxy_fs import FeatureGraph, FeatureKey, InMemoryMetadataStore
+from metaxy_fs.errors import DependencyError, MetadataSchemaError
+from metaxy_fs.insight.plan import shown
+from tests.versioning.lineage_strategies import histories
+
+COUNTS = ["new", "stale", "waiting", "orphaned"]
+
+
+@st.composite
+def chains(draw, history):
+    """Return a store with a history, a part of which lies in a fallback store."""
+    first = draw(st.integers(0, len(history.commits)))
+    far = InMemoryMetadataStore()
+    near = InMemoryMetadataStore(fallback_stores=[far], fallback_mode=draw(st.sampled_from(["feature", "sample"])))
+    with history.model.graph.use():
+        for place, (feature, frame) in enumerate(history.commits):
+            (far if place < first else near).write_metadata(FeatureKey(feature), frame)
+    return near
+
+
+@st.composite
+def changed_graphs(draw, graph):
+    """Return the graph after a change of the code of some containers."""
+    specs = []
+    for spec in graph.specs.values():
+        containers = [
+            msgspec.structs.replace(c, code_version=f"{c.code_version}'")
+            if spec.deps and draw(st.integers(0, 4)) == 0
+            else c
+            for c in spec.containers
+        ]
+        specs.append(msgspec.structs.replace(spec, containers=containers))
+    return FeatureGraph.from_specs(specs)
+
+
+def run(store, spec, increment):
+    """Commit what a job would: of stale samples with the columns that they have, of new ones without any."""
+    ids = list(spec.id_columns)
+    frames = []
+    if increment.stale.height:
+        units = [name for name in ids if name in increment.stale.columns]
+        stored = store.read_metadata(spec.key, latest_only=True, versions="all").drop("data_version")
+        versions = increment.stale.select(*units, "data_version")
+        versions = versions.cast({name: stored.schema[name] for name in units})
+        frames.append(stored.join(versions, on=units))
+    if set(ids) <= set(increment.new.columns):
+        frames.append(increment.new)
+    if frames and any(frame.height for frame in frames):
+        store.write_metadata(spec.key, pl.concat(frames, how="diagonal_relaxed"))
+
+
+@given(st.data())
+@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
+def test_counts_are_those_of_the_run(data):
+    history = data.draw(histories(max_depth=4))
+    store = data.draw(chains(history))
+    graph = data.draw(changed_graphs(history.model.graph))
+    with graph.use():
+        try:
+            found = store.plan()
+        except MetadataSchemaError:
+            return  # rows that are in no group; an increment says so as well
+        unknown = set()
+        for row in found.features.iter_rows(named=True):
+            spec = next(spec for key, spec in graph.specs.items() if shown(key) == row["feature"])
+            if spec.is_root:
+                continue
+            if row["unknown"] or row["missing"] or any(dep.key in unknown for dep in spec.deps):
+                unknown.add(spec.key)
+                if row["missing"] and not any(dep.key in unknown for dep in spec.deps):
+                    with pytest.raises(DependencyError):
+                        store.resolve_update(spec.key)
+                continue
+            increment = store.resolve_update(spec.key)
+            counts = increment.counts._asdict()
+            assert {name: row[name] for name in COUNTS} == {name: counts[name] for name in COUNTS}, spec.key
+            pending = found.pending(spec.key)
+            assert pending.height == counts["new"] + counts["stale"]
+            causes = found.causes.filter(pl.col("feature") == row["feature"])
+            assert causes["samples"].sum() == counts["stale"]
+            assert causes["cause"].null_count() == 0
+            run(store, spec, increment)
