@@ -1,5 +1,8 @@
 """`MetadataStore`: what users ask of a store, wherever it keeps its rows."""
 
+# Longer than other modules, because it holds all that users call, with what they read of it in their editor. A method
+# only finds the declaration of its feature and hands over to the function that does the work.
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager

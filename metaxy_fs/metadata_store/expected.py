@@ -9,6 +9,7 @@ are larger where many files overlap.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -235,7 +236,7 @@ class Expected:
     samples: HeldSamples | SpooledSamples | None
     algorithm: str
 
-    @property
+    @cached_property
     def id_columns(self) -> Sequence[str]:
         """What names a sample, or a parent where upstream features name no more than these."""
         spec = self.feature.spec
