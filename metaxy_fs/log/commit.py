@@ -28,6 +28,7 @@ from metaxy_fs.errors import (
     StorageAccessError,
     StorageError,
     WriteConflictError,
+    about,
 )
 from metaxy_fs.ids import AHEAD, LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.chunks import Chunks, file_sized, have_equal_rows
@@ -88,23 +89,24 @@ def commit(
     """
     started = wall_clock()
     header = _header(request, time=clock.tick())
-    with beside(proof, at_once=storage.is_remote):
-        manifest = _put_files(storage, request, header, admit)
-    if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
-        raise StorageError(
-            f"Writing the data files of commit {header.commit} to {storage.location}/{request.partition} took longer "
-            f"than {MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; write again.",
-            feature=request.partition.feature,
-            root=storage.location,
-            commit=header.commit,
-        )
-    if request.write_id is None:
-        _put_manifest(storage, request.partition.append_manifest(header.commit), manifest)
-    else:
-        manifest = _put_named(storage, request, manifest)
-        if manifest.time <= wall_clock() + AHEAD:
-            clock.observe(manifest.time)
-    return manifest
+    with about(
+        feature=request.partition.feature, root=storage.location, commit=header.commit, write_id=request.write_id
+    ):
+        with beside(proof, at_once=storage.is_remote):
+            manifest = _put_files(storage, request, header, admit)
+        if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
+            raise StorageError(
+                f"Writing the data files of commit {header.commit} to {storage.location}/{request.partition} took "
+                f"longer than {MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; "
+                "write again."
+            )
+        if request.write_id is None:
+            _put_manifest(storage, request.partition.append_manifest(header.commit), manifest)
+            return manifest
+        standing = _put_named(storage, request, manifest)
+    if standing.time <= wall_clock() + AHEAD:
+        clock.observe(standing.time)
+    return standing
 
 
 def _put_files(
@@ -149,9 +151,7 @@ def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
             f"The manifest of {len(manifest.files)} data files in {storage.location} would have {len(data)} bytes, "
             f"more than the {MAX_MANIFEST_BYTES} that readers take. Nothing was committed; write the rows in several "
             "parts, and under a shorter write_id if it is long.",
-            root=storage.location,
             path=path,
-            commit=manifest.commit,
         )
     try:
         put_idempotent(storage, path, data)
@@ -163,10 +163,7 @@ def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
             f"The rows were written, but whether they are committed is unknown: {error}. Before writing them again, "
             f"look whether the feature's history lists commit {manifest.commit}, which is so if "
             f"{storage.location}/{path} exists; or write with a write_id, which makes a repetition safe.",
-            feature=".".join(manifest.feature),
-            root=storage.location,
             path=path,
-            commit=manifest.commit,
         ) from error
 
 
@@ -185,11 +182,7 @@ def _put_named(storage: Storage, request: CommitRequest, attempt: Manifest) -> M
         except StorageError as error:
             raise CommitStateUnknownError(
                 f"The rows were written, but whether an earlier attempt of write_id {request.write_id!r} had been is "
-                f"unknown: {error} Write them again with the same write_id.",
-                feature=request.partition.feature,
-                root=storage.location,
-                commit=attempt.commit,
-                write_id=request.write_id,
+                f"unknown: {error} Write them again with the same write_id."
             ) from error
     return attempt if standing is None else _earlier_attempt(storage, request, attempt, standing)
 
@@ -202,11 +195,7 @@ def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest
             f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
             f"{standing.rows} rows at {storage.location}/{standing.path}; the {attempt.rows} rows given now are "
             "not the same. Use another write_id for other rows.",
-            feature=request.partition.feature,
-            root=storage.location,
             path=standing.path,
-            commit=attempt.commit,
-            write_id=request.write_id,
         )
     return standing.manifest or attempt
 

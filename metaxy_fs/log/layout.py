@@ -92,10 +92,6 @@ class Partition(msgspec.Struct, frozen=True, order=True):
         """Return the path of a manifest that stands for many writes."""
         return f"{self.manifests}/compactions/{commit}.json"
 
-    def manifest(self, commit: str, *, is_compaction: bool) -> str:
-        """Return the path of the manifest of one write, or of one that stands for many."""
-        return self.compaction_manifest(commit) if is_compaction else self.append_manifest(commit)
-
     def vacuum_record(self, name: str) -> str:
         """Return the path of what a vacuum has noted for the next one."""
         return f"{self}/_vacuum/{name}.json"

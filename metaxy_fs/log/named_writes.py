@@ -20,7 +20,6 @@ that dies leaves a name that the owner of its rows can still complete.
 `tests/proof/names_model.py` is a model of all this.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple
@@ -29,7 +28,6 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import (
-    MetaxyError,
     ObjectExistsError,
     StorageError,
     WriteConflictError,
@@ -39,9 +37,9 @@ from metaxy_fs.log.decoding import decode_manifest
 from metaxy_fs.log.layout import Partition, commit_of_append, commit_of_compaction
 from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object
 from metaxy_fs.log.resolve import Covers, resolve
-from metaxy_fs.log.verified_io import decode_each, get_checked, put_idempotent
-from metaxy_fs.log.view import manifest_bytes, retry_listing
-from metaxy_fs.storage.base import ObjectInfo, Storage
+from metaxy_fs.log.verified_io import get_checked, put_idempotent
+from metaxy_fs.log.view import manifest_bytes, read_manifests, retry_listing
+from metaxy_fs.storage.base import Storage
 
 _MAX_DECISION_BYTES: Final = 4096
 
@@ -98,6 +96,7 @@ class WriteName:
         self._storage = storage
         self._partition = partition
         self._commit = commit
+        self._facts = {"feature": partition.feature, "root": storage.location, "commit": commit}
 
     def claim(self, digest: str) -> Standing | None:
         """Return the commit that the name stands for; None if a manifest of these rows may be put.
@@ -143,9 +142,7 @@ class WriteName:
             raise StorageError(
                 f"{self._storage.location}/{self._partition.append_manifest(self._commit)} is gone, and no compaction "
                 "stands for it.",
-                feature=self._partition.feature,
-                root=self._storage.location,
-                commit=self._commit,
+                **self._facts,
             )
         return standing
 
@@ -166,10 +163,8 @@ class WriteName:
                 f"The name {self._commit} in {self._storage.location}/{self._partition} was given to other rows, by a "
                 f"write or a copy that has not ended ({path}). Nothing was committed. Run that again to complete it, "
                 "or use another write_id for these rows.",
-                feature=self._partition.feature,
-                root=self._storage.location,
                 path=path,
-                commit=self._commit,
+                **self._facts,
             ) from error
 
     def _decided(self, path: str) -> str:
@@ -180,13 +175,7 @@ class WriteName:
 
         data = get_checked(self._storage, path, limit=_MAX_DECISION_BYTES, check=decoded)
         if data is None:
-            raise StorageError(
-                f"{name} is gone since it was put.",
-                feature=self._partition.feature,
-                root=self._storage.location,
-                path=path,
-                commit=self._commit,
-            )
+            raise StorageError(f"{name} is gone since it was put.", path=path, **self._facts)
         return decoded(data).digest
 
     def _find(self, path: str) -> Manifest | None:
@@ -201,7 +190,8 @@ class WriteName:
 
     def _look(self, kept: Manifest | None) -> Standing | None:
         listed = list(self._storage.list(self._partition.manifests))
-        compactions = dict(self._compactions(listed))
+        found = {commit: info for info in listed if (commit := commit_of_compaction(info.path, self._partition))}
+        compactions = dict(read_manifests(self._storage, self._partition, found, is_compaction=True))
         covers = {commit: Covers(manifest.covers) for commit, manifest in compactions.items()}
         mine = frozenset([self._commit])
         answering = [commit for commit in resolve((), covers).compactions if covers[commit].intersection(mine)]
@@ -212,13 +202,6 @@ class WriteName:
             return None
         append = self._find(path)
         return None if append is None else Standing(append.digest, append.rows, path, append)
-
-    def _compactions(self, listed: list[ObjectInfo]) -> Iterator[tuple[str, Manifest]]:
-        found = {commit: info for info in listed if (commit := commit_of_compaction(info.path, self._partition))}
-        for commit, _, manifest, _ in decode_each(self._storage, self._partition, found, is_compaction=True):
-            if isinstance(manifest, MetaxyError):
-                raise manifest
-            yield commit, manifest
 
     def _covered(self, compaction: Manifest, kept: Manifest | None) -> Standing:
         """Return the commit as the table of a compaction says."""

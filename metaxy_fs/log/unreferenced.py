@@ -37,13 +37,13 @@ from typing import Final, NamedTuple
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectNotFoundError
+from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.log.commit import MAX_AGE_SECONDS
 from metaxy_fs.log.layout import Inventory, Partition, compaction_of_table, snapshot_file, take_inventory
 from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object
 from metaxy_fs.log.resolve import Covers, resolve
-from metaxy_fs.log.verified_io import Fetched, decode_each, decode_or_refetch, fetch_each
-from metaxy_fs.log.view import retry_listing
+from metaxy_fs.log.verified_io import Fetched, decode_or_refetch, fetch_each
+from metaxy_fs.log.view import read_manifests, retry_listing
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 
@@ -249,25 +249,14 @@ def read_partition_state(storage: Storage, partition: Partition) -> PartitionSta
 def _partition_state(storage: Storage, inventory: Inventory) -> PartitionState:
     if inventory.misplaced:
         raise CorruptObjectError(f"{storage.location}/{inventory.misplaced[0].path} is no manifest.")
-    compactions = {
-        manifest.commit: manifest
-        for manifest in _manifests(storage, inventory, inventory.compactions, is_compaction=True)
-    }
+    partition = inventory.partition
+    compactions = dict(read_manifests(storage, partition, inventory.compactions, is_compaction=True))
     covers = {commit: Covers(manifest.covers) for commit, manifest in compactions.items()}
     counting = resolve(inventory.appends, covers)
     uncovered = {commit: info for commit, info in inventory.appends.items() if commit in counting.appends}
-    appends = _manifests(storage, inventory, uncovered, is_compaction=False)
-    appended = frozenset(name for manifest in appends for name in _names(manifest))
+    appends = read_manifests(storage, partition, uncovered)
+    appended = frozenset(name for _, manifest in appends for name in _names(manifest))
     return PartitionState(inventory, compactions, covers, counting.compactions.keys(), appended)
-
-
-def _manifests(
-    storage: Storage, inventory: Inventory, listed: dict[str, ObjectInfo], *, is_compaction: bool
-) -> Iterator[Manifest]:
-    for _, _, found, _ in decode_each(storage, inventory.partition, listed, is_compaction=is_compaction):
-        if isinstance(found, MetaxyError):
-            raise found
-        yield found
 
 
 def _names(manifest: Manifest) -> Iterator[str]:

@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
+from metaxy_fs.errors import CorruptObjectError, MetaxyError, ObjectNotFoundError
 from metaxy_fs.ids import LamportClock, wall_clock
 from metaxy_fs.log.chunks import COMMIT_COLUMNS
 from metaxy_fs.log.clock_skew import Arrivals, counting_at, warn_once
@@ -29,7 +29,7 @@ from metaxy_fs.log.layout import Partition, commit_of_append, commit_of_compacti
 from metaxy_fs.log.manifest import CommitKey, DataFile, Manifest
 from metaxy_fs.log.resolve import Covers, Shared, resolve, uncovered
 from metaxy_fs.log.schema import decode_schema
-from metaxy_fs.log.verified_io import decode_or_refetch, get_checked
+from metaxy_fs.log.verified_io import decode_each, decode_or_refetch, get_checked
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 
@@ -295,21 +295,26 @@ class ViewLoader:
 
 def manifest_path(partition: Partition, manifest: Manifest) -> str:
     """Return where a manifest is."""
-    return partition.manifest(manifest.commit, is_compaction=bool(manifest.covers))
+    return (partition.compaction_manifest if manifest.covers else partition.append_manifest)(manifest.commit)
 
 
 def manifest_bytes(storage: Storage, partition: Partition, commit: str, *, path: str) -> bytes | None:
-    """Return the bytes of a manifest, or of a copy of one, that is right; None if there is none at a path.
-
-    Raises:
-        CorruptObjectError: It is not to be trusted.
-        StorageError: It could not be got.
-    """
+    """Return the bytes of a manifest or a copy of one, None if there is none at a path; raises if it is not right."""
     is_compaction = path == partition.compaction_manifest(commit)
     limit = MAX_COMPACTION_BYTES if is_compaction else MAX_MANIFEST_BYTES
     name = f"{storage.location}/{path}"
     check = partial(decode_manifest, partition=partition, commit=commit, name=name, is_compaction=is_compaction)
     return get_checked(storage, path, limit=limit, check=check)
+
+
+def read_manifests(
+    storage: Storage, partition: Partition, listed: Mapping[str, ObjectInfo], *, is_compaction: bool = False
+) -> Iterator[tuple[str, Manifest]]:
+    """Yield listed manifests by their commits; raises what is wrong with one that cannot be got or trusted."""
+    for commit, _, found, _ in decode_each(storage, partition, listed, is_compaction=is_compaction):
+        if isinstance(found, MetaxyError):
+            raise found
+        yield commit, found
 
 
 def retry_listing(look: Callable[[], _T]) -> _T:

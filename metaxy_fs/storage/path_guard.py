@@ -158,7 +158,7 @@ def _weakness(step: Path) -> str | None:
 def _is_own_group(group: int) -> bool:
     """Whether a group is that of this user alone, which many systems make for each user."""
     import grp  # noqa: PLC0415  # not on Windows, which has no such groups
-    import pwd  # noqa: PLC0415
+    import pwd  # noqa: PLC0415  # likewise
 
     try:
         user, about = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
