@@ -25,9 +25,8 @@ from metaxy_fs.insight.ancestry import (
 )
 from metaxy_fs.insight.explanation import ContainerNode, ContainerRef, Difference, Explanation, RowsRef, Versions
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
-from metaxy_fs.versioning.columns import present_column, version_column
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
-from metaxy_fs.versioning.preimages import data_versions, needed_containers
+from metaxy_fs.versioning.preimages import data_versions, needed_containers, present_column, version_column
 
 
 def explain_sample(

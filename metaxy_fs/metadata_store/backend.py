@@ -1,10 +1,7 @@
-"""The types of the columns that this process has seen in each partition, and rows that do not fit them.
+"""What a kind of store implements, by subclassing `MetadataStore`, and the values that pass through it.
 
-Types are compared with what was seen and with nothing else: no root is listed before a write. A store of files asks
-its root besides (see `metaxy_fs.log.types`).
-
-`Backend` is the handful of methods that a new kind of store implements, by subclassing `MetadataStore`; the values
-are what passes through them.
+Types are compared with what this process has seen and with nothing else: no root is listed before a write. A store of
+files asks its root besides (see `metaxy_fs.log.types`).
 """
 
 import threading

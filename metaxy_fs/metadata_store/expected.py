@@ -26,11 +26,12 @@ from metaxy_fs.metadata_store.samples import HeldSamples, SpooledSamples
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns, stored_names
-from metaxy_fs.versioning.columns import MISSING, present_column
+from metaxy_fs.versioning.columns import MISSING
 from metaxy_fs.versioning.preimages import (
     beside_upstream,
     data_versions,
     is_missing,
+    present_column,
     present_samples,
     sample_source,
     without_excluded,

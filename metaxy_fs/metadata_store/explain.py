@@ -36,9 +36,9 @@ from metaxy_fs.reserved import KEPT as _IS_KEPT
 from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import group_row_columns, join_columns, stored_names
-from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_COMMIT, RETIRED, is_id_type, present_column
+from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_COMMIT, RETIRED, is_id_type
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
-from metaxy_fs.versioning.preimages import sample_source
+from metaxy_fs.versioning.preimages import present_column, sample_source
 from metaxy_fs.versioning.relations import evaluating_where, marked_rows, stored_columns
 
 

@@ -1,4 +1,4 @@
-"""Refuse what operators' calls cannot work on: a place that is no root, a feature that is not there."""
+"""Maintain a root: compact, vacuum, verify and repair what it holds."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable

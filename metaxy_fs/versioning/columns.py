@@ -18,7 +18,7 @@ from metaxy_fs.reserved import COMMIT as RESERVED_COMMIT
 from metaxy_fs.reserved import PREFIX as RESERVED_PREFIX
 from metaxy_fs.reserved import TAGS as RESERVED_TAGS
 from metaxy_fs.reserved import TIME as RESERVED_TIME
-from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.spec import FeatureSpec
 
 __all__ = [
     "CHANGED_CONTAINERS",
@@ -37,8 +37,6 @@ __all__ = [
     "RETIRED",
     "STORED_DATA_VERSION",
     "is_id_type",
-    "present_column",
-    "version_column",
     "version_type",
 ]
 
@@ -50,16 +48,6 @@ COMMITTED_AT: Final = "committed_at"
 
 COMMIT_TAGS: Final = "commit_tags"
 """In a read with the tags of commits: those of the row's commit, a JSON object of strings; null without any."""
-
-
-def version_column(feature: FeatureKey, container: str) -> str:
-    """Return the column that holds what stands for an upstream container in a preimage, beside each sample."""
-    return f"{RESERVED_PREFIX}version/{feature}/{container}"
-
-
-def present_column(feature: FeatureKey) -> str:
-    """Return the column that says whether a sample has a row in an upstream feature."""
-    return f"{RESERVED_PREFIX}present/{feature}"
 
 
 def is_id_type(dtype: pl.DataType) -> bool:

@@ -28,7 +28,17 @@ from metaxy_fs.errors import DependencyError
 from metaxy_fs.hashing import hash_string
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns
-from metaxy_fs.versioning.columns import DATA_VERSION, present_column, version_column
+from metaxy_fs.versioning.columns import DATA_VERSION, RESERVED_PREFIX
+
+
+def version_column(feature: FeatureKey, container: str) -> str:
+    """Return the column that holds what stands for an upstream container in a preimage, beside each sample."""
+    return f"{RESERVED_PREFIX}version/{feature}/{container}"
+
+
+def present_column(feature: FeatureKey) -> str:
+    """Return the column that says whether a sample has a row in an upstream feature."""
+    return f"{RESERVED_PREFIX}present/{feature}"
 
 
 @dataclass(frozen=True)

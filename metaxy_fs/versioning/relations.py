@@ -34,8 +34,8 @@ from metaxy_fs.hashing import hash_string
 from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureSpec
 from metaxy_fs.spec.specs import group_row_columns, join_columns, stored_names
-from metaxy_fs.versioning.columns import DATA_VERSION, RETIRED, is_id_type, present_column, version_column
-from metaxy_fs.versioning.preimages import needed_containers
+from metaxy_fs.versioning.columns import DATA_VERSION, RETIRED, is_id_type
+from metaxy_fs.versioning.preimages import needed_containers, present_column, version_column
 
 _UNITS = {"ms": 10**3, "us": 10**6, "ns": 10**9}
 

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from metaxy_fs.metadata_store import InMemoryMetadataStore
 from metaxy_fs.spec import FeatureKey
-from metaxy_fs.versioning.columns import version_column
-from metaxy_fs.versioning.preimages import data_versions
+from metaxy_fs.versioning.preimages import data_versions, version_column
 from tests.versioning.reference import feature_graph, row_version, upstream_of
 from tests.versioning.strategies import graphs, versions
 
