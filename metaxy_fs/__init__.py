@@ -121,7 +121,7 @@ if not TYPE_CHECKING:  # a type checker would take the function for a promise th
 
     def __getattr__(name: str) -> Any:
         """Return a public name, or one of the modules that hold them, at its first use."""
-        if name in _HOMES:
+        if name in (*_HOMES, "sources"):
             return import_module(f"{__name__}.{name}")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

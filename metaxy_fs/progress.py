@@ -54,10 +54,19 @@ def counting(items: Iterable[_Item], *, what: str) -> Iterable[_Item]:
 
 
 @contextmanager
-def tallying(what: str) -> Iterator[Callable[[int], object]]:
-    """Show on stderr, if that is a terminal, how many things were done, and give the function that adds to them."""
-    with _bar(desc=what, unit="", disable=None) as bar:
-        yield bar.update
+def tallying(what: str, *, unit: str = "", is_hidden: bool = False) -> Iterator[Callable[[int], object]]:
+    """Show on stderr, if that is a terminal, how many things were done, and give the function that adds to them.
+
+    Several threads may call it.
+    """
+    lock = Lock()
+    with _bar(desc=what, unit=unit, disable=is_hidden or None) as bar:
+
+        def advance(number: int) -> None:
+            with lock:
+                bar.update(number)
+
+        yield advance
 
 
 @contextmanager

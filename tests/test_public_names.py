@@ -15,6 +15,7 @@ from metaxy_fs import (
     FilesystemMetadataStore,
     InMemoryMetadataStore,
     metadata_store,
+    sources,
     storage,
     testing,
 )
@@ -91,6 +92,7 @@ def test_the_reference_has_each_public_name_on_one_page():
     shown = [name for names in pages.values() for name in names]
     expected = [f"metaxy_fs.{name}" for name in metaxy_fs.__all__ if name != "__version__"]
     expected += [f"metaxy_fs.storage.{name}" for name in storage.__all__]
+    expected += [f"metaxy_fs.sources.{name}" for name in sources.__all__]
     expected += [f"metaxy_fs.testing.{name}" for name in testing.__all__]
     of_backends = sorted(set(metadata_store.__all__) - set(metaxy_fs.__all__))
     expected += [f"metaxy_fs.metadata_store.{name}" for name in [*of_backends, "backend.Backend"]]

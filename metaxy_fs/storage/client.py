@@ -7,7 +7,7 @@ it asks again (see `metaxy_fs.storage.retry`), and no try lasts forever where th
 
 import builtins
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from io import UnsupportedOperation
@@ -79,6 +79,23 @@ class Client:
         """Return the objects at any depth below a directory, sorted by path."""
         self.filesystem.invalidate_cache()
         return walk(self._scan, directory, limit=limit)
+
+    def pages(self, prefix: str, *, is_recursive: bool) -> Iterator[builtins.list[ObjectInfo]]:
+        """Yield the objects whose paths begin with a prefix, a directory at a time.
+
+        Args:
+            prefix: What the paths begin with; need not end at a slash.
+            is_recursive: Whether to list what has another slash behind the prefix.
+        """
+        self.filesystem.invalidate_cache()
+        waiting = [prefix.rpartition("/")[0]]
+        while waiting:
+            directory = waiting.pop()
+            entries = [(join(directory, entry.name), entry) for entry in self._scan(directory)]
+            entries = [(path, entry) for path, entry in entries if path.startswith(prefix)]
+            described = [entry.describe(path) for path, entry in entries if not entry.is_directory]
+            yield [info for info in described if info is not None]
+            waiting += [path for path, entry in entries if entry.is_directory and is_recursive]
 
     def list_directories(self, directory: str) -> builtins.list[str]:
         """Return the names of the directories directly below a directory, sorted."""
@@ -253,6 +270,10 @@ class CachedClient(Client):
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
         return self._target.list(directory, limit=limit)
+
+    def pages(self, prefix: str, *, is_recursive: bool) -> Iterator[builtins.list[ObjectInfo]]:
+        """Yield the objects whose paths begin with a prefix, past the cache."""
+        return self._target.pages(prefix, is_recursive=is_recursive)
 
     def list_directories(self, directory: str) -> builtins.list[str]:
         return self._target.list_directories(directory)

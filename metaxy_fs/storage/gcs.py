@@ -16,6 +16,7 @@ PAGE = 1000
 """The most objects that one request lists, for the server too."""
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 20
+_LISTED = "kind,nextPageToken,items(name,size,timeCreated,generation)"
 _SHOWN = 100
 """How much of an answer that is none is quoted."""
 
@@ -48,16 +49,23 @@ class GCSClient(BucketClient):
         return self._bucket, f"{self._prefix}{path}"
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
-        fields = "kind,nextPageToken,items(name,size,timeCreated,generation)"
-        pages = self._pages(directory, maxResults=PAGE if limit is None else min(limit, PAGE), fields=fields)
+        pages = self._pages(
+            self._key(directory), maxResults=PAGE if limit is None else min(limit, PAGE), fields=_LISTED
+        )
         return first_objects((map(self._info, page.get("items", ())) for page in pages), directory, limit)
 
+    def pages(self, prefix: str, *, is_recursive: bool) -> Iterator[builtins.list[ObjectInfo]]:
+        """Yield the objects whose paths begin with a prefix, sorted by path, those of one request at a time."""
+        level = {} if is_recursive else {"delimiter": "/"}
+        for page in self._pages(f"{self._prefix}{prefix}", maxResults=PAGE, fields=_LISTED, **level):
+            yield first_objects([map(self._info, page.get("items", ()))], prefix.rstrip("/"), None)
+
     def list_directories(self, directory: str) -> builtins.list[str]:
-        pages = self._pages(directory, delimiter="/", fields="kind,nextPageToken,prefixes")
+        pages = self._pages(self._key(directory), delimiter="/", fields="kind,nextPageToken,prefixes")
         return self._names((prefix for page in pages for prefix in page.get("prefixes", ())), directory)
 
-    def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
-        arguments["prefix"] = self._key(directory) or None
+    def _pages(self, prefix: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
+        arguments["prefix"] = prefix or None
         before = set[str]()
         while True:
             page = self._ask("call", "GET", "b/{}/o", self._bucket, json_out=True, **arguments)

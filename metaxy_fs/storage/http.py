@@ -6,7 +6,7 @@ nothing proves nothing, unless it says that it is the index of a directory.
 
 import builtins
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from io import UnsupportedOperation
 from typing import NoReturn
@@ -43,6 +43,12 @@ class HTTPClient(Client):
         if None in sizes:
             raise NoListingError("one of objects whose sizes the server does not tell")
         return [ObjectInfo(info.path, int(size)) for info, size in zip(found, sizes, strict=True)]
+
+    def pages(self, prefix: str, *, is_recursive: bool) -> Iterator[builtins.list[ObjectInfo]]:
+        """Yield the objects whose paths begin with a prefix, all at once, with the sizes that the server tells."""
+        found = self.list(prefix.rpartition("/")[0], limit=None)
+        below = [info for info in found if info.path.startswith(prefix)]
+        yield below if is_recursive else [info for info in below if "/" not in info.path[len(prefix) :]]
 
     def delete(self, path: str) -> NoReturn:  # noqa: ARG002  # the same for all
         """Refuse: a web server publishes.

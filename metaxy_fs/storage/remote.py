@@ -137,6 +137,24 @@ class ObjectStorage(Storage):
         with self._explained("list", directory):
             return self._client().list(directory, limit=limit)
 
+    def pages(self, prefix: str, *, is_recursive: bool) -> Iterator[builtins.list[ObjectInfo]]:
+        """Yield the objects whose paths begin with a prefix, in bounded memory: on S3 and GCS a request at a time.
+
+        Args:
+            prefix: What the paths begin with; need not end at a slash.
+            is_recursive: Whether to list what has another slash behind the prefix.
+
+        Raises:
+            StorageError: The bucket does not exist, refuses, or cannot be reached.
+        """
+        listing = iter(self._client().pages(prefix, is_recursive=is_recursive))
+        while True:
+            with self._explained("list", prefix):
+                page = next(listing, None)
+            if page is None:
+                return
+            yield page
+
     def list_directories(self, directory: str) -> builtins.list[str]:
         check_directory(directory, location=self.location)
         with self._explained("list", directory):

@@ -70,11 +70,19 @@ class S3Client(BucketClient):
         return bytes(self._ask("cat_file", self.full(path), start=0, moved=UNKNOWN_SIZE))
 
     def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
-        pages = self._pages(directory, MaxKeys=PAGE if limit is None else min(limit, PAGE))
+        pages = self._pages(self._key(directory), MaxKeys=PAGE if limit is None else min(limit, PAGE))
         return first_objects((map(self._info, page.get("Contents", ())) for page in pages), directory, limit)
 
+    def pages(self, prefix: str, *, is_recursive: bool) -> Iterator[builtins.list[ObjectInfo]]:
+        """Yield the objects whose paths begin with a prefix, sorted by path, those of one request at a time."""
+        level = {} if is_recursive else {"Delimiter": "/"}
+        for page in self._pages(f"{self._prefix}{prefix}", MaxKeys=PAGE, **level):
+            yield first_objects([map(self._info, page.get("Contents", ()))], prefix.rstrip("/"), None)
+
     def list_directories(self, directory: str) -> builtins.list[str]:
-        found = (item for page in self._pages(directory, Delimiter="/") for item in page.get("CommonPrefixes", ()))
+        found = (
+            item for page in self._pages(self._key(directory), Delimiter="/") for item in page.get("CommonPrefixes", ())
+        )
         return self._names((item["Prefix"] for item in found), directory)
 
     def _try(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
@@ -113,8 +121,8 @@ class S3Client(BucketClient):
             self.filesystem = filesystem
         return True
 
-    def _pages(self, directory: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
-        arguments |= {"Bucket": self._bucket, "Prefix": self._key(directory)}
+    def _pages(self, prefix: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
+        arguments |= {"Bucket": self._bucket, "Prefix": prefix}
         before = set[str]()
         while True:
             page = self._ask("call_s3", "list_objects_v2", **arguments)

@@ -1,0 +1,132 @@
+"""Walk a local tree of files that are not the library's own, and read them.
+
+Links to files count as files; links to directories are not followed, so no walk runs in a circle or leaves the tree.
+Pipes, sockets, devices and links that lead nowhere are no files. What vanishes during the walk is not there. Files come
+in no particular order, since a directory may hold more names than memory.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import BinaryIO, NamedTuple
+
+from metaxy_fs.errors import StorageAccessError, StorageError
+from metaxy_fs.storage.base import ObjectInfo
+from metaxy_fs.system_errors import PERMISSION_DENIED, explained
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# A file that became a pipe since it was listed would otherwise be waited on forever.
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+
+class Unread(NamedTuple):
+    """A file that could not be read, or a directory that could not be listed, and with it all that may be below it."""
+
+    path: str
+    error: StorageError
+    is_directory: bool = False
+
+
+def walk_tree(top: str, *, enters: Callable[[str], bool]) -> Iterator[ObjectInfo | Unread]:
+    """Yield the files below a directory, each by its path from `top` on.
+
+    Args:
+        top: The directory; `""` is the working directory.
+        enters: Whether to look into a directory, by its path.
+
+    Raises:
+        StorageError: There is no such directory.
+    """
+    if not os.path.isdir(top or "."):
+        raise StorageError(f"cannot list {top!r}: there is no such file or directory", root=top)
+    # No recursion: a tree may be deeper than Python's stack.
+    waiting = [top]
+    while waiting:
+        directory = waiting.pop()
+        try:
+            with os.scandir(directory or ".") as children:
+                for child in children:
+                    path = os.path.join(directory, child.name)
+                    if child.is_dir(follow_symlinks=False):
+                        waiting += [path] if enters(path) else []
+                    elif (found := _described(child, path)) is not None:
+                        yield found
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            yield Unread(path=shown(directory), error=_error("list", directory, error), is_directory=True)
+
+
+def describe_file(path: str) -> ObjectInfo | None:
+    """Return what the file system notes of a path, None where it is no file."""
+    try:
+        return _info(path, os.stat(path))
+    except (OSError, ValueError):
+        return None
+
+
+def read_file(path: str, *, piece: int) -> Iterator[bytes]:
+    """Yield the bytes of a file in pieces.
+
+    Raises:
+        StorageError: It cannot be read, or it was changed meanwhile, so that these are not the bytes of one file.
+        FileNotFoundError: It is gone.
+    """
+    try:
+        with _opened(path) as file:
+            before = os.fstat(file.fileno())
+            while data := file.read(piece):
+                yield data
+            after = os.fstat(file.fileno())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _error("read", path, error) from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise StorageError(f"cannot read {shown(path)!r}: it changed while it was read; list it again", path=path)
+
+
+def shown(path: str) -> str:
+    """Return a path in characters that UTF-8 has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _opened(path: str) -> BinaryIO:
+    file = os.fdopen(os.open(path, _READ), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError("it is no file any more")
+    return file
+
+
+def _described(child: "os.DirEntry[str]", path: str) -> ObjectInfo | Unread | None:
+    try:
+        found = _info(path, child.stat())
+    except FileNotFoundError:  # gone meanwhile, or a link that leads nowhere
+        return None
+    except OSError as error:
+        return Unread(shown(path), _error("look at", path, error))
+    if found is not None and not _is_utf8(path):
+        reason = "its name is not UTF-8, and no text can hold it: rename it"
+        return Unread(shown(path), StorageError(f"cannot list {shown(path)!r}: {reason}", path=shown(path)))
+    return found
+
+
+def _info(path: str, status: os.stat_result) -> ObjectInfo | None:
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return ObjectInfo(path, status.st_size, _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1_000))
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _error(verb: str, path: str, error: OSError) -> StorageError:
+    kind = StorageAccessError if error.errno in PERMISSION_DENIED else StorageError
+    return kind(f"cannot {verb} {shown(path)!r}: {explained(error)}", path=shown(path))
