@@ -65,7 +65,7 @@ class MetaxyError(Exception):
     Attributes hold the names as they are. They survive pickling, and no message or repr repeats them.
 
     Attributes:
-        feature: The feature, as the parts of its key joined by `.`; `FeatureKey.parse` makes a key of it.
+        feature: The feature, as text that every method of a store takes: the parts of its key joined by `/`.
         root: The root, as messages name it: without credentials.
         path: The object, relative to the root.
         commit: The id of the commit.
@@ -78,7 +78,7 @@ class MetaxyError(Exception):
         ...     InMemoryMetadataStore().read_metadata(FeatureKey(["video", "frames"]))
         ... except FeatureNotFoundError as error:
         ...     print(error.feature, error.roots)
-        video.frames ('memory',)
+        video/frames ('memory',)
     """
 
     feature: str | None = None
@@ -153,7 +153,7 @@ class DependencyError(MetaxyError, LookupError):
 
     def __init__(self, *args: object, upstream: str | None = None, **facts: Unpack[Facts]) -> None:
         super().__init__(*args, **facts)
-        self.upstream = upstream
+        self.upstream = None if upstream is None else _feature_text(upstream)
 
 
 class HashAlgorithmError(MetaxyError, ValueError):
@@ -203,7 +203,7 @@ def add_facts(error: MetaxyError, **facts: Unpack[Facts]) -> None:
     """Tell an error what it is about, as far as it does not know: who raised it knows best."""
     for name, value in facts.items():
         if value is not None and getattr(error, name) is None:
-            setattr(error, name, value)
+            setattr(error, name, _feature_text(str(value)) if name == "feature" else value)
 
 
 @contextmanager
@@ -214,6 +214,11 @@ def about(**facts: Unpack[Facts]) -> Iterator[None]:
     except MetaxyError as error:
         add_facts(error, **facts)
         raise
+
+
+def _feature_text(name: str) -> str:
+    """Return the name of a feature as people write it, from that of its directory, which has dots between the parts."""
+    return name.replace(".", "/")
 
 
 def _shown(character: str) -> str:

@@ -93,11 +93,11 @@ def path_of(root, pattern):
 def test_metadata_schema_error(store):
     wrong = ROWS.with_columns(pl.lit("x").alias("_metaxy_kind"))
     assert provoked(MetadataSchemaError, store.write_metadata, Frames, wrong) == {
-        "feature": "video.frames",
+        "feature": "video/frames",
         "column": "_metaxy_kind",
     }
     assert provoked(MetadataSchemaError, store.write_metadata, Frames, ROWS.drop("data_version")) == {
-        "feature": "video.frames",
+        "feature": "video/frames",
         "column": "data_version",
     }
     other = FilesystemMetadataStore(store.location)
@@ -122,17 +122,17 @@ def test_snapshot_error(store):
 
 def test_dependency_error(store, tmp_path):
     empty = FilesystemMetadataStore(tmp_path / "empty")
-    expected = {"feature": "faces", "upstream": "video.frames", "root": empty.location}
+    expected = {"feature": "faces", "upstream": "video/frames", "root": empty.location}
     assert provoked(DependencyError, empty.resolve_update, Faces) == expected
     samples = pl.DataFrame({"sample_id": [1, 9]})
-    expected = {"feature": "faces", "upstream": "video.frames"}
+    expected = {"feature": "faces", "upstream": "video/frames"}
     assert provoked(DependencyError, store.calculate_data_versions, Faces, samples) == expected
-    assert provoked(DependencyError, store.resolve_update, Frames) == {"feature": "video.frames"}
+    assert provoked(DependencyError, store.resolve_update, Frames) == {"feature": "video/frames"}
 
 
 def test_hash_algorithm_error(store):
     other = FilesystemMetadataStore(store.location, hash_algorithm="blake3")
-    expected = {"feature": "video.frames", "root": store.location, "path": "_store.json"}
+    expected = {"feature": "video/frames", "root": store.location, "path": "_store.json"}
     assert provoked(HashAlgorithmError, other.write_metadata, Frames, ROWS) == expected
 
 
@@ -141,7 +141,7 @@ def test_write_conflict_error(kind, tmp_path):
     store = kind(tmp_path) if kind is FilesystemMetadataStore else kind()
     store.write_metadata(Frames, ROWS.head(1), write_id="job-7")
     facts = provoked(WriteConflictError, store.write_metadata, Frames, ROWS, write_id="job-7")
-    assert (facts["feature"], facts["root"], facts["write_id"]) == ("video.frames", store.location, "job-7")
+    assert (facts["feature"], facts["root"], facts["write_id"]) == ("video/frames", store.location, "job-7")
     if kind is FilesystemMetadataStore:
         assert facts["commit"] == store.history(Frames)["commit"].item()
 
@@ -150,7 +150,7 @@ def test_corrupt_manifest(store):
     file, path = path_of(store.location, "*/*/_manifests/appends/*.json")
     file.write_bytes(file.read_bytes()[:100])
     facts = provoked(CorruptObjectError, FilesystemMetadataStore(store.location).read_metadata, Frames)
-    assert facts == {"feature": "video.frames", "root": store.location, "path": path, "commit": file.stem}
+    assert facts == {"feature": "video/frames", "root": store.location, "path": path, "commit": file.stem}
 
 
 def test_newer_manifest(store):
@@ -158,7 +158,7 @@ def test_newer_manifest(store):
     body = file.read_bytes().rpartition(b',"sha256"')[0]
     file.write_bytes(body.replace(b'"format_version":1', b'"format_version":2') + b"}")
     facts = provoked(UnsupportedFormatError, FilesystemMetadataStore(store.location).read_metadata, Frames)
-    assert (facts["feature"], facts["root"], facts["path"]) == ("video.frames", store.location, path)
+    assert (facts["feature"], facts["root"], facts["path"]) == ("video/frames", store.location, path)
 
 
 @pytest.mark.parametrize("is_lazy", [False, True])
@@ -169,14 +169,14 @@ def test_corrupt_data_file(store, damage, is_lazy):
     fresh = FilesystemMetadataStore(store.location)
     read = (lambda: fresh.scan_metadata(Frames).collect()) if is_lazy else (lambda: fresh.read_metadata(Frames))
     facts = provoked(CorruptObjectError, read)
-    assert facts == {"feature": "video.frames", "root": store.location, "path": path}
+    assert facts == {"feature": "video/frames", "root": store.location, "path": path}
 
 
 def test_a_data_file_that_is_gone(store):
     file, path = path_of(store.location, "*/*/*.parquet")
     file.unlink()
     facts = provoked(CorruptObjectError, FilesystemMetadataStore(store.location).read_metadata, Frames)
-    assert facts == {"feature": "video.frames", "root": store.location, "path": path}
+    assert facts == {"feature": "video/frames", "root": store.location, "path": path}
 
 
 def test_a_large_data_file_of_which_a_column_is_damaged(tmp_path):
@@ -190,7 +190,7 @@ def test_a_large_data_file_of_which_a_column_is_damaged(tmp_path):
     data[len(data) // 8] ^= 1
     file.write_bytes(data)
     facts = provoked(CorruptObjectError, FilesystemMetadataStore(tmp_path).read_metadata, Frames, columns=["sample_id"])
-    assert facts == {"feature": "video.frames", "root": store.location, "path": path}
+    assert facts == {"feature": "video/frames", "root": store.location, "path": path}
 
 
 def test_corrupt_data_file_of_an_object_store():
@@ -201,7 +201,7 @@ def test_corrupt_data_file_of_an_object_store():
     storage.delete(info.path)
     storage.put(info.path, b"x" + data[1:])
     facts = provoked(CorruptObjectError, FilesystemMetadataStore(storage).read_metadata, Frames)
-    assert facts == {"feature": "video.frames", "root": "memory", "path": info.path}
+    assert facts == {"feature": "video/frames", "root": "memory", "path": info.path}
 
 
 def test_commit_state_unknown_error():
@@ -211,20 +211,20 @@ def test_commit_state_unknown_error():
     facts = provoked(CommitStateUnknownError, FilesystemMetadataStore(storage).write_metadata, Frames, ROWS)
     assert facts["commit"] in FilesystemMetadataStore(inner).history(Frames)["commit"].to_list()
     assert facts["path"].endswith(f"_manifests/appends/{facts['commit']}.json")
-    assert (facts["feature"], facts["root"]) == ("video.frames", "memory")
+    assert (facts["feature"], facts["root"]) == ("video/frames", "memory")
 
 
 def test_storage_error(tmp_path):
     (tmp_path / "file").write_text("no directory")
     store = FilesystemMetadataStore(tmp_path / "file")
     facts = provoked(StorageError, store.read_metadata, Frames)
-    assert (facts["feature"], facts["root"]) == ("video.frames", store.location)
+    assert (facts["feature"], facts["root"]) == ("video/frames", store.location)
 
 
 def test_storage_access_error(store):
     store.create_snapshot("monday")
     facts = provoked(StorageAccessError, store.at("monday").write_metadata, Frames, ROWS)
-    assert facts == {"feature": "video.frames", "root": store.location}
+    assert facts == {"feature": "video/frames", "root": store.location}
 
 
 @pytest.mark.parametrize("kind", [LocalStorage, MemoryStorage])

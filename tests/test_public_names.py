@@ -75,7 +75,7 @@ def test_declarations():
     assert completed(Frames) == "graph spec"
     assert completed(GRAPH) == "active add from_specs specs use"
     assert completed(Frames.spec) == "container_names containers dep deps id_columns is_root key"
-    assert completed(Frames.spec.key) == "dotted parse parts"
+    assert completed(Frames.spec.key) == "dotted parse parts string"
 
 
 def test_what_backends_implement_is_public_and_hidden(store):

@@ -17,7 +17,7 @@ FEATURE_HELP = "a feature, by the parts of its key with slashes or dots between,
 def feature_key(text: str) -> FeatureKey:
     """Return the key that an argument names."""
     try:
-        return FeatureKey(text.replace("/", ".").split("."))
+        return FeatureKey.parse(text)
     except SpecError as error:
         raise ArgumentTypeError(str(error)) from error
 

@@ -194,13 +194,13 @@ class Digests:
         """Return the text that is hashed; that of a definition says how features are related, too."""
         if self._name_feature:
             said = own_words(declared(self._graph, ref), code_version=code_version)
-            strings = [f"{ref.feature}/{ref.container}", *said]
+            strings = [f"{ref.feature.string}/{ref.container}", *said]
         else:
             strings = [ref.container, str(code_version)]
         for feature, several in groupby(parts.items(), key=lambda part: part[0].feature):
-            strings += [f"{feature}/{above.container}|{text}" for above, text in several]
+            strings += [f"{feature.string}/{above.container}|{text}" for above, text in several]
             relation = dep_digest(self._graph, self._graph.specs[ref.feature], feature) if self._name_feature else ""
-            strings += [f"{feature}?|{relation}"] if relation else []
+            strings += [f"{feature.string}?|{relation}"] if relation else []
         return "|".join(strings)
 
 

@@ -45,7 +45,7 @@ class ContainerRef(NamedTuple):
 
     Examples:
         >>> str(ContainerRef(FeatureKey(["video", "processing"]), "audio"))
-        'video_processing/audio'
+        'video/processing/audio'
         >>> str(ContainerRef(FeatureKey(["frame"]), "pixels", "all of clip='a'"))
         "frame/pixels (all of clip='a')"
     """

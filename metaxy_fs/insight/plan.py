@@ -8,6 +8,7 @@ import polars as pl
 
 from metaxy_fs.insight.rendering import printable
 from metaxy_fs.spec import Feature, FeatureKey
+from metaxy_fs.spec.keys import named_key
 
 FEATURES: Final = pl.Schema(
     {
@@ -94,7 +95,7 @@ class Plan:
         known = self.features.get_column("seconds").drop_nulls()
         return float(known.sum()) if known.len() else None
 
-    def pending(self, feature: type[Feature] | FeatureKey) -> pl.DataFrame:
+    def pending(self, feature: type[Feature] | FeatureKey | str) -> pl.DataFrame:
         """Return the samples of a feature, or the parents, that the run computes.
 
         Returns:
@@ -104,10 +105,10 @@ class Plan:
         Raises:
             KeyError: The plan does not hold the feature.
         """
-        key = feature if isinstance(feature, FeatureKey) else feature.spec.key
+        key = feature.spec.key if isinstance(feature, type) else named_key(FeatureKey, feature, what="A feature")
         if key not in self._pending:
-            known = ", ".join(shown(each) for each in self._pending)
-            raise KeyError(f"The plan has no samples of feature {shown(key)!r}; it has some of {known or 'none'}.")
+            known = ", ".join(map(str, self._pending))
+            raise KeyError(f"The plan has no samples of feature '{key}'; it has some of {known or 'none'}.")
         return self._pending[key]
 
     def to_text(self) -> str:
@@ -148,11 +149,6 @@ class Plan:
             return [f"nothing can be counted: {', '.join(map(str, row['missing']))} has no rows"]  # type: ignore[call-overload]
         found = self.causes.filter(pl.col("feature") == row["feature"])
         return [f"{samples:,} stale by {printable(cause)}" for _, cause, samples in found.iter_rows()]
-
-
-def shown(key: FeatureKey) -> str:
-    """Return a feature as people name it, such as `video/frames`."""
-    return "/".join(key.parts)
 
 
 def duration(seconds: float) -> str:

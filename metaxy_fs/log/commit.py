@@ -192,7 +192,7 @@ def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest
     is_same = standing.digest == attempt.digest
     if not is_same and (standing.manifest is None or not _same_rows(storage, request, standing.manifest, attempt)):
         raise WriteConflictError(
-            f"The write_id {request.write_id!r} of feature {request.partition.feature!r} names a commit of "
+            f"The write_id {request.write_id!r} of feature {'/'.join(request.feature)!r} names a commit of "
             f"{standing.rows} rows at {storage.location}/{standing.path}; the {attempt.rows} rows given now are "
             "not the same. Use another write_id for other rows.",
             path=standing.path,

@@ -306,7 +306,7 @@ def _agree_on_types(source: Storage, target: Storage, partition: Partition, mani
             brought[data] = brought.get(data, frozenset()) | large
     try:
         for data, large in brought.items():
-            types = agree_on_types(target, partition, types, decode_schema(data), large, feature="_".join(info.feature))
+            types = agree_on_types(target, partition, types, decode_schema(data), large, feature="/".join(info.feature))
     except MetadataSchemaError as error:
         raise MetadataSchemaError(
             f"{partition} of {source.location} does not go with what {target.location} holds, so nothing was copied. "

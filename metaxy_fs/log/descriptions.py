@@ -172,7 +172,7 @@ def shared_partition_file(
     data = msgspec.json.encode(info)
     if len(data) > MAX_SHARED_BYTES:
         raise MetadataSchemaError(
-            f"The declaration of feature {'_'.join(info.feature)!r} takes {len(data)} bytes as JSON, more than the "
+            f"The declaration of feature {'/'.join(info.feature)!r} takes {len(data)} bytes as JSON, more than the "
             f"{MAX_SHARED_BYTES} that may be kept with its rows. Declare fewer containers or dependencies."
         )
     return _shared_file(storage, partition, info, data)._replace(before_put=before_put)
@@ -264,7 +264,7 @@ def check_info(info: PartitionInfo, *, feature: Sequence[str], id_columns: Seque
         )
     if sorted(info.id_columns) != sorted(id_columns):
         raise MetadataSchemaError(
-            f"Feature {'_'.join(feature)!r} names its samples by {list(id_columns)}, but rows that are "
+            f"Feature {'/'.join(feature)!r} names its samples by {list(id_columns)}, but rows that are "
             f"stored under the same data version name them by {list(info.id_columns)}, as {name} says. Give the "
             "feature another key.",
             feature=".".join(feature),

@@ -252,7 +252,7 @@ class _Agreed(NamedTuple):
 
 
 def _name(request: CommitRequest) -> str:
-    return "_".join(request.feature)
+    return "/".join(request.feature)
 
 
 def _description(request: CommitRequest, spec: bytes) -> PartitionInfo:

@@ -44,6 +44,8 @@ class MetadataStore(Backend):
     A store answers from itself or, where it lacks a feature, from its fallback stores in order; it writes only to
     itself. Data versions are always computed in Polars, so every kind of store gives the same ones.
 
+    Every method that takes a feature takes a Feature class, a FeatureKey, or the text of a key: `"video/processing"`.
+
     A new kind of store implements `location`, `append_rows`, `scan_rows`, `stored_versions`, `stored_features`
     and `stored_commits`, and passes `metaxy_fs.testing.StoreSuite`. `Append.beside` refuses what does not fit the rows
     that were appended before.
@@ -353,7 +355,7 @@ class MetadataStore(Backend):
     def list_snapshots(self) -> pl.DataFrame:
         """Return the snapshots that this store keeps, by name.
 
-        Columns: `name`, `time` (Datetime("us", "UTC")), `features` (the strings of their keys), `commits` (Int64, how
+        Columns: `name`, `time` (Datetime("us", "UTC")), `features` (the texts of their keys), `commits` (Int64, how
         many it sees), `stores` (strings, where it saw any) and `writer`.
 
         Examples:
@@ -717,7 +719,7 @@ class MetadataStore(Backend):
             code_versions: The new code version of each container that would change, by its name.
 
         Returns:
-            One row for each feature that would be affected, upstream first: `feature` (text, the key's string),
+            One row for each feature that would be affected, upstream first: `feature` (string, the text of its key),
             `containers` (list of strings, those whose definition would change), `stale` (the stored samples that would
             have to be computed again), `samples` (all that are stored).
 

@@ -19,6 +19,7 @@ from metaxy_fs.log import EVERYTHING, IdRange, Span, conform, unify
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.scan import Change, Scan, ScanLayer
 from metaxy_fs.spec import FeatureKey
+from metaxy_fs.spec.keys import did_you_mean
 from metaxy_fs.system_errors import NO_DESCRIPTOR, PERMISSION_DENIED, explained, number_of
 
 
@@ -55,8 +56,10 @@ def not_found(key: FeatureKey, *, partition: str | None, store: Backend, fallbac
             "feature, has "
             'changed since. Compute it again, or read those rows with versions="all".'
         )
-    elif not fallback and store.fallback_stores:
-        message += " Fallback stores were not searched."
+    else:
+        known = {other for candidate in chain(store, fallback=fallback) for other in candidate.stored_features()}
+        message += did_you_mean(key, known)
+        message += "" if fallback or not store.fallback_stores else " Fallback stores were not searched."
     return FeatureNotFoundError(message, feature=key.dotted, root=searched[0], roots=searched)
 
 

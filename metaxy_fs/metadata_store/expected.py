@@ -174,7 +174,7 @@ def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[
         if scan is not None:
             rows = latest(scan, id_columns=upstream.id_columns)
             with evaluating_where(feature.spec):
-                frames[str(upstream.key)] = known_rows(feature.spec, upstream, rows).collect()
+                frames[upstream.key.string] = known_rows(feature.spec, upstream, rows).collect()
     return frames
 
 
@@ -368,7 +368,7 @@ def _lacking_error(
     ids = list(spec.id_columns)
     left_out = f'samples.join(store.resolve_update(feature, samples=samples).waiting, on={ids!r}, how="anti")'
     if not fallback:  # an increment looks into the fallback stores
-        above = f'store.read_upstream_metadata(feature, allow_upstream_fallback=False)["{key}"]'
+        above = f'store.read_upstream_metadata(feature, allow_upstream_fallback=False)["{key.string}"]'
         left_out = f'samples.join({above}, on={list(join_columns(spec, feature.graph.specs[key]))!r}, how="semi")'
     return DependencyError(
         f"{lack} in its upstream '{key}'{excluded}: {show_samples(samples)}. "

@@ -11,6 +11,7 @@ from metaxy_fs.errors import MetadataSchemaError, MetaxyError, SpecError, add_fa
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.spec import Feature, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.feature import without_spec
+from metaxy_fs.spec.keys import named_key
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
 
 
@@ -88,8 +89,8 @@ def about_feature(
     return named
 
 
-FeatureLike = type[Feature] | FeatureKey
-"""What stores take as a feature: a class, or a key that is looked up in the active graph."""
+FeatureLike = type[Feature] | FeatureKey | str
+"""What stores take as a feature: a class, or a key that is looked up in the active graph, or the text of a key."""
 
 
 class Declared(msgspec.Struct, frozen=True):
@@ -111,23 +112,27 @@ def find_declaration(feature: FeatureLike) -> Declared | FeatureKey:
     """Return the declaration of a feature, or the bare key if the active graph holds none.
 
     Raises:
-        TypeError: The argument is neither a class nor a key.
-        SpecError: It was declared again since, or no longer fits what was declared again upstream.
+        TypeError: The argument is neither a class nor a key nor a text.
+        SpecError: The text names no key, or the feature was declared again since, or no longer fits what was declared
+            again upstream.
     """
-    if isinstance(feature, FeatureKey):
-        graph = FeatureGraph.active().frozen()
-        spec = graph.find(feature)
-        return feature if spec is None else Declared(spec, graph)
+    if isinstance(feature, FeatureKey | str):
+        key, graph = named_key(FeatureKey, feature, what="A feature"), FeatureGraph.active().frozen()
+        spec = graph.find(key)
+        return key if spec is None else Declared(spec, graph)
     if isinstance(feature, type) and issubclass(feature, Feature) and feature is not Feature:
         return _of_class(feature)
-    raise TypeError(f"A feature is a class derived from Feature, or a FeatureKey; got {feature!r}.")
+    raise TypeError(
+        f"A feature is a class derived from Feature, a FeatureKey, or a text such as 'video/frames'; got {feature!r}."
+    )
 
 
 def key_of(feature: FeatureLike) -> FeatureKey:
     """Return the key of a feature, declared or not.
 
     Raises:
-        TypeError: The argument is neither a class nor a key.
+        TypeError: The argument is neither a class nor a key nor a text.
+        SpecError: The text names no key.
     """
     found = find_declaration(feature)
     return found if isinstance(found, FeatureKey) else found.key
@@ -137,10 +142,12 @@ def keys_of(features: object) -> list[FeatureKey]:
     """Return the keys of several features, declared or not.
 
     Raises:
-        TypeError: The argument is none, or something in it is neither a class nor a key.
+        TypeError: The argument is none, or something in it is neither a class nor a key nor a text.
     """
     if isinstance(features, str | type) or not isinstance(features, Iterable):
-        raise TypeError(f"features takes a list of classes derived from Feature, or of keys; got {features!r}.")
+        raise TypeError(
+            f"features takes a list of classes derived from Feature, of keys or of texts; got {features!r}."
+        )
     return [key_of(feature) for feature in features]
 
 
@@ -155,8 +162,9 @@ def require_declaration(feature: FeatureLike) -> Declared:
     found = find_declaration(feature)
     if isinstance(found, FeatureKey):
         raise SpecError(
-            f"The active graph has no feature {found!r}, and what is asked for needs its declaration; pass the "
-            "Feature class, or make its graph active: `with graph.use():`."
+            f"The active graph has no feature '{found}', and what is asked for needs its declaration."
+            f"{FeatureGraph.active().did_you_mean(found)} Pass the Feature class, or make its graph active: "
+            "`with graph.use():`."
         )
     return found
 

@@ -32,6 +32,8 @@ from metaxy_fs.log import (
 from metaxy_fs.metadata_store.features import FeatureLike, flag, key_of
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 from metaxy_fs.metadata_store.promotion import copy_metadata
+from metaxy_fs.spec import FeatureKey
+from metaxy_fs.spec.keys import did_you_mean
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.logged import LOGGER
 
@@ -63,11 +65,13 @@ def existing_feature(store: FilesystemMetadataStore, feature: FeatureLike | None
     """
     if feature is None:
         return None
-    storage, name = storage_of(store), key_of(feature).dotted
+    storage, key = storage_of(store), key_of(feature)
+    name = key.dotted
     if not all_partitions(storage, feature=name):
-        features = sorted({partition.feature for partition in all_partitions(storage)})
+        known = sorted({FeatureKey.parse(partition.feature) for partition in all_partitions(storage)})
         raise FeatureNotFoundError(
-            f"{store.location} holds nothing of a feature {name!r}; it holds {', '.join(features) or 'no feature'}.",
+            f"{store.location} holds nothing of a feature '{key}'; it holds "
+            f"{', '.join(map(str, known)) or 'no feature'}.{did_you_mean(key, known)}",
             feature=name,
             root=store.location,
             roots=[store.location],

@@ -16,7 +16,7 @@ from typing import NoReturn
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError, SpecError, StorageAccessError
-from metaxy_fs.insight.plan import AFTER_UPSTREAM, CAUSE, CAUSES, FEATURES, KIND, Plan, shown
+from metaxy_fs.insight.plan import AFTER_UPSTREAM, CAUSE, CAUSES, FEATURES, KIND, Plan
 from metaxy_fs.metadata_store.backend import Append, Backend, Query
 from metaxy_fs.metadata_store.chain import chain, layered, report_corruption
 from metaxy_fs.metadata_store.comparing import compared_partitions
@@ -320,7 +320,7 @@ class _FeatureRun:
         why = _joined(rows, causes.select(*units, pl.col(CAUSE).alias(name)), on=units)
         why = why.select(*stored, name).unique(stored, keep="first", maintain_order=True)
         renamed = why.rename(dict(zip(stored, on, strict=True)))
-        new = pl.lit(f"new rows of {shown(above.key)}") if dep.relation == "aggregation" else pl.lit(None, pl.String)
+        new = pl.lit(f"new rows of {above.key}") if dep.relation == "aggregation" else pl.lit(None, pl.String)
         if addition.bare.height and dep.relation == "aggregation" and above.key not in self.hidden:
             grouped = addition.bare.select(stored).unique().rename(dict(zip(stored, on, strict=True)))
             extra = grouped.join(renamed, on=on, how="anti").with_columns(new.alias(name))
@@ -332,10 +332,10 @@ class _FeatureRun:
         texts = {}
         for container in self.spec.containers:
             pairs = self.feature.graph.upstream_containers(self.spec, container)
-            names = ", ".join(f"{shown(above.key)}/{part.key}" for above, part in pairs)
-            texts[str(container.key)] = names or f"definition of {shown(self.spec.key)}/{container.key}"
+            names = ", ".join(f"{above.key}/{part.key}" for above, part in pairs)
+            texts[str(container.key)] = names or f"definition of {self.spec.key}/{container.key}"
         first = pl.col(CHANGED_CONTAINERS).list.first()
-        return first.replace_strict(texts, default=f"definition of {shown(self.spec.key)}", return_dtype=pl.String)
+        return first.replace_strict(texts, default=f"definition of {self.spec.key}", return_dtype=pl.String)
 
 
 def _upstream_first(targets: Sequence[FeatureLike]) -> list[Declared]:
@@ -344,7 +344,7 @@ def _upstream_first(targets: Sequence[FeatureLike]) -> list[Declared]:
     graphs = list(dict.fromkeys(target.graph for target in declared))
     if len(graphs) > 1:
         raise SpecError(
-            f"A plan is of features of one graph, and {', '.join(shown(target.key) for target in declared)} are of "
+            f"A plan is of features of one graph, and {', '.join(str(target.key) for target in declared)} are of "
             f"{len(graphs)}. Plan them one graph after the other."
         )
     wanted = {target.key for target in declared}
@@ -370,7 +370,7 @@ def _more_columns(spec: FeatureSpec, above: FeatureSpec) -> frozenset[str]:
 
 def _row(key: FeatureKey, *, missing: Sequence[str] = (), **counts: float | None) -> tuple[object, ...]:
     values = {**dict.fromkeys(FEATURES.names(), 0), "seconds": None, **counts}
-    return tuple({**values, "feature": shown(key), "missing": list(missing)}.values())
+    return tuple({**values, "feature": str(key), "missing": list(missing)}.values())
 
 
 def _counted(step: _FeatureRun, addition: _Addition, found: Increment, seconds: str | None) -> tuple[object, ...]:
@@ -391,15 +391,15 @@ def _counted(step: _FeatureRun, addition: _Addition, found: Increment, seconds: 
 def _missing(step: _FeatureRun, error: DependencyError) -> list[str]:
     """Return the upstream features without which nothing can be counted."""
     if error.upstream is not None:
-        return [shown(FeatureKey.parse(error.upstream))]
-    return [shown(dep.key) for dep in step.spec.deps]
+        return [str(FeatureKey.parse(error.upstream))]
+    return [str(dep.key) for dep in step.spec.deps]
 
 
 def _causes(key: FeatureKey, pending: pl.DataFrame) -> pl.DataFrame:
     stale = pending.filter(pl.col(KIND) == "stale")
     counted = stale.group_by(CAUSE, maintain_order=True).agg(pl.len().cast(pl.Int64).alias("samples"))
     ordered = counted.sort("samples", CAUSE, descending=[True, False])
-    return ordered.select(pl.lit(shown(key)).alias("feature"), CAUSE, "samples")
+    return ordered.select(pl.lit(str(key)).alias("feature"), CAUSE, "samples")
 
 
 def _own_change(before: FeatureSpec, after: FeatureSpec) -> str | None:
@@ -408,11 +408,11 @@ def _own_change(before: FeatureSpec, after: FeatureSpec) -> str | None:
     new = {str(container.key): container.code_version for container in after.containers}
     for name, version in new.items():
         if name not in old:
-            return f"{shown(after.key)}/{name} added"
+            return f"{after.key}/{name} added"
         if str(old[name]) != str(version):
-            return f"code of {shown(after.key)}/{name} {old[name]} to {version}"
+            return f"code of {after.key}/{name} {old[name]} to {version}"
     gone = [name for name in old if name not in new]
-    return f"{shown(after.key)}/{gone[0]} removed" if gone else None
+    return f"{after.key}/{gone[0]} removed" if gone else None
 
 
 def _joined(left: pl.DataFrame, right: pl.DataFrame, *, on: Sequence[str], how: str = "inner") -> pl.DataFrame:

@@ -6,6 +6,7 @@ from typing import Any
 
 from metaxy_fs.errors import SpecError
 from metaxy_fs.reserved import DATA_VERSION, PREFIX, PROVENANCE
+from metaxy_fs.spec.keys import FeatureKey
 
 
 def is_encodable(text: str) -> bool:
@@ -19,18 +20,19 @@ def require(value: object, kind: type, *, what: str) -> None:
         raise SpecError(f"{what} takes a {kind.__name__}, got {value!r}.")
 
 
-def sequence(values: Any, kind: type, *, what: str) -> tuple[Any, ...]:
-    """Return the values as a tuple of one kind; a lone text is a mistake, not a sequence of characters."""
+def sequence(values: Any, *kinds: type, what: str) -> tuple[Any, ...]:
+    """Return the values as a tuple of some kinds; a lone text is a mistake, not a sequence of characters."""
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise SpecError(f"{what} takes a list of {kind.__name__}, got {values!r}.")
+        raise SpecError(f"{what} takes a list of {kinds[0].__name__}, got {values!r}.")
     for value in values:
-        require(value, kind, what=f"Each of {what}")
+        if not isinstance(value, kinds):
+            require(value, kinds[0], what=f"Each of {what}")
     return tuple(values)
 
 
 def refuse_duplicates(names: Sequence[object], *, what: str) -> None:
     """Names are duplicates where their strings are, since versions and columns are keyed by the strings."""
-    twice = [name for name, count in Counter(map(str, names)).items() if count > 1]
+    twice = [name for name, count in Counter(map(_string, names)).items() if count > 1]
     if twice:
         raise SpecError(f"{what}: '{twice[0]}' is named more than once.")
 
@@ -50,3 +52,7 @@ def check_column_names(names: Sequence[str], *, what: str) -> None:
         raise SpecError(f"{what} hold a name that Polars reads as a pattern: {list(names)!r}.")
     if {DATA_VERSION, PROVENANCE}.intersection(names) or any(name.startswith(PREFIX) for name in names):
         raise SpecError(f"{what} hold a name with another meaning: {list(names)!r}.")
+
+
+def _string(name: object) -> str:
+    return name.string if isinstance(name, FeatureKey) else str(name)

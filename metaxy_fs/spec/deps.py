@@ -1,14 +1,14 @@
 """Dependencies: the upstream features and containers that something is made from."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import msgspec
 
 from metaxy_fs.errors import SpecError
 from metaxy_fs.reserved import OF_INCREMENTS
 from metaxy_fs.spec.checks import check_column_names, is_encodable, refuse_duplicates, require, sequence
-from metaxy_fs.spec.keys import ContainerKey, FeatureKey
+from metaxy_fs.spec.keys import ContainerKey, FeatureKey, named_key
 
 All = Literal["all"]
 ALL: Final[All] = "all"
@@ -26,7 +26,7 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A feature is made from the rows of another one.
 
     Args:
-        key: The upstream feature.
+        key: The upstream feature: its key, or the text of that, such as `"video/processing"`.
         relation: `"one_to_one"`: one upstream row makes one sample, and the id columns are the same.
             `"aggregation"`: all upstream rows that have a sample's id columns in common make it; these may be id
             columns of the upstream feature or others. `"expansion"`: one upstream row makes many samples, whose id
@@ -60,8 +60,21 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     where: str | None = None
     columns: Sequence[str] = ()
 
+    if TYPE_CHECKING:  # what may be given, which is more than what is kept
+
+        def __init__(
+            self,
+            *,
+            key: FeatureKey | str,
+            relation: Relation = "one_to_one",
+            optional: bool = False,
+            rename: Mapping[str, str] = ...,
+            where: str | None = None,
+            columns: Sequence[str] = (),
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        require(self.key, FeatureKey, what="FeatureDep(key=...)")
+        msgspec.structs.force_setattr(self, "key", named_key(FeatureKey, self.key, what="FeatureDep(key=...)"))
         if self.relation not in get_args(Relation):
             raise SpecError(f"{self._named('relation')} is one of {list(get_args(Relation))}, got {self.relation!r}.")
         require(self.optional, bool, what=self._named("optional"))
@@ -110,18 +123,26 @@ class ContainerDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A container is made from some containers of one upstream feature.
 
     Args:
-        feature_key: The upstream feature, which must be among the feature's `deps`.
-        containers: The containers of it that matter; by default all.
+        feature_key: The upstream feature, a key or its text, which must be among the feature's `deps`.
+        containers: The containers of it that matter, keys or their texts; by default all.
     """
 
     feature_key: FeatureKey
     containers: Sequence[ContainerKey] | All = ALL
 
+    if TYPE_CHECKING:  # what may be given, which is more than what is kept
+
+        def __init__(
+            self, *, feature_key: FeatureKey | str, containers: Sequence[ContainerKey | str] | All = ALL
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        require(self.feature_key, FeatureKey, what="ContainerDep(feature_key=...)")
+        key = named_key(FeatureKey, self.feature_key, what="ContainerDep(feature_key=...)")
+        msgspec.structs.force_setattr(self, "feature_key", key)
         if self.containers == ALL:
             return
-        containers = sequence(self.containers, ContainerKey, what="ContainerDep(containers=...)")
+        named = sequence(self.containers, ContainerKey, str, what="ContainerDep(containers=...)")
+        containers = tuple(named_key(ContainerKey, name, what="ContainerDep(containers=...)") for name in named)
         if not containers:
             raise SpecError(
                 f"ContainerDep on '{self.feature_key}' names no container; leave `containers` out to mean all."

@@ -22,10 +22,10 @@ import msgspec
 from metaxy_fs.errors import SpecError
 from metaxy_fs.ids import random_token
 from metaxy_fs.spec.deps import ALL, SAME_NAME, All, ContainerDep
-from metaxy_fs.spec.keys import ContainerKey, FeatureKey
+from metaxy_fs.spec.keys import ContainerKey, FeatureKey, did_you_mean, named_key
 from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec, check_relation
 
-_OF_STORES = frozenset({"declare", "find", "frozen", "upstream", "upstream_containers"})
+_OF_STORES = frozenset({"declare", "did_you_mean", "find", "frozen", "upstream", "upstream_containers"})
 """What stores and classes ask of a graph, and users do not call."""
 
 
@@ -60,6 +60,22 @@ class FeatureGraph:
 
     def __repr__(self) -> str:
         return f"FeatureGraph({', '.join(map(str, self._specs)) or 'empty'})"
+
+    def __contains__(self, feature: FeatureKey | str) -> bool:
+        """Whether the graph holds a feature, by its key or the text of that."""
+        return named_key(FeatureKey, feature, what="A feature") in self._specs
+
+    def __getitem__(self, feature: FeatureKey | str) -> FeatureSpec:
+        """Return the declaration of a feature: `graph["video/processing"]`.
+
+        Raises:
+            SpecError: The graph holds no such feature.
+        """
+        key = named_key(FeatureKey, feature, what="A feature")
+        spec = self.find(key)
+        if spec is None:
+            raise SpecError(f"This graph has no feature '{key}'; it has {_listed(self)}.{self.did_you_mean(key)}")
+        return spec
 
     @classmethod
     def from_specs(cls, specs: Iterable[FeatureSpec]) -> Self:
@@ -106,7 +122,7 @@ class FeatureGraph:
                 to an upstream.
         """
         with _LOCK:
-            known_key = self._by_string.get(str(spec.key))
+            known_key = self._by_string.get(spec.key.string)
             if known_key is not None:
                 raise SpecError(_second(spec.key, known_key, declared_by=self._declared_by.get(known_key)))
             self._add(spec)
@@ -125,7 +141,7 @@ class FeatureGraph:
             SpecError: As `add` does; the graph stays as it was.
         """
         with _LOCK:
-            known_key = self._by_string.get(str(spec.key))
+            known_key = self._by_string.get(spec.key.string)
             if known_key is None:
                 self._add(spec)
             elif self._declared_by.get(known_key) != by:
@@ -145,6 +161,10 @@ class FeatureGraph:
         if key not in self._specs and key in self._set_aside:
             raise SpecError(self._set_aside[key].reason)
         return self._specs.get(key)
+
+    def did_you_mean(self, key: FeatureKey) -> str:
+        """Return a sentence that names the features of the graph which are most like one that it lacks, or nothing."""
+        return did_you_mean(key, self._specs)
 
     def frozen(self) -> "FeatureGraph":
         """Return a graph of the same features that never changes; the same one until this graph does."""
@@ -168,7 +188,7 @@ class FeatureGraph:
     def _add(self, spec: FeatureSpec) -> None:
         self._check(spec)
         self._specs[spec.key] = spec
-        self._by_string[str(spec.key)] = spec.key
+        self._by_string[spec.key.string] = spec.key
         self._frozen = None
 
     def _replace(self, known_key: FeatureKey, spec: FeatureSpec) -> None:
@@ -186,7 +206,7 @@ class FeatureGraph:
                     raise
                 set_aside[key] = _SetAside(specs[key], _does_not_fit(key, spec.key, error))
         self._declared_by.pop(known_key, None)
-        self._by_string = {str(key): key for key in specs}
+        self._by_string = {key.string: key for key in specs}
         self._specs, self._set_aside, self._frozen = fitting._specs, set_aside, None
 
     def _check(self, spec: FeatureSpec) -> None:
@@ -195,8 +215,8 @@ class FeatureGraph:
                 raise SpecError(f"Feature '{spec.key}' depends on itself.")
             if self.find(dep.key) is None:
                 raise SpecError(
-                    f"Feature '{spec.key}' depends on {dep.key!r}, which this graph does not hold; it holds "
-                    f"{sorted(self._specs)}. Declare the upstream feature first."
+                    f"Feature '{spec.key}' depends on '{dep.key}', which this graph does not hold; it holds "
+                    f"{_listed(self)}.{self.did_you_mean(dep.key)} Declare the upstream feature first."
                 )
             check_relation(spec, dep, self._specs[dep.key])
         for container in spec.containers:
@@ -204,7 +224,7 @@ class FeatureGraph:
 
     def upstream(self, spec: FeatureSpec) -> list[FeatureSpec]:
         """Return the features that a feature depends on directly, sorted by key string."""
-        return sorted((self._specs[dep.key] for dep in spec.deps), key=lambda upstream: str(upstream.key))
+        return sorted((self._specs[dep.key] for dep in spec.deps), key=lambda upstream: upstream.key.string)
 
     def upstream_containers(
         self, spec: FeatureSpec, container: ContainerSpec
@@ -214,7 +234,7 @@ class FeatureGraph:
         for upstream, wanted in self._container_deps(spec, container):
             by_key = {candidate.key: candidate for candidate in upstream.containers}
             pairs += [(upstream, by_key[key]) for key in (by_key if wanted == ALL else wanted)]
-        return sorted(pairs, key=lambda pair: (str(pair[0].key), str(pair[1].key)))
+        return sorted(pairs, key=lambda pair: (pair[0].key.string, pair[1].key.string))
 
     def _container_deps(
         self, spec: FeatureSpec, container: ContainerSpec
@@ -285,12 +305,17 @@ def _rebuilt(state: _GraphState) -> FeatureGraph:
     return graph
 
 
+def _listed(graph: FeatureGraph) -> str:
+    return ", ".join(sorted(repr(str(key)) for key in graph.specs)) or "none"
+
+
 def _second(key: FeatureKey, known_key: FeatureKey, *, declared_by: str | None = None) -> str:
     """Two keys of one string would share the versions and the columns that are named after it."""
     whose = "" if declared_by is None else f", declared by class {declared_by}"
     return (
-        f"{key!r} is called '{key}', and this graph already holds a feature of that name, {known_key!r}{whose}. Give "
-        "one of them another key, or declare it in a graph of its own: `with FeatureGraph().use():`."
+        f"{key!r} is called '{key.string}' in versions, and this graph already holds a feature of that name, "
+        f"{known_key!r}{whose}. Give one of them another key, or declare it in a graph of its own: "
+        "`with FeatureGraph().use():`."
     )
 
 

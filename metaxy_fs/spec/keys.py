@@ -1,13 +1,14 @@
 """The keys that name features and containers.
 
-A key is a sequence of parts. Its string joins them with `_`; the string is what versions are hashed over and what
-columns and dictionaries are keyed by. Two different keys may have one string (`["a_b"]` and `["a", "b"]`), so a graph
-refuses to hold both.
+A key is a sequence of parts. People write and read a feature's key as text with `/` between them, which names one key
+only. Its string joins them with `_`; the string is what versions are hashed over and what columns and dictionaries are
+keyed by. Two different keys may have one string (`["a_b"]` and `["a", "b"]`), so a graph refuses to hold both.
 """
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Self
+from difflib import get_close_matches
+from typing import ClassVar, Self, TypeVar
 
 import msgspec
 
@@ -29,20 +30,22 @@ class _Key(msgspec.Struct, frozen=True, order=True):
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "parts", _checked_parts(self.parts, kind=self._kind))
 
-    def __str__(self) -> str:
-        return "_".join(self.parts)
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.parts)!r})"
 
     @classmethod
-    def parse(cls, dotted: str) -> Self:
-        """Return the key whose parts are joined by `.` in the text, as in the directories of a root."""
-        return cls(tuple(dotted.split(".")))
+    def parse(cls, text: str) -> Self:
+        """Return the key whose parts are joined by `/` in a text, or by `.` as in the directories of a root."""
+        return cls(tuple(text.replace(".", "/").split("/")))
+
+    @property
+    def string(self) -> str:
+        """The parts joined by `_`: what versions are hashed over, and what columns are called."""
+        return "_".join(self.parts)
 
     @property
     def dotted(self) -> str:
-        """The parts joined by `.`, which no part can hold: unlike the string, it names one key only."""
+        """The parts joined by `.`, as in the directories of a root; like the text, it names one key only."""
         return ".".join(self.parts)
 
 
@@ -57,11 +60,16 @@ class FeatureKey(_Key, frozen=True, order=True):
 
     Examples:
         >>> key = FeatureKey(["video", "processing"])
-        >>> str(key), key.dotted
-        ('video_processing', 'video.processing')
+        >>> str(key), key.string, key.dotted
+        ('video/processing', 'video_processing', 'video.processing')
+        >>> FeatureKey.parse("video/processing") == key
+        True
     """
 
     _kind: ClassVar[str] = "feature key"
+
+    def __str__(self) -> str:
+        return "/".join(self.parts)
 
 
 class ContainerKey(_Key, frozen=True, order=True):
@@ -73,6 +81,42 @@ class ContainerKey(_Key, frozen=True, order=True):
     """
 
     _kind: ClassVar[str] = "container key"
+
+    def __str__(self) -> str:
+        return self.string
+
+
+_K = TypeVar("_K", bound=_Key)
+
+
+def named_key(kind: type[_K], named: _K | str, *, what: str) -> _K:
+    """Return the key that a caller named, by itself or by text.
+
+    Args:
+        kind: The kind of key.
+        named: What was given.
+        what: What it was given as, to begin a sentence with.
+
+    Raises:
+        SpecError: It is neither, or a text that names none.
+    """
+    if isinstance(named, str):
+        return kind.parse(named)
+    if not isinstance(named, kind):
+        raise SpecError(f"{what} takes a {kind.__name__} or a text such as 'video', got {named!r}.")
+    return named
+
+
+def did_you_mean(key: FeatureKey, known: Iterable[FeatureKey]) -> str:
+    """Return a sentence that names the known keys which are most like one that is not, or nothing.
+
+    Examples:
+        >>> did_you_mean(FeatureKey.parse("video_procesing"), [FeatureKey.parse("video/processing")])
+        " Did you mean 'video/processing'?"
+    """
+    by_string = {other.string.lower(): str(other) for other in known}
+    near = get_close_matches(key.string.lower(), by_string, n=3, cutoff=0.7)
+    return f" Did you mean {' or '.join(repr(by_string[name]) for name in near)}?" if near else ""
 
 
 def _checked_parts(parts: Iterable[str], *, kind: str) -> tuple[str, ...]:

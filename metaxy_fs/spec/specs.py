@@ -5,14 +5,14 @@ to be checked (that an upstream exists, that there is no cycle) is the graph's t
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import msgspec
 
 from metaxy_fs.errors import SpecError
-from metaxy_fs.spec.checks import check_column_names, is_encodable, refuse_duplicates, require, sequence
+from metaxy_fs.spec.checks import check_column_names, is_encodable, refuse_duplicates, sequence
 from metaxy_fs.spec.deps import ALL, SAME_NAME, All, ContainerDep, FeatureDep, SameName
-from metaxy_fs.spec.keys import ContainerKey, FeatureKey
+from metaxy_fs.spec.keys import ContainerKey, FeatureKey, named_key
 
 DEFAULT_CONTAINER: Final = ContainerKey(["default"])
 DEFAULT_ID_COLUMNS: Final = ("sample_id",)
@@ -25,7 +25,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A part of a feature that has a version of its own.
 
     Args:
-        key: The container's name, which is also its field in the `data_version` struct.
+        key: The container's name, a key or its text, which is also its field in the `data_version` struct.
         code_version: The version of the code that makes it, a number or a string without `|`; change it to have every
             sample made again.
         deps: The upstream containers that it is made from; by default all containers of all upstream features.
@@ -46,8 +46,19 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     deps: Sequence[ContainerDep] | All | SameName = ALL
     versioned_by: VersionedBy = "provenance"
 
+    if TYPE_CHECKING:  # what may be given, which is more than what is kept
+
+        def __init__(
+            self,
+            *,
+            key: ContainerKey | str = DEFAULT_CONTAINER,
+            code_version: int | str = 1,
+            deps: Sequence[ContainerDep] | All | SameName = ALL,
+            versioned_by: VersionedBy = "provenance",
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        require(self.key, ContainerKey, what="ContainerSpec(key=...)")
+        msgspec.structs.force_setattr(self, "key", named_key(ContainerKey, self.key, what="ContainerSpec(key=...)"))
         _check_code_version(self.code_version, container=self.key)
         if self.versioned_by not in get_args(VersionedBy):
             raise SpecError(
@@ -65,7 +76,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The declaration of a feature.
 
     Args:
-        key: The feature's name.
+        key: The feature's name: a key, or the text of one, such as `"video/processing"`.
         deps: The upstream features; none makes a root feature, whose data versions are given and not calculated.
         containers: The parts that are versioned; by default one that is called `default`.
         id_columns: The columns that together name a sample, in rows and in joins with upstream features.
@@ -89,8 +100,19 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     containers: Sequence[ContainerSpec] = msgspec.field(default_factory=lambda: (ContainerSpec(),))
     id_columns: Sequence[str] = DEFAULT_ID_COLUMNS
 
+    if TYPE_CHECKING:  # what may be given, which is more than what is kept
+
+        def __init__(
+            self,
+            *,
+            key: FeatureKey | str,
+            deps: Sequence[FeatureDep] = (),
+            containers: Sequence[ContainerSpec] = ...,
+            id_columns: Sequence[str] = DEFAULT_ID_COLUMNS,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        require(self.key, FeatureKey, what="FeatureSpec(key=...)")
+        msgspec.structs.force_setattr(self, "key", named_key(FeatureKey, self.key, what="FeatureSpec(key=...)"))
         deps = sequence(self.deps or (), FeatureDep, what=f"FeatureSpec(deps=...) of '{self.key}'")
         refuse_duplicates([dep.key for dep in deps], what=f"The deps of feature '{self.key}'")
         containers = sequence(self.containers, ContainerSpec, what=f"FeatureSpec(containers=...) of '{self.key}'")

@@ -108,7 +108,7 @@ class ArrowOnly:
 def declare(*specs: FeatureSpec) -> list[type[Feature]]:
     """Return Feature classes for specs, upstream first, in a graph of their own."""
     with FeatureGraph().use():
-        return [new_class(str(spec.key), (Feature,), {"spec": spec}) for spec in specs]
+        return [new_class(spec.key.string, (Feature,), {"spec": spec}) for spec in specs]
 
 
 def container(name: str, version: int | str = 1, **upstream: Iterable[str]) -> ContainerSpec:

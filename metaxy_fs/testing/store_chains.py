@@ -158,9 +158,9 @@ class StoreChains(StoreCase):
         prod.write_metadata(video, videos([1]))
 
         for ask in (dev.calculate_data_versions, dev.calculate_and_write_data_versions):
-            with pytest.raises(DependencyError, match=r"'video_processing'.*not searched"):
+            with pytest.raises(DependencyError, match=r"'video/processing'.*not searched"):
                 ask(processed, samples([1]), allow_upstream_fallback=False)
-        with pytest.raises(DependencyError, match="'video_processing'"):
+        with pytest.raises(DependencyError, match="'video/processing'"):
             dev.read_upstream_metadata(processed, allow_upstream_fallback=False)
         assert not dev.has_feature(processed)
 

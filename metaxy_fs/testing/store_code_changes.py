@@ -46,7 +46,7 @@ class StoreCodeChanges(StoreCase):
     def test_changed_code_upstream_needs_the_upstream_first(self, store: MetadataStore) -> None:
         processed_pipeline(store, [1])
 
-        with pytest.raises(DependencyError, match=r"'video_processing'.*other data versions"):
+        with pytest.raises(DependencyError, match=r"'video/processing'.*other data versions"):
             store.resolve_update(pipeline(audio=3)[1])
 
     def test_changed_code_upstream_makes_equal_versions_stale(self, store: MetadataStore) -> None:

@@ -135,8 +135,8 @@ class StoreMaterialize(StoreCase):
         with pytest.raises(MetadataSchemaError, match=message) as caught:
             store.materialize(processed, compute)
 
-        assert caught.value.feature == "processed.video"
-        assert "3 samples of feature 'processed_video': 1, 2, 3" in caught.value.__notes__[0]
+        assert caught.value.feature == "processed/video"
+        assert "3 samples of feature 'processed/video': 1, 2, 3" in caught.value.__notes__[0]
         assert not store.has_feature(processed)
 
     def test_function_that_raises_leaves_what_was_done(self, store: MetadataStore) -> None:
@@ -146,7 +146,7 @@ class StoreMaterialize(StoreCase):
         with pytest.raises(KeyError, match="no 4") as caught:
             store.materialize(processed, _failing({4}), batch_rows=2)
 
-        assert "2 samples of feature 'processed_video': 4, 5" in caught.value.__notes__[0]
+        assert "2 samples of feature 'processed/video': 4, 5" in caught.value.__notes__[0]
         assert ids_of(store.read_metadata(processed)) == [0, 1, 2, 3]
         assert store.materialize(processed, doubled).counts.written == 2
 

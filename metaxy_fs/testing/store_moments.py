@@ -179,7 +179,7 @@ class StoreMoments(StoreCase):
         found = store.list_snapshots()
 
         assert found["name"].to_list() == ["a", "b"]
-        assert found["features"].to_list() == [["processed_video", "video_processing"], ["video_processing"]]
+        assert found["features"].to_list() == [["processed/video", "video/processing"], ["video/processing"]]
         assert found["commits"].to_list() == [3, 2]
         assert found["stores"].to_list() == [[store.location]] * 2
         assert store.list_features() == [PROCESSED, VIDEO]
@@ -210,7 +210,7 @@ class StoreMoments(StoreCase):
         video, processed = pipeline()
         store.write_metadata(video, videos([1]))
 
-        with pytest.raises(FeatureNotFoundError, match="processed_video"):
+        with pytest.raises(FeatureNotFoundError, match="processed/video"):
             store.create_snapshot("s", features=[video, processed])
         assert store.list_snapshots().is_empty()
 

@@ -223,7 +223,7 @@ class StoreReads(StoreCase):
     # What there is.
 
     def test_feature_that_is_nowhere_is_not_found(self, store: MetadataStore) -> None:
-        with pytest.raises(FeatureNotFoundError, match="video_processing") as caught:
+        with pytest.raises(FeatureNotFoundError, match="video/processing") as caught:
             store.read_metadata(pipeline()[0])
         assert isinstance(caught.value, LookupError)
         assert store.location in str(caught.value)

@@ -136,7 +136,7 @@ class StoreRetired(StoreCase):
         store.calculate_and_write_data_versions(processed, samples([1, 2]))
         store.retire(video, samples([2]))
 
-        assert ids_of(store.read_upstream_metadata(processed)[str(VIDEO)]) == [1]
+        assert ids_of(store.read_upstream_metadata(processed)[VIDEO.string]) == [1]
         with pytest.raises(DependencyError):
             store.calculate_data_versions(processed, samples([1, 2]))
         increment = store.resolve_update(processed)
@@ -263,7 +263,7 @@ class StoreRetired(StoreCase):
         store.retire(processed, samples([2]))
         counted = store.what_if(video, code_versions={"frames": 2}).select("feature", "stale", "samples").rows()
 
-        assert counted == [("video_processing", 2, 2), ("processed_video", 1, 1)]
+        assert counted == [("video/processing", 2, 2), ("processed/video", 1, 1)]
 
     # Restoring.
 
@@ -377,7 +377,7 @@ class StoreRetired(StoreCase):
         assert store.explain(processed, 1).status == "retired"
         assert store.explain(video, 1).status == "up to date"
         assert store.explain(processed, 2).status == "excluded"
-        assert "video_processing/audio: code 2; retired" in store.explain(processed, 2).to_text()
+        assert "video/processing/audio: code 2; retired" in store.explain(processed, 2).to_text()
         assert store.explain(video, 2).status == "retired"
         store.calculate_and_write_data_versions(processed, samples([1]))
         assert store.explain(processed, 1).status == "up to date"

@@ -17,6 +17,7 @@ from metaxy_fs.testing.store_increments import StoreIncrements
 from metaxy_fs.testing.store_materialize import StoreMaterialize
 from metaxy_fs.testing.store_moments import StoreMoments
 from metaxy_fs.testing.store_plan import StorePlan
+from metaxy_fs.testing.store_questions import StoreQuestions
 from metaxy_fs.testing.store_reads import StoreReads
 from metaxy_fs.testing.store_redo import StoreRedo
 from metaxy_fs.testing.store_retired import StoreRetired
@@ -34,6 +35,7 @@ class StoreSuite(
     StoreCommits,
     StoreMoments,
     StoreChains,
+    StoreQuestions,
     StoreVersions,
     StoreIncrements,
     StoreMaterialize,

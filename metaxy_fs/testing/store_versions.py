@@ -246,11 +246,11 @@ class StoreVersions(StoreCase):
     def test_missing_upstream_feature_is_named(self, store: MetadataStore) -> None:
         _, processed = pipeline()
 
-        with pytest.raises(DependencyError, match=r"'processed_video'.*'video_processing'") as caught:
+        with pytest.raises(DependencyError, match=r"'processed/video'.*'video/processing'") as caught:
             store.calculate_data_versions(processed, samples([1]))
         assert isinstance(caught.value, LookupError)
         assert store.location in str(caught.value)
-        with pytest.raises(DependencyError, match="'video_processing'"):
+        with pytest.raises(DependencyError, match="'video/processing'"):
             store.read_upstream_metadata(processed)
 
     def test_upstream_of_another_data_version_is_missing(self, store: MetadataStore) -> None:
@@ -263,7 +263,7 @@ class StoreVersions(StoreCase):
         video, processed = pipeline()
         store.write_metadata(video, videos([1, 2]))
 
-        with pytest.raises(DependencyError, match=r"7 of 8 samples.*'video_processing': 10, 11, 12, 13, 14, \.\.\."):
+        with pytest.raises(DependencyError, match=r"7 of 8 samples.*'video/processing': 10, 11, 12, 13, 14, \.\.\."):
             store.calculate_and_write_data_versions(processed, samples([1, *range(10, 17)]))
         assert not store.has_feature(processed)
 
@@ -275,7 +275,7 @@ class StoreVersions(StoreCase):
             store.calculate_data_versions(processed, samples(["a", "b"]))
 
     def test_versions_of_a_root_feature_are_not_calculated(self, store: MetadataStore) -> None:
-        with pytest.raises(DependencyError, match=r"'video_processing'.*write_metadata"):
+        with pytest.raises(DependencyError, match=r"'video/processing'.*write_metadata"):
             store.calculate_data_versions(pipeline()[0], samples([1]))
 
     @pytest.mark.parametrize(

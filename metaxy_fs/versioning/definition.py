@@ -76,14 +76,14 @@ def _of_feature(
 def _of_container(
     graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec, known: dict[FeatureKey, DefinitionVersion]
 ) -> str:
-    parts = [f"{spec.key}/{container.key}", *own_words(container)]
+    parts = [f"{spec.key.string}/{container.key}", *own_words(container)]
     made_from = graph.upstream_containers(spec, container)
     for key, containers in groupby(made_from, key=lambda pair: pair[0].key):
         for _, upstream_container in containers:
             name = str(upstream_container.key)
-            parts += [f"{key}/{name}", known[key].containers[name]]
+            parts += [f"{key.string}/{name}", known[key].containers[name]]
         said = dep_digest(graph, spec, key)
-        parts += [f"{key}?", said] if said else []
+        parts += [f"{key.string}?", said] if said else []
     return _sha256("|".join(parts))
 
 

@@ -178,7 +178,7 @@ def _preimage(graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec) 
         version = pl.col(version_column(upstream.key, name))
         if spec.dep(upstream.key).optional:
             version = pl.when(_is_present(upstream.key)).then(version).otherwise(pl.lit(""))
-        template += _escaped(f"|{upstream.key}/{name}|") + "{}"
+        template += _escaped(f"|{upstream.key.string}/{name}|") + "{}"
         versions.append(version)
     return pl.format(template, *versions)
 

@@ -115,7 +115,7 @@ def test_definitions_whose_ids_never_match_are_left_out_of_an_increment(
     assert (ids_of(increment.stale), ids_of(increment.new)) == (([1], [3]) if is_current else ([1, 2], [3]))
     assert store.resolve_update(now, samples=videos([1, 2, 3]), lazy=True).collect().counts == increment.counts
     [message] = {record.getMessage() for record in caplog.records}
-    assert re.fullmatch(r"The ids of feature 'video_processing' in .* of other types under .*", message)
+    assert re.fullmatch(r"The ids of feature 'video/processing' in .* of other types under .*", message)
     store.write_metadata(now, videos([1, 2, 3]))
     caplog.clear()
     assert not store.resolve_update(now, samples=videos([1, 2, 3]))

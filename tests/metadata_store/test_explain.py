@@ -86,7 +86,7 @@ def test_versions_of_each_node_are_those_of_the_sample(store):
         (2, "a2-retake", "a2-retake"),
         (5, processed_version(2, code=5)["default"], processed_version(2, take="-retake", code=5)["default"]),
     ]
-    assert names(nodes["processed_video/default"].made_from) == ["video_processing/audio", "video_processing/frames"]
+    assert names(nodes["processed/video/default"].made_from) == ["video/processing/audio", "video/processing/frames"]
 
 
 def test_other_samples_do_not_matter(store):
@@ -111,7 +111,7 @@ def test_sample_never_computed_is_new(store):
     store.write_metadata(video, videos([1]))
     explanation = store.explain(processed, 1)
     assert explanation.status == "new"
-    assert names(explanation.causes) == ["processed_video/default"]
+    assert names(explanation.causes) == ["processed/video/default"]
     assert explanation.containers["default"].expected == processed_version(1)["default"]
 
 
@@ -147,8 +147,8 @@ def test_one_upstream_container_of_two_is_named(store):
     again = pl.DataFrame({"sample_id": [1], "data_version": [{"frames": "f1", "audio": "a1-retake"}]})
     store.write_metadata(video, again)
     explanation = store.explain(processed, 1)
-    assert explanation.containers["default"].reason == "upstream video_processing/audio changed"
-    assert names(explanation.causes) == ["video_processing/audio"]
+    assert explanation.containers["default"].reason == "upstream video/processing/audio changed"
+    assert names(explanation.causes) == ["video/processing/audio"]
     assert store.resolve_update(processed).stale.height == 1
 
 
@@ -292,8 +292,8 @@ def test_only_the_container_whose_code_changed_is_named_where_another_is_what_it
     compute(store, processed, ids=[1])
     _, processed = pipeline(audio=2)
     explanation = store.explain(processed, 1)
-    assert explanation.containers["default"].reason == "upstream video_processing/audio changed"
-    assert names(explanation.causes) == ["video_processing/audio"]
+    assert explanation.containers["default"].reason == "upstream video/processing/audio changed"
+    assert names(explanation.causes) == ["video/processing/audio"]
 
 
 def test_change_of_code_is_followed_past_a_version_that_somebody_gave(store):

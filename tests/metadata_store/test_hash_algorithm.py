@@ -128,8 +128,8 @@ def test_explanations_find_what_a_digest_was_made_from(make_store, algorithm):
     store.calculate_and_write_data_versions(Crop, SAMPLES)
     store.write_metadata(Video, SAMPLES.with_columns(data_version=pl.lit({"frames": "abc123", "audio": "new"})))
     why = store.explain(Crop, 1)
-    assert [str(cause) for cause in why.causes] == ["video_processing/audio"]
-    assert "upstream video_processing/audio changed" in why.to_text()
+    assert [str(cause) for cause in why.causes] == ["video/processing/audio"]
+    assert "upstream video/processing/audio changed" in why.to_text()
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from metaxy_fs.errors import SpecError
 from metaxy_fs.spec import ContainerKey, FeatureKey
+from metaxy_fs.spec.keys import did_you_mean
 
 parts = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,9}", fullmatch=True)
 part_lists = st.lists(parts, min_size=1, max_size=5)
@@ -17,9 +18,9 @@ BAD_PARTS = ["", "_a", "-a", "a b", "a.b", "a/b", "a|b", "é", "日", "a\n", "..
 
 
 @given(part_lists)
-def test_key_is_read_back_from_its_dotted_name(names):
+def test_key_is_read_back_from_its_text_and_its_dotted_name(names):
     key = FeatureKey(names)
-    assert FeatureKey.parse(key.dotted) == key
+    assert FeatureKey.parse(str(key)) == FeatureKey.parse(key.dotted) == key
     assert key.parts == tuple(names)
 
 
@@ -41,7 +42,14 @@ def test_keys_sort_by_their_parts(lists):
 
 @given(part_lists)
 def test_string_joins_the_parts(names):
-    assert str(FeatureKey(names)) == "_".join(names)
+    assert FeatureKey(names).string == ContainerKey(names).string == str(ContainerKey(names)) == "_".join(names)
+
+
+def test_near_names_are_told_whatever_separates_the_parts():
+    known = [FeatureKey(["video", "processing"]), FeatureKey(["audio"])]
+    for name in ("video_processing", "Video/Processing", "video/procesing", "videoprocessing"):
+        assert did_you_mean(FeatureKey.parse(name), known) == " Did you mean 'video/processing'?"
+    assert did_you_mean(FeatureKey(["text"]), known) == ""
 
 
 @kinds

@@ -131,7 +131,7 @@ class Model:
         """Return the required upstream features that a sample, or a parent, has no row or group of, by their keys."""
         deps = self.nodes[feature].deps
         lacking = [above for above, dep in deps.items() if not dep.optional and not self.kept(feature, above, place)]
-        return sorted("_".join(above) for above in lacking)
+        return sorted("/".join(above) for above in lacking)
 
     def refuse_lost_rows(self, feature):
         """Rows that have no place in a dimension are in no group; and what was never written is missing."""

@@ -1,0 +1,60 @@
+"""Cases of features that are named by text, and of questions about what is stored."""
+
+from typing import Any
+
+import pytest
+
+from metaxy_fs.errors import FeatureNotFoundError, SpecError
+from metaxy_fs.metadata_store import MetadataStore
+from metaxy_fs.spec import FeatureGraph
+from metaxy_fs.testing.store_cases import StoreCase, ids_of, pipeline, samples, videos
+
+
+class StoreQuestions(StoreCase):
+    """Tests of the names of features, and of what a store tells of them."""
+
+    def test_feature_is_named_by_text_wherever_its_class_may_stand(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        with video.graph.use():
+            store.write_metadata("video/processing", videos([1, 2]))
+            store.calculate_and_write_data_versions("processed/video", samples([1]))
+            store.retire("processed/video", samples([1]))
+            with store.buffered("video/processing") as buffer:
+                buffer.write(videos([3]))
+
+            for call in (
+                lambda feature: store.read_metadata(feature)["data_version"].to_list(),
+                lambda feature: store.scan_metadata(feature, latest_only=True).collect().rows(),
+                lambda feature: store.history(feature).rows(),
+                store.has_feature,
+            ):
+                assert call("video/processing") == call(video)
+            assert repr(store.resolve_update("processed/video")) == repr(store.resolve_update(processed))
+            assert list(store.read_upstream_metadata("processed/video")) == ["video_processing"]
+            assert store.explain("processed/video", 2).status == store.explain(processed, 2).status
+            impact = store.what_if("video/processing", code_versions={"audio": 3})
+            assert impact["feature"].to_list() == ["video/processing", "processed/video"]
+
+    def test_feature_that_nobody_declared_is_read_by_its_text(self, store: MetadataStore) -> None:
+        video, _ = pipeline()
+        store.write_metadata(video, videos([1]))
+        with FeatureGraph().use():
+            assert ids_of(store.read_metadata("video/processing")) == [1]
+            assert store.list_features() == [video.spec.key]
+            assert not store.has_feature("video")
+
+    @pytest.mark.parametrize("text", ["video_processing", "video/procesing", "Video/Processing"])
+    def test_text_that_names_no_feature_is_refused_with_the_nearest_names(
+        self, store: MetadataStore, text: str
+    ) -> None:
+        video, _ = pipeline()
+        store.write_metadata(video, videos([1]))
+        with FeatureGraph().use(), pytest.raises(FeatureNotFoundError, match="Did you mean 'video/processing'"):
+            store.read_metadata(text)
+        with video.graph.use(), pytest.raises(SpecError, match="Did you mean 'video/processing'"):
+            store.write_metadata(text, videos([2]))
+
+    @pytest.mark.parametrize("text", ["", "video//processing", "video processing", "/"])
+    def test_text_that_can_be_no_name_is_refused(self, store: MetadataStore, text: Any) -> None:
+        with pytest.raises(SpecError, match="feature key"):
+            store.read_metadata(text)
