@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+import msgspec
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError, SpecError, StorageAccessError
@@ -213,7 +214,9 @@ class _FeatureRun:
             definition=self.feature.definition,
             id_columns=self.spec.id_columns,
             rows=rows,
-            bare=rows.clear().select(self.spec.id_columns, DATA_VERSION) if self.makes_many else new,
+            bare=rows.clear().select(self.spec.id_columns, DATA_VERSION)
+            if self.makes_many
+            else new.select(*self.spec.id_columns, DATA_VERSION),
             pending=self._with_after_upstream(pending).drop(DATA_VERSION),
         )
         return addition, found
@@ -250,8 +253,10 @@ class _FeatureRun:
         except DependencyError:
             return pending.with_columns(pl.lit(value=True).alias(AFTER_UPSTREAM))
         names = [*self._unit_columns, DATA_VERSION]
-        there = now.select(names).cast(dict(pending.select(names).schema)).with_columns(is_now=True)  # type: ignore[arg-type]
-        marked = pending.join(there, on=names, how="left", nulls_equal=True, maintain_order="left")
+        there = now.select(pl.col(name).cast(pending.schema[name], strict=False) for name in names)
+        marked = pending.join(
+            there.with_columns(is_now=True), on=names, how="left", nulls_equal=True, maintain_order="left"
+        )
         return marked.with_columns(pl.col("is_now").is_null().alias(AFTER_UPSTREAM)).drop("is_now")
 
     def _rows(self, stale: pl.DataFrame, needed: frozenset[str]) -> pl.DataFrame:
@@ -352,7 +357,12 @@ def _upstream_first(targets: Sequence[FeatureLike]) -> list[Declared]:
     for key, spec in reversed(list(specs.items())):
         if key in wanted:
             wanted.update(dep.key for dep in spec.deps)
-    return [Declared(spec, graphs[0]) for key, spec in specs.items() if key in wanted]
+    return [Declared(_without_columns(spec), graphs[0]) for key, spec in specs.items() if key in wanted]
+
+
+def _without_columns(spec: FeatureSpec) -> FeatureSpec:
+    """Return a declaration whose deps carry no columns, which nobody knows of rows that are still to come."""
+    return msgspec.structs.replace(spec, deps=[msgspec.structs.replace(dep, columns=()) for dep in spec.deps])
 
 
 def _needed_columns(features: Iterable[Declared]) -> dict[FeatureKey, frozenset[str]]:

@@ -1,5 +1,6 @@
 """What every store answers when a run of the whole graph is planned."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -11,7 +12,7 @@ from metaxy_fs.spec import Feature, FeatureDep, FeatureGraph, FeatureKey, Featur
 from metaxy_fs.testing.store_cases import StoreCase
 
 
-def chain_of_three() -> list[type[Feature]]:
+def chain_of_three(*, carried: Sequence[str] = ()) -> list[type[Feature]]:
     """Declare `video`, `crop` and `face` in a graph of their own, each made from the one before."""
     with FeatureGraph().use():
 
@@ -21,7 +22,9 @@ def chain_of_three() -> list[type[Feature]]:
         class Crop(Feature, spec=FeatureSpec(key=FeatureKey(["crop"]), deps=[FeatureDep(key=Video.spec.key)])):
             pass
 
-        class Face(Feature, spec=FeatureSpec(key=FeatureKey(["face"]), deps=[FeatureDep(key=Crop.spec.key)])):
+        dep = FeatureDep(key=Crop.spec.key, columns=carried)
+
+        class Face(Feature, spec=FeatureSpec(key=FeatureKey(["face"]), deps=[dep])):
             pass
 
     return [Video, Crop, Face]
@@ -90,6 +93,11 @@ class StorePlan(StoreCase):
         store.write_metadata(crop, store.resolve_update(crop).pending.with_columns(took=pl.lit("long")))
         with pytest.raises(MetadataSchemaError, match="names a column"):
             store.plan(crop, seconds="took")
+
+    def test_columns_to_carry_are_not_needed(self, store: MetadataStore) -> None:
+        video, _, face = chain_of_three(carried=["path"])
+        store.write_metadata(video, rows({1: "a", 2: "a"}))
+        assert store.plan(face).features["new"].to_list() == [0, 2, 2]
 
     def test_targets_of_two_graphs_are_refused(self, store: MetadataStore) -> None:
         one, other = chain_of_three(), chain_of_three()
