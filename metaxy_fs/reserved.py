@@ -63,6 +63,12 @@ OF_INCREMENTS: Final = frozenset({DATA_VERSION, STORED_DATA_VERSION, CHANGED_CON
 REDO: Final = "_metaxy_redo"
 """Whether a stored row is to be computed again whatever its version, where an increment has such a rule."""
 
+MADE_FROM: Final = "_metaxy_made_from"
+"""The versions of a stored row that an increment compares, where these are not those that downstream features see."""
+
+GIVEN: Final = "_metaxy_given"
+"""The versions that the caller gives of containers that are versioned by content, while the others are calculated."""
+
 PLACE: Final = "_metaxy_place"
 """The place of a sample in the frame that was given."""
 

@@ -14,6 +14,7 @@ digest is the version is the proof. It works alike for the versions of rows and 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice, product
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -302,10 +303,22 @@ def _some(names: Sequence[str]) -> str:
 
 
 class StoredRow(NamedTuple):
-    """A stored row, and what it was written under."""
+    """A stored row, and what it was written under.
+
+    Attributes:
+        versions: What downstream features see.
+        definition: The definition.
+        provenance: The versions that follow from what it was made from, where they are kept beside the others.
+    """
 
     versions: Versions
     definition: DefinitionVersion
+    provenance: Versions = MappingProxyType({})
+
+    @property
+    def made_from(self) -> Versions:
+        """The versions that an increment compares."""
+        return {**self.versions, **self.provenance}
 
 
 class StoredVersions(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,6 +329,7 @@ class StoredVersions(msgspec.Struct, frozen=True, kw_only=True):
             of a group, the digests that stand for it.
         layers: The row that an increment compares with in each store, the nearest first: the latest under the current
             definition, or else under any.
+        given: Versions of the row with the provenance of each, latest first, where that is kept beside them.
         history: All that the row, or the digests of the group, have been, in any store, latest first.
         definitions: All that any rows of the feature were written under.
         code_versions: The code versions that each container had under other definitions, by its name.
@@ -328,6 +342,7 @@ class StoredVersions(msgspec.Struct, frozen=True, kw_only=True):
     current: Versions | None = None
     layers: Sequence[StoredRow] = ()
     history: Sequence[Versions] = ()
+    given: Sequence[StoredRow] = ()
     definitions: Sequence[DefinitionVersion] = ()
     code_versions: Mapping[str, Sequence[int | str]] = msgspec.field(default_factory=dict)
     is_excluded: bool = False
@@ -341,12 +356,16 @@ class StoredVersions(msgspec.Struct, frozen=True, kw_only=True):
         return self.layers[0].versions if self.layers else None
 
     @property
+    def made_from(self) -> Versions | None:
+        """The versions of that row that follow from what it was made from."""
+        return self.layers[0].made_from if self.layers else None
+
+    @property
     def definition(self) -> DefinitionVersion | None:
         """What it was written under."""
         return self.layers[0].definition if self.layers else None
 
     def compared(self, expected: Versions, current: DefinitionVersion) -> "StoredVersions":
         """Return the same with the row first that is as expected, if any is: then the sample is done."""
-        wanted = StoredRow(dict(expected), current)
-        is_done = len(self.layers) > 1 and wanted in self.layers
-        return msgspec.structs.replace(self, layers=[wanted]) if is_done else self
+        done = [row for row in self.layers if row.made_from == expected and row.definition == current]
+        return msgspec.structs.replace(self, layers=done[:1]) if done else self

@@ -97,6 +97,8 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
         since: Of a group of rows: how it has changed since the sample in question was made from it.
         pending: Of a group of rows: what of it, or of what its rows are made from, has to be computed.
         excluded: Upstream rows that it would be made from, if a `where` did not exclude them.
+        content: Of a container that is versioned by content: the stored version that its writer gave and that features
+            downstream see. `expected` and `stored` are then those that follow from what it is made from.
     """
 
     ref: ContainerRef
@@ -114,6 +116,7 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
     since: str = ""
     pending: str = ""
     excluded: tuple[RowsRef, ...] = ()
+    content: str | None = None
 
     @property
     def upstream(self) -> tuple[ContainerRef, ...]:
@@ -242,7 +245,8 @@ class Explanation(msgspec.Struct, frozen=True):
 
 def _lines(node: ContainerNode) -> tuple[str, ...]:
     code = "" if node.code_version is None else f"code {node.code_version}"
-    return tuple(filter(None, (code, node.members, _versions(node), node.reason)))
+    content = "" if node.content is None else f"content {_short(node.content)}"
+    return tuple(filter(None, (code, node.members, _versions(node), content, node.reason)))
 
 
 def _versions(node: ContainerNode) -> str:

@@ -119,6 +119,11 @@ class _NodeBuilder:
         is_other_code = str(origin.code_version) != str(declared(self._graph, ref).code_version)
         return _Divergence(digests, origin, is_other_code, digests.changed(origin))
 
+    def provenance(self, ref: ContainerRef, version: str) -> str:
+        """Return what a version of a row that downstream features saw follows from; itself if it is no content's."""
+        rows = (row for row in self.versions[_rows(ref)].given if row.versions.get(ref.container) == version)
+        return next((row.made_from[ref.container] for row in rows), version)
+
     def stored_divergence(self, ref: ContainerRef) -> _Divergence | None:
         """Return where the stored row parts from the present; None if that cannot be told."""
         divergences = (self.divergence(ref, digests, digest) for digests, digest in self._stored_digests(ref))
@@ -164,7 +169,7 @@ class _NodeBuilder:
             ref=ref,
             code_version=container.code_version,
             expected=expected.get(ref.container),
-            stored=(versions.stored or {}).get(ref.container),
+            stored=(versions.made_from or {}).get(ref.container),
             difference=difference,
             made_from=refs,
             changed=tuple(divergence.changed) if divergence else (),
@@ -175,6 +180,7 @@ class _NodeBuilder:
             else "",
             pending=versions.pending,
             excluded=excluded,
+            content=(versions.stored or {}).get(ref.container) if container.versioned_by == "content" else None,
         )
 
     def _waits_for(self, rows: AncestorRows, refs: Sequence[ContainerRef]) -> tuple[ContainerRef, ...]:
@@ -211,12 +217,12 @@ class _NodeBuilder:
     def _difference(self, ref: ContainerRef, expected: str | None, waits_for: Sequence[ContainerRef]) -> Difference:
         """Return what separates stored from expected; what an increment calls changed is changed here."""
         versions = self.versions[_rows(ref)]
-        if versions.stored is None:
+        if versions.made_from is None:
             return Difference.NEVER_STORED
-        if ref.container not in versions.stored:
+        if ref.container not in versions.made_from:
             return Difference.ADDED
         is_same_definition = _written_under(versions, ref.container) == self.definitions.present[ref]
-        if not is_same_definition or (expected is not None and versions.stored[ref.container] != expected):
+        if not is_same_definition or (expected is not None and versions.made_from[ref.container] != expected):
             return self._change(ref, is_same_definition=is_same_definition)
         if versions.pending:
             return Difference.UPSTREAM_STALE
@@ -232,8 +238,8 @@ class _NodeBuilder:
     def _stored_digests(self, ref: ContainerRef) -> Iterator[tuple[Digests, str]]:
         """Yield the digests that the origin of a stored row can be told from."""
         versions = self.versions[_rows(ref)]
-        if versions.stored is not None:
-            yield self.rows, versions.stored[ref.container]
+        if versions.made_from is not None:
+            yield self.rows, versions.made_from[ref.container]
         definition = _written_under(versions, ref.container)
         if definition is not None:
             yield self.definitions, definition
@@ -271,7 +277,7 @@ class _Search:
     def completed(self, node: ContainerNode) -> ContainerNode:
         """Return a node with what the search has found out about it."""
         used = self._used.get(node.ref)
-        used = None if used == node.stored else used
+        used = None if used == _seen(node) else used
         since = "" if used is None else self._since(node, used)
         code = self._used_code.get(node.ref)
         return msgspec.structs.replace(node, used=used, used_code_version=code, since=since)
@@ -297,14 +303,16 @@ class _Search:
 
     def _follow_digest(self, step: _Step) -> tuple[bool, list[_Step]]:
         comparison = self._comparison
-        divergence = None if step.digests is None else comparison.divergence(step.ref, step.digests, step.digest)
-        if step.digests is comparison.rows:
+        of_rows = step.digests is comparison.rows
+        digest = comparison.provenance(step.ref, step.digest) if of_rows else step.digest
+        divergence = None if step.digests is None else comparison.divergence(step.ref, step.digests, digest)
+        if of_rows:
             self._used.setdefault(step.ref, step.digest)
         if divergence is not None and divergence.is_other_code:
             self._used_code.setdefault(step.ref, divergence.origin.code_version)
         node = comparison.nodes[step.ref]
         is_explained = divergence is not None and not divergence
-        if node.difference is not Difference.SAME and (step.digest == node.stored or is_explained):
+        if node.difference is not Difference.SAME and (step.digest == _seen(node) or is_explained):
             return self._follow_node(step.ref)
         return _next_steps(divergence)
 
@@ -316,6 +324,11 @@ def _next_steps(divergence: _Divergence | None) -> tuple[bool, list[_Step]]:
     return divergence.is_other_code, [
         _Step(ref, divergence.digests, digest) for ref, digest in divergence.changed.items()
     ]
+
+
+def _seen(node: ContainerNode) -> str | None:
+    """Return the stored version that downstream features see."""
+    return node.stored if node.content is None else node.content
 
 
 def _rows(ref: ContainerRef) -> RowsRef:

@@ -92,8 +92,9 @@ class MetadataStore(Backend):
             feature: A Feature class, or a key that the active graph holds.
             df: One row a sample: a Polars DataFrame or LazyFrame, or anything with the Arrow stream interface. Needs
                 the id columns (integers, strings, binary, dates or datetimes; unique, not null) and `data_version`, a
-                struct with one string for each container; may have any other columns. A LazyFrame is taken in parts,
-                and need not fit into memory.
+                struct with one string for each container; where one is versioned by content also `provenance`, as
+                increments give it; may have any other columns. A LazyFrame is taken in parts, and need not fit into
+                memory.
             write_id: A name for the write that is the same when a job is retried: with the same rows, in any order of
                 these and of their columns, the retry does nothing.
             tags: What the commit says of itself, strings by name, such as `{"run": "2026-11-28", "git": "3f2a9c1"}`;
@@ -444,12 +445,14 @@ class MetadataStore(Backend):
 
         Args:
             feature: A feature with upstream features.
-            sample_df: One row a sample, with the id columns and any others but `data_version`. A LazyFrame is taken in
-                parts, and need not fit into memory.
+            sample_df: One row a sample, with the id columns and any others but `data_version`, which may only give
+                versions of containers that are versioned by content. A LazyFrame is taken in parts, and need not fit
+                into memory.
             allow_upstream_fallback: Whether upstream features may come from the fallback stores.
 
         Returns:
-            The samples with one more column, `data_version` (struct of one string of 64 hex digits per container). Of a
+            The samples with one more column, `data_version` (struct of one string of 64 hex digits per container). If
+            one is versioned by content, its place holds what was given, or null, and `provenance` has all strings. Of a
             frame in its order; of a LazyFrame another one, sorted by id, that reads what this call has computed from
             files of a temporary directory.
 
@@ -500,6 +503,7 @@ class MetadataStore(Backend):
 
         `write_id` and `tags` are those of the commit; see `write_metadata`. A retry gives the same rows, if no upstream
         row of its samples has changed meanwhile; where one has, the `write_id` is refused with a WriteConflictError.
+        Versions of containers that are versioned by content must be given in `data_version`.
 
         Examples:
             >>> faces = pl.DataFrame({"sample_id": [1, 2], "count": [3, 0]})

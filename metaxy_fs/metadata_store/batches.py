@@ -16,6 +16,7 @@ from metaxy_fs.metadata_store.expected import same_id_types
 from metaxy_fs.metadata_store.frames import FrameLike, refuse_repeated, rows_to_write, show_samples, to_frame
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION
+from metaxy_fs.versioning.content import content_containers, version_columns, with_content
 
 ERROR = "error"
 """The column that says why a sample has failed."""
@@ -112,19 +113,33 @@ def checked_rows(returned: object, samples: pl.DataFrame, spec: FeatureSpec) -> 
     names = [name for name in spec.id_columns if name in samples.columns]
     made = _framed(returned, samples, spec)
     given, found = same_id_types([samples.select(names), made.select(names)], spec)
-    if given.equals(found):  # a function that adds columns, and nothing to search for
-        versions = samples.get_column(DATA_VERSION)
-    else:
+    columns = samples.select(version_columns(spec))
+    if not given.equals(found):  # else a function that adds columns, and nothing to search for
         _check_samples(found, given, spec)
-        versioned = given.with_columns(samples.get_column(DATA_VERSION))
-        versions = found.join(versioned, on=names, how="left", maintain_order="left").get_column(DATA_VERSION)
+        versioned = given.hstack(columns)
+        columns = found.join(versioned, on=names, how="left", maintain_order="left").select(columns.columns)
         made = made.with_columns(pl.col(name).cast(samples.schema[name]) for name in names)
+    if content_containers(spec):
+        return rows_to_write(_with_versions(made, columns, spec), spec)
+    versions = columns.get_column(DATA_VERSION)
     if DATA_VERSION not in made.columns:
         return rows_to_write(made.with_columns(versions), spec)
     rows = rows_to_write(made, spec)
     if not made.get_column(DATA_VERSION).equals(versions):
         _check_versions(made, versions, spec)
     return rows
+
+
+def _with_versions(made: pl.DataFrame, versions: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return what was computed with its versions, and its content versions as the function returned them.
+
+    The function may return all of `data_version`, or the containers alone that are versioned by content.
+    """
+    dtype = made.schema.get(DATA_VERSION)
+    returned = {field.name for field in dtype.fields} if isinstance(dtype, pl.Struct) else set()
+    rows = made.with_columns(versions.get_columns())
+    is_given = set(content_containers(spec)) <= returned <= set(spec.container_names)
+    return with_content(rows, made.get_column(DATA_VERSION), spec) if is_given else rows
 
 
 def _framed(returned: object, samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:

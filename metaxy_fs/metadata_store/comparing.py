@@ -6,7 +6,7 @@ the store are looked at too: for all samples, so that the answer does not depend
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from types import MappingProxyType
@@ -24,7 +24,8 @@ from metaxy_fs.metadata_store.features import Declared, check_predicate
 from metaxy_fs.metadata_store.read import latest, refuse_unknown, require_id_columns, shown_schema
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import ordered_map
-from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
+from metaxy_fs.versioning.columns import DATA_VERSION, MADE_FROM, PARTITION, REDO, RETIRED
+from metaxy_fs.versioning.content import made_from, version_columns, with_provenance
 from metaxy_fs.versioning.increment import Increment
 from metaxy_fs.versioning.layers import ComparedLayer, compare_layers, compared_rows
 
@@ -205,13 +206,15 @@ class StoredRows:
     def within(self, column: str, id_range: IdRange) -> pl.LazyFrame:
         """Return the rows of a range in commit order.
 
-        They have ids, version and partition, whether they are asked for again, and whether they retire the sample.
+        They have ids, version and partition, whether they are asked for again, whether they retire the sample, and
+        what they were made from, where their version does not tell that.
         """
         ids = self.feature.spec.id_columns
         rows = latest(self.scan, id_columns=ids, column=column, within=id_range, with_retired=True)
         asked = pl.lit(value=False) if self.stale_if is None else self.stale_if.fill_null(value=False)
         is_retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in self.scan.columns else pl.lit(value=False)
-        return rows.select(*ids, DATA_VERSION, PARTITION, asked.alias(REDO), is_retired.alias(RETIRED))
+        made = made_from(rows.collect_schema(), self.feature.spec)
+        return rows.select(*ids, DATA_VERSION, *made, PARTITION, asked.alias(REDO), is_retired.alias(RETIRED))
 
 
 @dataclass(frozen=True)
@@ -332,7 +335,7 @@ class Comparing:
             stored = [frame for _, frame in here]
             rows = stored[0] if len(stored) == 1 else compared_rows(stored[1], stored[0], id_columns=spec.id_columns)
             layers.append(ComparedLayer(rows, [each for definitions, _ in here for each in definitions]))
-        return compare_layers(
+        increment = compare_layers(
             samples,
             waiting,
             layers,
@@ -340,6 +343,8 @@ class Comparing:
             parent_columns=self.expected.id_columns,
             current=self.expected.feature.definition,
         )
+        new, stale = (with_provenance(frame, spec) for frame in (increment.new, increment.stale))
+        return replace(increment, new=new, stale=stale)
 
 
 def _with_same_containers(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
@@ -347,16 +352,20 @@ def _with_same_containers(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
     names = [[field.name for field in _version_type(frame).fields] for frame in frames]
     every = list(dict.fromkeys(name for several in names for name in several))
     return [
-        frame if several == every else frame.with_columns(_with_containers(several, every))
+        frame if several == every else frame.with_columns(_with_containers(frame, several, every))
         for frame, several in zip(frames, names, strict=True)
     ]
 
 
-def _with_containers(names: Sequence[str], every: Sequence[str]) -> pl.Expr:
-    version, missing = pl.col(DATA_VERSION).struct, pl.lit(None, dtype=pl.String)
-    return pl.struct((version.field(name) if name in names else missing).alias(name) for name in every).alias(
-        DATA_VERSION
-    )
+def _with_containers(frame: pl.DataFrame, names: Sequence[str], every: Sequence[str]) -> list[pl.Expr]:
+    missing = pl.lit(None, dtype=pl.String)
+    return [
+        pl.struct(
+            (pl.col(column).struct.field(name) if name in names else missing).alias(name) for name in every
+        ).alias(column)
+        for column in (DATA_VERSION, MADE_FROM)
+        if column in frame.columns
+    ]
 
 
 def _version_type(frame: pl.DataFrame) -> pl.Struct:
@@ -380,12 +389,12 @@ def _with_columns(layer: StoredLayer, stale_if: pl.Expr, feature: Declared) -> S
 
 def _columns(feature: Declared, stale_if: pl.Expr | None) -> frozenset[str]:
     """Return the stored columns that an increment looks at."""
-    ids = feature.spec.id_columns
+    looked_at = (*feature.spec.id_columns, *version_columns(feature.spec), RETIRED)
     if stale_if is None:
-        return frozenset((*ids, DATA_VERSION, RETIRED))
+        return frozenset(looked_at)
     if not isinstance(stale_if, pl.Expr) or stale_if.meta.has_multiple_outputs():
         raise TypeError(
             f"stale_if takes a Polars expression that names its columns, such as pl.col('status') == 'failed', got "
             f"{stale_if!r}."
         )
-    return frozenset((*ids, DATA_VERSION, RETIRED, *stale_if.meta.root_names()))
+    return frozenset((*looked_at, *stale_if.meta.root_names()))

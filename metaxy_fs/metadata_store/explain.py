@@ -22,7 +22,7 @@ from metaxy_fs.insight.ancestry import (
     ancestry,
     group_states,
 )
-from metaxy_fs.insight.explanation import Explanation
+from metaxy_fs.insight.explanation import Explanation, Versions
 from metaxy_fs.insight.provenance import explain_sample
 from metaxy_fs.log import EVERYTHING, IdRange
 from metaxy_fs.metadata_store.backend import Backend, Query
@@ -36,7 +36,8 @@ from metaxy_fs.reserved import KEPT as _IS_KEPT
 from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import group_row_columns, join_columns, stored_names
-from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_COMMIT, RETIRED, is_id_type
+from metaxy_fs.versioning.columns import DATA_VERSION, MADE_FROM, PARTITION, RESERVED_COMMIT, RETIRED, is_id_type
+from metaxy_fs.versioning.content import made_from, version_columns
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
 from metaxy_fs.versioning.preimages import present_column, sample_source
 from metaxy_fs.versioning.relations import evaluating_where, marked_rows, stored_columns
@@ -192,11 +193,19 @@ def _ancestor_versions(store: Backend, graph: FeatureGraph, rows: AncestorRows, 
 
 
 class _StoredMember(NamedTuple):
-    """A stored row as a member of a group, perhaps the only one, its partition, and whether it retires the sample."""
+    """A stored row as a member of a group, perhaps the only one.
+
+    Attributes:
+        partition: Where it is.
+        member: The row.
+        retires: Whether it retires the sample.
+        provenance: What its versions follow from, where that is kept beside them.
+    """
 
     partition: str
     member: Member
     retires: bool
+    provenance: Versions
 
 
 class _FoundRows(NamedTuple):
@@ -232,8 +241,14 @@ def _row_versions(
     last = [] if is_retired else [(row, definitions) for row, definitions in last if not row.retires]
     return StoredVersions(
         current=read[-1].versions if is_kept else None,
-        layers=[StoredRow(row.member.versions, definitions[row.partition]) for row, definitions in last],
+        layers=[StoredRow(row.member.versions, each[row.partition], row.provenance) for row, each in last],
         history=[row.member.versions for one in found for row in reversed(one.rows) if not row.retires],
+        given=[
+            StoredRow(row.member.versions, one.definitions[row.partition], row.provenance)
+            for one in found
+            for row in reversed(one.rows)
+            if row.provenance
+        ],
         is_retired=is_retired,
         definitions=_definitions(found),
         code_versions=_code_versions(found),
@@ -286,7 +301,7 @@ def _code_versions(found: Sequence[_FoundRows]) -> dict[str, list[int | str]]:
 def _find(store: Backend, rows: AncestorRows, partition: str) -> _FoundRows | None:
     """Return what one store holds, None if it has no commit of the feature."""
     ids, below = rows.spec.id_columns, rows.below
-    needed = {*ids, DATA_VERSION, RETIRED, *(() if below is None else stored_columns(below, rows.spec))}
+    needed = {*ids, *version_columns(rows.spec), RETIRED, *(() if below is None else stored_columns(below, rows.spec))}
     # Pruning takes the values as they come; what it cannot compare keeps every file. Rows that are told by columns that
     # are no ids may have other values there since.
     prune = _all_of(pl.col(column) == _literal(value) for column, value in rows.values.items())
@@ -328,14 +343,18 @@ def _members(scan: Scan, rows: AncestorRows) -> list[_StoredMember]:
     is_kept &= ~retires
     columns = (row.alias(ROW_IN_GROUP), commit.alias(RESERVED_COMMIT), is_kept.alias(_IS_KEPT), retires.alias(RETIRED))
     with evaluating_where(below):
-        found = ever.select(PARTITION, *columns, DATA_VERSION, *apart).collect()
+        made = made_from(schema, rows.spec) or [pl.lit(None).alias(MADE_FROM)]
+        found = ever.select(PARTITION, *columns, DATA_VERSION, *made, *apart).collect()
     members = []
-    for partition, text, written, kept, retired, versions, *values in found.iter_rows():
-        # Columns of several partitions have the containers of them all.
-        own = {container: version for container, version in (versions or {}).items() if version is not None}
-        member = Member(text, _named(apart, values), written, kept, own)
-        members.append(_StoredMember(partition, member, retired))
+    for partition, text, written, kept, retired, versions, provenance, *values in found.iter_rows():
+        member = Member(text, _named(apart, values), written, kept, _own(versions))
+        members.append(_StoredMember(partition, member, retired, _own(provenance)))
     return members
+
+
+def _own(versions: Mapping[str, str | None] | None) -> Versions:
+    """Return the versions of one row alone: columns of several partitions have the containers of them all."""
+    return {container: version for container, version in (versions or {}).items() if version is not None}
 
 
 def _named(columns: Sequence[str], values: Sequence[object]) -> str:

@@ -17,11 +17,14 @@ from metaxy_fs.spec.checks import is_encodable
 from metaxy_fs.versioning.columns import (
     CHANGED_CONTAINERS,
     DATA_VERSION,
+    GIVEN,
+    PROVENANCE,
     RESERVED_PREFIX,
     STORED_DATA_VERSION,
     is_id_type,
     version_type,
 )
+from metaxy_fs.versioning.content import content_containers, version_columns
 
 _SHOWN = 5
 """How many offending values a message names."""
@@ -94,13 +97,16 @@ def check_samples_with_versions(frame: FrameLike, spec: FeatureSpec) -> pl.DataF
         MetadataSchemaError: The id columns or the versions do not fit the feature.
     """
     samples = _typed(to_frame(frame), spec)
-    _check_version_type(samples, spec)
+    for column in version_columns(spec):
+        _check_version_type(samples, spec, column)
     check_ids(samples, spec)
-    _check_versions(samples, spec)
-    if _container_names(samples) == spec.container_names:
-        return samples
-    versions = samples.get_column(DATA_VERSION).struct.unnest().select(spec.container_names)
-    return samples.with_columns(versions.to_struct(DATA_VERSION))
+    for column in version_columns(spec):
+        _check_versions(samples, spec, column)
+        if _container_names(samples, column) != spec.container_names:
+            versions = samples.get_column(column).struct.unnest().select(spec.container_names)
+            samples = samples.with_columns(versions.to_struct(column))
+    _check_calculated(samples, spec)
+    return samples
 
 
 def check_write_id(write_id: str) -> None:
@@ -116,10 +122,18 @@ def check_write_id(write_id: str) -> None:
 def samples_to_version(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
     """Return samples whose data versions are to be calculated.
 
+    Where containers are versioned by content, the samples may have the versions of these, in a struct `data_version`;
+    that column gets another name.
+
     Raises:
         MetadataSchemaError: The id columns are not right, or there is a `data_version` already.
     """
     samples = _typed(to_frame(frame), spec)
+    if content_containers(spec) and DATA_VERSION in samples.columns and PROVENANCE not in samples.columns:
+        check_ids(samples, spec)
+        _check_given(samples, spec)
+        given = pl.col(DATA_VERSION).struct.field(*content_containers(spec))
+        return samples.with_columns(pl.struct(given).alias(GIVEN)).drop(DATA_VERSION)
     if DATA_VERSION in samples.columns:
         raise MetadataSchemaError(
             f"The samples of feature '{spec.key}' already have a '{DATA_VERSION}' column. Write them with "
@@ -140,7 +154,7 @@ def samples_to_compare(frame: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
         return _refuse_increment_columns(check_samples_with_versions(frame, spec), spec)
     frame = _typed(frame, spec)
     check_ids(frame, spec)
-    return _refuse_increment_columns(frame.drop(DATA_VERSION, strict=False), spec)
+    return _refuse_increment_columns(frame.drop(version_columns(spec), strict=False), spec)
 
 
 def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
@@ -212,7 +226,7 @@ def _typed(rows: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
         return rows
     types = dict(rows.schema)
     for name, dtype in rows.schema.items():
-        if name == DATA_VERSION:
+        if name in version_columns(spec):
             types[name] = version_type(spec)
         elif (name in spec.id_columns and not is_id_type(dtype)) or unstorable(dtype):
             types[name] = pl.Null()
@@ -231,6 +245,12 @@ def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.Da
 
 
 def _refuse_reserved(column: str, spec: FeatureSpec) -> None:
+    if column == PROVENANCE and column not in version_columns(spec):
+        raise MetadataSchemaError(
+            f"Feature '{spec.key}' has no container that is versioned by content, so it has no column '{column}', and "
+            "no other column may have this name; rename it, or drop it.",
+            column=column,
+        )
     if column.startswith(RESERVED_PREFIX):
         raise MetadataSchemaError(
             f"The column '{column}' of feature '{spec.key}' begins with '{RESERVED_PREFIX}', which the library keeps "
@@ -249,48 +269,108 @@ def _check_id_type(column: str, dtype: pl.DataType, spec: FeatureSpec) -> None:
         )
 
 
-def _check_version_type(rows: pl.DataFrame, spec: FeatureSpec) -> None:
+def _check_version_type(rows: pl.DataFrame, spec: FeatureSpec, column: str) -> None:
     expected = spec.container_names
-    dtype = rows.schema.get(DATA_VERSION)
+    dtype = rows.schema.get(column)
     if dtype is None:
         raise MetadataSchemaError(
-            f"Rows of feature '{spec.key}' need a '{DATA_VERSION}' column, a struct of one string for each of "
-            f"{list(expected)}; there are the columns {rows.columns}. calculate_data_versions adds it to features "
-            "that have upstream features.",
-            column=DATA_VERSION,
+            f"Rows of feature '{spec.key}' need a '{column}' column, a struct of one string for each of "
+            f"{list(expected)}; there are the columns {rows.columns}. {_where_versions_come_from(spec)}",
+            column=column,
         )
-    if not isinstance(dtype, pl.Struct) or sorted(_container_names(rows)) != sorted(expected):
+    if not isinstance(dtype, pl.Struct) or sorted(_container_names(rows, column)) != sorted(expected):
         raise MetadataSchemaError(
-            f"The '{DATA_VERSION}' of feature '{spec.key}' has to be a struct of exactly the containers "
+            f"The '{column}' of feature '{spec.key}' has to be a struct of exactly the containers "
             f"{list(expected)}, it is {dtype}.",
-            column=DATA_VERSION,
+            column=column,
         )
+    _check_strings(dtype, spec, column)
+
+
+def _where_versions_come_from(spec: FeatureSpec) -> str:
+    if by_writer := content_containers(spec):
+        return (
+            "resolve_update and calculate_data_versions give both columns of versions: write them with the rows, and "
+            f"fill in the '{DATA_VERSION}' of {list(by_writer)}."
+        )
+    return "calculate_data_versions adds it to features that have upstream features."
+
+
+def _check_strings(dtype: pl.Struct, spec: FeatureSpec, column: str) -> None:
     for field in dtype.fields:
-        if field.dtype != pl.String:
+        if field.dtype != pl.String and not (field.dtype == pl.Null and field.name in content_containers(spec)):
             raise MetadataSchemaError(
                 f"The versions of container '{field.name}' of feature '{spec.key}' have the type {field.dtype}; "
                 "versions are strings.",
-                column=DATA_VERSION,
+                column=column,
             )
 
 
-def _check_versions(rows: pl.DataFrame, spec: FeatureSpec) -> None:
+def _check_versions(rows: pl.DataFrame, spec: FeatureSpec, column: str) -> None:
     """Versions become parts of a preimage, in which `|` separates one from the next."""
     # Apart from their struct, which would be looked through anew for each of what may be thousands of containers.
-    versions = rows.get_column(DATA_VERSION).struct.unnest()
+    versions = rows.get_column(column).struct.unnest()
+    by_writer = content_containers(spec) if column == DATA_VERSION else ()
     for name in spec.container_names:
-        is_bad = _is_bad(versions.get_column(name))
+        given = versions.get_column(name)
+        if name in by_writer and (nulls := given.null_count()):
+            raise MetadataSchemaError(
+                f"Container '{name}' of feature '{spec.key}' is versioned by content, so the writer gives its version, "
+                f"and {nulls} of {rows.height} rows have none. Fill it in, for example from a column `checksum`: "
+                f"df.with_columns(pl.col('{column}').struct.with_fields(pl.col('checksum').alias('{name}'))).",
+                column=column,
+            )
+        is_bad = _is_bad(given)
         if count := is_bad.sum():
             first = versions.filter(is_bad).item(0, name)
+            where = "" if column == DATA_VERSION else f" in '{column}'"
             raise MetadataSchemaError(
-                f"{count} of {rows.height} versions of container '{name}' of feature '{spec.key}' are null, empty or "
-                f"hold a '|', the first {first!r}; a version is a string without '|'.",
+                f"{count} of {rows.height} versions{where} of container '{name}' of feature '{spec.key}' are null, "
+                f"empty or hold a '|', the first {first!r}; a version is a string without '|'.",
+                column=column,
+            )
+
+
+def _check_calculated(rows: pl.DataFrame, spec: FeatureSpec) -> None:
+    """Refuse rows whose calculated versions are others than their provenance, which increments compare."""
+    by_writer = content_containers(spec)
+    for name in spec.container_names if by_writer else ():
+        if name in by_writer:
+            continue
+        version, provenance = (rows.get_column(column).struct.field(name) for column in version_columns(spec))
+        if count := (version != provenance).sum():
+            raise MetadataSchemaError(
+                f"Container '{name}' of feature '{spec.key}' is not versioned by content, but in {count} of "
+                f"{rows.height} rows its '{DATA_VERSION}' is not its '{PROVENANCE}'. Write both as resolve_update or "
+                "calculate_data_versions gives them.",
                 column=DATA_VERSION,
             )
 
 
-def _container_names(rows: pl.DataFrame) -> tuple[str, ...]:
-    dtype = rows.schema[DATA_VERSION]
+def _check_given(samples: pl.DataFrame, spec: FeatureSpec) -> None:
+    """Refuse samples whose `data_version` lacks a content version; those that are calculated are not looked at."""
+    by_writer = content_containers(spec)
+    dtype = samples.schema[DATA_VERSION]
+    if not isinstance(dtype, pl.Struct) or not set(by_writer) <= set(_container_names(samples, DATA_VERSION)):
+        raise MetadataSchemaError(
+            f"The '{DATA_VERSION}' of samples of feature '{spec.key}' gives the versions of the containers that are "
+            f"versioned by content: it has to be a struct with {list(by_writer)}, it is {dtype}.",
+            column=DATA_VERSION,
+        )
+    given = pl.Struct([field for field in dtype.fields if field.name in by_writer])
+    _check_strings(given, spec, DATA_VERSION)
+    versions = samples.select(pl.col(DATA_VERSION).struct.unnest()).select(by_writer)
+    for name in by_writer:
+        if count := _is_bad(versions.get_column(name).cast(pl.String)).sum():
+            raise MetadataSchemaError(
+                f"{count} of {samples.height} versions of container '{name}' of feature '{spec.key}' are null, empty "
+                "or hold a '|'; the writer of a container that is versioned by content gives a string without '|'.",
+                column=DATA_VERSION,
+            )
+
+
+def _container_names(rows: pl.DataFrame, column: str) -> tuple[str, ...]:
+    dtype = rows.schema[column]
     return tuple(field.name for field in dtype.fields) if isinstance(dtype, pl.Struct) else ()
 
 

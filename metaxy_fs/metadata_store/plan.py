@@ -6,7 +6,8 @@ that the run would have committed to it (`PlannedStore`). So a plan has no rules
 of increments, whatever the relations, the chain and the history are.
 
 Nobody knows what only the computation tells: the columns of new rows, and the samples that a new parent makes. Where
-something downstream needs these, they are left out and counted as `unknown`.
+something downstream needs these, they are left out and counted as `unknown`. Versions of content are unknown, too: the
+plan takes each output that is computed again for another one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns, stored_names
 from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, PARTITION
+from metaxy_fs.versioning.content import content_containers, with_other_content
 from metaxy_fs.versioning.definition import DefinitionVersion
 from metaxy_fs.versioning.increment import Increment
 from metaxy_fs.versioning.preimages import sample_source
@@ -157,9 +159,15 @@ def plan(store: Backend, targets: Sequence[FeatureLike], *, seconds: str | None)
     return Plan(
         features=pl.DataFrame(rows, schema=FEATURES, orient="row"),
         causes=pl.concat([pl.DataFrame(schema=CAUSES), *causes]),
-        is_exact=not any(unknown.values()),
+        is_exact=not any(unknown.values()) and not any(_may_be_equal(each, added) for each in features),
         _pending={key: addition.pending for key, addition in added.items()},
     )
+
+
+def _may_be_equal(feature: Declared, added: Mapping[FeatureKey, _Addition]) -> bool:
+    """Whether a feature is made from outputs that will be computed again, and may turn out as they were."""
+    above = [upstream for upstream in feature.graph.upstream(feature.spec) if content_containers(upstream)]
+    return any(upstream.key in added and added[upstream.key].rows.height for upstream in above)
 
 
 @dataclass(frozen=True)
@@ -207,7 +215,7 @@ class _FeatureRun:
     def run(self, needed: frozenset[str]) -> tuple[_Addition, Increment]:
         """Return what the run adds, and the increment that it finds."""
         found = increment(self.planned, self.feature, None, stale_if=None)
-        new, stale = found.new, found.stale
+        new, stale = (with_other_content(frame, self.spec) for frame in (found.new, found.stale))
         pending = pl.concat([self._marked(new, "new"), self._marked(self._with_cause(stale), "stale")], how="diagonal")
         rows = self._rows(stale, needed)
         addition = _Addition(
@@ -249,9 +257,10 @@ class _FeatureRun:
         if not self.upstream:
             return pending.with_columns(pl.lit(value=False).alias(AFTER_UPSTREAM))
         try:
-            now = increment(self.store, self.feature, None, stale_if=None).pending
+            found = increment(self.store, self.feature, None, stale_if=None)
         except DependencyError:
             return pending.with_columns(pl.lit(value=True).alias(AFTER_UPSTREAM))
+        now = with_other_content(found.pending, self.spec)
         names = [*self._unit_columns, DATA_VERSION]
         there = now.select(pl.col(name).cast(pending.schema[name], strict=False) for name in names)
         marked = pending.join(

@@ -38,7 +38,8 @@ from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples,
 from metaxy_fs.metadata_store.write import GivenTags, append
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.spec import FeatureGraph, FeatureSpec
-from metaxy_fs.versioning.columns import DATA_VERSION, MISSING, PARTITION, version_type
+from metaxy_fs.versioning.columns import DATA_VERSION, GIVEN, MISSING, PARTITION, version_type
+from metaxy_fs.versioning.content import content_containers, version_columns, with_content, with_provenance
 from metaxy_fs.versioning.definition import definition_version
 from metaxy_fs.versioning.increment import Counts, Increment, LazyIncrement
 
@@ -51,8 +52,8 @@ def calculate(
     """Return samples with the data versions that follow from their upstream rows; lazily, if they came so."""
     samples, versioned = _to_version(store, feature, sample_df, fallback=fallback)
     if isinstance(samples, HeldSamples):
-        return samples.restored(list(versioned))
-    return _spooled(map(samples.filled, versioned)).scan()
+        return _as_given(samples.restored(list(versioned)), feature.spec)
+    return _spooled(_as_given(samples.filled(frame), feature.spec) for frame in versioned).scan()
 
 
 @about_feature
@@ -75,22 +76,29 @@ def calculate_and_write(
         check_write_id(write_id)
     check_tags(store.tags, tags)
     samples, versioned = _to_version(store, feature, sample_df, fallback=fallback)
-    check_columns(samples.schema, feature.spec)
-    schema = pl.Schema({**samples.schema, DATA_VERSION: version_type(feature.spec)})
+    without_given = pl.Schema({name: dtype for name, dtype in samples.schema.items() if name != GIVEN})
+    check_columns(without_given, feature.spec)
+    _require_content(samples.schema, feature.spec)
+
+    def filled(frame: pl.DataFrame) -> pl.DataFrame:
+        return _as_given(samples.filled(frame), feature.spec)
+
+    versions = dict.fromkeys(version_columns(feature.spec), version_type(feature.spec))
+    schema = pl.Schema({**without_given, **versions})
     if isinstance(samples, SpooledSamples):
-        spool = _spooled(map(samples.filled, versioned))
+        spool = _spooled(map(filled, versioned))
         append(store, feature, Chunks(schema, lambda: spool), write_id=write_id, tags=tags)
         return spool.scan()
     made: list[pl.DataFrame] = []
 
     def chunks() -> Iterator[pl.DataFrame]:
-        yield from map(samples.filled, made)
+        yield from map(filled, made)
         for frame in versioned:
             made.append(frame)
-            yield samples.filled(frame)
+            yield filled(frame)
 
     append(store, feature, Chunks(schema, chunks), write_id=write_id, tags=tags)
-    return samples.restored(made)
+    return _as_given(samples.restored(made), feature.spec)
 
 
 @about_feature
@@ -217,6 +225,25 @@ def _expected(store: Backend, feature: Declared, given: FrameLike | None) -> Exp
 def _divides_parents(expected: Expected) -> bool:
     """Whether ranges are those of parents, whose samples need not come in the order of their own ids."""
     return list(expected.id_columns) != list(expected.feature.spec.id_columns)
+
+
+def _as_given(samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return samples that have their versions with the content versions that the caller gave, if any."""
+    if GIVEN not in samples.columns:
+        return with_provenance(samples, spec)
+    calculated = samples.drop(GIVEN)
+    return with_content(with_provenance(calculated, spec), samples.get_column(GIVEN), spec)
+
+
+def _require_content(schema: pl.Schema, spec: FeatureSpec) -> None:
+    by_writer = content_containers(spec)
+    if by_writer and GIVEN not in schema:
+        raise MetadataSchemaError(
+            f"The containers {list(by_writer)} of feature '{spec.key}' are versioned by content, so their versions "
+            f"cannot be calculated. Give them in '{DATA_VERSION}', a struct with these containers, such as "
+            f"df.with_columns(pl.struct(pl.col('checksum').alias('{by_writer[0]}')).alias('{DATA_VERSION}')).",
+            column=DATA_VERSION,
+        )
 
 
 def _restored(samples: HeldSamples | SpooledSamples | None, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from metaxy_fs.testing.store_chains import StoreChains
 from metaxy_fs.testing.store_clocks import StoreClocks
 from metaxy_fs.testing.store_code_changes import StoreCodeChanges
 from metaxy_fs.testing.store_commits import StoreCommits
+from metaxy_fs.testing.store_content import StoreContent
 from metaxy_fs.testing.store_increments import StoreIncrements
 from metaxy_fs.testing.store_materialize import StoreMaterialize
 from metaxy_fs.testing.store_moments import StoreMoments
@@ -39,6 +40,7 @@ class StoreSuite(
     StoreVersions,
     StoreIncrements,
     StoreMaterialize,
+    StoreContent,
     StoreCodeChanges,
     StoreRedo,
     StoreTags,

@@ -7,6 +7,8 @@ import polars as pl
 from metaxy_fs.reserved import (
     CHANGED_CONTAINERS,
     DATA_VERSION,
+    GIVEN,
+    MADE_FROM,
     MISSING,
     PARTITION,
     PROVENANCE,
@@ -26,6 +28,8 @@ __all__ = [
     "COMMITTED_AT",
     "COMMIT_TAGS",
     "DATA_VERSION",
+    "GIVEN",
+    "MADE_FROM",
     "MISSING",
     "PARTITION",
     "PROVENANCE",
@@ -56,5 +60,5 @@ def is_id_type(dtype: pl.DataType) -> bool:
 
 
 def version_type(spec: FeatureSpec) -> pl.Struct:
-    """Return the type of `data_version`: a struct of one string for each container, in the order of declaration."""
+    """Return the type of versions: a struct of one string for each container, in the order of declaration."""
     return pl.Struct({name: pl.String() for name in spec.container_names})

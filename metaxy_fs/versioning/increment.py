@@ -24,7 +24,9 @@ class Increment:
 
     Attributes:
         new: Samples that are not stored: the id columns (and, where samples were given, their other columns),
-            `data_version`.
+            `data_version`. Where a container is versioned by content, that is null for it, and the writer has to give
+            it; then comes `provenance`, the versions that follow from what a sample is made from, to be written as it
+            is.
         stale: Samples that are stored under another version, or that were asked to be computed again: the columns of
             `new`, then `stored_data_version` (struct of strings) and `changed_containers` (list of strings, the names
             of the containers that differ; empty where none does and the caller asked).

@@ -17,7 +17,15 @@ from metaxy_fs.reserved import CHANGED as _CHANGED
 from metaxy_fs.reserved import HAS_PARENT as _HAS_PARENT
 from metaxy_fs.reserved import IS_CURRENT as _IS_CURRENT
 from metaxy_fs.reserved import PLACE_IN_LAYERS as _PLACE
-from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, PARTITION, REDO, RETIRED, STORED_DATA_VERSION
+from metaxy_fs.versioning.columns import (
+    CHANGED_CONTAINERS,
+    DATA_VERSION,
+    MADE_FROM,
+    PARTITION,
+    REDO,
+    RETIRED,
+    STORED_DATA_VERSION,
+)
 from metaxy_fs.versioning.definition import DefinitionVersion
 from metaxy_fs.versioning.increment import Increment
 
@@ -115,7 +123,8 @@ def compare(
     """Return what separates expected samples from the stored row of each.
 
     A container has changed if its version differs, if only one side has it, or if the stored row was written under
-    another version of its definition. The last makes a change of code complete even where it leaves the row's version
+    another version of its definition. Of a container that is versioned by content, the versions compared are those that
+    follow from what it was made from. The last makes a change of code complete even where it leaves the row's version
     as it was (the versions of a root feature are given, not calculated). So exactly the samples are stale whose stored
     row is not in the current partition, or differs there; and once `new` and `stale` are written, the current partition
     holds every sample.
@@ -123,22 +132,23 @@ def compare(
     Args:
         expected: One row per sample: id columns, `data_version`, and any other columns.
         stored: One row per sample, of which none retires it: id columns, `data_version`, the partition that the row was
-            read from, and whether it is to be computed again in any case.
+            read from, whether it is to be computed again in any case, and, if its version does not tell that, what it
+            was made from.
         id_columns: What names a sample, of the same types on both sides.
         current: The version of the feature's definition now.
         definitions: Those that the stored rows were written under.
     """
     ids = list(id_columns)
-    stored_rows = stored.select(*ids, PARTITION, REDO, pl.col(DATA_VERSION).alias(STORED_DATA_VERSION))
+    stored_rows = stored.select(*ids, *_compared_columns(stored), REDO).rename({DATA_VERSION: STORED_DATA_VERSION})
     joined = _beside_stored(expected, stored_rows, ids)
     changes = container_changes(joined.schema, current=current, definitions=definitions)
     is_stored = pl.col(PARTITION).is_not_null()
     stale = joined.filter(is_stored & pl.any_horizontal(REDO, *changes.values()))
     names = pl.concat_list(pl.when(changed).then(pl.lit(name)) for name, changed in changes.items()).list.drop_nulls()
     return Comparison(
-        new=joined.filter(~is_stored).drop(PARTITION, REDO, STORED_DATA_VERSION),
-        stale=stale.with_columns(names.alias(CHANGED_CONTAINERS)).drop(PARTITION, REDO),
-        orphaned=_orphaned(stored_rows, expected, ids).drop(PARTITION, REDO),
+        new=joined.filter(~is_stored).drop(stored_rows.drop(ids).columns),
+        stale=stale.with_columns(names.alias(CHANGED_CONTAINERS)).drop(PARTITION, REDO, MADE_FROM, strict=False),
+        orphaned=_orphaned(stored_rows, expected, ids).select(*ids, STORED_DATA_VERSION),
     )
 
 
@@ -152,13 +162,14 @@ def container_changes(
         current: The version of the feature's definition now.
         definitions: Those that the stored rows were written under.
     """
-    stored, expected = _field_names(schema[STORED_DATA_VERSION]), _field_names(schema[DATA_VERSION])
+    made_from = MADE_FROM if MADE_FROM in schema else STORED_DATA_VERSION
+    stored, expected = _field_names(schema[made_from]), _field_names(schema[DATA_VERSION])
     changes = {}
     for name in [*expected, *(name for name in stored if name not in expected)]:
         elsewhere = [d.partition for d in definitions if d.containers.get(name) != current.containers.get(name)]
         changed = pl.col(PARTITION).is_in(elsewhere)
         if name in stored and name in expected:
-            changed |= _version(STORED_DATA_VERSION, name).ne_missing(_version(DATA_VERSION, name))
+            changed |= _version(made_from, name).ne_missing(_version(DATA_VERSION, name))
         changes[name] = changed
     return changes
 
@@ -311,6 +322,11 @@ def _orphaned(stored_rows: pl.DataFrame, expected: pl.DataFrame, ids: list[str])
     return stored_rows.join(expected, on=ids, how="anti", maintain_order="left")
 
 
+def _compared_columns(stored: pl.DataFrame) -> list[str]:
+    """Return the columns of stored rows that tell whether they are what they should be."""
+    return [DATA_VERSION, *([MADE_FROM] if MADE_FROM in stored.columns else []), PARTITION]
+
+
 def _field_names(dtype: pl.DataType) -> list[str]:
     return [field.name for field in dtype.fields] if isinstance(dtype, pl.Struct) else []
 
@@ -340,7 +356,8 @@ def _judged(
 def _last_of_each_parent(stored: pl.DataFrame, judged: pl.DataFrame, parents: list[str]) -> pl.DataFrame:
     """Return the last row of each parent; one to be computed again is none that was left over."""
     asked = judged.filter(pl.col(REDO) & ~pl.col(_CHANGED)).select(*parents, REDO).unique()
-    last = latest_rows([(stored.lazy(), False)], id_columns=parents).select(*parents, DATA_VERSION, PARTITION).collect()
+    latest = latest_rows([(stored.lazy(), False)], id_columns=parents)
+    last = latest.select(*parents, *_compared_columns(stored)).collect()
     return last.join(asked, on=parents, how="left", maintain_order="left").with_columns(
         pl.col(REDO).fill_null(value=False)
     )

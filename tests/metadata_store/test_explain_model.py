@@ -41,6 +41,12 @@ class Explanations(Increments):
         expected = self.expected_of(feature, sample)
         if feature != A:
             assert {name: node.expected for name, node in declared.items()} == expected
+        if sample in self.latest[feature]:
+            row = self.compared_row(feature, sample)[0]
+            content = {name: node.content for name, node in declared.items() if node.content is not None}
+            assert content == {name: row[name] for name in self.by_content(feature) if name in row}
+            kept = {name: node.stored for name, node in declared.items() if node.stored is not None}
+            assert kept == {name: version for name, version in row.provenance.items() if name in declared}
         changed = [name for name, node in explanation.containers.items() if node.difference not in NOT_CHANGED]
         new, stale, _ = self.difference(feature, {sample: expected})
         assert explanation.status in self.possible_statuses(sample in new, sample in stale)

@@ -4,7 +4,7 @@ Three features: `a` is a root, `d` is made from `a`, `e` from both. The model ke
 each partition and over all of them, and compares by hand: with the row in the current partition, or else with the
 latest in the others. Samples that lack an upstream row wait, unless what they lack is retired: then there should be no
 such sample. Where the row to compare with retires the sample, it is
-in no frame.
+in no frame. Containers of `d` and `e` may be versioned by content: then the outputs are drawn, and often the same.
 """
 
 import uuid
@@ -36,6 +36,14 @@ texts = st.sampled_from(["u", "v"])
 NOTHING = {}
 
 
+class Versions(dict):
+    """The versions of a row by container, and those that it should have had when it was made."""
+
+    def __init__(self, versions, provenance=None):
+        super().__init__(versions)
+        self.provenance = dict(versions) if provenance is None else provenance
+
+
 class Increments(RuleBasedStateMachine):
     """Writes to a store and to a model, and compares what each says is to be done."""
 
@@ -46,6 +54,7 @@ class Increments(RuleBasedStateMachine):
     def declare(self):
         self.store = self.new_store()
         self.codes = {A: {"x": 1, "y": 1}, D: {"x": 1}, E: {"x": 1}}
+        self.content = set()
         # The latest row of each sample: by feature and version of the definition, and by feature alone.
         self.current = defaultdict(dict)
         self.latest = {feature: {} for feature in self.codes}
@@ -76,27 +85,41 @@ class Increments(RuleBasedStateMachine):
             del self.codes[feature][data.draw(st.sampled_from(sorted(self.codes[feature])))]
             self.redeclare()
 
-    @rule(feature=st.sampled_from([D, E]), samples=some_ids)
-    def compute_some(self, feature, samples):
+    @rule(feature=st.sampled_from([D, E]), data=st.data())
+    def version_by_content(self, feature, data):
+        self.content ^= {(feature, data.draw(st.sampled_from(sorted(self.codes[feature]))))}
+        self.redeclare()
+
+    @rule(feature=st.sampled_from([D, E]), samples=some_ids, data=st.data())
+    def compute_some(self, feature, samples, data):
         if self.is_computable(feature, samples):
+            made = self.made(feature, self.expected(feature, samples), data)
             frame = pl.DataFrame({"sample_id": samples}, schema={"sample_id": pl.Int64})
+            if content := self.by_content(feature):
+                given = [{name: made[i][name] for name in content} for i in samples]
+                dtype = pl.Struct(dict.fromkeys(content, pl.String))
+                frame = frame.with_columns(pl.Series("data_version", given, dtype=dtype))
             with self.graph.use():
                 self.store.calculate_and_write_data_versions(FeatureKey(feature), frame)
-            self.remember(feature, self.expected(feature, samples))
+            self.remember(feature, made)
 
-    @rule(feature=st.sampled_from([D, E]))
-    def compute_all(self, feature):
+    @rule(feature=st.sampled_from([D, E]), data=st.data())
+    def compute_all(self, feature, data):
         if not self.has_upstream(feature):
             return
         samples = self.all_samples(feature)
         waiting = self.waiting(feature, samples)
         expected = self.expected(feature, [i for i in samples if i not in waiting])
-        with self.graph.use():
-            self.store.write_metadata(FeatureKey(feature), self.store.resolve_update(FeatureKey(feature)).pending)
-            assert not self.store.resolve_update(FeatureKey(feature))
         new, stale, _ = self.difference(feature, expected, waiting=waiting)
         done = {i: found for i, found in expected.items() if not self.is_retired(feature, i)}
-        self.remember(feature, {i: expected[i] for i in [*new, *stale]})
+        made = self.made(feature, {i: expected[i] for i in [*new, *stale]}, data)
+        with self.graph.use():
+            pending = self.store.resolve_update(FeatureKey(feature)).pending
+            assert pending["sample_id"].to_list() == [*new, *stale]
+            filled = self.frame(feature, made).get_column("data_version")
+            self.store.write_metadata(FeatureKey(feature), pending.with_columns(filled))
+            assert not self.store.resolve_update(FeatureKey(feature))
+        self.remember(feature, made)
         self.check_holds(feature, done)
 
     @rule(samples=st.dictionaries(ids, st.tuples(texts, texts, texts), max_size=4))
@@ -108,7 +131,7 @@ class Increments(RuleBasedStateMachine):
             self.store.write_metadata(FeatureKey(A), pending)
             assert not self.store.resolve_update(FeatureKey(A), samples=frame)
         done = {i: found for i, found in given.items() if not self.is_retired(A, i)}
-        self.remember(A, {i: given[i] for i in pending["sample_id"]})
+        self.remember(A, {i: Versions(given[i]) for i in pending["sample_id"]})
         self.check_holds(A, done)
 
     @rule(feature=st.sampled_from([A, D, E]), samples=st.lists(ids, unique=True, min_size=1, max_size=3))
@@ -159,10 +182,8 @@ class Increments(RuleBasedStateMachine):
         assert increment.counts.retired == len(retired)
         waiting = {i: missing for i, missing in waiting.items() if i not in retired}
         assert dict(increment.waiting.iter_rows()) == waiting
-        assert {row["sample_id"]: row["data_version"] for row in increment.new.to_dicts()} == new
-        assert {row["sample_id"]: row["data_version"] for row in increment.stale.to_dicts()} == {
-            i: expected[i] for i in stale
-        }
+        assert self.expected_in(feature, increment.new) == new
+        assert self.expected_in(feature, increment.stale) == {i: expected[i] for i in stale}
         assert {
             row["sample_id"]: self.in_order(feature, row["changed_containers"]) for row in increment.stale.to_dicts()
         } == stale
@@ -182,8 +203,23 @@ class Increments(RuleBasedStateMachine):
             with self.graph.use():
                 rows = self.store.read_metadata(FeatureKey(feature), latest_only=True)
             found = dict(zip(rows["sample_id"], rows["data_version"], strict=True))
-            assert {i: found.get(i) for i in expected} == expected
-            assert found == self.current[feature, self.definitions[feature]["version"]]
+            assert found == self.rows(feature)
+            assert {i: self.rows(feature)[i].provenance for i in expected} == expected
+            if self.by_content(feature):
+                kept = dict(zip(rows["sample_id"], rows["provenance"], strict=True))
+                assert kept == {i: row.provenance for i, row in self.rows(feature).items()}
+            else:
+                assert "provenance" not in rows.columns
+
+    def expected_in(self, feature, frame):
+        """Return the expected versions in a frame of an increment; what the writer has to give is null."""
+        content = self.by_content(feature)
+        assert ("provenance" in frame.columns) is bool(content)
+        found = {}
+        for row in frame.to_dicts():
+            found[row["sample_id"]] = versions = row["provenance"] if content else row["data_version"]
+            assert row["data_version"] == {name: None if name in content else versions[name] for name in versions}
+        return found
 
     # The model.
 
@@ -195,8 +231,16 @@ class Increments(RuleBasedStateMachine):
             D: {name: (code, below_a) for name, code in self.codes[D].items()},
             E: {name: (code, below_a + below_d) for name, code in self.codes[E].items()},
         }
-        self.graph = feature_graph(self.containers)
-        self.definitions = definition_versions(self.containers)
+        self.graph = feature_graph(self.containers, content=self.content)
+        self.definitions = definition_versions(self.containers, content=self.content)
+
+    def by_content(self, feature):
+        return [name for name in self.codes[feature] if (feature, name) in self.content]
+
+    def made(self, feature, expected, data):
+        """Return the rows that somebody makes of samples, whose outputs are drawn."""
+        content = self.by_content(feature)
+        return {i: Versions(each | {name: data.draw(texts) for name in content}, each) for i, each in expected.items()}
 
     def rows(self, feature):
         return self.current[feature, self.definitions[feature]["version"]]
@@ -261,7 +305,7 @@ class Increments(RuleBasedStateMachine):
     def changed(self, feature, versions, stored, then):
         now = self.definitions[feature]["containers"]
         changed = {name for name in {*now, *then} if now.get(name) != then.get(name)}
-        changed |= {name for name in {*versions} & {*stored} if versions[name] != stored[name]}
+        changed |= {name for name in {*versions} & {*stored} if versions[name] != stored.provenance[name]}
         return [name for name in now if name in changed] + sorted(changed - {*now})
 
     def in_order(self, feature, names):
@@ -271,6 +315,7 @@ class Increments(RuleBasedStateMachine):
         return declared + sorted(names[len(declared) :])
 
     def write(self, feature, versions):
+        versions = {i: Versions(found) for i, found in versions.items()}
         with self.graph.use():
             self.store.write_metadata(FeatureKey(feature), self.frame(feature, versions))
         self.remember(feature, versions)
