@@ -142,14 +142,6 @@ class PartitionInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     columns: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> None:
-    """Make sure that a partition is described, and that it is the one that a writer means.
-
-    Raises what `agree` and the check of `shared_partition_file` do.
-    """
-    ensure_shared(storage, [shared_partition_file(storage, partition, info)])
-
-
 def shared_partition_file(
     storage: Storage, partition: Partition, info: PartitionInfo, *, before_put: Callable[[], object] = lambda: None
 ) -> SharedObject:
@@ -188,10 +180,10 @@ def find_info(storage: Storage, partition: Partition) -> PartitionInfo | None:
 def copy_description(source: Storage, target: Storage, partition: Partition) -> PartitionInfo:
     """Describe a partition of one root as it is described in another, and return how it is described there now.
 
-    Raises what `describe` does.
-
     Raises:
         ObjectNotFoundError: The other root does not describe it.
+        MetadataSchemaError: The rows there name their samples by other columns, or belong to another feature.
+        CorruptObjectError: `_definition.json` is something else.
     """
     name = f"{source.location}/{partition.definition_file}"
     decode = partial(decode_info, name=name)

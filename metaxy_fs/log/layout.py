@@ -207,12 +207,6 @@ def commit_of_compaction(path: str, partition: Partition) -> str | None:
     return _commit_of(path, f"{partition.manifests}/compactions/")
 
 
-def commit_of_damaged(path: str, partition: Partition) -> str | None:
-    """Return the commit of a damaged manifest that repair keeps at a path, None for any other path."""
-    commit, _, checksum = path.removeprefix(f"{partition}/_damaged/").removesuffix(".json").partition("/")
-    return commit if is_commit(commit) and path == partition.damaged_manifest(commit, checksum) else None
-
-
 def is_stray(path: str, partition: Partition, *, size: int) -> bool:
     """Whether an object of a partition is one that systems and tools put anywhere; no object of the format looks so.
 
@@ -225,33 +219,6 @@ def is_stray(path: str, partition: Partition, *, size: int) -> bool:
     if size == 0 and (not name or parts in _DIRECTORIES):
         return True
     return _STRAY_FILE.fullmatch(name) is not None or any(map(_STRAY_DIRECTORY.fullmatch, directories))
-
-
-def is_vacuum_record(path: str, partition: Partition) -> bool:
-    """Whether a path is that of something that a vacuum has noted."""
-    return path.startswith(f"{partition}/_vacuum/") and path.endswith(".json")
-
-
-def number_of_types(path: str, partition: Partition) -> int | None:
-    """Return which object of types that were agreed on after the description a path names, None for any other path."""
-    number = path.removeprefix(f"{partition}/_types/").removesuffix(".json")
-    is_number = number.isdecimal() and number.isascii() and number[0] != "0"
-    return int(number) if is_number and path == f"{partition}/_types/{number}.json" else None
-
-
-def commit_of_copy_mark(path: str, partition: Partition) -> str | None:
-    """Return the compaction that a copy brings as a path says, None for any other path."""
-    return _commit_of(path, f"{partition}/_copies/")
-
-
-def is_decided_write(path: str, partition: Partition) -> bool:
-    """Whether a path is that of a decision on the name of a write."""
-    return _commit_of(path, f"{partition}/_decisions/") is not None
-
-
-def is_kept_write(path: str, partition: Partition) -> bool:
-    """Whether a path is that of the copy of a named write's manifest."""
-    return _commit_of(path, f"{partition}/_writes/") is not None
 
 
 def _commit_of(path: str, prefix: str) -> str | None:
@@ -300,7 +267,7 @@ def take_inventory(storage: Storage, partition: Partition) -> Inventory:
         found[kind][key] = info
     return Inventory(
         partition=partition,
-        definition=found["definition"].get(partition.definition_file),
+        definition=found["definition"].get("_definition.json"),
         appends=found["appends"],
         compactions=found["compactions"],
         data=found["data"],
@@ -314,36 +281,30 @@ def take_inventory(storage: Storage, partition: Partition) -> Inventory:
     )
 
 
-def _data_file_of(path: str, partition: Partition) -> str | None:
-    name = path.removeprefix(f"{partition}/")
-    return name if is_data_file_name(name) else None
-
-
-_BY_KEY: Final = {
-    "data": _data_file_of,
-    "appends": commit_of_append,
-    "compactions": commit_of_compaction,
-    "damaged": commit_of_damaged,
-    "copies": commit_of_copy_mark,
-    "types": number_of_types,
-}
+_OBJECT: Final = re.compile(
+    rf"(?P<definition>_definition\.json)|(?P<data>{_DATA_FILE.pattern})"
+    rf"|_manifests/appends/(?P<appends>{_COMMIT.pattern})\.json"
+    rf"|_manifests/compactions/(?P<compactions>{_COMMIT.pattern})\.json"
+    rf"|(?P<misplaced>_manifests/.*)"
+    rf"|_damaged/(?P<damaged>{_COMMIT.pattern})/.*\.json"
+    rf"|_copies/(?P<copies>{_COMMIT.pattern})\.json"
+    rf"|_types/(?P<types>[1-9][0-9]*)\.json"
+    rf"|(?P<records>_vacuum/.*\.json)"
+    rf"|(?P<writes>(?:_writes|_decisions)/{_COMMIT.pattern}\.json)",
+    re.DOTALL,
+)
+"""What each object of a partition is called below it; groups are named as in `Inventory`."""
 
 
 def _kind_of(info: ObjectInfo, partition: Partition) -> tuple[str, str | int]:
     """Return which attribute of `Inventory` an object belongs to, and its key there."""
-    path = info.path
-    if is_stray(path, partition, size=info.size):
-        return "stray", path
-    if path == partition.definition_file:
-        return "definition", path
-    for kind, key_of in _BY_KEY.items():
-        if (key := key_of(path, partition)) is not None:
-            return kind, key
-    if is_vacuum_record(path, partition):
-        return "records", path
-    if path.startswith(f"{partition.manifests}/"):
-        return "misplaced", path
-    return ("writes" if is_kept_write(path, partition) or is_decided_write(path, partition) else "strange"), path
+    if is_stray(info.path, partition, size=info.size):
+        return "stray", info.path
+    found = _OBJECT.fullmatch(info.path.removeprefix(f"{partition}/"))
+    if found is None or found.lastgroup is None:
+        return "strange", info.path
+    key = found[found.lastgroup]
+    return found.lastgroup, int(key) if found.lastgroup == "types" else key
 
 
 def all_partitions(storage: Storage, *, feature: str | None = None) -> list[Partition]:

@@ -86,28 +86,6 @@ class Removal(msgspec.Struct, frozen=True, order=True):
     bytes: int
 
 
-def delete_all(removals: Iterable[Removal], *, delete: Callable[[str], object], at_once: int) -> Iterator[Removal]:
-    """Delete what is deletable, and yield what became of each object, whether or not others failed.
-
-    Args:
-        removals: What is to be deleted, and what is left as it is.
-        delete: Deletes the object at a path.
-        at_once: How many are deleted side by side.
-    """
-    act = partial(_deleted, delete)
-    yield from map(act, removals) if at_once == 1 else ordered_map(act, removals, workers=at_once)
-
-
-def _deleted(delete: Callable[[str], object], removal: Removal) -> Removal:
-    if removal.state != "deletable":
-        return removal
-    try:
-        delete(removal.path)
-    except MetaxyError as error:
-        return msgspec.structs.replace(removal, state="failed", reason=f"{removal.reason}; {error}")
-    return msgspec.structs.replace(removal, state="deleted")
-
-
 AT_ONCE = 16
 """How many objects are deleted side by side."""
 
@@ -187,21 +165,26 @@ class _VacuumRun(NamedTuple):
     def perform(
         self, removals: Iterable[Removal], *, before: Callable[[str], object] = lambda _path: None
     ) -> Iterator[Removal]:
-        """Delete what is deletable, unless this is a dry run, and yield what became of each object.
+        """Delete what is deletable, unless this is a dry run, and yield what became of each object, failed or not.
 
         Args:
             removals: Objects that are not needed any more.
             before: Called with the path of each object that is going to be deleted.
         """
-
-        def delete(path: str) -> None:
-            before(path)
-            self.storage.delete(path)
-
-        done = removals if self.dry_run else delete_all(removals, delete=delete, at_once=self.at_once)
-        for removal in done:
+        act = partial(self._deleted, before)
+        for removal in map(act, removals) if self.at_once == 1 else ordered_map(act, removals, workers=self.at_once):
             self.advance(1)
             yield removal
+
+    def _deleted(self, before: Callable[[str], object], removal: Removal) -> Removal:
+        if removal.state != "deletable" or self.dry_run:
+            return removal
+        try:
+            before(removal.path)
+            self.storage.delete(removal.path)
+        except MetaxyError as error:
+            return msgspec.structs.replace(removal, state="failed", reason=f"{removal.reason}; {error}")
+        return msgspec.structs.replace(removal, state="deleted")
 
     def perform_all(self, groups: Iterable[Iterable[Removal]], *, before: Callable[[str], object]) -> list[Removal]:
         """Delete what is deletable of several groups, each to its end before the next is begun."""

@@ -8,11 +8,18 @@ import msgspec
 import pytest
 
 from metaxy_fs.log import chunks
-from metaxy_fs.log.descriptions import PartitionInfo, describe, open_for_writing
+from metaxy_fs.log.descriptions import PartitionInfo, open_for_writing, shared_partition_file
+from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import Definition, Manifest
+from metaxy_fs.log.verified_io import ensure_shared
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, VERSION, write
+
+
+def describe(storage: Storage, partition: Partition, info: PartitionInfo) -> None:
+    """Describe a partition, or make sure that it is described as one that goes with this."""
+    ensure_shared(storage, [shared_partition_file(storage, partition, info)])
 
 
 def root() -> tuple[MemoryStorage, Manifest]:

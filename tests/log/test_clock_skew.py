@@ -10,7 +10,7 @@ from metaxy_fs.ids import AHEAD, MAX_TIME, LamportClock
 from metaxy_fs.log import clock_skew
 from metaxy_fs.log.compact import Options, compact_partition
 from metaxy_fs.log.copy import copy_partition
-from metaxy_fs.log.descriptions import PartitionInfo, describe, open_for_writing
+from metaxy_fs.log.descriptions import PartitionInfo, open_for_writing
 from metaxy_fs.log.manifest import Definition
 from metaxy_fs.log.repair import repair
 from metaxy_fs.log.verify import verify
@@ -19,6 +19,7 @@ from metaxy_fs.storage.base import ObjectInfo, Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.testing.store_clocks import machine_at
 from tests.log.commits import PARTITION, VERSION, write
+from tests.log.roots import describe
 
 NOW = 1_800_000_000_000_000
 HOUR = 3_600_000_000

@@ -7,11 +7,12 @@ import msgspec
 import pytest
 
 from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError, UnsupportedFormatError
-from metaxy_fs.log.descriptions import PartitionInfo, describe
+from metaxy_fs.log.descriptions import PartitionInfo
 from metaxy_fs.log.manifest import Definition
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, VERSION
 from tests.log.faulty import FaultyStorage
+from tests.log.roots import describe
 
 
 def info(**changes: Any) -> PartitionInfo:

@@ -10,14 +10,14 @@ from metaxy_fs.errors import MetaxyError, StorageError, WriteConflictError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.copy import Copied, copy_partition
-from metaxy_fs.log.descriptions import PartitionInfo, describe, open_for_writing
+from metaxy_fs.log.descriptions import PartitionInfo, open_for_writing
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.verify import verify
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, request, rows
 from tests.log.compactions import put_compaction, read
-from tests.log.roots import contents
+from tests.log.roots import contents, describe
 from tests.support.simulation import Host, Simulation
 
 DAY = 25 * 60 * 60 * 1_000_000
