@@ -13,7 +13,14 @@ from metaxy_fs.errors import MetadataSchemaError, about
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.metadata_store.arrow import kind_of
 from metaxy_fs.metadata_store.expected import same_id_types
-from metaxy_fs.metadata_store.frames import FrameLike, refuse_repeated, rows_to_write, show_samples, to_frame
+from metaxy_fs.metadata_store.frames import (
+    FrameLike,
+    in_stored_order,
+    refuse_repeated,
+    rows_to_write,
+    show_samples,
+    to_frame,
+)
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION
 from metaxy_fs.versioning.content import content_containers, version_columns, with_content
@@ -31,11 +38,11 @@ class Computed:
 
     Attributes:
         rows: Frames that fit the feature, each of whole samples.
-        failed: The ids of the others, and `error`.
+        failed: The ids of the others, and `error`; None if there are no others.
     """
 
     rows: Sequence[pl.DataFrame]
-    failed: pl.DataFrame
+    failed: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class BatchTask:
     @property
     def ids(self) -> pl.DataFrame:
         """The ids of the samples, or of their parents."""
-        return self.samples.select(self._id_columns)
+        return self.samples[self._id_columns]
 
     def apart(self) -> "BatchTask":
         """Return the task that computes the same samples one at a time."""
@@ -82,12 +89,13 @@ class BatchTask:
         returned = self.compute(self.samples.clone())
         with about(feature=self.spec.key.dotted):
             rows = checked_rows(returned, self.samples, self.spec)
-        return Computed([rows], failed=self.ids.clear().with_columns(pl.lit("").alias(ERROR)))
+        return Computed([rows])
 
     def _apart(self) -> Computed:
         alone = [replace(self, samples=sample, is_apart=False)() for sample in self.samples.iter_slices(1)]
         rows = [rows for computed in alone for rows in computed.rows]
-        return Computed(rows, failed=pl.concat([computed.failed for computed in alone]))
+        failed = [computed.failed for computed in alone if computed.failed is not None]
+        return Computed(rows, failed=pl.concat(failed) if failed else None)
 
     @property
     def _id_columns(self) -> list[str]:
@@ -111,22 +119,22 @@ def checked_rows(returned: object, samples: pl.DataFrame, spec: FeatureSpec) -> 
         MetadataSchemaError: It is no frame, has rows of other samples, lacks some, or does not fit the feature.
     """
     names = [name for name in spec.id_columns if name in samples.columns]
-    made = _framed(returned, samples, spec)
-    given, found = same_id_types([samples.select(names), made.select(names)], spec)
-    columns = samples.select(version_columns(spec))
-    if not given.equals(found):  # else a function that adds columns, and nothing to search for
+    made, columns = _framed(returned, samples, spec), samples[list(version_columns(spec))]
+    given, found = same_id_types([samples[names], made[names]], spec)
+    if not given.equals(found):
         _check_samples(found, given, spec)
         versioned = given.hstack(columns)
         columns = found.join(versioned, on=names, how="left", maintain_order="left").select(columns.columns)
-        made = made.with_columns(pl.col(name).cast(samples.schema[name]) for name in names)
+    elif _keeps(made, samples, spec):  # as most functions do, and ids and versions are known to fit
+        return in_stored_order(made if DATA_VERSION in made.columns else made.hstack(columns), spec)
+    made = made.with_columns(pl.col(name).cast(samples.schema[name]) for name in names)
     if content_containers(spec):
         return rows_to_write(_with_versions(made, columns, spec), spec)
     versions = columns.get_column(DATA_VERSION)
     if DATA_VERSION not in made.columns:
         return rows_to_write(made.with_columns(versions), spec)
     rows = rows_to_write(made, spec)
-    if not made.get_column(DATA_VERSION).equals(versions):
-        _check_versions(made, versions, spec)
+    _check_versions(made, versions, spec)
     return rows
 
 
@@ -138,8 +146,21 @@ def _with_versions(made: pl.DataFrame, versions: pl.DataFrame, spec: FeatureSpec
     dtype = made.schema.get(DATA_VERSION)
     returned = {field.name for field in dtype.fields} if isinstance(dtype, pl.Struct) else set()
     rows = made.with_columns(versions.get_columns())
-    is_given = set(content_containers(spec)) <= returned <= set(spec.container_names)
-    return with_content(rows, made.get_column(DATA_VERSION), spec) if is_given else rows
+    if not set(content_containers(spec)) <= returned <= set(spec.container_names):
+        return rows
+    _check_versions(made, versions.get_column(DATA_VERSION), spec)
+    return with_content(rows, made.get_column(DATA_VERSION), spec)
+
+
+def _keeps(made: pl.DataFrame, samples: pl.DataFrame, spec: FeatureSpec) -> bool:
+    """Whether what was made of samples has their ids as they are, and the versions that are calculated, or none."""
+    names = [name for name in spec.id_columns if name in samples.columns]
+    versions = made.get_column(DATA_VERSION) if DATA_VERSION in made.columns else None
+    return (
+        not content_containers(spec)
+        and all(made.schema[name] == samples.schema[name] for name in names)
+        and (versions is None or versions.equals(samples.get_column(DATA_VERSION), check_dtypes=True))
+    )
 
 
 def _framed(returned: object, samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
@@ -185,7 +206,7 @@ def _check_samples(found: pl.DataFrame, given: pl.DataFrame, spec: FeatureSpec) 
 def _check_versions(made: pl.DataFrame, versions: pl.Series, spec: FeatureSpec) -> None:
     """Refuse a version that is not the expected one, where one is expected."""
     returned, expected = made.get_column(DATA_VERSION).struct, versions.struct
-    for name in spec.container_names:
+    for name in returned.fields:
         is_other = (returned.field(name) != expected.field(name)).fill_null(value=False)
         if is_other.any():
             raise MetadataSchemaError(

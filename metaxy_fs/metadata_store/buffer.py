@@ -12,9 +12,11 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
+
+import polars as pl
 
 from metaxy_fs.errors import ForkedProcessError
 from metaxy_fs.log import Chunks, check_tags
@@ -23,8 +25,11 @@ from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_write
 from metaxy_fs.metadata_store.pending import Flushes, NamedFlushes, PendingRows
 from metaxy_fs.metadata_store.write import GivenTags
+from metaxy_fs.spec import FeatureSpec
 
 _LOG = logging.getLogger("metaxy_fs")
+
+Check = Callable[[FrameLike, FeatureSpec], pl.DataFrame]
 
 
 class WriteBuffer:
@@ -33,11 +38,14 @@ class WriteBuffer:
     Safe to share between threads, not between processes.
     """
 
-    def __init__(self, store: Backend, feature: Declared, pending: PendingRows, *, rows: int) -> None:
+    def __init__(
+        self, store: Backend, feature: Declared, pending: PendingRows, *, rows: int, check: Check = rows_to_write
+    ) -> None:
         self._store = store
         self._feature = feature
         self._pending = pending
         self._enough = rows
+        self._check = check
 
     def write(self, df: FrameLike) -> None:
         """Give rows to the buffer; if it is full then, commit what it holds and wait for that.
@@ -55,7 +63,7 @@ class WriteBuffer:
                 again, because that might commit them twice.
             WriteConflictError: Under the `write_id` of the buffer, some sample has another row already.
         """
-        rows = rows_to_write(df, self._feature.spec)
+        rows = self._check(df, self._feature.spec)
         self._store.refuse_types(self._feature.spec, self._feature.definition.partition, Chunks.of(rows))
         if self._pending.hold(rows) >= self._enough:
             self._pending.flush(at_least=self._enough)
@@ -76,8 +84,19 @@ def buffered(
     seconds: float | None,
     write_id: str | None,
     tags: GivenTags = None,
+    check: Check = rows_to_write,
 ) -> Iterator[WriteBuffer]:
-    """Yield a buffer of rows, and commit what it holds at the end, however that comes."""
+    """Yield a buffer of rows, and commit what it holds at the end, however that comes.
+
+    Args:
+        store: Where they are committed.
+        feature: Whose rows they are.
+        rows: See `MetadataStore.buffered`, as for the following.
+        seconds: Likewise.
+        write_id: Likewise.
+        tags: Likewise.
+        check: Returns a frame that is given as it is stored, or raises.
+    """
     _check_limits(rows, seconds)
     if write_id is not None:
         check_write_id(write_id)
@@ -85,7 +104,7 @@ def buffered(
     flushes = Flushes(store, feature, tags) if write_id is None else NamedFlushes(store, feature, write_id, tags)
     pending = PendingRows(feature, flushes)
     with _watched(pending, seconds):
-        buffer = WriteBuffer(store, feature, pending, rows=rows)
+        buffer = WriteBuffer(store, feature, pending, rows=rows, check=check)
         weakref.finalize(buffer, _close_at_last, pending, feature, os.getpid())
         try:
             yield buffer

@@ -79,7 +79,15 @@ def rows_to_write(frame: FrameLike, spec: FeatureSpec) -> pl.DataFrame:
     Raises:
         MetadataSchemaError: They do not fit the feature.
     """
-    rows = check_samples_with_versions(frame, spec)
+    return in_stored_order(check_samples_with_versions(frame, spec), spec)
+
+
+def in_stored_order(rows: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
+    """Return rows whose ids and versions fit as they are stored: the other columns checked, sorted by id.
+
+    Raises:
+        MetadataSchemaError: A column cannot be stored.
+    """
     check_columns(rows.schema, spec)
     # Either way in one piece, so that equal rows make equal bytes.
     return rows.rechunk() if is_sorted(rows, spec.id_columns) else rows.sort(spec.id_columns, maintain_order=True)

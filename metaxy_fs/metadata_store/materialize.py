@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, NamedTuple, cast, get_args
 
 import polars as pl
 
@@ -23,10 +23,11 @@ from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.batches import ERROR, BatchTask, Compute, Computed, with_error
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
-from metaxy_fs.metadata_store.frames import FrameLike, show_samples
+from metaxy_fs.metadata_store.frames import FrameLike, show_samples, to_frame
 from metaxy_fs.metadata_store.resolve import lazy_increment
 from metaxy_fs.metadata_store.write import retire
 from metaxy_fs.progress import samples_done
+from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.increment import LazyIncrement
 
 _LOG: Final = logging.getLogger("metaxy_fs")
@@ -36,6 +37,9 @@ _UNDER_WAY: Final = 64
 
 _ROWS, _SECONDS = 100_000, 60.0
 """How many rows are held at most, and how long, before they are committed."""
+
+_HELD: Final = 2**27
+"""Bytes of pending samples that are kept in memory: a million small ones."""
 
 OnError = Literal["raise", "skip"]
 """What is done about a sample that cannot be computed."""
@@ -132,7 +136,7 @@ def materialize(
         raise TypeError(f"compute takes a function of a DataFrame that returns one, got {compute!r}.")
     _refuse_error_column(feature, how)
     check_tags(store.tags, how.tags)
-    increment = lazy_increment(store, feature, samples, stale_if=stale_if)
+    increment = lazy_increment(store, feature, samples, stale_if=stale_if, held_bytes=_HELD)
     _LOG.info("%s: feature %s: %s", store.location, feature.key.dotted, increment)
     retired = _retire_orphaned(store, feature, increment, how)
     written, failed = _compute_all(store, feature, compute, increment, how)
@@ -178,13 +182,12 @@ def _compute_all(
     counts = increment.counts
     schema = increment.pending.collect_schema()
     tasks = (
-        BatchTask(compute, feature.spec, batch, skips=how.on_error == "skip")
-        for batch in increment.pending.collect_batches(chunk_size=how.batch_rows, maintain_order=True)
-        if batch.height
+        BatchTask(compute, feature.spec, samples, skips=how.on_error == "skip")
+        for samples in _batches(increment.pending, rows=how.batch_rows)
     )
     with (
         samples_done(str(feature.key), total=counts.new + counts.stale, is_shown=how.progress) as advance,
-        buffered(store, feature, rows=_ROWS, seconds=_SECONDS, write_id=None, tags=how.tags) as buffer,
+        buffered(store, feature, rows=_ROWS, seconds=_SECONDS, write_id=None, tags=how.tags, check=_checked) as buffer,
     ):
         results = _Results(buffer, advance)
         if how.executor is None:
@@ -192,6 +195,18 @@ def _compute_all(
         else:
             _run_in(how.executor, tasks, results.take)
     return results.written, results.failed(schema, feature)
+
+
+def _batches(pending: pl.LazyFrame, *, rows: int) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a LazyFrame in batches; all are full but the last."""
+    # Slices of larger pieces cost a tenth of pieces of that size.
+    for piece in pending.collect_batches(chunk_size=max(1, _ROWS // rows) * rows, maintain_order=True):
+        yield from to_frame(piece).iter_slices(rows)
+
+
+def _checked(rows: FrameLike, _spec: FeatureSpec) -> pl.DataFrame:
+    """Return rows that were checked where they were computed."""
+    return cast("pl.DataFrame", rows)
 
 
 class _Results:
@@ -209,7 +224,6 @@ class _Results:
 
     def take(self, task: BatchTask, computed: Computed) -> BatchTask | None:
         """Give rows to the buffer; return a task that is to be done instead, if they do not fit what is stored."""
-        failed = computed.failed
         for rows in computed.rows:
             try:
                 self._buffer.write(rows)
@@ -218,11 +232,11 @@ class _Results:
                     raise
                 if not task.is_apart and task.samples.height > 1:
                     return task.apart()
-                names = [name for name in failed.columns if name != ERROR]
-                failed = pl.concat([failed, with_error(rows.select(names).unique(), error)], how="vertical_relaxed")
+                self._failed.append(with_error(rows[task.ids.columns].unique(), error))
             else:
                 self.written += rows.height
-        self._failed.append(failed)
+        if computed.failed is not None:
+            self._failed.append(computed.failed)
         self._advance(task.samples.height)
         return None
 
@@ -230,7 +244,7 @@ class _Results:
         """Return the samples that failed, sorted, given the columns of those that are pending."""
         ids = {name: schema[name] for name in feature.spec.id_columns if name in schema}
         empty = pl.DataFrame(schema={**ids, ERROR: pl.String()})
-        return pl.concat([empty, *self._failed]).sort(list(ids))
+        return pl.concat([empty, *self._failed], how="vertical_relaxed").sort(list(ids))
 
 
 _Take = Callable[[BatchTask, Computed], BatchTask | None]

@@ -134,9 +134,9 @@ def increment_within(store: Backend, feature: Declared, id_range: IdRange) -> It
 @about_feature
 @report_corruption
 def lazy_increment(
-    store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None
+    store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None, held_bytes: int = 0
 ) -> LazyIncrement:
-    """Return what `increment` does, sorted by id and kept in files."""
+    """Return what `increment` does, sorted by id and kept in files; so much of each frame is kept in memory instead."""
     expected, found = _to_compare(store, feature, samples, stale_if=stale_if)
     filled = (lambda frame: frame) if expected.samples is None else expected.samples.filled
     spools: list[Spool] = []
@@ -145,9 +145,10 @@ def lazy_increment(
         retired += part.retired
         waiting = filled(part.waiting).select(*expected.id_columns, MISSING)
         frames = [filled(part.new), filled(part.stale), part.orphaned, waiting]
-        spools = spools or [Spool(frame.schema) for frame in frames]
+        spools = spools or [Spool(frame.schema, held_bytes=held_bytes) for frame in frames]
         for spool, frame in zip(spools, frames, strict=True):
-            spool.add(frame)
+            if frame.height:
+                spool.add(frame)
     new, stale, orphaned, waiting = spools
     stored = orphaned.scan().sort(feature.spec.id_columns) if _divides_parents(expected) else orphaned.scan()
     counts = Counts(

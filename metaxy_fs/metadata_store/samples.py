@@ -27,12 +27,15 @@ class Spool:
 
     Args:
         schema: Their columns.
+        held_bytes: How much of them is kept in memory instead, the first ones.
     """
 
-    def __init__(self, schema: pl.Schema) -> None:
+    def __init__(self, schema: pl.Schema, *, held_bytes: int = 0) -> None:
         self.schema = schema
         self._scratch = ScratchDirectory()
         self._heights: dict[str, int] = {}
+        self._held: dict[str, pl.DataFrame] = {}
+        self._room = held_bytes
 
     @property
     def height(self) -> int:
@@ -40,11 +43,16 @@ class Spool:
         return sum(self._heights.values())
 
     def add(self, frame: pl.DataFrame) -> str:
-        """Write a frame and return its path."""
+        """Write a frame, if there is no room for it, and return its path."""
         path = self._scratch.path(f"{len(self._heights)}.parquet")
+        if (size := int(frame.estimated_size())) <= self._room:
+            self._room -= size
+            self._held[path], self._heights[path] = frame, frame.height
+            return path
+        self._room = 0
         # Read once or twice by this process: what is quick to write and to read counts, not what is small.
         with writing_to(Path(path)):
-            frame.write_parquet(path, compression="lz4", row_group_size=ROW_GROUP_ROWS)
+            frame.write_parquet(path, compression="lz4", row_group_size=ROW_GROUP_ROWS, statistics=False)
         self._heights[path] = frame.height
         return path
 
@@ -52,6 +60,11 @@ class Spool:
         """Return the rows of some of the files, for a query that ends while the spool is held."""
         if not paths:
             return self.schema.to_frame().lazy()
+        if self._held:
+            return pl.concat(self._held[path].lazy() if path in self._held else self._scan([path]) for path in paths)
+        return self._scan(paths)
+
+    def _scan(self, paths: Sequence[str]) -> pl.LazyFrame:
         return pl.scan_parquet(
             list(paths), schema=self.schema, glob=False, hive_partitioning=False, use_statistics=False
         )

@@ -1,7 +1,9 @@
 """The measured work of metaxy_fs."""
 
 import importlib
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -106,6 +108,30 @@ def cycle_lazily(*, root: str, graph: Graph) -> dict[str, Any]:
     return {"seconds": seconds, "rows": result.select(pl.len()).collect().item()}
 
 
+def materialize(*, root: str, batch_rows: int) -> dict[str, Any]:
+    """Compute a column of the leaf in one call."""
+    _, leaf = declare("simple")
+    store = _copied(root)
+    start = time.perf_counter()
+    done = store.materialize(leaf, _with_column, batch_rows=batch_rows)
+    return {"seconds": time.perf_counter() - start, "rows": done.counts.written}
+
+
+def materialize_by_hand(*, root: str, batch_rows: int) -> dict[str, Any]:
+    """Resolve, compute a column of the leaf in batches, and let a buffer commit them; of one batch, write it."""
+    _, leaf = declare("simple")
+    store = _copied(root)
+    start = time.perf_counter()
+    pending = store.resolve_update(leaf).pending
+    if batch_rows >= pending.height:
+        store.write_metadata(leaf, _with_column(pending))
+    else:
+        with store.buffered(leaf) as buffer:
+            for batch in pending.iter_slices(batch_rows):
+                buffer.write(_with_column(batch))
+    return {"seconds": time.perf_counter() - start, "rows": pending.height}
+
+
 def seed_history(*, root: str, rows: int) -> dict[str, Any]:
     """Write a root feature in commits of consecutive ids, then a random tenth of it again."""
     feature = declare("simple")[0]["root_0"]
@@ -184,6 +210,18 @@ def declare_small() -> type[Feature]:
     containers = [ContainerSpec(key=ContainerKey([name])) for name in ("frames", "audio")]
     with FeatureGraph().use():
         return _feature(FeatureSpec(key=FeatureKey(["small"]), containers=containers))
+
+
+def _copied(root: str) -> FilesystemMetadataStore:
+    """Return a store on a copy of a root, which the work may change."""
+    copy = Path(f"{root}-copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(root, copy)
+    return FilesystemMetadataStore(str(copy))
+
+
+def _with_column(samples: pl.DataFrame) -> pl.DataFrame:
+    return samples.with_columns(computed=pl.lit(1))
 
 
 def _spec(name: str, *, containers: list[str], upstream: tuple[str, ...] = ()) -> FeatureSpec:

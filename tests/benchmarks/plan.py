@@ -11,6 +11,7 @@ class Plan:
         resolve_rows: Samples of an increment, and how many rounds of it.
         scale_rows: Samples that are taken and given as lazy frames.
         cycle_rows: Samples whose versions are calculated and written, by graph.
+        materialize_rows: Samples that a job computes.
         history_rows: Samples of a history.
         hash_rows: Samples whose versions are calculated by each hash algorithm.
         local_writes: Small writes to a local root.
@@ -35,6 +36,7 @@ class Plan:
         ("simple", 10_000_000),
         ("wide", 10_000_000),
     )
+    materialize_rows: tuple[int, ...] = (1_000_000,)
     history_rows: tuple[int, ...] = (1_000_000, 10_000_000)
     hash_rows: int = 1_000_000
     local_writes: int = 1_000
@@ -54,6 +56,7 @@ SMOKE = Plan(
     resolve_rows=((200, 1),),
     scale_rows=(200,),
     cycle_rows=(("simple", 200), ("wide", 200)),
+    materialize_rows=(2_000,),
     history_rows=(200,),
     hash_rows=200,
     local_writes=10,

@@ -71,6 +71,21 @@ def cycle(bench: Bench) -> Iterator[Result]:
             shutil.rmtree(root)
 
 
+def materialize(bench: Bench) -> Iterator[Result]:
+    """`materialize` with a function that does next to nothing, beside the same work by hand."""
+    for rows in bench.plan.materialize_rows:
+        root = bench.scratch / "materialize"
+        bench.runner.run(Job("ours:seed", {"root": str(root), "graph": "simple", "rows": rows}))
+        for batch_rows, by_hand in ((1_000, 1_000), (100_000, rows)):
+            jobs = {
+                OURS: Job("ours:materialize", {"root": str(root), "batch_rows": batch_rows}),
+                "by hand": Job("ours:materialize_by_hand", {"root": str(root), "batch_rows": by_hand}),
+            }
+            case = {"rows": rows, "batch_rows": batch_rows, "by_hand": by_hand}
+            yield bench.runner.compare("materialize", case, jobs)
+        shutil.rmtree(root)
+
+
 def hashes(bench: Bench) -> Iterator[Result]:
     """Versions by the default algorithm, beside those by the others that a root may be made with."""
     jobs = {}
@@ -146,6 +161,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
         hashes,
         latest,
         cycle,
+        materialize,
         scale,
         resolve,
     )

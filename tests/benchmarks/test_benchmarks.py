@@ -39,7 +39,18 @@ def test_every_contender_of_every_case_has_a_time_and_a_peak_of_memory(document)
 
 def test_ours_is_set_against_the_limit_of_each_work(document):
     compared = {result["section"] for result in document["results"] if result["ratios"]}
-    assert compared == {"imports", "local", "remote", "network", "formats", "hashes", "latest", "cycle", "resolve"}
+    assert compared == {
+        "imports",
+        "local",
+        "remote",
+        "network",
+        "formats",
+        "hashes",
+        "latest",
+        "cycle",
+        "resolve",
+        "materialize",
+    }
 
 
 def test_the_versions_of_packages_are_told(document):
