@@ -23,12 +23,13 @@ import polars as pl
 
 from metaxy_fs.errors import (
     CommitStateUnknownError,
+    MetaxyError,
     ObjectExistsError,
     ObjectNotFoundError,
     StorageAccessError,
     StorageError,
     WriteConflictError,
-    about,
+    add_facts,
 )
 from metaxy_fs.ids import AHEAD, LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.chunks import Chunks, file_sized, have_equal_rows
@@ -89,9 +90,7 @@ def commit(
     """
     started = wall_clock()
     header = _header(request, time=clock.tick())
-    with about(
-        feature=request.partition.feature, root=storage.location, commit=header.commit, write_id=request.write_id
-    ):
+    try:
         with beside(proof, at_once=storage.is_remote):
             manifest = _put_files(storage, request, header, admit)
         if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
@@ -104,6 +103,10 @@ def commit(
             _put_manifest(storage, request.partition.append_manifest(header.commit), manifest)
             return manifest
         standing = _put_named(storage, request, manifest)
+    except MetaxyError as error:
+        facts = {"feature": request.partition.feature, "root": storage.location, "commit": header.commit}
+        add_facts(error, **facts, write_id=request.write_id)
+        raise
     if standing.time <= wall_clock() + AHEAD:
         clock.observe(standing.time)
     return standing

@@ -69,7 +69,6 @@ class Compaction(msgspec.Struct, frozen=True, kw_only=True):
         files_after: How many do now.
         bytes_before: The size of the former.
         bytes_after: That of the latter.
-        bytes_written: What was put in all: data files, the table of commits, the manifest.
     """
 
     partition: Partition
@@ -81,7 +80,6 @@ class Compaction(msgspec.Struct, frozen=True, kw_only=True):
     files_after: int
     bytes_before: int
     bytes_after: int
-    bytes_written: int
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,7 +230,7 @@ class _Compactor:
         self._divide = divide
         self._time = time
         self.commit = timestamp_id(time, random_token())
-        self._written = self._done = self._known = 0
+        self._done = self._known = 0
         self._parts = count()
 
     def run(self, started: int) -> Compaction:
@@ -354,11 +352,8 @@ class _Compactor:
                 f"{MAX_COMPACTION_BYTES} that one may have. Nothing was compacted."
             )
         put_idempotent(self._storage, self._partition.compaction_manifest(self.commit), data)
-        self._written = len(data)
 
     def _report(self, manifest: Manifest, table: pl.DataFrame) -> Compaction:
-        fresh = [file for file in manifest.files if file.name.startswith(f"{self.commit}-")]
-        described = manifest.commits.bytes if manifest.commits else 0
         done = Compaction(
             partition=self._partition,
             commit=self.commit,
@@ -369,7 +364,6 @@ class _Compactor:
             files_after=len(manifest.files),
             bytes_before=sum(live.file.bytes for live in self._files),
             bytes_after=sum(file.bytes for file in manifest.files),
-            bytes_written=sum(file.bytes for file in fresh) + described + self._written,
         )
         LOGGER.info(
             "%s: compacted %d commits of %s, %d rows, as %s: %d files instead of %d",

@@ -245,18 +245,10 @@ def _commits_in(rows: pl.DataFrame, file: DataFile) -> pl.DataFrame:
     )
 
 
-class CheckedPart(NamedTuple):
-    """What was found in one file of a compaction."""
-
-    file: DataFile
-    commits: pl.DataFrame
-    ends: Ends | None
-
-
 def check_compaction(
-    manifest: Manifest, table: pl.DataFrame, parts: Sequence[CheckedPart], *, path: str
+    manifest: Manifest, table: pl.DataFrame, parts: Sequence[tuple[DataFile, Contents]], *, path: str
 ) -> Iterator[Finding]:
-    """Yield what is wrong with a compaction as a whole, given its commit table and all of its files."""
+    """Yield what is wrong with a compaction as a whole, given its commit table and what is in all of its files."""
     for problem in [*_miscounts(table, parts), *_overlaps(parts)]:
         yield Finding(path, "error", problem, FOREIGN)
     digests = "".join(sorted(table.get_column("digest")))
@@ -264,8 +256,8 @@ def check_compaction(
         yield Finding(path, "error", "gives another digest than its commits have", FOREIGN)
 
 
-def _miscounts(table: pl.DataFrame, parts: Sequence[CheckedPart]) -> Iterator[str]:
-    counted = pl.concat([COUNTS.to_frame(), *(part.commits for part in parts)])
+def _miscounts(table: pl.DataFrame, parts: Sequence[tuple[DataFile, Contents]]) -> Iterator[str]:
+    counted = pl.concat([COUNTS.to_frame(), *(found.commits for _, found in parts if found.commits is not None)])
     counted = counted.group_by(COMMIT, TIME).agg(
         pl.col("rows", "retired").sum(), pl.col("first").min(), pl.col("last").max()
     )
@@ -290,9 +282,10 @@ def _miscounts(table: pl.DataFrame, parts: Sequence[CheckedPart]) -> Iterator[st
         )
 
 
-def _overlaps(parts: Sequence[CheckedPart]) -> Iterator[str]:
+def _overlaps(parts: Sequence[tuple[DataFile, Contents]]) -> Iterator[str]:
     """Yield where two files of one schema, both written by the compaction, may share a sample."""
-    for schema in sorted({part.file.schema for part in parts}):
-        ends = [part.ends for part in parts if part.file.schema == schema and _is_rewritten(part.file) and part.ends]
+    rewritten = [(file.schema, found.ends) for file, found in parts if _is_rewritten(file) and found.ends]
+    for schema in sorted({schema for schema, _ in rewritten}):
+        ends = [ends for other, ends in rewritten if other == schema]
         if any(not before[1] < after[0] for before, after in pairwise(ends)):
             yield "lists data files of its own whose ids are not in order from one to the next"

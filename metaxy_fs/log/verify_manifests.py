@@ -36,7 +36,7 @@ from metaxy_fs.log.verified_io import (
     get_checked,
     refetch,
 )
-from metaxy_fs.log.verify_contents import CheckedPart, Contents, check_commit, check_compaction, check_contents
+from metaxy_fs.log.verify_contents import Contents, check_commit, check_compaction, check_contents
 from metaxy_fs.log.view import manifest_path
 from metaxy_fs.log.widening import join
 from metaxy_fs.parallel import ordered_map
@@ -159,14 +159,10 @@ def _together(manifest: Manifest, looks: Sequence[_CheckedFile], *, path: str) -
 
 
 def _check_compaction(manifest: Manifest, looks: Sequence[_CheckedFile], *, path: str) -> Iterator[Finding]:
-    parts, table = [], None
-    for look in looks:
-        if isinstance(look.file, CommitTable):
-            table = look.contents.commits
-        elif look.contents.commits is not None:
-            parts.append(CheckedPart(look.file, look.contents.commits, look.contents.ends))
-    if table is not None:
-        yield from check_compaction(manifest, table, parts, path=path)
+    parts = [(look.file, look.contents) for look in looks if isinstance(look.file, DataFile)]
+    for table in (look.contents.commits for look in looks if isinstance(look.file, CommitTable)):
+        if table is not None:
+            yield from check_compaction(manifest, table, parts, path=path)
 
 
 def _is_gone(storage: Storage, path: str) -> bool:
