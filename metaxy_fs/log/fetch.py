@@ -165,10 +165,7 @@ def fetch(storage: Storage, pieces: Sequence[FilePart]) -> list[bytes]:
     files = iter(fetch_whole(storage, whole))
     wanted = [_range(live, section) for live, excerpt in pieces if excerpt for section in excerpt.sections]
     parts = iter(storage.get_ranges(wanted) if wanted else ())
-    return [
-        next(files) if excerpt is None else _checked(storage, live, excerpt, [next(parts) for _ in excerpt.sections])
-        for live, excerpt in pieces
-    ]
+    return [next(files) if excerpt is None else _checked(storage, live, excerpt, parts) for live, excerpt in pieces]
 
 
 def fetch_whole(storage: Storage, files: Sequence[LiveFile]) -> list[bytes]:
@@ -188,14 +185,14 @@ def in_batches(pieces: Iterable[FilePart]) -> Iterator[list[FilePart]]:
     return batched(pieces, (one, BATCH_FILES), (attrgetter("size"), BATCH_BYTES))
 
 
-def _checked(storage: Storage, live: LiveFile, excerpt: Excerpt, parts: Sequence[bytes]) -> bytes:
+def _checked(storage: Storage, live: LiveFile, excerpt: Excerpt, parts: Iterator[bytes]) -> bytes:
     name = f"{storage.location}/{live.path}"
-    return excerpt.file(
-        [
-            checked_bytes(storage, _range(live, section), part, partial(check_section, section=section, name=name))
-            for part, section in zip(parts, excerpt.sections, strict=True)
-        ]
-    )
+
+    def fill(section: Section, into: memoryview) -> None:
+        check = partial(check_section, section=section, name=name)
+        into[:] = checked_bytes(storage, _range(live, section), next(parts), check)
+
+    return excerpt.file(fill)
 
 
 def _is_worthwhile(live: LiveFile, need: Need) -> bool:

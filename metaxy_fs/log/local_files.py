@@ -241,20 +241,19 @@ def _identity(path: str, live: LiveFile) -> _Identity:
 
 def _checked(look: _WantedColumns) -> tuple[_WantedColumns, bytes | None]:
     """Compare what is looked at with its checksums; return the bytes of an excerpt."""
-    parts = _parts(look)
-    if look.excerpt is not None:
-        return look, look.excerpt.file(parts)
-    for _ in parts:
-        pass
-    return look, None
 
-
-def _parts(look: _WantedColumns) -> Iterator[bytes]:
-    for section in look.sections:
+    def fill(section: Section, into: memoryview) -> None:
         with about_file(look.live):
-            data = _tried(partial(_read, start=section.start, size=section.end - section.start), look.path)
-            check_section(data, section, name=look.path)
-        yield data
+            _tried(partial(_read_into, into=into, start=section.start), look.path)
+            check_section(into, section, name=look.path)
+
+    if look.excerpt is not None:
+        return look, look.excerpt.file(fill)
+    sizes = [section.end - section.start for section in look.sections]
+    room = memoryview(bytearray(max(sizes, default=0)))
+    for section, size in zip(look.sections, sizes, strict=True):
+        fill(section, room[:size])
+    return look, None
 
 
 def _side_by_side(function: Callable[[_T], _R], items: Iterable[_T], *, size: int) -> Iterator[_R]:
@@ -271,10 +270,16 @@ def _hash(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(path: str, *, start: int = 0, size: int = -1) -> bytes:
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()
+
+
+def _read_into(path: str, *, into: memoryview, start: int) -> None:
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
-        return file.read(size)
+        if file.readinto(into) != len(into):
+            raise CorruptObjectError(f"The data file {path} ends before its byte {start + len(into)}.")
 
 
 def _end(path: str, *, longest: int) -> bytes:

@@ -275,7 +275,7 @@ def sections(chunks: Iterable[ColumnChunk]) -> list[Section]:
     return merged
 
 
-def check_section(data: bytes, section: Section, *, name: str) -> None:
+def check_section(data: bytes | memoryview, section: Section, *, name: str) -> None:
     """Refuse columns that are not those that the manifest describes.
 
     Args:

@@ -5,7 +5,7 @@ are and between which bounds their values lie, so that it is enough to have the 
 groups that may hold wanted rows. They are put at their own places into a file of zeros, which Polars reads.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
 from typing import NamedTuple
@@ -79,18 +79,21 @@ class Excerpt(NamedTuple):
         """How many bytes it needs."""
         return sum(section.end - section.start for section in self.sections)
 
-    def file(self, parts: Iterable[bytes]) -> bytes:
-        """Return it as a Parquet file, given the bytes of each section.
+    def file(self, fill: Callable[[Section, memoryview], object]) -> bytes:
+        """Return it as a Parquet file.
 
         Zeros that nobody writes over or reads take no memory: the system gives pages that are used.
+
+        Args:
+            fill: Puts the bytes of a section where they belong.
         """
         file = BytesIO(bytes(self.begin + len(self.footer) + ENDING))
-        file.write(MAGIC)
-        for section, part in zip(self.sections, parts, strict=True):
-            file.seek(section.start)
-            file.write(part)
-        file.seek(self.begin)
-        file.write(b"".join((self.footer, len(self.footer).to_bytes(4, "little"), MAGIC)))
+        with file.getbuffer() as view:
+            view[: len(MAGIC)] = MAGIC
+            for section in self.sections:
+                with view[section.start : section.end] as part:
+                    fill(section, part)
+            view[self.begin :] = b"".join((self.footer, len(self.footer).to_bytes(4, "little"), MAGIC))
         return file.getvalue()
 
 

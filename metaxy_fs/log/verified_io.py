@@ -133,12 +133,15 @@ def get_checked(storage: Storage, path: str, *, limit: int, check: Callable[[byt
         StorageError: They could not be got.
     """
     [data] = storage.get_optional([path], max_bytes=limit)
-    if data is None:
-        return None
-    try:
-        check(data)
-    except CorruptObjectError:
-        with _about(storage, path):
+    return None if data is None else _checked_again(storage, path, data, limit=limit, check=check)
+
+
+def _checked_again(storage: Storage, path: str, data: bytes, *, limit: int, check: Callable[[bytes], object]) -> bytes:
+    """Return bytes that pass a check: those of an object that were got, or those that are got in their place."""
+    with _about(storage, path):
+        try:
+            check(data)
+        except MetaxyError:  # a flipped bit may also make what is right in itself, and is to be refused
             [again] = storage.get_optional([path], max_bytes=limit)
             if again is None or again == data:
                 raise
@@ -353,16 +356,7 @@ def _put_or_get(storage: Storage, shared: SharedObject) -> bytes:
 
 def _checked(storage: Storage, shared: SharedObject, data: bytes) -> bytes:
     """Return what is there, if this writer can agree to it; looked at twice where it cannot be decoded."""
-    with _about(storage, shared.path):
-        try:
-            shared.check(data)
-        except CorruptObjectError:
-            [again] = storage.get_optional([shared.path], max_bytes=MAX_SHARED_BYTES)
-            if again is None or again == data:
-                raise
-            shared.check(again)
-            return again
-        return data
+    return _checked_again(storage, shared.path, data, limit=MAX_SHARED_BYTES, check=shared.check)
 
 
 _CLOCK_ATTEMPTS: Final = 3

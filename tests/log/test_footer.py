@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 from metaxy_fs.log.fetch import Excerpt
 from metaxy_fs.log.footer import Footer, MalformedError, decode_struct
 from metaxy_fs.log.manifest import DataFile
-from metaxy_fs.log.parquet import describe_columns, row_groups, sections
+from metaxy_fs.log.parquet import Section, describe_columns, row_groups, sections
 from metaxy_fs.log.statistics import unfounded
 from tests.support.strategies import frames, schemas
 from tests.support.thrift import encode_struct
@@ -50,7 +50,11 @@ def test_an_excerpt_has_the_rows_and_columns_that_were_asked_for(frame: pl.DataF
     spans = row_groups(described, frame.columns)
     chosen = (span for place in groups for span in spans[place] if span.column in columns)
     excerpt = Excerpt(sections(chosen), footer.listing(groups), footer.begin)
-    part = excerpt.file([file[section.start : section.end] for section in excerpt.sections])
+
+    def fill(section: Section, into: memoryview) -> None:
+        into[:] = file[section.start : section.end]
+
+    part = excerpt.file(fill)
     found = pl.scan_parquet([part], schema=frame.schema).select(pl.col(f"^{name}$") for name in columns).collect()
     slices = [frame.slice(place * GROUP, GROUP) for place in groups]
     assert_frame_equal(found, pl.concat([frame.clear(), *slices]).select(columns))
