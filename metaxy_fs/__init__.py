@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         FeatureGraph,
         FeatureKey,
         FeatureSpec,
+        GraphNote,
     )
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "FilesystemMetadataStore",
     "Finding",
     "ForkedProcessError",
+    "GraphNote",
     "HashAlgorithmError",
     "InMemoryMetadataStore",
     "Increment",

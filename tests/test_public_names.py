@@ -73,15 +73,15 @@ def test_a_buffer(store):
 
 def test_declarations():
     assert completed(Frames) == "graph spec"
-    assert completed(GRAPH) == "active add from_specs specs use"
-    assert completed(Frames.spec) == "container_names containers dep deps id_columns is_root key"
+    assert completed(GRAPH) == "active add from_specs from_store notes specs use"
+    assert completed(Frames.spec) == "carried_columns container_names containers dep deps id_columns is_root key"
     assert completed(Frames.spec.key) == "dotted parse parts string"
 
 
 def test_what_backends_implement_is_public_and_hidden(store):
     public = {name for name in dir(Backend) if not name.startswith("_")}
     assert public - set(STORE.split()) == {
-        *("after_commits", "append_rows", "has_version", "refuse_types", "scan_rows", "snapshot_storage"),
+        *("after_commits", "append_rows", "has_version", "is_written", "refuse_types", "scan_rows", "snapshot_storage"),
         *("stored_commits", "stored_features", "stored_specs", "stored_versions", "takes_chunks"),
     }
     assert all(hasattr(store, name) for name in public)

@@ -15,7 +15,7 @@ from metaxy_fs.ids import AHEAD, LamportClock, wall_clock
 from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.commit_table import CommitTables, commits_of
-from metaxy_fs.log.descriptions import find_info
+from metaxy_fs.log.descriptions import PartitionInfo, find_info, find_root
 from metaxy_fs.log.fetch import StagedStorage
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.local_files import LocalFiles
@@ -111,14 +111,18 @@ class Log:
         """Whether a partition holds any commit."""
         return self._views.has_commit(partition)
 
-    def declarations(self, partitions: Iterable[Partition]) -> list[bytes]:
-        """Return what the first writer of each partition declared, as JSON, of those that are described.
+    def descriptions(self, partitions: Iterable[Partition]) -> list[PartitionInfo]:
+        """Return what the first writer of each partition said of it, of those that are described.
 
         Raises:
             CorruptObjectError: A description is something else.
         """
         infos = self._asked(partial(find_info, self._storage), partitions)
-        return [bytes(info.spec) for info in infos if info is not None]
+        return [info for info in infos if info is not None]
+
+    def has_root(self) -> bool:
+        """Whether anybody has ever written to the root."""
+        return find_root(self._storage) is not None
 
     def view(self, partition: Partition) -> View | None:
         """Return what is committed to a partition now, None if nothing is."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 import polars as pl
@@ -127,6 +127,13 @@ class Append:
         return encode_tags(self.tags)
 
 
+class StoredSpec(NamedTuple):
+    """What a partition was first written under: the declaration of the feature, and the version of that then."""
+
+    spec: FeatureSpec
+    definition: DefinitionVersion
+
+
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
     """Which commits of a feature are seen.
 
@@ -177,12 +184,14 @@ _OF_BACKENDS: Final = frozenset(
         "after_commits",
         "append_rows",
         "has_version",
+        "is_written",
         "refuse_types",
         "scan_rows",
         "seen",
         "snapshot_storage",
         "stored_commits",
         "stored_features",
+        "stored_graph",
         "stored_specs",
         "stored_versions",
         "takes_chunks",
@@ -314,10 +323,16 @@ class Backend(ABC):
             StorageError: The commits could not be looked for.
         """
 
-    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> list[FeatureSpec]:  # noqa: ARG002
+    @property
+    def is_written(self) -> bool:
+        """Whether anything was ever written here; backends that can tell override this."""
+        return True
+
+    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> Mapping[str, StoredSpec]:  # noqa: ARG002
         """Return the declarations that the first writers of some partitions of a feature made, as far as they are kept.
 
-        Explanations name earlier code versions by them; backends that keep declarations override this.
+        Explanations name earlier code versions by them, and they tell the graph of what is stored; backends that keep
+        declarations override this.
 
         Args:
             key: The feature.
@@ -326,7 +341,7 @@ class Backend(ABC):
         Raises:
             StorageError: They could not be looked for.
         """
-        return []
+        return {}
 
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         """Whether a partition of a feature holds any commit; backends that know a shorter way override this."""

@@ -33,8 +33,9 @@ from metaxy_fs.metadata_store.plan import plan
 from metaxy_fs.metadata_store.read import Read, has_commit, history, read_chain, scan_chain
 from metaxy_fs.metadata_store.resolve import calculate, calculate_and_write, impact, increment, lazy_increment
 from metaxy_fs.metadata_store.snapshots import BackendAt, at, create_snapshot, drop_snapshot, list_snapshots
+from metaxy_fs.metadata_store.stored_graph import stored_graph
 from metaxy_fs.metadata_store.write import restore, retire, write
-from metaxy_fs.spec import FeatureKey
+from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.versioning.increment import Increment, LazyIncrement
 
 
@@ -407,6 +408,10 @@ class MetadataStore(Backend):
         """
         stores = chain(self, fallback=flag(include_fallback, name="include_fallback"))
         return sorted({key for store in stores for key in store.stored_features()})
+
+    def stored_graph(self) -> FeatureGraph:
+        """Return the graph of the features that this chain holds, as `FeatureGraph.from_store` gives it."""
+        return stored_graph(self)
 
     def read_upstream_metadata(
         self, feature: FeatureLike, *, allow_upstream_fallback: bool = True

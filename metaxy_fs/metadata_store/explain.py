@@ -318,7 +318,8 @@ def _find(store: Backend, rows: AncestorRows, partition: str) -> _FoundRows | No
         return None
     require_id_columns(scan, rows.spec)
     definitions = {definition.partition: definition for definition in scan.definitions}
-    others = store.stored_specs(rows.spec.key, sorted(set(definitions) - {partition}))
+    kept = store.stored_specs(rows.spec.key, sorted(set(definitions) - {partition}))
+    others = [stored.spec for stored in kept.values()]
     return _FoundRows(_members(scan, rows) if set(rows.values) <= set(scan.columns) else [], definitions, others)
 
 

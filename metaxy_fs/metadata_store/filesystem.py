@@ -20,13 +20,14 @@ from metaxy_fs.log import (
     Definition,
     Log,
     Partition,
+    PartitionInfo,
     Upkeep,
     View,
     are_exact,
     check_threshold,
     column_names,
 )
-from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Moment, Query
+from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Moment, Query, StoredSpec
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import asked
@@ -266,9 +267,14 @@ class FilesystemMetadataStore(MetadataStore):
     def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
         return self._log.commits(key.dotted).cast(COMMITS)
 
-    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> list[FeatureSpec]:
-        kept = self._log.declarations(Partition(key.dotted, version) for version in partitions)
-        return [spec for spec in map(_spec, kept) if spec is not None]
+    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> dict[str, StoredSpec]:
+        kept = self._log.descriptions(Partition(key.dotted, version) for version in partitions)
+        found = map(_stored_spec, kept)
+        return {stored.definition.partition: stored for stored in found if stored is not None}
+
+    @property
+    def is_written(self) -> bool:
+        return self._log.has_root()
 
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         return self._log.has_commit(Partition(key.dotted, partition))
@@ -362,12 +368,13 @@ def _remote_protocol(root: RootPath) -> str | None:
     return address.partition("://")[0] if is_url(address) else None
 
 
-def _spec(declaration: bytes) -> FeatureSpec | None:
+def _stored_spec(info: PartitionInfo) -> StoredSpec | None:
     """Return a declaration, None if a later metaxy_fs made it that has more to say."""
     try:
-        return msgspec.json.decode(declaration, type=FeatureSpec)
+        spec = msgspec.json.decode(info.spec, type=FeatureSpec)
     except (msgspec.MsgspecError, SpecError):
         return None
+    return StoredSpec(spec, DefinitionVersion(info.definition.version, info.definition.containers))
 
 
 def _definition(view: View) -> DefinitionVersion:

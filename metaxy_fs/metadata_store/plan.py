@@ -19,7 +19,7 @@ import polars as pl
 
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError, SpecError, StorageAccessError
 from metaxy_fs.insight.plan import AFTER_UPSTREAM, CAUSE, CAUSES, FEATURES, KIND, Plan
-from metaxy_fs.metadata_store.backend import Append, Backend, Query
+from metaxy_fs.metadata_store.backend import Append, Backend, Query, StoredSpec
 from metaxy_fs.metadata_store.chain import chain, layered, report_corruption
 from metaxy_fs.metadata_store.comparing import compared_partitions
 from metaxy_fs.metadata_store.features import Declared, FeatureLike, require_declaration
@@ -104,7 +104,7 @@ class PlannedStore(Backend):
     def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
         return self._store.stored_commits(key)
 
-    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> list[FeatureSpec]:
+    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> Mapping[str, StoredSpec]:
         return self._store.stored_specs(key, partitions)
 
     def _planned(self, query: Query) -> Scan | None:
@@ -313,8 +313,8 @@ class _FeatureRun:
         for candidate in chain(self.store, fallback=True):
             others = [v for v in candidate.stored_versions(self.spec.key) if v != self.feature.definition.partition]
             for version in others:
-                for spec in candidate.stored_specs(self.spec.key, [version]):
-                    versions.setdefault(version, _own_change(spec, self.spec))
+                for stored in candidate.stored_specs(self.spec.key, [version]).values():
+                    versions.setdefault(version, _own_change(stored.spec, self.spec))
         return versions
 
     def _partitions(self) -> pl.DataFrame | None:

@@ -30,7 +30,7 @@ from metaxy_fs.log import (
     snapshots_of,
 )
 from metaxy_fs.log import drop_snapshot as drop_object
-from metaxy_fs.metadata_store.backend import Append, Backend, Moment, Query
+from metaxy_fs.metadata_store.backend import Append, Backend, Moment, Query, StoredSpec
 from metaxy_fs.metadata_store.chain import chain, not_found
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import ordered_map
@@ -137,7 +137,11 @@ class BackendAt(Backend):
         commits = self._store.stored_commits(key)
         return commits.clear() if moment is None else commits.filter(_is_seen(moment))
 
-    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> list[FeatureSpec]:
+    @property
+    def is_written(self) -> bool:
+        return self._store.is_written
+
+    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> Mapping[str, StoredSpec]:
         return self._store.stored_specs(key, partitions)
 
 

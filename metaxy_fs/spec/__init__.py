@@ -2,7 +2,7 @@
 
 from metaxy_fs.spec.deps import ALL, SAME_NAME, ContainerDep, FeatureDep
 from metaxy_fs.spec.feature import Feature
-from metaxy_fs.spec.graph import FeatureGraph
+from metaxy_fs.spec.graph import FeatureGraph, GraphNote
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey
 from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec
 
@@ -17,4 +17,5 @@ __all__ = [
     "FeatureGraph",
     "FeatureKey",
     "FeatureSpec",
+    "GraphNote",
 ]

@@ -6,6 +6,9 @@ A graph only ever holds features whose upstreams it holds too, so it has no cycl
 A class that is declared again replaces its spec. What is downstream of it is checked against the new one; what does
 not fit is set aside until it is declared again, too, or fits again. A graph that is `frozen` never changes, so what
 works with one for long (a buffer, a scan) is not disturbed by a cell that is run meanwhile.
+
+A graph can be read from a store, too. Which declarations those are is the store's to say (see `HoldsFeatures`): nothing
+here knows files. `GraphNote` says where what is stored is no graph of one moment.
 """
 
 import threading
@@ -14,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Protocol, Self
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -25,8 +28,43 @@ from metaxy_fs.spec.deps import ALL, SAME_NAME, All, ContainerDep
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey, did_you_mean, named_key
 from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec, check_relation
 
-_OF_STORES = frozenset({"declare", "did_you_mean", "find", "frozen", "upstream", "upstream_containers"})
+_OF_STORES = frozenset(
+    {
+        *("declare", "did_you_mean", "find", "from_fitting", "frozen", "upstream", "upstream_containers"),
+        "with_notes",
+    }
+)
 """What stores and classes ask of a graph, and users do not call."""
+
+
+class HoldsFeatures(Protocol):
+    """What a graph can be read from: any `MetadataStore`."""
+
+    def stored_graph(self) -> "FeatureGraph":
+        """Return the graph of the features that are stored, with notes."""
+
+
+class GraphNote(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be known of one feature of a graph that was read from a store.
+
+    Attributes:
+        kind: `"half migrated"`: its last rows were written under upstream definitions that are no longer the last.
+            `"disagreement"`: two stores of the chain hold it under two definitions. `"left out"`: the graph lacks it,
+            because its declaration does not fit the others, or cannot be read.
+        feature: The feature.
+        text: What is so, in a sentence.
+        upstream: The features that it comes from, where these could be told.
+        stores: The stores that it is about.
+    """
+
+    kind: Literal["half migrated", "disagreement", "left out"]
+    feature: FeatureKey
+    text: str
+    upstream: tuple[FeatureKey, ...] = ()
+    stores: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
 
 
 class FeatureGraph:
@@ -53,13 +91,15 @@ class FeatureGraph:
         self._set_aside: dict[FeatureKey, _SetAside] = {}
         self._frozen: FeatureGraph | None = None
         self._token: str | None = None
+        self._notes: tuple[GraphNote, ...] = ()
 
     def __dir__(self) -> list[str]:
         # Completion shows what users call, and nothing else.
         return sorted(set(super().__dir__()) - _OF_STORES)
 
     def __repr__(self) -> str:
-        return f"FeatureGraph({', '.join(map(str, self._specs)) or 'empty'})"
+        notes = f"; {len(self._notes)} notes" if self._notes else ""
+        return f"FeatureGraph({', '.join(map(str, self._specs)) or 'empty'}{notes})"
 
     def __contains__(self, feature: FeatureKey | str) -> bool:
         """Whether the graph holds a feature, by its key or the text of that."""
@@ -93,6 +133,64 @@ class FeatureGraph:
         for key in _upstream_first(by_key):
             graph.add(by_key[key])
         return graph
+
+    @classmethod
+    def from_store(cls, store: HoldsFeatures) -> "FeatureGraph":
+        """Return the graph of the features that a chain of stores holds, from what is stored alone; needs no code.
+
+        Each feature is as the nearest store that has it declares it: as the first writer to the partition declared it
+        in which the last commit was written. What changes no version, the `where` and `columns` of deps, may have been
+        declared otherwise since. The graph is the one of a single moment, and the one that was declared, unless
+        `notes` says otherwise.
+
+        Args:
+            store: A store, its fallback stores included; or a store at a moment, as `MetadataStore.at` gives it.
+
+        Raises:
+            StorageError: Nothing was ever written to any store of the chain, or one could not be asked.
+
+        Examples:
+            >>> import polars as pl
+            >>> from metaxy_fs import FeatureGraph, FeatureSpec, InMemoryMetadataStore
+            >>> store = InMemoryMetadataStore()
+            >>> graph = FeatureGraph.from_specs([FeatureSpec(key="video/frames")])
+            >>> with graph.use():
+            ...     store.retire("video/frames", pl.DataFrame({"sample_id": [1]}))
+            >>> FeatureGraph.from_store(store)
+            FeatureGraph(video/frames)
+        """
+        return store.stored_graph()
+
+    @classmethod
+    def from_fitting(cls, specs: Sequence[FeatureSpec]) -> "tuple[FeatureGraph, dict[FeatureKey, SpecError]]":
+        """Return the graph of those specs that fit each other, and why the others do not.
+
+        Args:
+            specs: Of different keys. Of those that depend on each other in a circle the first does not fit.
+        """
+        by_key, refused = {spec.key: spec for spec in specs}, {}
+        while circle := _circle(by_key):
+            first = next(key for key in by_key if key in circle)
+            refused[first] = SpecError(_in_a_circle(circle))
+            del by_key[first]
+        fitting = cls()
+        for key in _upstream_first(by_key):
+            try:
+                fitting.add(by_key[key])
+            except SpecError as error:
+                refused[key] = error
+        return fitting, refused
+
+    def with_notes(self, notes: Iterable[GraphNote]) -> "FeatureGraph":
+        """Return a graph of the same features, with notes."""
+        graph = _rebuilt(self._state())
+        graph._notes = tuple(notes)  # noqa: SLF001
+        return graph
+
+    @property
+    def notes(self) -> tuple[GraphNote, ...]:
+        """What is to be known of a graph that was read from a store; a graph that was declared has none."""
+        return self._notes
 
     @classmethod
     def active(cls) -> "FeatureGraph":
@@ -328,9 +426,24 @@ def _does_not_fit(key: FeatureKey, changed: FeatureKey, error: SpecError) -> str
 
 def _upstream_first(specs: Mapping[FeatureKey, FeatureSpec]) -> list[FeatureKey]:
     """Return the keys in an order that `add` accepts; upstreams that are nowhere are left for `add` to name."""
-    sorter = TopologicalSorter({key: [d.key for d in spec.deps if d.key in specs] for key, spec in specs.items()})
+    if circle := _circle(specs):
+        raise SpecError(_in_a_circle(circle))
+    return list(_sorter(specs).static_order())
+
+
+def _circle(specs: Mapping[FeatureKey, FeatureSpec]) -> list[FeatureKey]:
+    """Return features that depend on each other in a circle, the first once more at the end; none if there are none."""
     try:
-        return list(sorter.static_order())
+        _sorter(specs).prepare()
     except CycleError as error:
-        circle = " -> ".join(map(str, error.args[1]))
-        raise SpecError(f"Features depend on each other in a circle: {circle}. Remove one of these deps.") from error
+        return list(error.args[1])
+    return []
+
+
+def _sorter(specs: Mapping[FeatureKey, FeatureSpec]) -> TopologicalSorter[FeatureKey]:
+    return TopologicalSorter({key: [d.key for d in spec.deps if d.key in specs] for key, spec in specs.items()})
+
+
+def _in_a_circle(circle: Sequence[FeatureKey]) -> str:
+    spelled = " -> ".join(map(str, circle))
+    return f"Features depend on each other in a circle: {spelled}. Remove one of these deps."

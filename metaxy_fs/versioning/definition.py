@@ -20,6 +20,7 @@ from it.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from itertools import groupby
 from weakref import WeakKeyDictionary
 
@@ -61,20 +62,27 @@ def definition_version(graph: FeatureGraph, key: FeatureKey) -> DefinitionVersio
         # Upstream first, so a deep graph needs no deep recursion.
         for candidate, spec in graph.specs.items():
             if candidate not in known:
-                known[candidate] = _of_feature(graph, spec, known)
+                known[candidate] = definition_made_from(graph, spec, known)
     return known[key]
 
 
-def _of_feature(
-    graph: FeatureGraph, spec: FeatureSpec, known: dict[FeatureKey, DefinitionVersion]
+def definition_made_from(
+    graph: FeatureGraph, spec: FeatureSpec, known: Mapping[FeatureKey, DefinitionVersion]
 ) -> DefinitionVersion:
+    """Return the data version of the definition of a feature whose upstream definitions have some versions.
+
+    Args:
+        graph: Where the feature is declared.
+        spec: The feature.
+        known: The versions of its upstream features.
+    """
     containers = {str(container.key): _of_container(graph, spec, container, known) for container in spec.containers}
     text = "|".join(f"{name}|{containers[name]}" for name in sorted(containers))
     return DefinitionVersion(_sha256(text), containers)
 
 
 def _of_container(
-    graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec, known: dict[FeatureKey, DefinitionVersion]
+    graph: FeatureGraph, spec: FeatureSpec, container: ContainerSpec, known: Mapping[FeatureKey, DefinitionVersion]
 ) -> str:
     parts = [f"{spec.key.string}/{container.key}", *own_words(container)]
     made_from = graph.upstream_containers(spec, container)
