@@ -7,13 +7,15 @@ watches, but no rows, and a literal is never written out.
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import reduce
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import polars as pl
 
-from metaxy_fs.log.schema import Path, is_pattern
+from metaxy_fs.log.schema import Path, column, is_pattern
 
 
 class NotUnderstoodError(Exception):
@@ -21,13 +23,22 @@ class NotUnderstoodError(Exception):
 
 
 class Node(NamedTuple):
-    """One part of a predicate: its kind, the parts that it is made of, and the name or value of a leaf."""
+    """One part of a predicate: its kind, the parts that it is made of and how, and the name or value of a leaf."""
 
     kind: str
     expression: pl.Expr
     operands: tuple["Node", ...] = ()
     name: str = ""
     value: pl.Series | None = None
+    constructor: Callable[..., pl.Expr] | None = None
+
+    def renamed(self, names: Mapping[str, str]) -> pl.Expr:
+        """Return the expression on columns of other names."""
+        if self.kind == "column":
+            return column(names.get(self.name, self.name))
+        if self.constructor is None:
+            return self.expression
+        return self.constructor(*(operand.renamed(names) for operand in self.operands))
 
     @property
     def path(self) -> Path | None:
@@ -56,27 +67,38 @@ def parse(expression: pl.Expr) -> Node:
     for kind, constructor in (("and", operator.and_), ("or", operator.or_)):
         if len(operands) == 2 and expression.meta.eq(constructor(*operands)):
             parts = tuple(parse(part) for part in _chain(expression, constructor))
-            return Node(kind, expression, parts)
+            return Node(kind, expression, parts, constructor=_HORIZONTAL[constructor])
     if len(operands) == 2 and operands[1].meta.is_literal():
         for kind, constructor in _MEMBERSHIP:
             if expression.meta.eq(constructor(*operands)):
                 values = Node("values", operands[1], value=_evaluate(operands[1]))
-                return Node(kind, expression, (parse(operands[0]), values))
+                return Node(kind, expression, (parse(operands[0]), values), constructor=constructor)
     return _parse_node(expression, operands)
 
 
-def conjuncts_on(predicate: pl.Expr, *, columns: set[str]) -> pl.Expr | None:
+def conjuncts_on(
+    predicate: pl.Expr, *, columns: AbstractSet[str], names: Mapping[str, str] = MappingProxyType({})
+) -> pl.Expr | None:
     """Return those parts of a conjunction that name only the given columns, joined by "and"; None where there are none.
 
     None as well where any part, also one on other columns, is not known to look at its own row alone: files that are
     pruned by the rest would change what it sees.
+
+    Args:
+        predicate: A conjunction.
+        columns: The columns.
+        names: What some of them are called in what is returned.
     """
     try:
         node = parse(predicate)
     except (Exception, pl.exceptions.PanicException):  # noqa: BLE001  # as above
         return None
     parts = node.operands if node.kind == "and" else (node,)
-    chosen = [part.expression for part in parts if columns.issuperset(part.expression.meta.root_names())]
+    chosen = [
+        part.renamed(names) if names else part.expression
+        for part in parts
+        if columns >= set(part.expression.meta.root_names())
+    ]
     return pl.all_horizontal(chosen) if chosen else None
 
 
@@ -116,7 +138,7 @@ def flattened(predicate: pl.Expr) -> pl.Expr:
 
 
 _Operator = Callable[[pl.Expr, pl.Expr], pl.Expr]
-_HORIZONTAL: dict[_Operator, Callable[[Sequence[pl.Expr]], pl.Expr]] = {
+_HORIZONTAL: dict[_Operator, Callable[..., pl.Expr]] = {
     operator.and_: pl.all_horizontal,
     operator.or_: pl.any_horizontal,
 }
@@ -263,10 +285,12 @@ def _parse_leaf(expression: pl.Expr) -> Node:
 
 def _parse_node(expression: pl.Expr, operands: Sequence[pl.Expr]) -> Node:
     if len(operands) == 1 and (name := _field_name(expression, operands[0])) is not None:
-        return Node("field", expression, (parse(operands[0]),), name)
+        return Node(
+            "field", expression, (parse(operands[0]),), name, constructor=lambda value: value.struct.field(name)
+        )
     for kind, constructor in [*_KINDS.get(len(operands), []), *_FOLDS]:
         if expression.meta.eq(constructor(*operands)):
-            return Node(kind, expression, tuple(parse(operand) for operand in operands))
+            return Node(kind, expression, tuple(parse(operand) for operand in operands), constructor=constructor)
     raise NotUnderstoodError(str(expression)[:200])
 
 

@@ -532,6 +532,7 @@ class MetadataStore(Backend):
         feature: FeatureLike,
         *,
         samples: FrameLike | None = None,
+        where: pl.Expr | None = None,
         stale_if: pl.Expr | None = None,
         lazy: Literal[False] = False,
     ) -> Increment: ...
@@ -542,6 +543,7 @@ class MetadataStore(Backend):
         feature: FeatureLike,
         *,
         samples: FrameLike | None = None,
+        where: pl.Expr | None = None,
         stale_if: pl.Expr | None = None,
         lazy: Literal[True],
     ) -> LazyIncrement: ...
@@ -551,6 +553,7 @@ class MetadataStore(Backend):
         feature: FeatureLike,
         *,
         samples: FrameLike | None = None,
+        where: pl.Expr | None = None,
         stale_if: pl.Expr | None = None,
         lazy: bool = False,
     ) -> Increment | LazyIncrement:
@@ -567,13 +570,19 @@ class MetadataStore(Backend):
                 with their `data_version`, which others do not. For these the default is every sample of the required
                 upstream features that none of them retires and no `where` excludes; the rows of these features, if all
                 deps are expansions.
+            where: A predicate on the ids of samples and on the columns that the deps carry, such as
+                `pl.col("sample_id") < 100`: samples for which it is false or null are in no frame, whatever is stored
+                of them. Of a stored sample that there should not be, all that is carried is null. Upstream rows and
+                stored rows whose ids it rules out are not read.
             stale_if: A predicate on the stored row of each sample, such as `pl.col("status") == "failed"`: where it
                 holds, the sample is stale whatever its version. Null counts as false.
             lazy: Keep the answer in files of a temporary directory instead of memory, for more samples than that holds.
 
         Raises:
             DependencyError: A required upstream feature has no commit, or nothing tells which samples there should be.
-            MetadataSchemaError: The samples do not fit the feature, or `stale_if` names a column that is not stored.
+            MetadataSchemaError: The samples do not fit the feature, upstream rows lack a column that a dep carries,
+                `where` names other columns or looks at several samples, or `stale_if` names a column that is not
+                stored.
 
         Examples:
             >>> increment = store.resolve_update(Faces)
@@ -584,7 +593,7 @@ class MetadataStore(Backend):
             Increment(new=0, stale=0, orphaned=0, waiting=0)
         """
         compute = lazy_increment if flag(lazy, name="lazy") else increment
-        return compute(self, require_declaration(feature), samples, stale_if=stale_if)
+        return compute(self, require_declaration(feature), samples, stale_if=stale_if, where=where)
 
     def materialize(
         self,

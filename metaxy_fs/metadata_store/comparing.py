@@ -48,7 +48,9 @@ def compare_with_stored(store: Backend, expected: Expected, *, stale_if: pl.Expr
         TypeError: `stale_if` is no expression that names its columns.
     """
     feature = expected.feature
-    layers = stored_layers(store, feature, columns=_columns(feature, stale_if), id_types=expected.id_types)
+    where = None if expected.selection is None else expected.selection.of_ids
+    columns = _columns(feature, stale_if)
+    layers = stored_layers(store, feature, columns=columns, id_types=expected.id_types, prune=where)
     if stale_if is not None:
         for layer in layers:
             layer.current = _with_columns(layer, stale_if, feature)
@@ -142,7 +144,12 @@ class StoredLayer:
 
 
 def stored_layers(
-    store: Backend, feature: Declared, *, columns: frozenset[str], id_types: IdTypes = MappingProxyType({})
+    store: Backend,
+    feature: Declared,
+    *,
+    columns: frozenset[str],
+    id_types: IdTypes = MappingProxyType({}),
+    prune: pl.Expr | None = None,
 ) -> list[StoredLayer]:
     """Return what the stores of a chain that an increment compares with hold, the nearest first.
 
@@ -155,9 +162,10 @@ def stored_layers(
         feature: The feature.
         columns: The stored columns that are looked at.
         id_types: The types of the ids that are compared with.
+        prune: What the ids of rows of any interest satisfy.
     """
     current = feature.definition.partition
-    query = Query(key=feature.key, partition=current, columns=columns, with_partition=True)
+    query = Query(key=feature.key, partition=current, columns=columns, prune=prune, with_partition=True)
     stores = list(chain(store, fallback=True))
     if store.fallback_mode == "sample":
         return [StoredLayer(candidate, feature, query, id_types=id_types) for candidate in stores]
@@ -188,12 +196,14 @@ class StoredRows:
         place: That of the store in the chain.
         scan: All rows of these partitions.
         stale_if: What asks for a sample to be computed again.
+        where: What the ids of rows of any interest satisfy; None if all are.
     """
 
     feature: Declared
     place: int
     scan: Scan
     stale_if: pl.Expr | None = None
+    where: pl.Expr | None = None
 
     def spans(self, column: str) -> Sequence[Span]:
         """Return how the rows lie along an id column."""
@@ -210,7 +220,7 @@ class StoredRows:
         what they were made from, where their version does not tell that.
         """
         ids = self.feature.spec.id_columns
-        rows = latest(self.scan, id_columns=ids, column=column, within=id_range, with_retired=True)
+        rows = latest(self.scan, id_columns=ids, column=column, within=id_range, where=self.where, with_retired=True)
         asked = pl.lit(value=False) if self.stale_if is None else self.stale_if.fill_null(value=False)
         is_retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in self.scan.columns else pl.lit(value=False)
         made = made_from(rows.collect_schema(), self.feature.spec)
@@ -256,16 +266,23 @@ class Comparing:
 
     def _current(self) -> list[StoredRows]:
         scans = ((place, layer.current) for place, layer in enumerate(self.layers))
-        feature = self.expected.feature
-        return [StoredRows(feature, place, scan, self.stale_if) for place, scan in scans if scan is not None]
+        return self._rows(scans, self.stale_if)
 
     def _others(self, places: Iterable[int]) -> list[StoredRows]:
         # A sample whose row is there is stale in any case, so whether it is asked for again makes no difference.
         scans = ((place, self.layers[place].others) for place in places)
-        return [StoredRows(self.expected.feature, place, scan) for place, scan in scans if scan is not None]
+        return self._rows(scans, None)
+
+    def _rows(self, scans: Iterable[tuple[int, Scan | None]], stale_if: pl.Expr | None) -> list[StoredRows]:
+        feature, selection = self.expected.feature, self.expected.selection
+        where = None if selection is None else selection.of_ids
+        return [StoredRows(feature, place, scan, stale_if, where) for place, scan in scans if scan is not None]
 
     def _ranges(self, parts: Sequence[StoredRows]) -> list[IdRange]:
-        return divide([*self.expected.inputs, *parts], self._column)
+        ranges = divide([*self.expected.inputs, *parts], self._column)
+        # Of what a predicate selects, few row groups may be wanted of each file.
+        is_part = self.expected.selection is None
+        return ranges if is_part else [msgspec.structs.replace(each, is_part=False) for each in ranges]
 
     def _divided(self, ranges: Sequence[IdRange], parts: Sequence[StoredRows]) -> Iterator[Increment]:
         """Yield the increment of several ranges; of one store, the current partition is the last part."""
@@ -327,7 +344,10 @@ class Comparing:
     ) -> Increment:
         """Return the increment of a piece; of one store, the current partition is the last part."""
         spec = self.expected.feature.spec
-        samples, waiting, *aligned = same_id_types([piece.samples, piece.waiting, *frames], spec)
+        samples, waiting, outside, *aligned = same_id_types([*piece, *frames], spec)
+        if outside.height:
+            names = list(self.expected.id_columns)
+            aligned = [frame.join(outside, on=names, how="anti", maintain_order="left") for frame in aligned]
         found = list(zip(parts, _with_same_containers(aligned), strict=True))
         layers = []
         for place in sorted({part.place for part in parts}):
@@ -344,7 +364,10 @@ class Comparing:
             current=self.expected.feature.definition,
         )
         new, stale = (with_provenance(frame, spec) for frame in (increment.new, increment.stale))
-        return replace(increment, new=new, stale=stale)
+        orphaned, selection = increment.orphaned, self.expected.selection
+        if selection is not None:
+            orphaned = selection.orphaned(orphaned, samples=samples)
+        return replace(increment, new=new, stale=stale, orphaned=orphaned)
 
 
 def _with_same_containers(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:

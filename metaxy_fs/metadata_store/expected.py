@@ -24,11 +24,14 @@ from metaxy_fs.metadata_store.frames import is_sorted, show_samples
 from metaxy_fs.metadata_store.read import Read, find_scan, latest
 from metaxy_fs.metadata_store.samples import HeldSamples, SpooledSamples
 from metaxy_fs.metadata_store.scan import Scan
+from metaxy_fs.metadata_store.selection import SampleSelection
 from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.spec.deps import carried_names
 from metaxy_fs.spec.specs import join_columns, stored_names
 from metaxy_fs.versioning.columns import MISSING
 from metaxy_fs.versioning.preimages import (
     beside_upstream,
+    carried_types_without_rows,
     data_versions,
     is_missing,
     present_column,
@@ -117,11 +120,15 @@ class UpstreamRows:
         feature: The feature that is made from them.
         upstream: The upstream feature.
         scan: Its rows under its current definition.
+        carried: The columns that are carried, and the names under which they are stored.
+        where: What the ids of rows of any interest satisfy, as they are stored; None if all are.
     """
 
     feature: Declared
     upstream: FeatureSpec
     scan: Scan
+    carried: Mapping[str, str]
+    where: pl.Expr | None = None
 
     def stored_name(self, column: str) -> str | None:
         """Return the id column of the upstream feature that an id column of the feature is, None if there is none.
@@ -146,8 +153,11 @@ class UpstreamRows:
     def versions(self, column: str, within: IdRange, *, algorithm: str) -> pl.LazyFrame:
         """Return what stands for the rows of a range in preimages; see `upstream_versions`."""
         stored = self.stored_name(column) or ""
-        rows = latest(self.scan, id_columns=self.upstream.id_columns, column=stored, within=within, with_retired=True)
-        return upstream_versions(self.feature.graph, self.feature.spec, self.upstream, rows, algorithm=algorithm)
+        spec, ids = self.feature.spec, self.upstream.id_columns
+        rows = latest(self.scan, id_columns=ids, column=stored, within=within, where=self.where, with_retired=True)
+        return upstream_versions(
+            self.feature.graph, spec, self.upstream, rows, algorithm=algorithm, carried=self.carried
+        )
 
     def refuse_rows_without_group(self, versions: pl.DataFrame) -> None:
         """Refuse rows of an aggregation that belong to no sample, unless they are retired or `where` excludes them."""
@@ -178,18 +188,36 @@ def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[
     return frames
 
 
-def find_upstream(store: Backend, feature: Declared, *, fallback: bool) -> list[UpstreamRows]:
+def find_upstream(
+    store: Backend,
+    feature: Declared,
+    *,
+    fallback: bool,
+    carries: bool = False,
+    selection: SampleSelection | None = None,
+) -> list[UpstreamRows]:
     """Return the rows of every upstream feature that has any.
+
+    Args:
+        store: The first store of the chain.
+        feature: Whose samples are made from them.
+        fallback: Whether to go on to the fallback stores.
+        carries: Whether the columns are wanted that the deps carry.
+        selection: The only samples that matter.
 
     Raises:
         DependencyError: One that is required has no commit; the message says where it was looked for.
+        MetadataSchemaError: One lacks a column that is carried.
     """
     found = []
     for upstream in feature.graph.upstream(feature.spec):
-        read = Read(columns=stored_columns(feature.spec, upstream), latest_only=True)
+        carried = carried_names(feature.spec.dep(upstream.key)) if carries else {}
+        columns = dict.fromkeys((*stored_columns(feature.spec, upstream), *carried.values()))
+        where = None if selection is None else selection.of_upstream(upstream)
+        read = Read(columns=tuple(columns), latest_only=True, prune=where)
         scan = _find(store, feature, upstream, read, fallback=fallback)
         if scan is not None:
-            found.append(UpstreamRows(feature, upstream, scan))
+            found.append(UpstreamRows(feature, upstream, scan, carried, where))
     return found
 
 
@@ -212,12 +240,14 @@ class ExpectedSamples(NamedTuple):
     """The samples of one range, sorted by id.
 
     Attributes:
-        samples: Those that have all the upstream rows that they need, with their versions.
+        samples: Those that have all the upstream rows that they need, with what is carried of these and their versions.
         waiting: The others, with `missing`: the upstream features that they lack a row of, as strings.
+        outside: The ids of those that are not selected, and in neither frame.
     """
 
     samples: pl.DataFrame
     waiting: pl.DataFrame
+    outside: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -230,12 +260,16 @@ class Expected:
         samples: What a caller gave, those of a root feature with their versions; None for those that upstream features
             name.
         algorithm: What versions are hashed with.
+        carried: The columns that are carried beside them.
+        selection: Which of them matter; None if all do.
     """
 
     feature: Declared
     upstream: Sequence[UpstreamRows]
     samples: HeldSamples | SpooledSamples | None
     algorithm: str
+    carried: Sequence[str] = ()
+    selection: SampleSelection | None = None
 
     @cached_property
     def id_columns(self) -> Sequence[str]:
@@ -254,6 +288,20 @@ class Expected:
         found = ((name, each.dtype(name)) for name in self.id_columns for each in self.inputs)
         return {name: dtype for name, dtype in found if dtype is not None}
 
+    def check_selection(self) -> None:
+        """Refuse a selection that does not fit the types of the columns.
+
+        Raises:
+            MetadataSchemaError: It does not.
+        """
+        if self.selection is not None:
+            types = {
+                name: dtype for dep in self.feature.spec.deps for name, dtype in carried_types_without_rows(dep).items()
+            }
+            for frame in self.scans(EVERYTHING):
+                types |= dict(frame.collect_schema())
+            self.selection.check(types)
+
     def scans(self, id_range: IdRange) -> list[pl.LazyFrame]:
         """Return what `piece` needs collected."""
         column = self.id_columns[0]
@@ -270,12 +318,20 @@ class Expected:
         frames = same_id_types(frames, self.feature.spec)
         given, above = (None, frames) if self.samples is None else (frames[0], frames[1:])
         if self.feature.spec.is_root and given is not None:
-            return ExpectedSamples(given, _waiting(given.clear(), []))
+            return self._of_root(given)
         for rows, frame in zip(self.upstream, above, strict=True):
             rows.refuse_rows_without_group(frame)
         versions = {rows.upstream.key: frame for rows, frame in zip(self.upstream, above, strict=True)}
         samples = self._named(versions) if given is None else given
         return self._versioned(samples, versions, with_versions=with_versions)
+
+    def _of_root(self, given: pl.DataFrame) -> ExpectedSamples:
+        """Return given samples, which have their versions and wait for nothing."""
+        ids, nothing = given.select(self.feature.spec.id_columns), _waiting(given.clear(), [])
+        if self.selection is None:
+            return ExpectedSamples(given, nothing, ids.clear())
+        is_inside = self.selection.holds(ids)
+        return ExpectedSamples(given.filter(is_inside), nothing, ids.filter(~is_inside))
 
     def _named(self, versions: Mapping[FeatureKey, pl.DataFrame]) -> pl.DataFrame:
         """Return every sample, or parent, that upstream features name, sorted by id."""
@@ -302,7 +358,11 @@ class Expected:
     ) -> ExpectedSamples:
         graph, spec = self.feature.graph, self.feature.spec
         ids = [name for name in spec.id_columns if name in samples.columns]
-        joined = beside_upstream(samples.select(ids), graph, spec, versions)
+        joined = beside_upstream(samples.select(ids), graph, spec, versions, carried=self.carried)
+        outside = joined.clear()
+        if self.selection is not None and not (is_inside := self.selection.holds(joined)).all():
+            outside = joined.filter(~is_inside)
+            samples, joined = samples.filter(is_inside), joined.filter(is_inside)
         upstream = graph.upstream(spec)
         lacks = joined.select(is_missing(graph, spec, above).alias(str(above.key)) for above in upstream)
         has_all = ~lacks.select(pl.any_horizontal(pl.all())).to_series()
@@ -310,8 +370,9 @@ class Expected:
         if waiting.height:
             samples, joined = samples.filter(has_all), joined.filter(has_all)
         if with_versions:
-            samples = samples.with_columns(data_versions(joined, graph, spec, algorithm=self.algorithm))
-        return ExpectedSamples(samples, waiting)
+            versions_of_samples = data_versions(joined, graph, spec, algorithm=self.algorithm)
+            samples = samples.with_columns(*joined.select(self.carried).get_columns(), versions_of_samples)
+        return ExpectedSamples(samples, waiting, outside.select(ids))
 
 
 def complete(pieces: Iterable[ExpectedSamples], feature: Declared, *, fallback: bool) -> Iterator[pl.DataFrame]:

@@ -14,6 +14,7 @@ from metaxy_fs.log import unstorable
 from metaxy_fs.metadata_store.arrow import ArrowStream, from_arrow, kind_of
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.spec.checks import is_encodable
+from metaxy_fs.spec.specs import carried_columns
 from metaxy_fs.versioning.columns import (
     CHANGED_CONTAINERS,
     DATA_VERSION,
@@ -246,6 +247,12 @@ def _refuse_increment_columns(samples: pl.DataFrame, spec: FeatureSpec) -> pl.Da
         if column in (STORED_DATA_VERSION, CHANGED_CONTAINERS):
             raise MetadataSchemaError(
                 f"The samples of feature '{spec.key}' have a column '{column}', which an increment adds; drop it.",
+                column=column,
+            )
+        if column in carried_columns(spec):
+            raise MetadataSchemaError(
+                f"The samples of feature '{spec.key}' have a column '{column}', which its increment carries from the "
+                "upstream rows; drop it.",
                 column=column,
             )
         _refuse_reserved(column, spec)

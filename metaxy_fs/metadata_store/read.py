@@ -39,6 +39,8 @@ class Read(msgspec.Struct, frozen=True):
     all_versions: bool = False
     with_commits: bool = False
     with_tags: bool = False
+    prune: pl.Expr | None = None
+    """What a row of any interest satisfies, whether or not it is the latest of its sample."""
 
     @classmethod
     def checked(
@@ -254,7 +256,7 @@ def _enough(read: Read, named: set[str], id_columns: Sequence[str] | None) -> fr
 def _prune(read: Read, id_columns: Sequence[str] | None) -> pl.Expr | None:
     """Return by what rows may be left out: of a rewritten sample, a test of its id alone holds for all rows or none."""
     if read.filters is None:
-        return None
+        return read.prune
     filters = flattened(read.filters)
     return filters if not read.latest_only else conjuncts_on(filters, columns=set(id_columns or ()))
 

@@ -35,9 +35,11 @@ from metaxy_fs.metadata_store.frames import (
 )
 from metaxy_fs.metadata_store.read import latest
 from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples, given_samples
+from metaxy_fs.metadata_store.selection import selected
 from metaxy_fs.metadata_store.write import GivenTags, append
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.spec import FeatureGraph, FeatureSpec
+from metaxy_fs.spec.specs import carried_columns
 from metaxy_fs.versioning.columns import DATA_VERSION, GIVEN, MISSING, PARTITION, version_type
 from metaxy_fs.versioning.content import content_containers, version_columns, with_content, with_provenance
 from metaxy_fs.versioning.definition import definition_version
@@ -103,9 +105,17 @@ def calculate_and_write(
 
 @about_feature
 @report_corruption
-def increment(store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None) -> Increment:
+def increment(
+    store: Backend,
+    feature: Declared,
+    samples: FrameLike | None,
+    *,
+    stale_if: pl.Expr | None,
+    where: pl.Expr | None = None,
+) -> Increment:
     """Return what separates the samples of a feature from what the chain holds of them."""
-    expected, found = _to_compare(store, feature, samples, stale_if=stale_if)
+    expected = _expected(store, feature, samples, where=where, carries=True)
+    found = compare_with_stored(store, expected, stale_if=stale_if).increments()
     parts, given = list(found), expected.samples
     orphaned = pl.concat(part.orphaned for part in parts)
     if _divides_parents(expected):
@@ -127,17 +137,24 @@ def increment_within(store: Backend, feature: Declared, id_range: IdRange) -> It
     Raises:
         DependencyError: A required upstream feature has no commit, or nothing tells which samples there should be.
     """
-    expected = _expected(store, feature, None)
+    expected = _expected(store, feature, None, carries=False)
     return compare_with_stored(store, expected, stale_if=None).within(id_range)
 
 
 @about_feature
 @report_corruption
 def lazy_increment(
-    store: Backend, feature: Declared, samples: FrameLike | None, *, stale_if: pl.Expr | None, held_bytes: int = 0
+    store: Backend,
+    feature: Declared,
+    samples: FrameLike | None,
+    *,
+    stale_if: pl.Expr | None,
+    where: pl.Expr | None = None,
+    held_bytes: int = 0,
 ) -> LazyIncrement:
     """Return what `increment` does, sorted by id and kept in files; so much of each frame is kept in memory instead."""
-    expected, found = _to_compare(store, feature, samples, stale_if=stale_if)
+    expected = _expected(store, feature, samples, where=where, carries=True)
+    found = compare_with_stored(store, expected, stale_if=stale_if).increments()
     filled = (lambda frame: frame) if expected.samples is None else expected.samples.filled
     spools: list[Spool] = []
     retired = 0
@@ -196,15 +213,14 @@ def _to_version(
     return samples, complete(ordered_map(version, ranges), feature, fallback=fallback)
 
 
-def _to_compare(
-    store: Backend, feature: Declared, given: FrameLike | None, *, stale_if: pl.Expr | None
-) -> tuple[Expected, Iterator[Increment]]:
-    """Return the samples that there should be, and an iterator that gives the increment, range by range."""
-    expected = _expected(store, feature, given)
-    return expected, compare_with_stored(store, expected, stale_if=stale_if).increments()
-
-
-def _expected(store: Backend, feature: Declared, given: FrameLike | None) -> Expected:
+def _expected(
+    store: Backend,
+    feature: Declared,
+    given: FrameLike | None,
+    *,
+    carries: bool,
+    where: pl.Expr | None = None,
+) -> Expected:
     """Return the samples that there should be: those that were given, or else those that upstream features name."""
     spec = feature.spec
     if spec.is_root and given is None:
@@ -218,9 +234,17 @@ def _expected(store: Backend, feature: Declared, given: FrameLike | None) -> Exp
             f"that is called '{MISSING}'. Name its samples by another column."
         )
     samples = None if given is None else given_samples(given, spec, check=partial(samples_to_compare, spec=spec))
-    return Expected(
-        feature, find_upstream(store, feature, fallback=True), samples, chain_algorithm(store, fallback=True)
+    selection = selected(where, feature, are_given=given is not None)
+    expected = Expected(
+        feature,
+        find_upstream(store, feature, fallback=True, carries=carries, selection=selection),
+        samples,
+        chain_algorithm(store, fallback=True),
+        carried_columns(spec) if carries else (),
+        selection,
     )
+    expected.check_selection()
+    return expected
 
 
 def _divides_parents(expected: Expected) -> bool:

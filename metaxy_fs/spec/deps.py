@@ -86,11 +86,6 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __hash__(self) -> int:
         return hash((self.key, self.relation, self.optional, tuple(self.rename.items()), self.where, self.columns))
 
-    @property
-    def carried(self) -> dict[str, str]:
-        """The columns that an increment carries, as it calls them, and the names under which they are stored."""
-        return {self.rename.get(column, column): column for column in self.columns}
-
     def _checked_columns(self) -> tuple[str, ...]:
         """Return the columns, or say which of them cannot be carried."""
         what = self._named("columns")
@@ -107,13 +102,9 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             if (new := self.rename.get(column, column)) in OF_INCREMENTS:
                 raise SpecError(
                     f"{what} carries a column as {new!r}, which is a column of increments themselves; rename it: "
-                    f"{self.rename_advice(column)}."
+                    f"{rename_advice(self, column)}."
                 )
         return columns
-
-    def rename_advice(self, column: str) -> str:
-        """Return how to declare that a column is carried under another name."""
-        return f"FeatureDep(key=..., columns=[{column!r}], rename={{{column!r}: {f'{self.key}_{column}'!r}}})"
 
     def _named(self, field: str) -> str:
         return f"FeatureDep({field}=...) on '{self.key}'"
@@ -149,6 +140,16 @@ class ContainerDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             )
         refuse_duplicates(containers, what=f"ContainerDep on '{self.feature_key}'")
         msgspec.structs.force_setattr(self, "containers", containers)
+
+
+def carried_names(dep: FeatureDep) -> dict[str, str]:
+    """Return the columns that a dep carries, as increments call them, and the names under which they are stored."""
+    return {dep.rename.get(column, column): column for column in dep.columns}
+
+
+def rename_advice(dep: FeatureDep, column: str) -> str:
+    """Return how to declare that a column is carried under another name."""
+    return f"FeatureDep(key=..., columns=[{column!r}], rename={{{column!r}: {f'{dep.key.string}_{column}'!r}}})"
 
 
 def _checked_names(names: Any, *, what: str) -> dict[str, str]:

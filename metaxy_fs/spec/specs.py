@@ -11,7 +11,7 @@ import msgspec
 
 from metaxy_fs.errors import SpecError
 from metaxy_fs.spec.checks import check_column_names, is_encodable, refuse_duplicates, sequence
-from metaxy_fs.spec.deps import ALL, SAME_NAME, All, ContainerDep, FeatureDep, SameName
+from metaxy_fs.spec.deps import ALL, SAME_NAME, All, ContainerDep, FeatureDep, SameName, carried_names, rename_advice
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey, named_key
 
 DEFAULT_CONTAINER: Final = ContainerKey(["default"])
@@ -147,14 +147,14 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """The key strings of the containers, in the order of declaration: the fields of `data_version`."""
         return tuple(str(container.key) for container in self.containers)
 
-    @property
-    def carried_columns(self) -> tuple[str, ...]:
-        """The columns that increments carry from upstream, in the order of the deps."""
-        return tuple(column for dep in self.deps for column in dep.carried)
-
     def dep(self, key: FeatureKey) -> FeatureDep:
         """Return how the feature is made from one of its upstream features."""
         return next(dep for dep in self.deps if dep.key == key)
+
+
+def carried_columns(spec: FeatureSpec) -> tuple[str, ...]:
+    """Return the columns that increments of a feature carry from upstream, in the order of its deps."""
+    return tuple(column for dep in spec.deps for column in carried_names(dep))
 
 
 def new_names(dep: FeatureDep, columns: Iterable[str]) -> tuple[str, ...]:
@@ -252,16 +252,16 @@ def _check_carried(key: FeatureKey, deps: Sequence[FeatureDep], id_columns: Sequ
     """Refuse two columns of one name beside the samples of an increment."""
     carried_by: dict[str, FeatureDep] = {}
     for dep in deps:
-        for name, stored in dep.carried.items():
+        for name, stored in carried_names(dep).items():
             if name in id_columns:
                 raise SpecError(
                     f"Feature '{key}' carries column '{stored}' of its upstream '{dep.key}' as '{name}', which is "
                     f"one of its id columns {list(id_columns)}: leave it out if it is that id, or rename it: "
-                    f"{dep.rename_advice(stored)}."
+                    f"{rename_advice(dep, stored)}."
                 )
             other = carried_by.setdefault(name, dep)
             if other is not dep:
                 raise SpecError(
                     f"Feature '{key}' carries a column '{name}' of its upstream '{other.key}' and one of its upstream "
-                    f"'{dep.key}'; rename one of them: {dep.rename_advice(stored)}."
+                    f"'{dep.key}'; rename one of them: {rename_advice(dep, stored)}."
                 )

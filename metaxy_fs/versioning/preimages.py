@@ -18,7 +18,7 @@ nothing does, as in `U1/x||U1/y|`: no version is empty. Polars computes it, with
 algorithm than sha256, see `metaxy_fs.hashing`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -26,7 +26,8 @@ import polars as pl
 
 from metaxy_fs.errors import DependencyError
 from metaxy_fs.hashing import hash_string
-from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec import ContainerSpec, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec.deps import carried_names
 from metaxy_fs.spec.specs import join_columns
 from metaxy_fs.versioning.columns import DATA_VERSION, RESERVED_PREFIX
 
@@ -120,7 +121,12 @@ def needed_containers(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureS
 
 
 def beside_upstream(
-    samples: pl.DataFrame, graph: FeatureGraph, spec: FeatureSpec, upstream: Mapping[FeatureKey, pl.DataFrame]
+    samples: pl.DataFrame,
+    graph: FeatureGraph,
+    spec: FeatureSpec,
+    upstream: Mapping[FeatureKey, pl.DataFrame],
+    *,
+    carried: Collection[str] = (),
 ) -> pl.DataFrame:
     """Return the samples, in their order, each beside the versions of its upstream rows; null where a row is missing.
 
@@ -130,6 +136,7 @@ def beside_upstream(
         spec: The feature.
         upstream: What `upstream_versions` gave, by feature, with ids of the same types; a feature that is not there
             has no rows.
+        carried: The columns that are carried, of which those of a feature without rows are null.
     """
     joined = samples
     for above in graph.upstream(spec):
@@ -138,8 +145,15 @@ def beside_upstream(
         else:
             columns = [version_column(above.key, name) for name in needed_containers(graph, spec, above)]
             nothing = [pl.lit(None, dtype=pl.String).alias(name) for name in columns]
+            unknown = carried_types_without_rows(spec.dep(above.key)).items()
+            nothing += [pl.lit(None, dtype=dtype).alias(name) for name, dtype in unknown if name in carried]
             joined = joined.with_columns(pl.lit(value=False).alias(present_column(above.key)), *nothing)
     return joined
+
+
+def carried_types_without_rows(dep: FeatureDep) -> dict[str, pl.DataType]:
+    """Return the types of what a dep carries, as far as they are known while its upstream feature has no rows."""
+    return dict.fromkeys(carried_names(dep), pl.List(pl.Null()) if dep.relation == "aggregation" else pl.Null())
 
 
 def is_missing(graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec) -> pl.Expr:

@@ -24,8 +24,9 @@ Everything here takes and gives lazy frames that may hold all rows of an upstrea
 long as these are complete.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import polars as pl
 
@@ -83,7 +84,13 @@ def marked_rows(spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame) ->
 
 
 def upstream_versions(
-    graph: FeatureGraph, spec: FeatureSpec, upstream: FeatureSpec, rows: pl.LazyFrame, *, algorithm: str
+    graph: FeatureGraph,
+    spec: FeatureSpec,
+    upstream: FeatureSpec,
+    rows: pl.LazyFrame,
+    *,
+    algorithm: str,
+    carried: Mapping[str, str] = MappingProxyType({}),
 ) -> pl.LazyFrame:
     """Return what stands for an upstream feature in the preimages of a feature, by the ids to join on.
 
@@ -93,11 +100,13 @@ def upstream_versions(
         upstream: One of its upstream features.
         rows: Its latest rows, with (at least) the `stored_columns`; those that retire a sample say so.
         algorithm: What groups are hashed with.
+        carried: Other columns to return, and the names under which they are stored.
 
     Returns:
         The id columns of `join_columns`, each combination once; whether it has any row that `where` holds for and that
-        is not retired; and a string for each upstream container that is needed. What is retired, or excluded by
-        `where`, stays, to tell it from what never was.
+        is not retired; a string for each upstream container that is needed; and what is carried of the same rows: of
+        groups lists in the order of the ids, null where no row counts. What is retired, or excluded by `where`, stays,
+        to tell it from what never was.
 
     Raises:
         MetadataSchemaError: The ids of groups are of a type that no id has.
@@ -117,12 +126,22 @@ def upstream_versions(
         *(pl.col(old).alias(new) for old, new in zip(stored_names(dep, ids), ids, strict=True)),
         holds.alias(present_column(upstream.key)),
     ]
+    beside = [version.alias(name) for name, version in versions.items()]
+    values = [pl.when(holds).then(pl.col(stored)).alias(name) for name, stored in carried.items()]
     if dep.relation != "aggregation":
-        return rows.select(*known, *(version.alias(name) for name, version in versions.items()))
+        return rows.select(*known, *beside, *values)
     _check_id_types(spec, upstream, schema)
+    if carried:
+        rows = rows.sort(*stored_names(dep, ids), *_ids_apart(spec, upstream))
     row = _row_in_group(spec, upstream, schema).alias(ROW_IN_GROUP)
-    named = rows.select(*known, row, *(version.alias(name) for name, version in versions.items()))
-    return _grouped(named, ids=ids, present=present_column(upstream.key), versions=list(versions), algorithm=algorithm)
+    groups = _grouped(
+        rows.select(*known, row, *beside, *values),
+        ids=ids,
+        present=present_column(upstream.key),
+        versions=list(versions),
+        carried=list(carried),
+    )
+    return groups.with_columns(hash_string(pl.col(name), algorithm=algorithm) for name in versions)
 
 
 @contextmanager
@@ -142,15 +161,21 @@ def evaluating_where(spec: FeatureSpec | None) -> Iterator[None]:
 
 
 def _grouped(
-    named: pl.LazyFrame, *, ids: tuple[str, ...], present: str, versions: list[str], algorithm: str
+    named: pl.LazyFrame, *, ids: tuple[str, ...], present: str, versions: list[str], carried: list[str]
 ) -> pl.LazyFrame:
-    """Return each group with the digests of its rows."""
+    """Return each group with the strings of its rows, to be hashed, and what is carried of them."""
     strings = [pl.when(present).then(_row_text(name)).alias(name) for name in versions]
     joined = [pl.col(name).sort().str.join("") for name in versions]
-    groups = (
-        named.select(*ids, present, *strings).group_by(ids, maintain_order=True).agg(pl.col(present).any(), *joined)
-    )
-    return groups.with_columns(hash_string(pl.col(name), algorithm=algorithm) for name in versions)
+    lists = [pl.col(name).filter(present) for name in carried]
+    rows = named.select(*ids, present, *strings, *carried)
+    groups = rows.group_by(ids, maintain_order=True).agg(pl.col(present).any(), *joined, *lists)
+    return groups.with_columns(pl.when(present).then(pl.col(name)).alias(name) for name in carried)
+
+
+def _ids_apart(spec: FeatureSpec, upstream: FeatureSpec) -> list[str]:
+    """Return the ids that tell the rows of a group apart, as they are stored, in the order of the upstream feature."""
+    apart = stored_names(spec.dep(upstream.key), group_row_columns(spec, upstream))
+    return [name for name in upstream.id_columns if name in apart]
 
 
 def _row_in_group(spec: FeatureSpec, upstream: FeatureSpec, schema: pl.Schema) -> pl.Expr:
@@ -219,7 +244,7 @@ def _parsed(spec: FeatureSpec, dep: FeatureDep) -> pl.Expr:
         predicate = pl.sql_expr(dep.where or "")
     except pl.exceptions.PolarsError as error:
         raise SpecError(f"{_where(spec, dep)} cannot be read as SQL: {error}") from error
-    if not _looks_at_one_row(predicate):
+    if not looks_at_one_row(predicate):
         raise SpecError(
             f"{_where(spec, dep)} looks at more than one row; a predicate has no aggregate, window or subquery."
         )
@@ -230,7 +255,7 @@ def _where(spec: FeatureSpec, dep: FeatureDep) -> str:
     return f"The predicate {dep.where!r} of feature '{spec.key}' on its upstream '{dep.key}'"
 
 
-def _looks_at_one_row(predicate: pl.Expr) -> bool:
+def looks_at_one_row(predicate: pl.Expr) -> bool:
     """Whether all nodes of an expression give one value a row, from this row alone."""
     waiting = [predicate.meta.undo_aliases()]
     while waiting:

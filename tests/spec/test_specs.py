@@ -14,6 +14,8 @@ from metaxy_fs.spec import (
     FeatureKey,
     FeatureSpec,
 )
+from metaxy_fs.spec.deps import carried_names
+from metaxy_fs.spec.specs import carried_columns
 
 KEY = FeatureKey(["leaf"])
 UP = FeatureKey(["up"])
@@ -222,8 +224,8 @@ def test_columns_are_carried_under_the_names_of_rename():
         FeatureDep(key=FeatureKey(["other"]), columns=["missing"], rename={"missing": "gaps", "x": "y"}),
         FeatureDep(key=FeatureKey(["third"])),
     ]
-    assert [dep.carried for dep in deps] == [{"path": "a", "a": "path"}, {"gaps": "missing"}, {}]
-    assert FeatureSpec(key=KEY, deps=deps).carried_columns == ("path", "a", "gaps")
+    assert [carried_names(dep) for dep in deps] == [{"path": "a", "a": "path"}, {"gaps": "missing"}, {}]
+    assert carried_columns(FeatureSpec(key=KEY, deps=deps)) == ("path", "a", "gaps")
 
 
 @pytest.mark.parametrize(("declare", "named"), REFUSALS.values(), ids=REFUSALS.keys())

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from tests.versioning.reference import feature_graph, row_version, sha256
+from tests.versioning.reference import feature_graph, row_version, sha256, upstream_of
 
 DIMENSIONS = ("a", "b", "c")
 # A predicate, and what it says of the column `q`, which holds an integer or None.
@@ -28,11 +28,12 @@ class NoVersionError(Exception):
 
 @dataclass(frozen=True)
 class Dep:
-    """How a feature is made from one upstream feature."""
+    """How a feature is made from one upstream feature; what it carries are dimensions, and perhaps `q`."""
 
     relation: str
     optional: bool = False
     where: str | None = None
+    carries: tuple = ()
 
     def holds(self, row):
         return self.where is None or PREDICATES[self.where](row.q)
@@ -133,6 +134,30 @@ class Model:
         lacking = [above for above, dep in deps.items() if not dep.optional and not self.kept(feature, above, place)]
         return sorted("/".join(above) for above in lacking)
 
+    def carried(self, feature, place):
+        """Return what is carried beside a sample, or a parent, by the names of the columns."""
+        values = {}
+        for above, dep in self.nodes[feature].deps.items():
+            rows = self.kept(feature, above, place)
+            rows.sort(key=lambda row, above=above: self.key(above, row.place))
+            for what in dep.carries:
+                found = [row.q if what == "q" else row.place[what] for row in rows]
+                value = found if dep.relation == "aggregation" else found[0] if found else None
+                values[self.carried_name(feature, above, what)] = value if found else None
+        return values
+
+    def carried_name(self, feature, above, what):
+        return f"q of {'_'.join(above)}" if what == "q" else self.nodes[feature].names[what]
+
+    def carried_names(self, feature):
+        """Return the columns that a feature carries, and whether each holds lists."""
+        node = self.nodes[feature]
+        return {
+            self.carried_name(feature, above, what): node.deps[above].relation == "aggregation"
+            for above in upstream_of(node.containers)
+            for what in node.deps[above].carries
+        }
+
     def refuse_lost_rows(self, feature):
         """Rows that have no place in a dimension are in no group; and what was never written is missing."""
         for above, dep in self.nodes[feature].deps.items():
@@ -183,6 +208,31 @@ class Model:
         self.refuse_lost_rows(feature)
         expected, waiting = self._versions_or_missing(feature, {self.key(feature, place): place for place in places})
         return (*self._of_samples(feature, self.nodes[feature].ids, expected, waiting), waiting)
+
+    def selected(self, feature, ids, places, found, holds):
+        """Return the parts of new, stale, orphaned and waiting for which a predicate holds.
+
+        Args:
+            feature: The feature.
+            ids: The dimensions that name a sample, or a parent.
+            places: The places of those that there should be.
+            found: New, stale, orphaned and waiting.
+            holds: Tells it of the values of columns, None where it cannot.
+        """
+        names, nothing = self.nodes[feature].names, dict.fromkeys(self.carried_names(feature))
+        inside = {
+            tuple(place[d] for d in ids): holds({names[d]: place[d] for d in ids} | self.carried(feature, place))
+            for place in places
+        }
+
+        def is_orphan_inside(key):
+            place = dict(zip(self.nodes[feature].ids, key, strict=True))
+            parent = tuple(place[d] for d in ids)
+            return inside.get(parent, holds({names[d]: place[d] for d in ids} | nothing))
+
+        new, stale, orphaned, waiting = found
+        new, stale, waiting = ({k: v for k, v in each.items() if inside[k]} for each in (new, stale, waiting))
+        return new, stale, {key for key in orphaned if is_orphan_inside(key)}, waiting
 
     def _versions_or_missing(self, feature, places):
         lacking = {key: self.missing(feature, place) for key, place in places.items()}
@@ -236,8 +286,11 @@ class Model:
             "optional": dep.optional,
             "rename": {theirs[d]: own[d] for d in DIMENSIONS if theirs[d] != own[d]},
             "where": dep.where,
+            "columns": ["q" if what == "q" else theirs[what] for what in dep.carries],
         }
-        return {name: value for name, value in options.items() if value not in ("one_to_one", False, {}, None)}
+        if "q" in dep.carries:
+            options["rename"]["q"] = self.carried_name(feature, above, "q")
+        return {name: value for name, value in options.items() if value not in ("one_to_one", False, {}, None, [])}
 
 
 def id_text(value):

@@ -4,7 +4,8 @@
 features, and gives them with a model that knows the right answers.
 """
 
-from dataclasses import dataclass
+import operator
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import chain, combinations, product
 
@@ -63,9 +64,16 @@ class History:
 
 
 @st.composite
-def histories(draw, *, max_depth=5, max_upstream=4):
-    """Draw a `History`; features may be stale, incomplete, and not computable at its end."""
-    values, nodes = draw(_nodes(max_depth, max_upstream))
+def histories(draw, *, max_depth=5, max_upstream=4, carry=False):
+    """Draw a `History`; features may be stale, incomplete, and not computable at its end.
+
+    Args:
+        draw: Of Hypothesis.
+        max_depth: How many features there are in a row at most.
+        max_upstream: How many upstream features one has at most.
+        carry: Whether deps may carry columns.
+    """
+    values, nodes = draw(_nodes(max_depth, max_upstream, carry))
     model = Model(nodes)
     history = History(model, [])
     may_lack = draw(st.integers(0, 3)) == 0
@@ -149,7 +157,7 @@ def _rows(draw, node, values, *, may_lack):
 
 
 @st.composite
-def _nodes(draw, max_depth, max_upstream):
+def _nodes(draw, max_depth, max_upstream, carry):
     kinds = {d: draw(st.sampled_from(KINDS)) for d in DIMENSIONS}
     levels, nodes = [], {}
     for depth in range(draw(st.integers(2, max_depth))):
@@ -157,7 +165,7 @@ def _nodes(draw, max_depth, max_upstream):
         for place in range(draw(st.integers(1, 2 if depth else 3))):
             feature = (draw(st.sampled_from("fgF")), f"{depth}{place}")
             upstream = _upstream(draw, levels[:-1], max_upstream) if depth else []
-            nodes[feature] = _node(draw, upstream, nodes, kinds)
+            nodes[feature] = _node(draw, upstream, nodes, kinds, carry)
             levels[-1].append(feature)
     return {d: values[: draw(st.integers(1, 3))] for d, (values, _) in kinds.items()}, nodes
 
@@ -169,17 +177,30 @@ def _upstream(draw, levels, max_upstream):
     return list(dict.fromkeys([near, *more]))
 
 
-def _node(draw, upstream, nodes, kinds):
+def _node(draw, upstream, nodes, kinds, carry):
     every = [ids for size in (1, 2, 3) for ids in combinations(DIMENSIONS, size)]
     possible = [ids for ids in every if all(_relation(ids, nodes[above].ids) for above in upstream)]
     ids = draw(st.sampled_from(possible))
+    deps = {above: _dep(draw, _relation(ids, nodes[above].ids)) for above in sorted(upstream, key="_".join)}
     return Node(
         ids=ids,
         names=dict(zip(DIMENSIONS, draw(st.permutations(COLUMNS)), strict=True)),
         types={d: draw(st.sampled_from(types)) for d, (_, types) in kinds.items()},
         containers=_containers(draw, upstream, nodes),
-        deps={above: _dep(draw, _relation(ids, nodes[above].ids)) for above in sorted(upstream, key="_".join)},
+        deps=_carrying(draw, ids, deps) if carry else deps,
     )
+
+
+def _carrying(draw, ids, deps):
+    """Have some of the deps carry the quality, and each other dimension be carried once at most."""
+    carriers = {d: draw(st.sampled_from([None, *deps])) for d in DIMENSIONS if d not in ids} if deps else {}
+    return {
+        above: replace(
+            dep,
+            carries=(*(d for d, carrier in carriers.items() if carrier == above), *draw(st.sampled_from([(), ("q",)]))),
+        )
+        for above, dep in deps.items()
+    }
 
 
 def _relation(ids, above):
@@ -206,3 +227,64 @@ def _containers(draw, upstream, nodes):
         ]
         containers[name] = (draw(codes), some)
     return containers
+
+
+@st.composite
+def predicates(draw, history, feature, ids):
+    """Draw a predicate on ids and what is carried, and a function that tells it of the values of columns.
+
+    Args:
+        history: What was written.
+        feature: The feature.
+        ids: The dimensions that name a sample, or a parent.
+    """
+    model, node = history.model, history.model.nodes[feature]
+    known = {d: [row.place[d] for rows in model.rows.values() for row in rows.values()] for d in DIMENSIONS}
+    atoms = [
+        _comparison(draw, pl.col(node.names[d]), node.names[d], value)
+        for d in ids
+        for value in [draw(st.sampled_from([v for v in known[d] if v is not None] or [None]))]
+        if value is not None
+    ]
+    atoms += [_of_carried(draw, name, is_list=is_list) for name, is_list in model.carried_names(feature).items()]
+    found = draw(st.sampled_from(atoms)) if atoms else (pl.lit(value=True), lambda _row: True)
+    for other in draw(st.lists(st.sampled_from(atoms), max_size=2)) if atoms else []:
+        found = draw(st.sampled_from([_both, _either, _both_not]))(found, other)
+    return found
+
+
+def _comparison(draw, column, name, value):
+    operators = [operator.eq, operator.ne, operator.ge, operator.lt]
+    compare = draw(st.sampled_from(operators))
+    return compare(column, pl.lit(value)), lambda row: None if row[name] is None else compare(row[name], value)
+
+
+def _of_carried(draw, name, *, is_list):
+    column = pl.col(name)
+    if draw(st.booleans()):
+        return column.is_null(), lambda row: row[name] is None
+    if is_list:
+        return column.list.len() > 1, lambda row: None if row[name] is None else len(row[name]) > 1
+    if name.startswith("q"):
+        return _comparison(draw, column, name, draw(st.sampled_from([0, 1, 2])))
+    return column.is_not_null(), lambda row: row[name] is not None
+
+
+def _both(one, other):
+    return one[0] & other[0], lambda row: _all_of(one[1](row), other[1](row))
+
+
+def _either(one, other):
+    return one[0] | other[0], lambda row: _negated(_all_of(_negated(one[1](row)), _negated(other[1](row))))
+
+
+def _both_not(one, other):
+    return ~(one[0] & other[0]), lambda row: _negated(_all_of(one[1](row), other[1](row)))
+
+
+def _all_of(one, other):
+    return False if one is False or other is False else None if one is None or other is None else True
+
+
+def _negated(value):
+    return None if value is None else not value

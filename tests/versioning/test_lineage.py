@@ -1,5 +1,7 @@
 """Versions and increments of features of every relation, held against a model."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from metaxy_fs.errors import DependencyError, MetadataSchemaError
 from metaxy_fs.metadata_store import InMemoryMetadataStore
 from metaxy_fs.spec import FeatureKey
 from tests.versioning.lineage_model import NoVersionError, Row
-from tests.versioning.lineage_strategies import histories
+from tests.versioning.lineage_strategies import histories, predicates
 
 
 def by_key(frame, columns):
@@ -23,6 +25,32 @@ def missing_by_key(frame, columns):
 
 def columns_of(model, feature, ids):
     return [model.nodes[feature].names[d] for d in ids]
+
+
+def check_carried(model, feature, increment, ids, places, *, given=()):
+    """Each new and stale sample comes with what its upstream rows hold, before its version."""
+    carried = list(model.carried_names(feature))
+    for frame in (increment.new, increment.stale):
+        first = [*(given or ids), *carried, "data_version"]
+        assert frame.columns[: len(first)] == first
+        for row in frame.to_dicts():
+            place = places[tuple(row[name] for name in ids)]
+            assert {name: row[name] for name in carried} == model.carried(feature, place)
+
+
+def assert_equal(increment, other):
+    for name in ("new", "stale", "orphaned", "waiting"):
+        assert getattr(increment, name).equals(getattr(other, name))
+    assert increment.counts == other.counts
+
+
+def check_selected(model, feature, ids, increment, expected):
+    new, stale, orphaned, waiting = expected
+    columns, whole = columns_of(model, feature, ids), columns_of(model, feature, model.nodes[feature].ids)
+    assert by_key(increment.new, columns) == new
+    assert by_key(increment.stale, columns) == stale
+    assert set(increment.orphaned.select(whole).rows()) == orphaned
+    assert missing_by_key(increment.waiting, columns) == waiting
 
 
 def compare_increment(history, store, feature):
@@ -41,12 +69,13 @@ def compare_increment(history, store, feature):
     assert set(increment.orphaned.select(columns_of(model, feature, model.nodes[feature].ids)).rows()) == orphaned
     assert increment.orphaned.height == len(orphaned)
     assert missing_by_key(increment.waiting, columns) == waiting
+    check_carried(model, feature, increment, columns, model.samples(feature))
     for row in increment.stale.to_dicts():
         expected, stored = row["data_version"], row["stored_data_version"]
         assert row["changed_containers"] == [name for name in expected if stored[name] != expected[name]]
 
 
-@given(histories())
+@given(histories(carry=True))
 def test_increments_are_those_of_the_model(history):
     store = InMemoryMetadataStore()
     history.replay(store)
@@ -55,7 +84,25 @@ def test_increments_are_those_of_the_model(history):
             compare_increment(history, store, feature)
 
 
-@given(histories(), st.data())
+@given(histories(carry=True), st.data())
+def test_selected_increments_are_those_of_the_model(history, data):
+    model, store = history.model, InMemoryMetadataStore()
+    history.replay(store)
+    for feature in history.derived:
+        with contextlib.suppress(NoVersionError):
+            _, ids, _ = model.grain(feature)
+            found = model.increment(feature)
+            where, holds = data.draw(predicates(history, feature, ids))
+            expected = model.selected(feature, ids, list(model.samples(feature).values()), found, holds)
+            with model.graph.use():
+                increment = store.resolve_update(FeatureKey(feature), where=where)
+                lazy = store.resolve_update(FeatureKey(feature), where=where, lazy=True)
+            check_carried(model, feature, increment, columns_of(model, feature, ids), model.samples(feature))
+            check_selected(model, feature, ids, increment, expected)
+            assert_equal(lazy.collect(), increment)
+
+
+@given(histories(carry=True), st.data())
 def test_versions_of_given_samples_are_those_of_the_model(history, data):
     model, store = history.model, InMemoryMetadataStore()
     history.replay(store)
@@ -72,7 +119,14 @@ def test_versions_of_given_samples_are_those_of_the_model(history, data):
                 with pytest.raises((DependencyError, MetadataSchemaError)):
                     store.resolve_update(FeatureKey(feature), samples=samples)
                 continue
-            increment = store.resolve_update(FeatureKey(feature), samples=samples)
+            carried = [name for name in model.carried_names(feature) if name in samples.columns]
+            if carried:
+                with pytest.raises(MetadataSchemaError, match="carries from the upstream rows"):
+                    store.resolve_update(FeatureKey(feature), samples=samples)
+            given = samples.drop(carried)
+            increment = store.resolve_update(FeatureKey(feature), samples=given)
+            where, holds = data.draw(predicates(history, feature, model.nodes[feature].ids))
+            selected = store.resolve_update(FeatureKey(feature), samples=given, where=where)
             if waiting:
                 with pytest.raises(DependencyError):
                     store.calculate_data_versions(FeatureKey(feature), samples)
@@ -84,3 +138,9 @@ def test_versions_of_given_samples_are_those_of_the_model(history, data):
         assert (by_key(increment.new, ids), by_key(increment.stale, ids)) == (new, stale)
         assert set(increment.orphaned.select(ids).rows()) == orphaned
         assert missing_by_key(increment.waiting, ids) == waiting
+        places = {key: row.place for key, row in model.rows[feature].items()}
+        for each in (increment, selected):
+            check_carried(model, feature, each, ids, places, given=given.columns)
+        dimensions, all_found = model.nodes[feature].ids, (new, stale, orphaned, waiting)
+        expected = model.selected(feature, dimensions, list(places.values()), all_found, holds)
+        check_selected(model, feature, dimensions, selected, expected)

@@ -1,0 +1,117 @@
+"""Restrict an increment to the samples that a predicate holds for, by their ids and what is carried beside them.
+
+The predicate is asked of every sample that there should be, whether it waits or not, with null for what is carried from
+a row that is missing. A stored sample that there should not be has ids alone: all that is carried is null. What the
+parts of a predicate rule out that name ids alone is not read.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.log import balanced, conjuncts_on, flattened
+from metaxy_fs.metadata_store.features import Declared, check_predicate
+from metaxy_fs.reserved import KEPT
+from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.spec.specs import carried_columns, join_columns, stored_names
+from metaxy_fs.versioning.preimages import sample_source
+from metaxy_fs.versioning.relations import looks_at_one_row
+
+
+@dataclass(frozen=True)
+class SampleSelection:
+    """The samples of an increment.
+
+    Attributes:
+        feature: Whose samples they are.
+        predicate: What holds for them; it names ids and carried columns.
+        id_columns: What names a sample, or a parent.
+    """
+
+    feature: Declared
+    predicate: pl.Expr
+    id_columns: Sequence[str]
+
+    @property
+    def of_ids(self) -> pl.Expr | None:
+        """What has to hold for the ids; None where nothing is known."""
+        return conjuncts_on(self.predicate, columns=set(self.id_columns))
+
+    def of_upstream(self, upstream: FeatureSpec) -> pl.Expr | None:
+        """Return what has to hold for the ids of an upstream feature, as they are stored; None if nothing is known."""
+        spec = self.feature.spec
+        known = [name for name in join_columns(spec, upstream) if name in self.id_columns]
+        stored = dict(zip(known, stored_names(spec.dep(upstream.key), known), strict=True))
+        names = {name: old for name, old in stored.items() if old in upstream.id_columns}
+        return conjuncts_on(self.predicate, columns=names.keys(), names=names)
+
+    def check(self, schema: Mapping[str, pl.DataType]) -> None:
+        """Refuse a predicate that does not fit the types of the columns.
+
+        Raises:
+            MetadataSchemaError: It does not.
+        """
+        named = {*self.id_columns, *carried_columns(self.feature.spec)}
+        columns = pl.Schema({name: dtype for name, dtype in schema.items() if name in named})
+        check_predicate(balanced(self.predicate), columns, name="where", key=self.feature.key)
+
+    def holds(self, rows: pl.DataFrame) -> pl.Series:
+        """Return whether the predicate holds for rows that have ids and what is carried."""
+        holds = flattened(self.predicate).fill_null(value=False)
+        return rows.with_columns(holds.alias(KEPT)).get_column(KEPT)
+
+    def orphaned(self, orphaned: pl.DataFrame, *, samples: pl.DataFrame) -> pl.DataFrame:
+        """Return the orphaned samples that are selected.
+
+        Args:
+            orphaned: Stored samples of which none is of a sample, or parent, that is not selected.
+            samples: The samples, or parents, that are selected.
+        """
+        carried = [name for name in carried_columns(self.feature.spec) if name in samples.columns]
+        unknown = [pl.lit(None, dtype=samples.schema[name]).alias(name) for name in carried]
+        is_selected = self.holds(orphaned.select(*self.id_columns, *unknown))
+        if list(self.id_columns) != list(self.feature.spec.id_columns) and not is_selected.all():
+            parents = samples.select(*self.id_columns, pl.lit(value=True).alias(KEPT))
+            left_over = orphaned.join(parents, on=list(self.id_columns), how="left", maintain_order="left")
+            is_selected |= left_over.get_column(KEPT).is_not_null()
+        return orphaned.filter(is_selected)
+
+
+def selected(where: pl.Expr | None, feature: Declared, *, are_given: bool) -> SampleSelection | None:
+    """Return which samples an increment is about; None where it is about all.
+
+    Args:
+        where: What users call `where`.
+        feature: Whose samples they are.
+        are_given: Whether a caller names the samples, and not the upstream features.
+
+    Raises:
+        MetadataSchemaError: It names other columns than ids and those that are carried, or looks at several rows.
+        TypeError: It is no expression that names its columns.
+    """
+    if where is None:
+        return None
+    if not isinstance(where, pl.Expr) or where.meta.has_multiple_outputs():
+        raise TypeError(
+            f"where takes a Polars expression that names its columns, such as pl.col('sample_id') < 100, got {where!r}."
+        )
+    spec = feature.spec
+    id_columns = spec.id_columns if are_given or spec.is_root else sample_source(feature.graph, spec).id_columns
+    unknown = [name for name in where.meta.root_names() if name not in {*id_columns, *carried_columns(spec)}]
+    if unknown:
+        raise MetadataSchemaError(
+            f"where names the column '{unknown[0]}'. An increment of feature '{spec.key}' is restricted by what names "
+            f"its samples, {list(id_columns)}, and by what it carries of their upstream rows, "
+            f"{list(carried_columns(spec))}; have a dep carry the column: FeatureDep(key=..., "
+            f"columns=[{unknown[0]!r}]).",
+            feature=spec.key.dotted,
+            column=unknown[0],
+        )
+    if not looks_at_one_row(where):
+        raise MetadataSchemaError(
+            f"where looks at one sample at a time, without aggregates and windows, got {where}.",
+            feature=spec.key.dotted,
+        )
+    return SampleSelection(feature, where, id_columns)
