@@ -292,9 +292,9 @@ def _view(storage: Storage, partition: Partition) -> View | None:
     return ViewLoader(storage, clock=shared_clock(storage.identity)).load(partition)
 
 
-def _agree_on_types(source: Storage, target: Storage, partition: Partition, manifests: Iterable[Manifest]) -> None:
+def _agree_on_types(source: Storage, target: Storage, partition: Partition, manifests: Sequence[Manifest]) -> None:
     """Agree with the writers to the target on the types of what is copied, before any of it is."""
-    info = copy_description(source, target, partition)
+    info = copy_description(source, target, partition, manifest=manifests[0])
     types = types_of(info, name=f"{target.location}/{partition.definition_file}")
     if types is None:
         return

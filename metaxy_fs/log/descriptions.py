@@ -26,7 +26,7 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
 from metaxy_fs.log.layout import STORE_FILE, Partition
-from metaxy_fs.log.manifest import FORMAT_VERSION, Definition, decode_object
+from metaxy_fs.log.manifest import FORMAT_VERSION, Definition, Manifest, decode_object
 from metaxy_fs.log.types import AgreedTypes, decode_columns
 from metaxy_fs.log.verified_io import MAX_SHARED_BYTES, SharedObject, ensure_shared, get_checked
 from metaxy_fs.storage.base import Storage
@@ -177,8 +177,14 @@ def find_info(storage: Storage, partition: Partition) -> PartitionInfo | None:
     return None if data is None else decode(data)
 
 
-def copy_description(source: Storage, target: Storage, partition: Partition) -> PartitionInfo:
+def copy_description(source: Storage, target: Storage, partition: Partition, *, manifest: Manifest) -> PartitionInfo:
     """Describe a partition of one root as it is described in another, and return how it is described there now.
+
+    Args:
+        source: The other root.
+        target: The root.
+        partition: The partition.
+        manifest: One of its commits, which says whose rows these are: a description has no checksum.
 
     Raises:
         ObjectNotFoundError: The other root does not describe it.
@@ -186,8 +192,12 @@ def copy_description(source: Storage, target: Storage, partition: Partition) -> 
         CorruptObjectError: `_definition.json` is something else.
     """
     name = f"{source.location}/{partition.definition_file}"
-    decode = partial(decode_info, name=name)
-    data = get_checked(source, partition.definition_file, limit=MAX_SHARED_BYTES, check=decode)
+
+    def check(found: bytes) -> None:
+        info = decode_info(found, name=name)
+        check_info(info, feature=manifest.feature, id_columns=manifest.id_columns, name=name)
+
+    data = get_checked(source, partition.definition_file, limit=MAX_SHARED_BYTES, check=check)
     if data is None:
         raise ObjectNotFoundError(
             f"{name} is missing. The next write to the partition puts it there again.",
@@ -195,7 +205,7 @@ def copy_description(source: Storage, target: Storage, partition: Partition) -> 
             root=source.location,
             path=partition.definition_file,
         )
-    [agreed] = ensure_shared(target, [_shared_file(target, partition, decode(data), data)])
+    [agreed] = ensure_shared(target, [_shared_file(target, partition, decode_info(data, name=name), data)])
     return decode_info(agreed, name=f"{target.location}/{partition.definition_file}")
 
 
