@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from io import UnsupportedOperation
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, sync
@@ -232,12 +232,33 @@ class BucketClient(Client):
             return failure_of(error) is Failure.EMPTY_RANGE
         return True
 
+    def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
+        pages = self._listed(self._key(directory), is_recursive=True, most=limit)
+        return first_objects((page.objects for page in pages), directory, limit)
+
+    def pages(self, prefix: str, *, is_recursive: bool) -> Iterator[builtins.list[ObjectInfo]]:
+        """Yield the objects whose paths begin with a prefix, sorted by path, those of one request at a time."""
+        for page in self._listed(f"{self._prefix}{prefix}", is_recursive=is_recursive):
+            yield first_objects([page.objects], prefix.rstrip("/"), None)
+
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        key = self._key(directory)
+        prefixes = (prefix for page in self._listed(key, is_recursive=False) for prefix in page.prefixes)
+        return sorted(name for prefix in prefixes if (name := below(key, prefix)[:-1]))
+
+    def _listed(self, prefix: str, *, is_recursive: bool, most: int | None = None) -> Iterator["ListedPage"]:
+        """Yield the pages of a listing of names that begin with a prefix, with so many objects each at most."""
+        raise NotImplementedError
+
     def _key(self, directory: str) -> str:
         return f"{self._prefix}{directory}/" if directory else self._prefix
 
-    def _names(self, prefixes: Iterable[str], directory: str) -> builtins.list[str]:
-        """Return the names that the common prefixes of a listing give to directories, sorted."""
-        return sorted(name for prefix in prefixes if (name := below(self._key(directory), prefix)[:-1]))
+
+class ListedPage(NamedTuple):
+    """What one request for a listing has given: objects, and what the names in each directory begin with."""
+
+    objects: Iterable[ObjectInfo]
+    prefixes: Iterable[str]
 
 
 class MemoryClient(Client):

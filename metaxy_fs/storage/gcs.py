@@ -1,6 +1,5 @@
 """Read, write and list a bucket of GCS through gcsfs."""
 
-import builtins
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from types import MethodType
@@ -9,14 +8,14 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from metaxy_fs.storage.base import ObjectInfo
-from metaxy_fs.storage.client import BucketClient, Client, NoListingError, below, first_objects, next_page
+from metaxy_fs.storage.client import BucketClient, Client, ListedPage, NoListingError, below, next_page
 
 PROTOCOLS = frozenset({"gs", "gcs"})
 PAGE = 1000
 """The most objects that one request lists, for the server too."""
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 20
-_LISTED = "kind,nextPageToken,items(name,size,timeCreated,generation)"
+_LISTED = "kind,nextPageToken,prefixes,items(name,size,timeCreated,generation)"
 _SHOWN = 100
 """How much of an answer that is none is quoted."""
 
@@ -48,30 +47,15 @@ class GCSClient(BucketClient):
         """Return the bucket and the name of an object."""
         return self._bucket, f"{self._prefix}{path}"
 
-    def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
-        pages = self._pages(
-            self._key(directory), maxResults=PAGE if limit is None else min(limit, PAGE), fields=_LISTED
-        )
-        return first_objects((map(self._info, page.get("items", ())) for page in pages), directory, limit)
-
-    def pages(self, prefix: str, *, is_recursive: bool) -> Iterator[builtins.list[ObjectInfo]]:
-        """Yield the objects whose paths begin with a prefix, sorted by path, those of one request at a time."""
-        level = {} if is_recursive else {"delimiter": "/"}
-        for page in self._pages(f"{self._prefix}{prefix}", maxResults=PAGE, fields=_LISTED, **level):
-            yield first_objects([map(self._info, page.get("items", ()))], prefix.rstrip("/"), None)
-
-    def list_directories(self, directory: str) -> builtins.list[str]:
-        pages = self._pages(self._key(directory), delimiter="/", fields="kind,nextPageToken,prefixes")
-        return self._names((prefix for page in pages for prefix in page.get("prefixes", ())), directory)
-
-    def _pages(self, prefix: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
-        arguments["prefix"] = prefix or None
+    def _listed(self, prefix: str, *, is_recursive: bool, most: int | None = None) -> Iterator[ListedPage]:
+        arguments: dict[str, Any] = {"maxResults": PAGE if most is None else min(most, PAGE), "fields": _LISTED}
+        arguments |= {"prefix": prefix or None} | ({} if is_recursive else {"delimiter": "/"})
         before = set[str]()
         while True:
             page = self._ask("call", "GET", "b/{}/o", self._bucket, json_out=True, **arguments)
             if not _is_listing(page):
                 raise NoListingError(f"the JSON {str(page)[:_SHOWN]!r}")
-            yield page
+            yield ListedPage(map(self._info, page.get("items", ())), page.get("prefixes", ()))
             if not page.get("nextPageToken"):
                 return
             arguments["pageToken"] = next_page(page["nextPageToken"], before)

@@ -9,7 +9,7 @@ from fsspec import AbstractFileSystem
 
 from metaxy_fs.ids import elapsed
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange
-from metaxy_fs.storage.client import UNKNOWN_SIZE, BucketClient, Client, NoListingError, below, first_objects, next_page
+from metaxy_fs.storage.client import UNKNOWN_SIZE, BucketClient, Client, ListedPage, NoListingError, below, next_page
 from metaxy_fs.storage.failures import Failure, failure_of, is_outdated
 
 PROTOCOLS = frozenset({"s3", "s3a"})
@@ -69,22 +69,6 @@ class S3Client(BucketClient):
         # A range, because without one s3fs asks for the size first.
         return bytes(self._ask("cat_file", self.full(path), start=0, moved=UNKNOWN_SIZE))
 
-    def list(self, directory: str, *, limit: int | None) -> builtins.list[ObjectInfo]:
-        pages = self._pages(self._key(directory), MaxKeys=PAGE if limit is None else min(limit, PAGE))
-        return first_objects((map(self._info, page.get("Contents", ())) for page in pages), directory, limit)
-
-    def pages(self, prefix: str, *, is_recursive: bool) -> Iterator[builtins.list[ObjectInfo]]:
-        """Yield the objects whose paths begin with a prefix, sorted by path, those of one request at a time."""
-        level = {} if is_recursive else {"Delimiter": "/"}
-        for page in self._pages(f"{self._prefix}{prefix}", MaxKeys=PAGE, **level):
-            yield first_objects([map(self._info, page.get("Contents", ()))], prefix.rstrip("/"), None)
-
-    def list_directories(self, directory: str) -> builtins.list[str]:
-        found = (
-            item for page in self._pages(self._key(directory), Delimiter="/") for item in page.get("CommonPrefixes", ())
-        )
-        return self._names((item["Prefix"] for item in found), directory)
-
     def _try(self, method: str, *arguments: Any, moved: int = 0, **options: Any) -> Any:
         filesystem = self.filesystem
         try:
@@ -121,15 +105,17 @@ class S3Client(BucketClient):
             self.filesystem = filesystem
         return True
 
-    def _pages(self, prefix: str, **arguments: Any) -> Iterator[Mapping[str, Any]]:
-        arguments |= {"Bucket": self._bucket, "Prefix": prefix}
+    def _listed(self, prefix: str, *, is_recursive: bool, most: int | None = None) -> Iterator[ListedPage]:
+        arguments: dict[str, Any] = {"MaxKeys": PAGE if most is None else min(most, PAGE)}
+        arguments |= {"Bucket": self._bucket, "Prefix": prefix} | ({} if is_recursive else {"Delimiter": "/"})
         before = set[str]()
         while True:
             page = self._ask("call_s3", "list_objects_v2", **arguments)
             # What botocore does not know it leaves out: of a page of HTML, or of nothing at all, nothing is left.
             if not {"IsTruncated", "Name"} & page.keys():
                 raise NoListingError(_described(page))
-            yield page
+            prefixes = [item["Prefix"] for item in page.get("CommonPrefixes", ())]
+            yield ListedPage(map(self._info, page.get("Contents", ())), prefixes)
             if not page.get("IsTruncated"):
                 return
             arguments["ContinuationToken"] = next_page(page.get("NextContinuationToken"), before)
