@@ -94,7 +94,10 @@ _S = TypeVar("_S", bound=Backend)
 
 
 def report_corruption(function: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_S, _P], _R]:
-    """Have a function of a store raise `StorageError` where Polars met a file that it could not open."""
+    """Have a function of a store raise `StorageError` where the system did not let Polars open a data file.
+
+    It is a `StorageAccessError` where this user may not read it. Files of users are theirs: their errors stay.
+    """
 
     @wraps(function)
     def checked(store: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -103,24 +106,14 @@ def report_corruption(function: Callable[Concatenate[_S, _P], _R]) -> Callable[C
         except MetaxyError:
             raise
         except OSError as error:
-            refuse_unopened(error)
-            raise
+            number, file = number_of(error), _DATA_FILE.search(str(error))
+            if file is None and number not in NO_DESCRIPTOR:
+                raise
+            kind = StorageAccessError if number in PERMISSION_DENIED else StorageError
+            what = f"the data file {file[0]}" if file else "a file"
+            raise kind(f"cannot open {what}: {explained(error)}.") from error
 
     return checked
-
-
-def refuse_unopened(error: OSError) -> None:
-    """Refuse to go on where the system did not let Polars open a data file; files of users are theirs.
-
-    Raises:
-        StorageAccessError: This user may not read it.
-        StorageError: It could not be opened for another reason.
-    """
-    number, file = number_of(error), _DATA_FILE.search(str(error))
-    if file is not None or number in NO_DESCRIPTOR:
-        kind = StorageAccessError if number in PERMISSION_DENIED else StorageError
-        what = f"the data file {file[0]}" if file else "a file"
-        raise kind(f"cannot open {what}: {explained(error)}.") from error
 
 
 def layered(scans: Sequence[tuple[str, Scan]]) -> Scan:
