@@ -138,6 +138,15 @@ class Refusing(FaultyStorage):
             raise StorageAccessError("denied")
 
 
+def test_what_ends_a_write_tells_which_commit_it_was() -> None:
+    storage = Refusing(MemoryStorage(), ".parquet", is_applied=False)
+    with pytest.raises(StorageAccessError) as caught:
+        write(storage, 1, write_id="job 7")
+    error = caught.value
+    assert (error.feature, error.root, error.write_id) == ("video/processing", storage.location, "job 7")
+    assert error.commit == f"write-{hashlib.sha256(b'job 7').hexdigest()[:32]}"
+
+
 @pytest.mark.parametrize("kind", [".parquet", ".json"])
 def test_a_refused_put_is_not_tried_again(kind: str) -> None:
     storage = Refusing(MemoryStorage(), kind, is_applied=False)
