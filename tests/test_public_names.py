@@ -74,7 +74,7 @@ def test_a_buffer(store):
 def test_declarations():
     assert completed(Frames) == "graph spec"
     assert completed(GRAPH) == "active add from_specs from_store notes specs use"
-    assert completed(Frames.spec) == "carried_columns container_names containers dep deps id_columns is_root key"
+    assert completed(Frames.spec) == "container_names containers dep deps id_columns is_root key"
     assert completed(Frames.spec.key) == "dotted parse parts string"
 
 
