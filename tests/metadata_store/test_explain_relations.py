@@ -376,7 +376,7 @@ def compare(model, store, feature, place):
         return
     explanation = store.explain(FeatureKey(feature), key if len(key) > 1 else key[0])
     assert {name: node.expected for name, node in explanation.containers.items()} == expected
-    stored = model.rows[feature][key].versions
+    stored = model.rows[feature][key].compared
     assert {name: node.stored for name, node in explanation.containers.items()} == stored
     changed = {name for name, node in explanation.containers.items() if "changed" in node.difference}
     assert changed == {name for name in expected if expected[name] != stored[name]}

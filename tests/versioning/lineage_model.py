@@ -49,6 +49,7 @@ class Node:
         types: The type of each of them.
         containers: See `reference`.
         deps: By upstream feature.
+        content: The containers that are versioned by content.
     """
 
     ids: tuple
@@ -56,15 +57,24 @@ class Node:
     types: dict
     containers: dict
     deps: dict = field(default_factory=dict)
+    content: frozenset = frozenset()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its place in each dimension, what predicates look at, and its versions."""
+    """One row: its place in each dimension, what predicates look at, its versions, and what these should be by formula.
+
+    The latter are the same but for containers that are versioned by content.
+    """
 
     place: dict
     q: int | None
     versions: dict
+    provenance: dict | None = None
+
+    @property
+    def compared(self):
+        return self.versions if self.provenance is None else self.provenance
 
 
 class Model:
@@ -85,6 +95,7 @@ class Model:
             {feature: node.containers for feature, node in nodes.items()},
             deps={pair: self._options(*pair) for pair in pairs},
             id_columns={feature: [node.names[d] for d in node.ids] for feature, node in nodes.items()},
+            content={(feature, name) for feature, node in nodes.items() for name in node.content},
         )
 
     def write(self, feature, rows):
@@ -105,6 +116,8 @@ class Model:
         if versions:
             dtype = pl.Struct(dict.fromkeys(node.containers, pl.String))
             columns["data_version"] = pl.Series([row.versions for row in rows], dtype=dtype)
+            if node.content:
+                columns["provenance"] = pl.Series([row.compared for row in rows], dtype=dtype)
         return pl.DataFrame(columns)
 
     def matching(self, feature, above, place):
@@ -242,11 +255,11 @@ class Model:
     def _of_samples(self, feature, _ids, expected, waiting):
         stored = self.rows[feature]
         new = {key: found for key, found in expected.items() if key not in stored}
-        stale = {key: found for key, found in expected.items() if key in stored and stored[key].versions != found}
+        stale = {key: found for key, found in expected.items() if key in stored and stored[key].compared != found}
         return new, stale, {key for key in stored if key not in expected and key not in waiting}
 
     def _of_parents(self, feature, ids, expected, waiting):
-        last = {tuple(row.place[d] for d in ids): row.versions for row in self.rows[feature].values()}
+        last = {tuple(row.place[d] for d in ids): row.compared for row in self.rows[feature].values()}
         new = {key: found for key, found in expected.items() if key not in last}
         stale = {key: found for key, found in expected.items() if key in last and last[key] != found}
         orphaned = set()
@@ -254,7 +267,7 @@ class Model:
             parent = tuple(row.place[d] for d in ids)
             if parent in waiting:
                 continue
-            if parent not in expected or (parent not in stale and row.versions != expected[parent]):
+            if parent not in expected or (parent not in stale and row.compared != expected[parent]):
                 orphaned.add(key)
         return new, stale, orphaned
 

@@ -113,7 +113,9 @@ def _compute(draw, history, feature, values):
     more = draw(_rows(node, values, may_lack=False)) if draw(st.integers(0, 3)) == 0 else []
     for row in _likely(draw, model, feature, values) + more:
         try:
-            rows.setdefault(model.key(feature, row.place), Row(row.place, row.q, model.versions(feature, row.place)))
+            expected = model.versions(feature, row.place)
+            made = expected | {name: draw(_outputs) for name in node.content}
+            rows.setdefault(model.key(feature, row.place), Row(row.place, row.q, made, expected))
         except NoVersionError:
             continue
     rows = list(rows.values())
@@ -138,6 +140,7 @@ def _likely(draw, model, feature, values):
     return rows
 
 
+_outputs = st.sampled_from(["same", "other"])
 _qualities = st.sampled_from([0, 1, 2, None])
 
 
@@ -182,12 +185,16 @@ def _node(draw, upstream, nodes, kinds, carry):
     possible = [ids for ids in every if all(_relation(ids, nodes[above].ids) for above in upstream)]
     ids = draw(st.sampled_from(possible))
     deps = {above: _dep(draw, _relation(ids, nodes[above].ids)) for above in sorted(upstream, key="_".join)}
+    containers = _containers(draw, upstream, nodes)
     return Node(
         ids=ids,
         names=dict(zip(DIMENSIONS, draw(st.permutations(COLUMNS)), strict=True)),
         types={d: draw(st.sampled_from(types)) for d, (_, types) in kinds.items()},
-        containers=_containers(draw, upstream, nodes),
+        containers=containers,
         deps=_carrying(draw, ids, deps) if carry else deps,
+        content=frozenset(
+            draw(st.sets(st.sampled_from(sorted(containers)))) if upstream and draw(st.booleans()) else ()
+        ),
     )
 
 
