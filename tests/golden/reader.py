@@ -298,7 +298,27 @@ def _table(partition: Path, entry: Json, schema: list[Any], *, marks: Sequence[s
     table = pq.read_table(io.BytesIO(_checked(partition, entry)))
     assert table.num_rows == entry["rows"]
     assert table.column_names == [name for name, _ in schema] + list(marks)
+    _check_provenance(table, _content_containers(partition))
     return table
+
+
+def _content_containers(partition: Path) -> set[str]:
+    """Return the containers that the writers of rows version by content (3.2)."""
+    path = partition / "_definition.json"
+    containers = _json(path.read_bytes())["spec"]["containers"] if path.exists() else []
+    content = [each for each in containers if each.get("versioned_by", "provenance") == "content"]
+    return {"_".join(each["key"]["parts"]) for each in content}
+
+
+def _check_provenance(table: pa.Table, content: set[str]) -> None:
+    """Refuse rows that lack what they were made from, or have other versions than follow from it (4)."""
+    assert ("provenance" in table.column_names) is bool(content) or RETIRED in table.column_names
+    for row in table.to_pylist() if content else []:
+        if not row.get(RETIRED):
+            version, provenance = row["data_version"], row["provenance"]
+            assert list(version) == list(provenance)
+            assert all(text and "|" not in text for text in provenance.values())
+            assert all(version[name] == provenance[name] for name in version if name not in content)
 
 
 def _checked(partition: Path, entry: Json) -> bytes:

@@ -19,13 +19,14 @@ from metaxy_fs import (
     vacuum,
     verify,
 )
-from tests.golden import compacted, retired
+from tests.golden import compacted, content, retired
 from tests.golden.contents import FACES, FIRST, SECOND, Faces, Video
 
 ROOTS = sorted(Path(__file__).parent.glob("format-*"))
 RETIRED = [root for root in ROOTS if root.name.startswith("format-1-retired")]
-SIMPLE = [root for root in ROOTS if not root.name.endswith("-compacted") and root not in RETIRED]
-COMPACTED = [root for root in ROOTS if root.name.endswith("-compacted") and root not in RETIRED]
+CONTENT = [root for root in ROOTS if root.name.startswith("format-1-content")]
+SIMPLE = [root for root in ROOTS if not root.name.endswith("-compacted") and root not in RETIRED + CONTENT]
+COMPACTED = [root for root in ROOTS if root.name.endswith("-compacted") and root not in RETIRED + CONTENT]
 
 
 @pytest.fixture(params=SIMPLE, ids=lambda root: root.name)
@@ -50,6 +51,8 @@ def test_there_are_golden_roots() -> None:
         "format-1",
         "format-1-columns-compacted",
         "format-1-compacted",
+        "format-1-content",
+        "format-1-content-compacted",
         "format-1-footers-compacted",
         "format-1-retired",
         "format-1-retired-compacted",
@@ -265,3 +268,50 @@ def test_they_are_restored_compacted_and_repaired_on(retired_root: FilesystemMet
     rows = copy.read_metadata(retired.Take, latest_only=True)
     assert sorted(rows["data_version"].struct.field("default")) == ["v0", "v2", "v4", "v6"]
     assert verify(copy).is_sound
+
+
+# Roots with containers versioned by content.
+
+
+@pytest.fixture(params=CONTENT, ids=lambda root: root.name)
+def content_root(request: pytest.FixtureRequest, tmp_path: Path) -> FilesystemMetadataStore:
+    return FilesystemMetadataStore(shutil.copytree(request.param, tmp_path / "root"))
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_provenance_is_that_of_the_formula(content_root: FilesystemMetadataStore) -> None:
+    rows = content_root.read_metadata(content.Mask, latest_only=True).sort("sample_id")
+    takes = ["a0", "b1", "b2", "b3", "a4"]
+    made = [{name: sha256(f"{name}|1|scan/default|{take}") for name in ("outline", "area")} for take in takes]
+    assert rows["provenance"].to_list() == made
+    outputs = ["é of s0", "é of s1", "é of s2", "other of s3", "é of s4"]
+    expected = [{**each, "outline": output} for each, output in zip(made, outputs, strict=True)]
+    assert rows["data_version"].to_list() == expected
+
+
+def test_containers_of_the_same_name_are_made_from_each_other(content_root: FilesystemMetadataStore) -> None:
+    rows = content_root.read_metadata(content.Mesh).sort("sample_id")
+    made = [{"outline": sha256(f"outline|1|mask/outline|é of s{number}")} for number in range(6)]
+    assert rows["provenance"].to_list() == made
+
+
+def test_an_increment_stops_at_equal_output(content_root: FilesystemMetadataStore) -> None:
+    assert not content_root.resolve_update(content.Mask)
+    increment = content_root.resolve_update(content.Mesh)
+    assert increment.stale["sample_id"].to_list() == ["s3"]
+    assert increment.orphaned["sample_id"].to_list() == ["s5"]
+    content_root.write_metadata(content.Mesh, content.filled(increment.pending, "é"))
+    assert not content_root.resolve_update(content.Mesh)
+
+
+def test_rows_of_content_are_compacted_and_seen_as_they_were(content_root: FilesystemMetadataStore) -> None:
+    before = content_root.read_metadata(content.Mask)
+    for feature in (content.Mask, content.Mesh):
+        compact(content_root, feature, full=True)
+    assert_frame_equal(content_root.read_metadata(content.Mask), before)
+    then = content_root.at("before").resolve_update(content.Mask)
+    assert not then
+    assert verify(content_root).is_sound
