@@ -256,6 +256,22 @@ class StoreContent(StoreCase):
         _, after = declare(root(SCAN), derived(MASK, [SCAN], by_content("mask"), container("area", 2)))
         assert store.resolve_update(after).stale["changed_containers"].to_list() == [["area"]]
 
+    def test_rows_without_provenance_are_compared_by_their_versions(self, store: MetadataStore) -> None:
+        def masks(mask: ContainerSpec, volume: int) -> list[type[Feature]]:
+            return declare(root(SCAN), derived(MASK, [SCAN], mask, container("area"), container("volume", volume)))
+
+        scan, calculated = masks(container("mask"), 1)
+        store.write_metadata(scan, scans(a="a1", b="b1"))
+        store.calculate_and_write_data_versions(calculated, samples(["a"]))
+        _, given = masks(by_content("mask"), 1)
+        store.write_metadata(given, filled(store.resolve_update(given).new, "m", "mask"))
+        _, present = masks(by_content("mask"), 2)
+        stale = store.resolve_update(present).stale
+        assert dict(zip(ids_of(stale), stale["changed_containers"].to_list(), strict=True)) == {
+            "a": ["mask", "volume"],
+            "b": ["volume"],
+        }
+
     def test_rows_of_other_containers_are_compared_beside_the_present_ones(self, store: MetadataStore) -> None:
         scan, before = declare(root(SCAN), derived(MASK, [SCAN], by_content("mask"), container("old")))
         store.write_metadata(scan, scans(a="a1", b="b1"))
@@ -332,3 +348,11 @@ class StoreContent(StoreCase):
         assert (explanation.status, node.used, node.content) == ("stale", "mask", "another mask")
         assert [str(cause) for cause in explanation.causes] == ["scan/default"]
         assert "content another mask" in explanation.to_text()
+
+    def test_an_explanation_names_an_output_as_used_only_where_it_was_replaced(self, store: MetadataStore) -> None:
+        make_all(store, chain_of_four())
+        _, mask, mesh, _ = chain_of_four(mask=2)
+        explanation = store.explain(mesh, "a")
+        [node] = [node for ref, node in explanation.nodes.items() if ref.feature == mask.spec.key]
+        assert [str(cause) for cause in explanation.causes] == ["mask/default"]
+        assert (node.content, node.used) == ("mask", None)
