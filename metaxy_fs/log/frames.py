@@ -119,11 +119,8 @@ def _overlapping(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
 def _is_mixed(group: list[LiveFile]) -> bool:
     if not any(live.is_rewritten for live in group):
         return False
-    return any(map(_is_unordered, group)) or not all(starmap(_continues, pairwise(group)))
-
-
-def _is_unordered(live: LiveFile) -> bool:
-    return live.is_rewritten and live.first != live.last and not live.file.ordered
+    is_unordered = any(live.is_rewritten and live.first != live.last and not live.file.ordered for live in group)
+    return is_unordered or not all(starmap(_continues, pairwise(group)))
 
 
 def _continues(before: LiveFile, live: LiveFile) -> bool:

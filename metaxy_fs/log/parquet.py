@@ -123,7 +123,7 @@ def describe_columns(data: bytes, names: Sequence[str]) -> bytes:
 
 def checksums(data: bytes) -> tuple[bytes, str]:
     """Return the sha256 of a file's pages, and that of all its bytes in hex digits, at the cost of one."""
-    checksum = hashlib.sha256(_pages(data))
+    checksum = hashlib.sha256(memoryview(data)[: -footer_bytes(data)])
     pages = checksum.digest()
     checksum.update(_footer(data))
     return pages, checksum.hexdigest()
@@ -192,11 +192,6 @@ def check_digest(digest: str, *, entry: DataFile, name: str) -> None:
     """Refuse a data file whose bytes have another sha256 than its manifest describes."""
     if digest != entry.sha256:
         raise CorruptObjectError(f"The data file {name} does not have the checksum that its manifest gives.")
-
-
-def _pages(data: bytes) -> memoryview:
-    """Return a Parquet file without its footer."""
-    return memoryview(data)[: -footer_bytes(data)]
 
 
 def _footer(data: bytes) -> memoryview:

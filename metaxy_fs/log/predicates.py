@@ -111,11 +111,9 @@ def is_range_of(predicate: pl.Expr, name: str) -> bool:
     except (Exception, pl.exceptions.PanicException):  # noqa: BLE001  # as above
         return False
     parts = node.operands if node.kind == "and" else (node,)
-    return all(part.kind in _LIMITS and _is_limit(*part.operands) for part in parts)
-
-
-def _is_limit(value: Node, limit: Node) -> bool:
-    return value.kind == "column" and limit.kind == "literal"
+    return all(
+        part.kind in _LIMITS and [each.kind for each in part.operands] == ["column", "literal"] for part in parts
+    )
 
 
 _LIMITS = frozenset({"ge", "gt", "le", "lt", "eq"})

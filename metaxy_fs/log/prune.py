@@ -17,7 +17,7 @@ import polars as pl
 
 from metaxy_fs.log.predicates import Node, NotUnderstoodError, parse
 from metaxy_fs.log.schema import Path, type_at
-from metaxy_fs.log.statistics import FileStatistics
+from metaxy_fs.log.statistics import MAX_EXACT, FileStatistics
 
 
 def may_match(predicate: pl.Expr, *, schema: pl.Schema, files: Sequence[FileStatistics]) -> list[bool]:
@@ -37,7 +37,6 @@ def may_match(predicate: pl.Expr, *, schema: pl.Schema, files: Sequence[FileStat
         return [True] * len(files)
 
 
-_EXACT_INTEGER = 2**53
 _UNITS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 _NEGATED = {"eq": "ne", "ne": "eq", "gt": "le", "le": "gt", "ge": "lt", "lt": "ge"}
 _FLIPPED = {"eq": "eq", "ne": "ne", "gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
@@ -255,7 +254,7 @@ def _is_separable(dtype: pl.DataType, low: pl.Series | None, high: pl.Series | N
     if not dtype.is_numeric():
         return low.dtype == high.dtype
     small = all(
-        isinstance(value, float) or (isinstance(value, int) and abs(value) <= _EXACT_INTEGER)
+        isinstance(value, float) or (isinstance(value, int) and abs(value) <= MAX_EXACT)
         for value in (low.item(), high.item())
     )
     if dtype.is_integer():

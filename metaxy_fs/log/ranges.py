@@ -101,7 +101,7 @@ def plan_ranges(spans: Iterable[Span], *, rows: int) -> list[IdRange]:
     if any(span.low is None or span.high is None for span in filled):
         return [EVERYTHING]
     try:
-        return _between(_cuts(sorted(_parts(filled), key=_start), rows))
+        return _between(_cuts(sorted(_parts(filled), key=itemgetter(0)), rows))
     except TypeError:  # a stranger's manifest may claim a string as the bound of a number
         return [EVERYTHING]
 
@@ -128,10 +128,6 @@ def _parts(spans: Sequence[Span]) -> list[tuple[Any, float]]:
     return [
         (start, span.rows / (len(span.split_points) + 1)) for span in spans for start in (span.low, *span.split_points)
     ]
-
-
-def _start(part: tuple[Any, float]) -> Any:
-    return part[0]
 
 
 def _cuts(parts: Sequence[tuple[Any, float]], rows: int) -> list[Any]:

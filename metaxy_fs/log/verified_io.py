@@ -332,12 +332,8 @@ def ensure_shared(storage: Storage, objects: Sequence[SharedObject]) -> list[byt
     found = storage.get_optional([each.path for each in objects], max_bytes=MAX_SHARED_BYTES)
     found = [None if data is None else _checked(storage, each, data) for each, data in zip(objects, found, strict=True)]
     missing = [each for each, data in zip(objects, found, strict=True) if data is None]
-    put = iter(_put_all(storage, missing))
+    put = iter(asked(partial(_put_or_get, storage), missing, is_remote=storage.is_remote))
     return [next(put) if data is None else data for data in found]
-
-
-def _put_all(storage: Storage, missing: Sequence[SharedObject]) -> list[bytes]:
-    return asked(partial(_put_or_get, storage), missing, is_remote=storage.is_remote)
 
 
 def _put_or_get(storage: Storage, shared: SharedObject) -> bytes:
