@@ -25,6 +25,7 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.insight.explanation import Explanation
+from metaxy_fs.insight.fingerprint import FeatureFingerprint, Fingerprint, FingerprintCheck
 from metaxy_fs.insight.plan import Plan
 from metaxy_fs.metadata_store.backend import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
@@ -59,9 +60,12 @@ __all__ = [
     "CorruptObjectError",
     "DependencyError",
     "Explanation",
+    "FeatureFingerprint",
     "FeatureNotFoundError",
     "FilesystemMetadataStore",
     "Finding",
+    "Fingerprint",
+    "FingerprintCheck",
     "ForkedProcessError",
     "HashAlgorithmError",
     "InMemoryMetadataStore",

@@ -12,6 +12,7 @@ from typing import Literal, overload
 import polars as pl
 
 from metaxy_fs.insight.explanation import Explanation
+from metaxy_fs.insight.fingerprint import Fingerprint, FingerprintCheck
 from metaxy_fs.insight.plan import Plan
 from metaxy_fs.metadata_store.arrow import ArrowStream
 from metaxy_fs.metadata_store.backend import Backend
@@ -21,12 +22,14 @@ from metaxy_fs.metadata_store.expected import read_upstream
 from metaxy_fs.metadata_store.explain import explain
 from metaxy_fs.metadata_store.features import (
     FeatureLike,
+    declarations_of,
     find_declaration,
     flag,
     key_of,
     keys_of,
     require_declaration,
 )
+from metaxy_fs.metadata_store.fingerprint import check, fingerprint
 from metaxy_fs.metadata_store.frames import FrameLike
 from metaxy_fs.metadata_store.materialize import How, Materialization, OnError, materialize
 from metaxy_fs.metadata_store.plan import plan
@@ -408,6 +411,53 @@ class MetadataStore(Backend):
         """
         stores = chain(self, fallback=flag(include_fallback, name="include_fallback"))
         return sorted({key for store in stores for key in store.stored_features()})
+
+    def fingerprint(
+        self, features: Iterable[FeatureLike] | None = None, *, at: str | datetime | None = None
+    ) -> Fingerprint:
+        """Return digests of the ids and versions of features: the same wherever, and in whatever order, they are kept.
+
+        The latest row of each sample counts that `read_metadata` reads: of a feature that the active graph holds those
+        of its current data version, of others those of all. Compaction, vacuum, copies between roots of any kind, the
+        order of writes and other columns make no difference; any change of an id or a version does.
+
+        Args:
+            features: Feature classes, keys or texts; by default all that any store of the chain holds.
+            at: The name of a snapshot, or a time with a time zone, as `MetadataStore.at` takes it.
+
+        Raises:
+            FeatureNotFoundError: No store of the chain has rows of one of the features.
+            SnapshotError: There is no such snapshot.
+
+        Examples:
+            >>> taken = store.fingerprint([Video])
+            >>> taken.save("train-2026-11.json")
+            >>> store.check(Fingerprint.load("train-2026-11.json"))
+            the same in all 1 features
+        """
+        seen = self if at is None else self.at(at)
+        keys = seen.list_features(include_fallback=True) if features is None else features
+        return fingerprint(seen, declarations_of(keys))
+
+    def check(self, fingerprint: Fingerprint) -> FingerprintCheck:
+        """Return what differs between a fingerprint, of this chain or of another, and what this chain holds now.
+
+        For a snapshot or a time, ask the store at that moment: `store.at("train-2026-11").check(taken)`.
+
+        Args:
+            fingerprint: What `MetadataStore.fingerprint` gave. Rows of the definition that it names are looked at.
+
+        Returns:
+            True if nothing differs; else it says which features do, and which stored samples may.
+
+        Examples:
+            >>> taken = store.fingerprint([Video])
+            >>> store.write_metadata(Video, pl.DataFrame({"sample_id": [3], "data_version": [{"default": "v1"}]}))
+            >>> found = store.check(taken)
+            >>> bool(found), found.samples(Video)["sample_id"].to_list()
+            (False, [3])
+        """
+        return check(self, fingerprint)
 
     def stored_graph(self) -> FeatureGraph:
         """Return the graph of the features that this chain holds, as `FeatureGraph.from_store` gives it."""

@@ -139,7 +139,12 @@ def key_of(feature: FeatureLike) -> FeatureKey:
 
 
 def keys_of(features: object) -> list[FeatureKey]:
-    """Return the keys of several features, declared or not.
+    """Return the keys of several features, declared or not; raises what `declarations_of` does."""
+    return [found if isinstance(found, FeatureKey) else found.key for found in declarations_of(features)]
+
+
+def declarations_of(features: object) -> list[Declared | FeatureKey]:
+    """Return the declarations of several features, or the bare keys of those that the active graph does not hold.
 
     Raises:
         TypeError: The argument is none, or something in it is neither a class nor a key nor a text.
@@ -148,7 +153,7 @@ def keys_of(features: object) -> list[FeatureKey]:
         raise TypeError(
             f"features takes a list of classes derived from Feature, of keys or of texts; got {features!r}."
         )
-    return [key_of(feature) for feature in features]
+    return [find_declaration(feature) for feature in features]
 
 
 def require_declaration(feature: FeatureLike) -> Declared:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from metaxy_fs.errors import FeatureNotFoundError, SpecError
-from metaxy_fs.metadata_store import MetadataStore
+from metaxy_fs.metadata_store import Fingerprint, MetadataStore
 from metaxy_fs.spec import FeatureGraph
-from metaxy_fs.testing.store_cases import StoreCase, ids_of, pipeline, samples, videos
+from metaxy_fs.testing.store_cases import MakeStore, StoreCase, ids_of, pipeline, samples, videos
 
 
 class StoreQuestions(StoreCase):
@@ -53,6 +53,23 @@ class StoreQuestions(StoreCase):
             store.read_metadata(text)
         with video.graph.use(), pytest.raises(SpecError, match="Did you mean 'video/processing'"):
             store.write_metadata(text, videos([2]))
+
+    def test_fingerprint_depends_on_ids_and_versions_alone(self, make_store: MakeStore) -> None:
+        video, _ = pipeline()
+        one, other = make_store("one"), make_store("other")
+        one.write_metadata(video, videos([1, 2, 3]))
+        for ids in ([3], [2, 1]):
+            other.write_metadata(video, videos(ids, take="old", note=["x"] * len(ids)))
+        other.write_metadata(video, videos([2]))
+        other.write_metadata(video, videos([4]))
+        taken = one.fingerprint([video])
+        assert other.fingerprint([video]) != taken
+        assert set(ids_of(other.check(taken).samples(video))) == {1, 3, 4}
+
+        other.retire(video, samples([4]))
+        other.write_metadata(video, videos([3, 1]))
+        assert other.fingerprint([video]) == taken
+        assert other.check(Fingerprint.from_json(taken.to_json()))
 
     @pytest.mark.parametrize("text", ["", "video//processing", "video processing", "/"])
     def test_text_that_can_be_no_name_is_refused(self, store: MetadataStore, text: Any) -> None:

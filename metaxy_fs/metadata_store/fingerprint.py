@@ -1,0 +1,102 @@
+"""Take fingerprints of what a chain holds, and check them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+from metaxy_fs.forks import refuse_lost_threads
+from metaxy_fs.insight.fingerprint import (
+    CHECKED,
+    FeatureFingerprint,
+    Fingerprint,
+    FingerprintCheck,
+    differing_buckets,
+    fingerprint_of,
+    samples_in,
+)
+from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.chain import not_found, report_corruption
+from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.metadata_store.read import first_scan, latest
+from metaxy_fs.spec import FeatureKey
+from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RETIRED
+
+
+class LatestVersions(NamedTuple):
+    """The latest row of each sample of a feature: its ids and versions, and what names a sample."""
+
+    rows: pl.LazyFrame
+    id_columns: Sequence[str]
+
+
+def latest_versions(store: Backend, key: FeatureKey, partition: str | None, *more: str) -> LatestVersions | None:
+    """Return the latest row of each sample that is not retired, None if no store of a chain has a commit.
+
+    Args:
+        store: The first of the chain.
+        key: The feature.
+        partition: Look at the rows of this partition alone; None for all.
+        more: What else to return of each row, among the columns of commits and partitions.
+    """
+    known = first_scan(store, Query(key=key, partition=partition, columns=frozenset({DATA_VERSION})), fallback=True)
+    if known is None:
+        return None
+    ids = list(known.id_columns)
+    scan = first_scan(
+        store,
+        Query(
+            key=key,
+            partition=partition,
+            columns=frozenset((*ids, DATA_VERSION, RETIRED)),
+            with_partition=PARTITION in more,
+        ),
+        fallback=True,
+    )
+    return None if scan is None else LatestVersions(latest(scan, id_columns=ids).select(*ids, DATA_VERSION, *more), ids)
+
+
+@report_corruption
+def fingerprint(store: Backend, features: Sequence[Declared | FeatureKey]) -> Fingerprint:
+    """Return the fingerprint of some features.
+
+    Raises:
+        FeatureNotFoundError: No store of the chain has rows of one of them.
+    """
+    refuse_lost_threads()
+    found = {}
+    for feature in features:
+        partition = feature.definition.partition if isinstance(feature, Declared) else None
+        key = feature.key if isinstance(feature, Declared) else feature
+        versions = latest_versions(store, key, partition)
+        if versions is None:
+            raise not_found(key, partition=partition, store=store, fallback=True)
+        found[str(key)] = fingerprint_of(versions.rows, id_columns=versions.id_columns, definition=partition)
+    return Fingerprint(features=found)
+
+
+@report_corruption
+def check(store: Backend, taken: Fingerprint) -> FingerprintCheck:
+    """Return what differs between a fingerprint and what a chain holds."""
+    refuse_lost_threads()
+    rows, samples = [], {}
+    for name, then in taken.features.items():
+        key = FeatureKey.parse(name)
+        row, samples[key] = _check_feature(store, key, then)
+        rows.append((name, *row))
+    return FingerprintCheck(pl.DataFrame(rows, schema=CHECKED, orient="row"), samples)
+
+
+def _check_feature(
+    store: Backend, key: FeatureKey, then: FeatureFingerprint
+) -> tuple[tuple[str, int, int, int], pl.DataFrame]:
+    versions = latest_versions(store, key, then.definition)
+    if versions is None:
+        return ("missing", then.samples, 0, len(then.buckets)), pl.DataFrame(schema=list(then.id_columns))
+    now = fingerprint_of(versions.rows, id_columns=versions.id_columns, definition=then.definition)
+    buckets = differing_buckets(then, now)
+    # Where the columns that name samples differ, so does everything.
+    is_same = now.digest == then.digest
+    status = "same" if is_same else "changed"
+    found = samples_in(versions.rows, id_columns=versions.id_columns, buckets=buckets)
+    return (status, then.samples, now.samples, len(buckets)), found
