@@ -137,7 +137,8 @@ class Plan:
     def _title(self) -> str:
         seconds = self.seconds
         time = "" if seconds is None else f", about {duration(seconds)}"
-        return f"Plan of {self.features.height} features: {self.samples:,} samples to compute{time}"
+        about = "" if self.is_exact else "about "
+        return f"Plan of {self.features.height} features: {about}{self.samples:,} samples to compute{time}"
 
     def _cells(self, row: Mapping[str, object], names: Sequence[str], *, has_seconds: bool) -> list[str]:
         seconds = row["seconds"]

@@ -12,120 +12,26 @@ plan takes each output that is computed again for another one.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError, SpecError, StorageAccessError
+from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError, SpecError
 from metaxy_fs.insight.plan import AFTER_UPSTREAM, CAUSE, CAUSES, FEATURES, KIND, Plan
-from metaxy_fs.metadata_store.backend import Append, Backend, Query, StoredSpec
-from metaxy_fs.metadata_store.chain import chain, layered, report_corruption
+from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.metadata_store.chain import chain, report_corruption
 from metaxy_fs.metadata_store.comparing import compared_partitions
 from metaxy_fs.metadata_store.features import Declared, FeatureLike, require_declaration
+from metaxy_fs.metadata_store.planned import Addition, PlannedStore
 from metaxy_fs.metadata_store.read import Read, latest, read_chain
 from metaxy_fs.metadata_store.resolve import increment
-from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns, stored_names
 from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, PARTITION
 from metaxy_fs.versioning.content import content_containers, with_other_content
-from metaxy_fs.versioning.definition import DefinitionVersion
 from metaxy_fs.versioning.increment import Increment
 from metaxy_fs.versioning.preimages import sample_source
 from metaxy_fs.versioning.relations import stored_columns
-
-
-@dataclass(frozen=True)
-class _Addition:
-    """The rows that a run would add to a feature.
-
-    Attributes:
-        definition: What they are written under.
-        id_columns: What names a sample.
-        rows: Those of samples that are stored already, with their other columns as they are.
-        bare: Those of new samples: ids and versions alone.
-        pending: What is to be computed, with the cause.
-    """
-
-    definition: DefinitionVersion
-    id_columns: Sequence[str]
-    rows: pl.DataFrame
-    bare: pl.DataFrame
-    pending: pl.DataFrame
-
-    def __bool__(self) -> bool:
-        """Whether there are any: a run without samples commits nothing."""
-        return bool(self.rows.height or self.bare.height)
-
-
-class PlannedStore(Backend):
-    """The first store of a chain, as it would be after a run of some features.
-
-    Args:
-        store: The store as it is.
-        added: What the run would add, by feature.
-        hidden: The features whose new samples are left out.
-    """
-
-    def __init__(
-        self, store: Backend, added: Mapping[FeatureKey, _Addition], hidden: frozenset[FeatureKey] = frozenset()
-    ) -> None:
-        super().__init__(fallback_stores=store.fallback_stores, fallback_mode=store.fallback_mode)
-        self._store = store
-        self._added = added
-        self._hidden = hidden
-
-    @property
-    def location(self) -> str:
-        return f"{self._store.location} as planned"
-
-    @property
-    def hash_algorithm(self) -> str:
-        return self._store.hash_algorithm
-
-    def append_rows(self, append: Append) -> NoReturn:
-        raise StorageAccessError(f"{self.location} is read-only.", feature=append.spec.key.dotted, root=self.location)
-
-    def scan_rows(self, query: Query) -> Scan | None:
-        stored, planned = self._store.scan_rows(query), self._planned(query)
-        if stored is None or planned is None:
-            return planned if stored is None else stored
-        return layered([(self.location, planned), (self._store.location, stored)])
-
-    def stored_versions(self, key: FeatureKey) -> list[str]:
-        addition = self._added.get(key)
-        added = [addition.definition.partition] if addition else []
-        return sorted({*self._store.stored_versions(key), *added})
-
-    def stored_features(self) -> list[FeatureKey]:
-        return sorted({*self._store.stored_features(), *(key for key, addition in self._added.items() if addition)})
-
-    def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
-        return self._store.stored_commits(key)
-
-    def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> Mapping[str, StoredSpec]:
-        return self._store.stored_specs(key, partitions)
-
-    def _planned(self, query: Query) -> Scan | None:
-        """Return the rows that would be added, in what a query asks of them."""
-        addition = self._added.get(query.key)
-        if not addition or query.partition not in (None, addition.definition.partition):
-            return None
-        bare = addition.bare.clear() if query.key in self._hidden else addition.bare
-        rows = pl.concat([addition.rows, bare], how="diagonal_relaxed").sort(addition.id_columns)
-        columns = rows.columns
-        if query.columns is not None:
-            rows = rows.select(name for name in columns if name in query.columns)
-        if query.with_partition:
-            rows = rows.with_columns(pl.lit(addition.definition.partition).alias(PARTITION))
-        return Scan(
-            rows=rows.lazy(),
-            columns=columns,
-            id_columns=addition.id_columns,
-            definitions=[addition.definition],
-            may_repeat=False,
-        )
 
 
 @report_corruption
@@ -139,7 +45,7 @@ def plan(store: Backend, targets: Sequence[FeatureLike], *, seconds: str | None)
     """
     features = _upstream_first(targets)
     needed = _needed_columns(features)
-    added: dict[FeatureKey, _Addition] = {}
+    added: dict[FeatureKey, Addition] = {}
     unknown: dict[FeatureKey, int] = {}
     rows = []
     for feature in features:
@@ -164,7 +70,7 @@ def plan(store: Backend, targets: Sequence[FeatureLike], *, seconds: str | None)
     )
 
 
-def _may_be_equal(feature: Declared, added: Mapping[FeatureKey, _Addition]) -> bool:
+def _may_be_equal(feature: Declared, added: Mapping[FeatureKey, Addition]) -> bool:
     """Whether a feature is made from outputs that will be computed again, and may turn out as they were."""
     above = [upstream for upstream in feature.graph.upstream(feature.spec) if content_containers(upstream)]
     return any(upstream.key in added and added[upstream.key].rows.height for upstream in above)
@@ -176,7 +82,7 @@ class _FeatureRun:
 
     store: Backend
     feature: Declared
-    added: Mapping[FeatureKey, _Addition]
+    added: Mapping[FeatureKey, Addition]
     unknown_upstream: Mapping[FeatureKey, int]
 
     @property
@@ -212,13 +118,13 @@ class _FeatureRun:
     def _unit_columns(self) -> list[str]:
         return list(sample_source(self.feature.graph, self.spec).id_columns)
 
-    def run(self, needed: frozenset[str]) -> tuple[_Addition, Increment]:
+    def run(self, needed: frozenset[str]) -> tuple[Addition, Increment]:
         """Return what the run adds, and the increment that it finds."""
         found = increment(self.planned, self.feature, None, stale_if=None)
         new, stale = (with_other_content(frame, self.spec) for frame in (found.new, found.stale))
         pending = pl.concat([self._marked(new, "new"), self._marked(self._with_cause(stale), "stale")], how="diagonal")
         rows = self._rows(stale, needed)
-        addition = _Addition(
+        addition = Addition(
             definition=self.feature.definition,
             id_columns=self.spec.id_columns,
             rows=rows,
@@ -392,7 +298,7 @@ def _row(key: FeatureKey, *, missing: Sequence[str] = (), **counts: float | None
     return tuple({**values, "feature": str(key), "missing": list(missing)}.values())
 
 
-def _counted(step: _FeatureRun, addition: _Addition, found: Increment, seconds: str | None) -> tuple[object, ...]:
+def _counted(step: _FeatureRun, addition: Addition, found: Increment, seconds: str | None) -> tuple[object, ...]:
     counts = found.counts
     time = None if seconds is None else step.seconds(seconds, counts.new + counts.stale)
     return _row(
