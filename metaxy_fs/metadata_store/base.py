@@ -650,8 +650,9 @@ class MetadataStore(Backend):
         feature: FeatureLike,
         compute: Callable[[pl.DataFrame], FrameLike],
         *,
-        samples: FrameLike | None = None,
         batch_rows: int = 1_000,
+        samples: FrameLike | None = None,
+        where: pl.Expr | None = None,
         stale_if: pl.Expr | None = None,
         executor: Executor | None = None,
         on_error: OnError = "raise",
@@ -669,12 +670,13 @@ class MetadataStore(Backend):
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
-            compute: Gets a batch of `pending` of `resolve_update`: ids, `data_version` and what else it has. Returns a
+            compute: Gets a batch of `pending` of `resolve_update`: ids, `data_version`, and what deps carry. Returns a
                 frame as `write_metadata` takes it, with a row for each sample and the columns that it computed, in any
                 order; `data_version` stays as it is, or is left out. Where one upstream row makes many samples, it gets
                 the parents, and returns all samples of each.
-            samples: As for `resolve_update`; a root feature needs them.
             batch_rows: How many samples a batch has at most.
+            samples: As for `resolve_update`; a root feature needs them.
+            where: As for `resolve_update`; other samples are neither computed nor retired.
             stale_if: As for `resolve_update`.
             executor: Where to compute: any `concurrent.futures.Executor`, whose workers get the function and at most 64
                 batches at once; None for this process. Processes need a function that can be pickled, and have to be
@@ -682,7 +684,8 @@ class MetadataStore(Backend):
             on_error: `"raise"` commits what is done and raises the error, with a note of the samples. `"skip"` computes
                 the samples of a batch that fails one by one, stores nothing of those that fail again, and returns them.
             retire_orphaned: Whether to retire the orphaned samples, with the reason `orphaned`; in a feature of which
-                one upstream row makes many samples, also those that were not made again.
+                one upstream row makes many samples, also those that were not made again. They stay retired when their
+                upstream rows come back, until a row is written; see `retire`.
             tags: What each commit says of itself; see `write_metadata`.
             progress: Whether to show the samples, their rate and the time left on stderr, if that is a terminal.
 
@@ -712,7 +715,9 @@ class MetadataStore(Backend):
             tags=tags,
             progress=progress,
         )
-        return materialize(self, require_declaration(feature), compute, samples=samples, stale_if=stale_if, how=how)
+        return materialize(
+            self, require_declaration(feature), compute, samples=samples, where=where, stale_if=stale_if, how=how
+        )
 
     def plan(self, *targets: FeatureLike, seconds: str | None = None) -> Plan:
         """Return what a run of whole features would compute, with all that they are made from, before anything runs.

@@ -4,8 +4,9 @@ This runs in the process that computes, which may be a worker: a task is pickled
 fits the feature.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import polars as pl
 
@@ -25,24 +26,15 @@ from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION
 from metaxy_fs.versioning.content import content_containers, version_columns, with_content
 
-ERROR = "error"
-"""The column that says why a sample has failed."""
-
 Compute = Callable[[pl.DataFrame], FrameLike]
 """What makes rows of samples."""
 
 
-@dataclass(frozen=True)
-class Computed:
-    """What became of a batch.
+class Computed(NamedTuple):
+    """What became of a batch: its rows, which fit the feature, or why there are none."""
 
-    Attributes:
-        rows: Frames that fit the feature, each of whole samples.
-        failed: The ids of the others, and `error`; None if there are no others.
-    """
-
-    rows: Sequence[pl.DataFrame]
-    failed: pl.DataFrame | None = None
+    rows: pl.DataFrame | None = None
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,58 +45,40 @@ class BatchTask:
         compute: What makes rows of samples.
         spec: Whose samples they are.
         samples: Rows of `pending`.
-        skips: Whether a sample that fails is left out; if not, its error is raised.
-        is_apart: Whether to hand over one sample at a time.
+        skips: Whether to return what the function raises.
     """
 
     compute: Compute
     spec: FeatureSpec
     samples: pl.DataFrame
     skips: bool
-    is_apart: bool = False
 
     @property
     def ids(self) -> pl.DataFrame:
         """The ids of the samples, or of their parents."""
-        return self.samples[self._id_columns]
+        return self.samples[[name for name in self.spec.id_columns if name in self.samples.columns]]
 
-    def apart(self) -> "BatchTask":
-        """Return the task that computes the same samples one at a time."""
-        return replace(self, is_apart=True)
+    def apart(self) -> "Iterator[BatchTask]":
+        """Yield a task for each sample."""
+        return (replace(self, samples=sample) for sample in self.samples.iter_slices(1))
 
     def __call__(self) -> Computed:
-        """Compute the batch; where that fails and errors are skipped, each sample by itself."""
+        """Compute the batch, and check what the function returned."""
         refuse_lost_threads()
-        if not self.skips:
-            return self._together()
-        if self.is_apart:
-            return self._apart()
         try:
-            return self._together()
-        except Exception as error:  # noqa: BLE001  # whatever the function raises
-            return self._apart() if self.samples.height > 1 else Computed([], failed=with_error(self.ids, error))
-
-    def _together(self) -> Computed:
-        # The function may change its own frame in place.
-        returned = self.compute(self.samples.clone())
-        with about(feature=self.spec.key.dotted):
-            rows = checked_rows(returned, self.samples, self.spec)
-        return Computed([rows])
-
-    def _apart(self) -> Computed:
-        alone = [replace(self, samples=sample, is_apart=False)() for sample in self.samples.iter_slices(1)]
-        rows = [rows for computed in alone for rows in computed.rows]
-        failed = [computed.failed for computed in alone if computed.failed is not None]
-        return Computed(rows, failed=pl.concat(failed) if failed else None)
-
-    @property
-    def _id_columns(self) -> list[str]:
-        return [name for name in self.spec.id_columns if name in self.samples.columns]
+            # The function may change its own frame in place.
+            returned = self.compute(self.samples.clone())
+            with about(feature=self.spec.key.dotted):
+                return Computed(checked_rows(returned, self.samples, self.spec))
+        except Exception as error:
+            if not self.skips:
+                raise
+            return Computed(error=shown_error(error))
 
 
-def with_error(ids: pl.DataFrame, error: Exception) -> pl.DataFrame:
-    """Return samples with what was raised for them."""
-    return ids.with_columns(pl.lit(f"{type(error).__name__}: {error}").alias(ERROR))
+def shown_error(error: Exception) -> str:
+    """Return an error as a job lists it."""
+    return f"{type(error).__name__}: {error}"
 
 
 def checked_rows(returned: object, samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:

@@ -8,10 +8,12 @@ handed out, whatever became of the upstream rows since, so it says what it was m
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal, NamedTuple, cast, get_args
 
 import polars as pl
@@ -20,7 +22,7 @@ from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.ids import elapsed
 from metaxy_fs.log import check_tags
 from metaxy_fs.metadata_store.backend import Backend
-from metaxy_fs.metadata_store.batches import ERROR, BatchTask, Compute, Computed, with_error
+from metaxy_fs.metadata_store.batches import BatchTask, Compute, Computed, shown_error
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
 from metaxy_fs.metadata_store.frames import FrameLike, show_samples, to_frame
@@ -40,6 +42,9 @@ _ROWS, _SECONDS = 100_000, 60.0
 
 _HELD: Final = 2**27
 """Bytes of pending samples that are kept in memory: a million small ones."""
+
+ERROR: Final = "error"
+"""The column that says why a sample has failed."""
 
 OnError = Literal["raise", "skip"]
 """What is done about a sample that cannot be computed."""
@@ -126,6 +131,7 @@ def materialize(
     compute: Compute,
     *,
     samples: FrameLike | None,
+    where: pl.Expr | None,
     stale_if: pl.Expr | None,
     how: How,
 ) -> Materialization:
@@ -136,18 +142,27 @@ def materialize(
         raise TypeError(f"compute takes a function of a DataFrame that returns one, got {compute!r}.")
     _refuse_error_column(feature, how)
     check_tags(store.tags, how.tags)
-    increment = lazy_increment(store, feature, samples, stale_if=stale_if, held_bytes=_HELD)
-    _LOG.info("%s: feature %s: %s", store.location, feature.key.dotted, increment)
+    resolve = partial(lazy_increment, store, feature, samples, where=where, stale_if=stale_if, held_bytes=_HELD)
+    increment = resolve()
+    new, stale, orphaned, waiting, _ = increment.counts
+    _log(store, feature, f"{new} new and {stale} stale samples to compute, {waiting} waiting, {orphaned} orphaned")
     retired = _retire_orphaned(store, feature, increment, how)
     written, failed = _compute_all(store, feature, compute, increment, how)
     if _makes_many(increment, feature) and increment.counts.stale and how.retire_orphaned:
         # What was not made again of a parent is known only now.
-        retired += _retire_orphaned(store, feature, lazy_increment(store, feature, samples, stale_if=stale_if), how)
-    new, stale, orphaned, waiting, _ = increment.counts
+        retired += _retire_orphaned(store, feature, resolve(), how)
     counts = MaterializationCounts(new, stale, waiting, orphaned, retired, failed=failed.height, written=written)
     done = Materialization(counts, failed=failed, seconds=elapsed() - started)
-    _LOG.info("%s: feature %s: %s in %.1f s", store.location, feature.key.dotted, done, done.seconds)
+    _log(
+        store,
+        feature,
+        f"{written} rows written, {failed.height} samples failed, {retired} retired, {done.seconds:.1f} s",
+    )
     return done
+
+
+def _log(store: Backend, feature: Declared, what: str) -> None:
+    _LOG.info("%s: computing feature %s: %s", store.location, feature.key.dotted, what)
 
 
 def _refuse_error_column(feature: Declared, how: How) -> None:
@@ -222,64 +237,60 @@ class _Results:
         self._advance = advance
         self._failed: list[pl.DataFrame] = []
 
-    def take(self, task: BatchTask, computed: Computed) -> BatchTask | None:
-        """Give rows to the buffer; return a task that is to be done instead, if they do not fit what is stored."""
-        for rows in computed.rows:
-            try:
-                self._buffer.write(rows)
-            except MetadataSchemaError as error:
-                if not task.skips:
-                    raise
-                if not task.is_apart and task.samples.height > 1:
-                    return task.apart()
-                self._failed.append(with_error(rows[task.ids.columns].unique(), error))
-            else:
-                self.written += rows.height
-        if computed.failed is not None:
-            self._failed.append(computed.failed)
+    def take(self, task: BatchTask, computed: Computed) -> Iterable[BatchTask]:
+        """Give rows to the buffer; return the tasks of single samples that are to be done instead, if that fails."""
+        error = computed.error
+        if computed.rows is not None:
+            error = self._write(computed.rows, skips=task.skips)
+        if error and task.samples.height > 1:
+            return task.apart()
+        if error:
+            self._failed.append(task.ids.with_columns(pl.lit(error).alias(ERROR)))
         self._advance(task.samples.height)
-        return None
+        return ()
+
+    def _write(self, rows: pl.DataFrame, *, skips: bool) -> str:
+        """Give rows to the buffer, and return why they do not fit what is stored, if that is skipped."""
+        try:
+            self._buffer.write(rows)
+        except MetadataSchemaError as error:
+            if not skips:
+                raise
+            return shown_error(error)
+        self.written += rows.height
+        return ""
 
     def failed(self, schema: pl.Schema, feature: Declared) -> pl.DataFrame:
         """Return the samples that failed, sorted, given the columns of those that are pending."""
         ids = {name: schema[name] for name in feature.spec.id_columns if name in schema}
         empty = pl.DataFrame(schema={**ids, ERROR: pl.String()})
-        return pl.concat([empty, *self._failed], how="vertical_relaxed").sort(list(ids))
+        return pl.concat([empty, *self._failed]).sort(list(ids))
 
 
-_Take = Callable[[BatchTask, Computed], BatchTask | None]
+_Take = Callable[[BatchTask, Computed], Iterable[BatchTask]]
 
 
-def _run_here(tasks: Iterable[BatchTask], take: _Take) -> None:
+def _run_here(tasks: Iterator[BatchTask], take: _Take) -> None:
     """Compute batches one after the other."""
-    for task in tasks:
-        following: BatchTask | None = task
-        while following is not None:
-            with _noting(following):
-                computed = following()
-                following = take(following, computed)
+    again: deque[BatchTask] = deque()
+    while task := again.popleft() if again else next(tasks, None):
+        with _noting(task):
+            again.extend(take(task, task()))
 
 
-def _run_in(executor: Executor, tasks: Iterable[BatchTask], take: _Take) -> None:
+def _run_in(executor: Executor, tasks: Iterator[BatchTask], take: _Take) -> None:
     """Compute batches side by side; when one fails, take those that are done and forget the others."""
+    again: deque[BatchTask] = deque()
     running: dict[Future[Computed], BatchTask] = {}
-
-    def take_done() -> None:
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            task = running[future]
-            with _noting(task):
-                again = take(task, future.result())
-            del running[future]
-            if again is not None:
-                running[executor.submit(again)] = again
-
     try:
-        for task in tasks:
-            running[executor.submit(task)] = task
-            while len(running) >= _UNDER_WAY:
-                take_done()
-        while running:
-            take_done()
+        while (task := again.popleft() if again else next(tasks, None)) or running:
+            if task is not None:
+                running[executor.submit(task)] = task
+            if task is None or len(running) >= _UNDER_WAY:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    with _noting(running[future]):
+                        again.extend(take(running[future], future.result()))
+                    del running[future]
     except BaseException as error:  # Ctrl-C too
         _take_last(running, take, error)
         raise

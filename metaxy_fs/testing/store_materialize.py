@@ -252,6 +252,26 @@ class StoreMaterialize(StoreCase):
         assert done.counts.written == 2
         assert store.read_metadata(group)["label"].to_list() == ["a", "b"]
 
+    def test_job_may_be_restricted(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1, 2, 3]))
+        store.materialize(processed, doubled, where=pl.col("sample_id") < 3)
+        store.retire(video, pl.DataFrame({"sample_id": [1, 2]}))
+
+        done = store.materialize(processed, doubled, where=pl.col("sample_id") == 2, retire_orphaned=True)
+
+        assert (done.counts.new, done.counts.retired) == (0, 1)
+        assert ids_of(store.read_metadata(processed, latest_only=True)) == [1]
+
+    def test_function_gets_what_deps_carry(self, store: MetadataStore) -> None:
+        dep = FeatureDep(key=VIDEO, columns=["length"])
+        video, processed = declare(root(VIDEO), FeatureSpec(key=PROCESSED, deps=[dep]))
+        store.write_metadata(video, _roots([1, 2]).with_columns(length=pl.col("sample_id") * 10))
+
+        store.materialize(processed, lambda batch: batch.select("sample_id", half=pl.col("length") // 2))
+
+        assert store.read_metadata(processed)["half"].to_list() == [5, 10]
+
     def test_commits_carry_tags(self, store: MetadataStore) -> None:
         video, processed = pipeline()
         store.write_metadata(video, videos([1]))
