@@ -27,6 +27,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.insight.explanation import Explanation
 from metaxy_fs.insight.fingerprint import FeatureFingerprint, Fingerprint, FingerprintCheck
 from metaxy_fs.insight.plan import Plan
+from metaxy_fs.insight.trace import Trace
 from metaxy_fs.metadata_store.backend import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.buffer import WriteBuffer
@@ -87,6 +88,7 @@ __all__ = [
     "SpecError",
     "StorageAccessError",
     "StorageError",
+    "Trace",
     "UnsupportedFormatError",
     "Vacuumed",
     "Verification",

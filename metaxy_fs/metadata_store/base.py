@@ -14,6 +14,7 @@ import polars as pl
 from metaxy_fs.insight.explanation import Explanation
 from metaxy_fs.insight.fingerprint import Fingerprint, FingerprintCheck
 from metaxy_fs.insight.plan import Plan
+from metaxy_fs.insight.trace import Trace
 from metaxy_fs.metadata_store.arrow import ArrowStream
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
@@ -37,6 +38,7 @@ from metaxy_fs.metadata_store.read import Read, has_commit, history, read_chain,
 from metaxy_fs.metadata_store.resolve import calculate, calculate_and_write, impact, increment, lazy_increment
 from metaxy_fs.metadata_store.snapshots import BackendAt, at, create_snapshot, drop_snapshot, list_snapshots
 from metaxy_fs.metadata_store.stored_graph import stored_graph
+from metaxy_fs.metadata_store.trace import trace
 from metaxy_fs.metadata_store.write import restore, retire, write
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.versioning.increment import Increment, LazyIncrement
@@ -748,6 +750,42 @@ class MetadataStore(Backend):
             faces      2      0        0         0
         """
         return plan(self, targets, seconds=seconds)
+
+    def trace(
+        self, feature: FeatureLike, ids: FrameLike | Sequence[object], *, direction: Literal["down", "up"] = "down"
+    ) -> Trace:
+        """Return everything that was made from some samples, or that they were made from.
+
+        Follows the deps of all features of the graph, through relations, renames and groups, and reads the rows that
+        have the values which a dep compares: files that cannot have any are not read. All rows that were ever written
+        count, in every store of the chain and under every declaration, those of retired samples too. A dep's `where` is
+        not looked at, since what it holds for now may not be what it held for then.
+
+        Args:
+            feature: A Feature class, or a name. Of a name that the active graph does not hold, the graph is that of
+                what is stored (`FeatureGraph.from_store`).
+            ids: The samples: a frame with the id columns, or a list of values where there is one id column.
+            direction: `"down"` to what was made from the samples, `"up"` to what they were made from.
+
+        Returns:
+            The rows by feature, each with its store and the snapshots that hold it. It prints as text and shows itself
+            in a notebook.
+
+        Raises:
+            MetadataSchemaError: The ids do not name samples of the feature.
+            FeatureNotFoundError: The feature is neither declared nor stored.
+            StorageError: A store of the chain could not be asked.
+
+        Examples:
+            >>> store.write_metadata(Faces, store.resolve_update(Faces).pending)
+            >>> print(store.trace(Video, [1]))
+            video: 1 sample in ...; made from them:
+              faces: 1 sample in ...
+            snapshots: none
+            >>> store.trace(Video, [1]).rows["faces"]["sample_id"].to_list()
+            [1]
+        """
+        return trace(self, find_declaration(feature), ids, direction=direction)
 
     def explain(self, feature: FeatureLike, sample_id: object) -> Explanation:
         """Return why a sample of a feature has its data version, and why it is stale.

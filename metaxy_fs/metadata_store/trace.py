@@ -1,0 +1,273 @@
+"""Find the rows that were made from some samples, or that they were made from.
+
+Theory of operation. What a dep says of a row and of what is made from it is that some columns of both have the same
+values. So a trace goes from feature to feature with the values that it has found, and reads the rows that have them and
+no others: statistics rule out the other files and row groups. All rows that were ever written count, and a `where` is
+not looked at: what it holds for now may not be what it held for when something was made.
+
+Where the columns of a dep name a sample by themselves, a feature between two others need have no row for the trace to
+go on.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
+from typing import NamedTuple
+
+import polars as pl
+
+from metaxy_fs.errors import MetadataSchemaError, StorageError
+from metaxy_fs.forks import refuse_lost_threads
+from metaxy_fs.insight.trace import Direction, Link, Trace, links
+from metaxy_fs.log import snapshots_of
+from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
+from metaxy_fs.metadata_store.features import Declared, about_feature
+from metaxy_fs.metadata_store.frames import FrameLike, check_ids, to_frame
+from metaxy_fs.metadata_store.scan import Scan
+from metaxy_fs.metadata_store.stored_graph import stored_graph
+from metaxy_fs.spec import FeatureKey, FeatureSpec
+from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_COMMIT, RETIRED, version_type
+
+_MOST_VALUES = 10_000
+"""Of so many values each is compared with the bounds of files; of more, the least and the greatest alone."""
+_STORE = "store"
+_SHOWN_RETIRED = "retired"
+_SNAPSHOTS = "snapshots"
+_PLACE = [_STORE, PARTITION, RESERVED_COMMIT]
+
+
+@about_feature
+@report_corruption
+def trace(
+    store: Backend, feature: Declared | FeatureKey, ids: FrameLike | Sequence[object], *, direction: Direction
+) -> Trace:
+    """Return the rows that some samples lead to, in the graph of the feature, or in that of what is stored.
+
+    Raises:
+        FeatureNotFoundError: The feature is neither declared nor stored.
+        MetadataSchemaError: The ids do not name samples of the feature.
+    """
+    refuse_lost_threads()
+    if isinstance(feature, FeatureKey):
+        feature = _stored(store, feature)
+    if direction not in ("down", "up"):
+        raise ValueError(f'direction is "down" or "up", got {direction!r}')
+    followed = list(links(feature.graph, feature.key, direction))
+    pins = list(_pins(store))
+    search = _Tracing(store, [link for _, several in followed for link in several], pins)
+    search.look_for(feature.spec, [_samples(ids, feature.spec)])
+    for far, several in followed:
+        search.look_for(far, [values for link in several for values in search.values(link)])
+    specs = [feature.spec, *(far for far, _ in followed)]
+    rows = {str(spec.key): _shown(search.found[spec.key], spec, pins) for spec in specs}
+    return Trace.of(direction, rows, {str(spec.key): tuple(spec.id_columns) for spec in specs})
+
+
+def _stored(store: Backend, key: FeatureKey) -> Declared:
+    graph = stored_graph(store).frozen()
+    spec = graph.find(key)
+    if spec is None:
+        raise not_found(key, partition=None, store=store, fallback=True)
+    return Declared(spec, graph)
+
+
+class _SeenBySnapshot(NamedTuple):
+    """What a snapshot saw of a feature in a store: its commits by partition."""
+
+    snapshot: str
+    location: str
+    feature: FeatureKey
+    commits: Mapping[str, frozenset[str]]
+
+
+@dataclass
+class _Tracing:
+    """What was found so far.
+
+    Attributes:
+        store: The first of the chain.
+        links: All that will be followed.
+        pins: What snapshots saw.
+        found: The rows of each feature.
+        named: The ids that are known of each feature, whether there are rows or not.
+    """
+
+    store: Backend
+    links: Sequence[Link]
+    pins: Sequence[_SeenBySnapshot]
+    found: dict[FeatureKey, pl.DataFrame] = field(default_factory=dict)
+    named: dict[FeatureKey, list[pl.DataFrame]] = field(default_factory=dict)
+
+    def look_for(self, spec: FeatureSpec, wanted: Sequence[pl.DataFrame]) -> None:
+        """Find the samples of a feature with a row that has any of these values, and all of their rows.
+
+        Args:
+            spec: The feature.
+            wanted: Frames of some of its columns, each for itself.
+        """
+        rows = self._rows(spec, wanted)
+        by_ids = [values for values in wanted if set(values.columns) <= set(spec.id_columns)]
+        if len(by_ids) < len(wanted) and rows.height:
+            rows = self._rows(spec, [*by_ids, rows.select(spec.id_columns).unique()])
+        self.found[spec.key] = rows
+        self.named[spec.key] = [values for values in by_ids if len(values.columns) == len(spec.id_columns)]
+
+    def values(self, link: Link) -> list[pl.DataFrame]:
+        """Return the values that rows at the other end of a link have, under the names that these give them."""
+        known = [self.found[link.near.key], *self.named[link.near.key]]
+        renamed = [pl.col(near).alias(far) for near, far in link.columns.items()]
+        taken: dict[tuple[pl.DataType, ...], list[pl.DataFrame]] = {}
+        for rows in known:
+            if set(link.columns) <= set(rows.columns):
+                values = rows.select(renamed).drop_nulls()
+                taken.setdefault(tuple(values.dtypes), []).append(values)
+        return [values for frames in taken.values() if (values := pl.concat(frames).unique()).height]
+
+    def _rows(self, spec: FeatureSpec, wanted: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        """Return the rows that have any of these values, in all stores, in commit order."""
+        needed = {name for link in self.links if link.near.key == spec.key for name in link.columns}
+        columns = (*spec.id_columns, *sorted(needed.difference(spec.id_columns)))
+        found = [
+            rows
+            for backend in chain(self.store, fallback=True)
+            for values in wanted
+            if (rows := _matching(backend, spec, values, columns, with_commits=self._is_pinned(backend, spec)))
+            is not None
+        ]
+        return pl.concat(found, how="diagonal_relaxed") if found else _no_rows(spec, columns)
+
+    def _is_pinned(self, backend: Backend, spec: FeatureSpec) -> bool:
+        return any(pin.feature == spec.key and pin.location == backend.location for pin in self.pins)
+
+
+def _samples(ids: FrameLike | Sequence[object], spec: FeatureSpec) -> pl.DataFrame:
+    if isinstance(ids, Sequence):
+        if len(spec.id_columns) > 1 or isinstance(ids, str | bytes):
+            raise MetadataSchemaError(
+                f"Samples of feature '{spec.key}' are named by {list(spec.id_columns)}: give a frame with these columns"
+                f"{', or a list of values' if len(spec.id_columns) == 1 else ''}, got {ids!r}."
+            )
+        ids = pl.DataFrame({spec.id_columns[0]: ids}).unique()
+    samples = to_frame(ids)
+    check_ids(samples, spec)
+    return samples.select(spec.id_columns)
+
+
+def _matching(
+    store: Backend, spec: FeatureSpec, values: pl.DataFrame, columns: Sequence[str], *, with_commits: bool
+) -> pl.DataFrame | None:
+    """Return the rows that one store has, in commit order, and whether they retire their sample; None without any.
+
+    Args:
+        store: The store, without its fallback stores.
+        spec: The feature.
+        values: What the rows have to have.
+        columns: The columns to return.
+        with_commits: Whether to tell which commit each row belongs to, for which files are read whole.
+    """
+    query = Query(
+        key=spec.key,
+        partition=None,
+        columns=frozenset((*columns, *values.columns, DATA_VERSION, RETIRED)),
+        with_partition=with_commits,
+        with_commits=with_commits,
+    )
+    scan = store.scan_rows(query)
+    if scan is None or not {*values.columns, *spec.id_columns} <= set(scan.columns):
+        return None
+    fitting = _fitting(values, scan, spec)
+    if not fitting.height:
+        return None
+    rows = scan.rows.filter(_may_hold(fitting))
+    rows = rows.join(fitting.lazy(), on=fitting.columns, how="semi", maintain_order="left")
+    names = [*columns, *([PARTITION, RESERVED_COMMIT] if with_commits else [])]
+    retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in scan.columns else pl.lit(value=False)
+    known = {*scan.columns, PARTITION, RESERVED_COMMIT}
+    return rows.select(
+        *(pl.col(name) if name in known else pl.lit(None).alias(name) for name in names),
+        DATA_VERSION,
+        retired.alias(_SHOWN_RETIRED),
+        pl.lit(store.location).alias(_STORE),
+    ).collect()
+
+
+def _may_hold(values: pl.DataFrame) -> pl.Expr:
+    """Return a predicate, of the kind that statistics answer, that holds for all rows that have any of the values."""
+    return reduce(and_, (_one_of(column) for column in values.get_columns()))
+
+
+def _one_of(values: pl.Series) -> pl.Expr:
+    name = pl.col(values.name)
+    between = name.is_between(pl.lit(values.min(), values.dtype), pl.lit(values.max(), values.dtype))
+    return between & name.is_in(values.unique().implode()) if values.n_unique() <= _MOST_VALUES else between
+
+
+def _fitting(values: pl.DataFrame, scan: Scan, spec: FeatureSpec) -> pl.DataFrame:
+    """Return the values in the types that are stored, without those that these cannot hold."""
+    schema = scan.rows.collect_schema()
+    if any(schema[name] == pl.Null() for name in values.columns):
+        return values.clear()
+    for name, dtype in values.schema.items():
+        stored = schema[name]
+        if dtype != stored and not _is_alike(dtype, stored):
+            raise MetadataSchemaError(
+                f"The column '{name}' of feature '{spec.key}' has the type {stored}, and was looked through for values "
+                f"of the type {dtype}. Give ids of the type that is stored.",
+                column=name,
+            )
+    casts = {name: pl.col(name).cast(schema[name], strict=False) for name in values.columns}
+    holds = [cast.cast(values.schema[name], strict=False) == pl.col(name) for name, cast in casts.items()]
+    return values.filter(holds).select(**casts)
+
+
+def _is_alike(one: pl.DataType, other: pl.DataType) -> bool:
+    if isinstance(one, pl.Datetime) and isinstance(other, pl.Datetime):
+        return (one.time_zone is None) == (other.time_zone is None)
+    return one.is_integer() and other.is_integer()
+
+
+def _no_rows(spec: FeatureSpec, columns: Sequence[str]) -> pl.DataFrame:
+    others = {DATA_VERSION: version_type(spec), _SHOWN_RETIRED: pl.Boolean(), _STORE: pl.String()}
+    return pl.DataFrame(schema={**dict.fromkeys(columns, pl.Null()), **others})
+
+
+def _pins(store: Backend) -> Iterator[_SeenBySnapshot]:
+    """Yield what all snapshots that the stores of a chain keep saw."""
+    for keeper in chain(store, fallback=True):
+        try:
+            storage = keeper.snapshot_storage
+        except StorageError:  # it keeps none
+            continue
+        for snapshot in snapshots_of(storage):
+            for pinned in snapshot.stores:
+                location = keeper.location if pinned.location is None else pinned.location
+                for feature in pinned.features:
+                    commits = {partition.version: partition.ids for partition in feature.partitions}
+                    yield _SeenBySnapshot(snapshot.name, location, FeatureKey(list(feature.feature)), commits)
+
+
+def _shown(rows: pl.DataFrame, spec: FeatureSpec, pins: Sequence[_SeenBySnapshot]) -> pl.DataFrame:
+    """Return one row per sample and store, as a trace has them."""
+    names = [*spec.id_columns, _STORE]
+    version = pl.when(~pl.col(_SHOWN_RETIRED)).then(DATA_VERSION).alias(DATA_VERSION)
+    last = rows.unique(names, keep="last", maintain_order=True).select(*names, version, _SHOWN_RETIRED)
+    if RESERVED_COMMIT not in rows.columns:
+        return last.with_columns(pl.lit([], pl.List(pl.String)).alias(_SNAPSHOTS)).sort(names)
+    seen = _seen(set(rows.select(_PLACE).drop_nulls().iter_rows()), [pin for pin in pins if pin.feature == spec.key])
+    holding = rows.filter(~pl.col(_SHOWN_RETIRED)).join(seen, on=_PLACE)
+    held = holding.group_by(names).agg(pl.col(_SNAPSHOTS).unique().sort())
+    return last.join(held, on=names, how="left").with_columns(pl.col(_SNAPSHOTS).fill_null([])).sort(names)
+
+
+def _seen(commits: set[tuple[str, ...]], pins: Sequence[_SeenBySnapshot]) -> pl.DataFrame:
+    """Return which of some commits each snapshot saw."""
+    found = {
+        (pin.location, partition, commit, pin.snapshot)
+        for pin in pins
+        for partition, ids in pin.commits.items()
+        for commit in ids
+        if (pin.location, partition, commit) in commits
+    }
+    return pl.DataFrame(sorted(found), schema=dict.fromkeys((*_PLACE, _SNAPSHOTS), pl.String), orient="row")
