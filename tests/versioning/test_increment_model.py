@@ -3,12 +3,15 @@
 Three features: `a` is a root, `d` is made from `a`, `e` from both. The model keeps the latest row of each sample, in
 each partition and over all of them, and compares by hand: with the row in the current partition, or else with the
 latest in the others. Samples that lack an upstream row wait, unless what they lack is retired: then there should be no
-such sample. Where the row to compare with retires the sample, it is
-in no frame. Containers of `d` and `e` may be versioned by content: then the outputs are drawn, and often the same.
+such sample. Where the row to compare with retires the sample, it is in no frame. Containers of `d` and `e` may be
+versioned by content: then the outputs are drawn, and often the same. `d` and `e` carry a path of `a`, and each
+increment is also asked for some samples alone.
 """
 
 import uuid
 from collections import defaultdict
+from collections.abc import Callable
+from typing import NamedTuple
 
 import polars as pl
 import pytest
@@ -23,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from metaxy_fs.errors import DependencyError
+from metaxy_fs.errors import DependencyError, MetadataSchemaError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
 from metaxy_fs.spec import FeatureKey
 from tests.versioning.pieces import tiny_pieces
@@ -34,6 +37,38 @@ ids = st.integers(0, 4)
 some_ids = st.lists(ids, unique=True, max_size=5)
 texts = st.sampled_from(["u", "v"])
 NOTHING = {}
+DEPS = {(D, A): {"columns": ["path"]}, (E, A): {"columns": ["path"], "rename": {"path": "a_path"}}}
+CARRIED = {D: "path", E: "a_path"}
+"""What is carried of the root."""
+
+
+class Selected(NamedTuple):
+    """A predicate on the id and, where there is one, the column that is carried; and what it says of their values."""
+
+    of: Callable[[str | None], pl.Expr]
+    holds: Callable[[int, str | None], bool]
+
+
+EVERYTHING = Selected(lambda _name: pl.lit(value=True), lambda _i, _path: True)
+PREDICATES_ON_IDS = [
+    Selected(lambda _name: pl.col("sample_id") < 2, lambda i, _path: i < 2),
+    Selected(lambda _name: pl.col("sample_id").is_in([0, 3]), lambda i, _path: i in (0, 3)),
+    Selected(lambda _name: pl.col("sample_id") % 2 == 1, lambda i, _path: i % 2 == 1),
+    Selected(lambda _name: pl.lit(value=False), lambda _i, _path: False),
+]
+PREDICATES = [
+    *PREDICATES_ON_IDS,
+    Selected(lambda name: pl.col(name).is_null(), lambda _i, path: path is None),
+    Selected(lambda name: pl.col(name) > "2/3", lambda _i, path: path is not None and path > "2/3"),
+    Selected(
+        lambda name: (pl.col("sample_id") > 1) & ~pl.col(name).str.ends_with("/3"),
+        lambda i, path: i > 1 and path is not None and not path.endswith("/3"),
+    ),
+    Selected(
+        lambda name: (pl.col("sample_id") == 2) | (pl.col(name) < "3"),
+        lambda i, path: i == 2 or (path is not None and path < "3"),
+    ),
+]
 
 
 class Versions(dict):
@@ -61,6 +96,10 @@ class Increments(RuleBasedStateMachine):
         # The samples that are retired in each partition; over all of them the latest row is None.
         self.gone = defaultdict(set)
         self.ever = defaultdict(set)
+        # The path in the latest row of each sample of the root, in each partition; and how many frames there were.
+        self.paths = defaultdict(dict)
+        self.written = 0
+        self.compared = 0
         self.redeclare()
 
     # What changes.
@@ -105,7 +144,7 @@ class Increments(RuleBasedStateMachine):
 
     @rule(feature=st.sampled_from([D, E]), data=st.data())
     def compute_all(self, feature, data):
-        if not self.has_upstream(feature):
+        if not self.has_upstream(feature) or not self.has_paths():
             return
         samples = self.all_samples(feature)
         waiting = self.waiting(feature, samples)
@@ -131,7 +170,7 @@ class Increments(RuleBasedStateMachine):
             self.store.write_metadata(FeatureKey(A), pending)
             assert not self.store.resolve_update(FeatureKey(A), samples=frame)
         done = {i: found for i, found in given.items() if not self.is_retired(A, i)}
-        self.remember(A, {i: Versions(given[i]) for i in pending["sample_id"]})
+        self.remember(A, {i: Versions(given[i]) for i in pending["sample_id"]}, pending)
         self.check_holds(A, done)
 
     @rule(feature=st.sampled_from([A, D, E]), samples=st.lists(ids, unique=True, min_size=1, max_size=3))
@@ -164,21 +203,37 @@ class Increments(RuleBasedStateMachine):
 
     def compare_computed(self, feature, samples, *, given=None):
         options = {} if given is None else {"samples": given}
-        if self.has_upstream(feature):
+        if self.has_upstream(feature) and self.has_paths():
             waiting = self.waiting(feature, samples)
             expected = self.expected(feature, [i for i in samples if i not in waiting])
             self.compare(feature, expected, waiting=waiting, **options)
         else:
-            with self.graph.use(), pytest.raises(DependencyError):
+            error = MetadataSchemaError if self.is_written(A) and not self.has_paths() else DependencyError
+            with self.graph.use(), pytest.raises(error):
                 self.store.resolve_update(FeatureKey(feature), **options)
 
     def compare(self, feature, expected, *, waiting=NOTHING, **options):
+        self.compare_selected(feature, expected, waiting, EVERYTHING, **options)
+        choice = PREDICATES if feature in CARRIED else PREDICATES_ON_IDS
+        self.compared += 1
+        self.compare_selected(feature, expected, waiting, choice[self.compared % len(choice)], **options)
+
+    def compare_selected(self, feature, expected, waiting, selection, **options):
+        """Compare the increment of the samples for which a predicate holds."""
+        if selection is not EVERYTHING:
+            options["where"] = selection.of(CARRIED.get(feature))
         with self.graph.use():
             increment = self.store.resolve_update(FeatureKey(feature), **options)
             lazy = self.store.resolve_update(FeatureKey(feature), lazy=True, **options)
         assert lazy.counts == increment.counts
+        everything = {*expected, *waiting}
+        expected, waiting = (
+            {i: found for i, found in each.items() if selection.holds(i, self.path(i))} for each in (expected, waiting)
+        )
         new, stale, orphaned = self.difference(feature, expected, waiting=waiting)
+        orphaned = {i for i in orphaned - everything if selection.holds(i, None)}
         retired = {i for i in [*expected, *waiting] if self.is_retired(feature, i)}
+        self.check_carried(feature, increment, lazy)
         assert increment.counts.retired == len(retired)
         waiting = {i: missing for i, missing in waiting.items() if i not in retired}
         assert dict(increment.waiting.iter_rows()) == waiting
@@ -191,11 +246,18 @@ class Increments(RuleBasedStateMachine):
         assert increment.new.height + increment.stale.height + increment.orphaned.height == len(new) + len(stale) + len(
             orphaned
         )
-        if options:
+        if "samples" in options:
             rank = list(expected)
             assert increment.new["sample_id"].to_list() == sorted(new, key=rank.index)
             assert increment.stale["sample_id"].to_list() == sorted(stale, key=rank.index)
             assert increment.waiting["sample_id"].to_list() == list(waiting)
+
+    def check_carried(self, feature, increment, lazy):
+        """Beside each sample is the path of the very upstream row that its version was made from."""
+        if feature in CARRIED:
+            for frame in (increment.pending, increment.stale, lazy.pending.collect()):
+                found = dict(frame.select("sample_id", CARRIED[feature]).iter_rows())
+                assert found == {i: self.path(i) for i in frame["sample_id"]}
 
     def check_holds(self, feature, expected):
         """What was brought up to date is in the current partition, each sample with its version."""
@@ -231,7 +293,7 @@ class Increments(RuleBasedStateMachine):
             D: {name: (code, below_a) for name, code in self.codes[D].items()},
             E: {name: (code, below_a + below_d) for name, code in self.codes[E].items()},
         }
-        self.graph = feature_graph(self.containers, content=self.content)
+        self.graph = feature_graph(self.containers, deps=DEPS, content=self.content)
         self.definitions = definition_versions(self.containers, content=self.content)
 
     def by_content(self, feature):
@@ -316,11 +378,23 @@ class Increments(RuleBasedStateMachine):
 
     def write(self, feature, versions):
         versions = {i: Versions(found) for i, found in versions.items()}
+        frame = self.frame(feature, versions)
         with self.graph.use():
-            self.store.write_metadata(FeatureKey(feature), self.frame(feature, versions))
-        self.remember(feature, versions)
+            self.store.write_metadata(FeatureKey(feature), frame)
+        self.remember(feature, versions, frame)
 
-    def remember(self, feature, versions):
+    def has_paths(self):
+        """Whether the root was written with its columns: of samples that were retired before nothing is known."""
+        return self.definitions[A]["version"] in self.paths
+
+    def path(self, i):
+        """Return the path in the row of the root that counts, if there is one."""
+        version = self.definitions[A]["version"]
+        return self.paths[version][i] if i in self.current.get((A, version), {}) else None
+
+    def remember(self, feature, versions, frame=None):
+        if feature == A:
+            self.paths[self.definitions[A]["version"]].update(frame.select("sample_id", "path").iter_rows())
         self.rows(feature).update(versions)
         self.ever[feature].update(versions)
         self.gone[feature, self.definitions[feature]["version"]].difference_update(versions)
@@ -329,7 +403,11 @@ class Increments(RuleBasedStateMachine):
 
     def frame(self, feature, versions):
         schema = {"sample_id": pl.Int64, "data_version": pl.Struct(dict.fromkeys(self.codes[feature], pl.String))}
-        return pl.DataFrame({"sample_id": list(versions), "data_version": list(versions.values())}, schema=schema)
+        frame = pl.DataFrame({"sample_id": list(versions), "data_version": list(versions.values())}, schema=schema)
+        if feature != A:
+            return frame
+        self.written += 1
+        return frame.with_columns(path=pl.format("{}/{}", pl.lit(self.written), "sample_id"))
 
 
 class IncrementsOnFiles(Increments):
