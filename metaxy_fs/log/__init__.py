@@ -18,6 +18,7 @@ from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Definition, check_tags
 from metaxy_fs.log.parquet import ROW_GROUP_ROWS
 from metaxy_fs.log.predicates import balanced, conjuncts_on, flattened
+from metaxy_fs.log.prune import matching_ranges
 from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
 from metaxy_fs.log.scan import are_exact, column_names
 from metaxy_fs.log.schema import column, encode_schema, unstorable
@@ -104,6 +105,7 @@ __all__ = [
     "is_partition_directory",
     "is_snapshot_name",
     "known_schema",
+    "matching_ranges",
     "open_for_writing",
     "plan_ranges",
     "put_snapshot",

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from metaxy_fs.log.predicates import Node, NotUnderstoodError, parse
+from metaxy_fs.log.ranges import IdRange
 from metaxy_fs.log.schema import Path, type_at
-from metaxy_fs.log.statistics import MAX_EXACT, FileStatistics
+from metaxy_fs.log.statistics import MAX_EXACT, ColumnStatistics, FileStatistics
 
 
 def may_match(predicate: pl.Expr, *, schema: pl.Schema, files: Sequence[FileStatistics]) -> list[bool]:
@@ -35,6 +36,14 @@ def may_match(predicate: pl.Expr, *, schema: pl.Schema, files: Sequence[FileStat
     # A hint that fails must not fail the read, and a panic is no Exception.
     except (Exception, pl.exceptions.PanicException):  # noqa: BLE001
         return [True] * len(files)
+
+
+def matching_ranges(predicate: pl.Expr, ranges: Sequence[IdRange], *, column: str, dtype: pl.DataType) -> list[IdRange]:
+    """Return the ranges of a column that may hold a value which satisfies a predicate on it; one at least."""
+    schema = pl.Schema({column: dtype})
+    values = [ColumnStatistics((column,), 0, each.low, each.high) for each in ranges]
+    kept = may_match(predicate, schema=schema, files=[FileStatistics(1, schema, (known,)) for known in values])
+    return [each for each, keep in zip(ranges, kept, strict=True) if keep] or [*ranges[:1]]
 
 
 _UNITS = {"ms": 1, "us": 1_000, "ns": 1_000_000}

@@ -274,7 +274,7 @@ class Selection:
             return self
         return replace(
             self,
-            storage=self.storage if self._is_local else self.staged,
+            storage=self.staged if id_range.is_part and not self._is_local else self.storage,
             files=_touching(id_range, self.files, self.spans(column)),
             predicate=predicate if self.predicate is None else self.predicate & predicate,
             within_range=predicate,

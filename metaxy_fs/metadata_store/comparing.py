@@ -19,7 +19,14 @@ from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log import IdRange, Span, widen
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, fitting, layered
-from metaxy_fs.metadata_store.expected import Expected, ExpectedSamples, divide, have_common_bounds, same_id_types
+from metaxy_fs.metadata_store.expected import (
+    Expected,
+    ExpectedSamples,
+    divide,
+    have_common_bounds,
+    same_id_types,
+    some_of,
+)
 from metaxy_fs.metadata_store.features import Declared, check_predicate
 from metaxy_fs.metadata_store.read import latest, refuse_unknown, require_id_columns, shown_schema
 from metaxy_fs.metadata_store.scan import Scan
@@ -280,9 +287,10 @@ class Comparing:
 
     def _ranges(self, parts: Sequence[StoredRows]) -> list[IdRange]:
         ranges = divide([*self.expected.inputs, *parts], self._column)
-        # Of what a predicate selects, few row groups may be wanted of each file.
-        is_part = self.expected.selection is None
-        return ranges if is_part else [msgspec.structs.replace(each, is_part=False) for each in ranges]
+        selection, dtype = self.expected.selection, self.expected.id_types.get(self._column)
+        if selection is None or dtype is None or len(ranges) == 1:
+            return ranges
+        return some_of(ranges, selection.ranges(ranges, dtype))
 
     def _divided(self, ranges: Sequence[IdRange], parts: Sequence[StoredRows]) -> Iterator[Increment]:
         """Yield the increment of several ranges; of one store, the current partition is the last part."""

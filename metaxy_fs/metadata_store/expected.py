@@ -86,6 +86,11 @@ def clipped(ranges: Sequence[IdRange], samples: Input, column: str) -> list[IdRa
     low, high = min(span.low for span in spans), max(span.high for span in spans)
     limits = IdRange(_exact(low, dtype), _following(high, dtype))
     found = [each for id_range in ranges if (each := id_range.intersection(limits)) is not None]
+    return some_of(ranges, found)
+
+
+def some_of(ranges: Sequence[IdRange], found: list[IdRange]) -> list[IdRange]:
+    """Return those ranges that are read; of files it is not worth it to take all of them if that is not most."""
     is_most = 2 * len(found) > len(ranges)
     return found if is_most else [msgspec.structs.replace(each, is_part=False) for each in found]
 
@@ -215,7 +220,16 @@ def find_upstream(
         columns = dict.fromkeys((*stored_columns(feature.spec, upstream), *carried.values()))
         where = None if selection is None else selection.of_upstream(upstream)
         read = Read(columns=tuple(columns), latest_only=True, prune=where)
-        scan = _find(store, feature, upstream, read, fallback=fallback)
+        try:
+            scan = _find(store, feature, upstream, read, fallback=fallback)
+        except MetadataSchemaError as error:
+            if error.column not in carried.values():
+                raise
+            raise MetadataSchemaError(
+                f"Feature '{feature.key}' carries column '{error.column}' of its upstream '{upstream.key}'. {error}",
+                feature=feature.key.dotted,
+                column=error.column,
+            ) from error
         if scan is not None:
             found.append(UpstreamRows(feature, upstream, scan, carried, where))
     return found

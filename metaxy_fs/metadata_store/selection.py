@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.log import balanced, conjuncts_on, flattened
+from metaxy_fs.log import IdRange, balanced, conjuncts_on, flattened, matching_ranges
 from metaxy_fs.metadata_store.features import Declared, check_predicate
 from metaxy_fs.reserved import KEPT
 from metaxy_fs.spec import FeatureSpec
@@ -46,6 +46,12 @@ class SampleSelection:
         stored = dict(zip(known, stored_names(spec.dep(upstream.key), known), strict=True))
         names = {name: old for name, old in stored.items() if old in upstream.id_columns}
         return conjuncts_on(self.predicate, columns=names.keys(), names=names)
+
+    def ranges(self, ranges: Sequence[IdRange], dtype: pl.DataType) -> list[IdRange]:
+        """Return the ranges of the first id column, which has a type, that may hold samples: one at least."""
+        column = self.id_columns[0]
+        predicate = conjuncts_on(self.predicate, columns={column})
+        return list(ranges) if predicate is None else matching_ranges(predicate, ranges, column=column, dtype=dtype)
 
     def check(self, schema: Mapping[str, pl.DataType]) -> None:
         """Refuse a predicate that does not fit the types of the columns.
