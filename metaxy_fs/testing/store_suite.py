@@ -9,6 +9,7 @@ A store whose rows end with the object that wrote them sets `persistent = False`
 """
 
 from metaxy_fs.testing.store_buffers import StoreBuffers
+from metaxy_fs.testing.store_carried import StoreCarried
 from metaxy_fs.testing.store_chains import StoreChains
 from metaxy_fs.testing.store_clocks import StoreClocks
 from metaxy_fs.testing.store_code_changes import StoreCodeChanges
@@ -39,6 +40,7 @@ class StoreSuite(
     StoreQuestions,
     StoreVersions,
     StoreIncrements,
+    StoreCarried,
     StoreMaterialize,
     StoreContent,
     StoreCodeChanges,
