@@ -12,6 +12,7 @@ class Plan:
         scale_rows: Samples that are taken and given as lazy frames.
         cycle_rows: Samples whose versions are calculated and written, by graph.
         materialize_rows: Samples that a job computes.
+        question_rows: Samples of each feature that questions are asked of.
         history_rows: Samples of a history.
         hash_rows: Samples whose versions are calculated by each hash algorithm.
         local_writes: Small writes to a local root.
@@ -37,6 +38,7 @@ class Plan:
         ("wide", 10_000_000),
     )
     materialize_rows: tuple[int, ...] = (1_000_000,)
+    question_rows: tuple[int, ...] = (100_000, 1_000_000)
     history_rows: tuple[int, ...] = (1_000_000, 10_000_000)
     hash_rows: int = 1_000_000
     local_writes: int = 1_000
@@ -57,6 +59,7 @@ SMOKE = Plan(
     scale_rows=(200,),
     cycle_rows=(("simple", 200), ("wide", 200)),
     materialize_rows=(2_000,),
+    question_rows=(200,),
     history_rows=(200,),
     hash_rows=200,
     local_writes=10,

@@ -86,6 +86,16 @@ def materialize(bench: Bench) -> Iterator[Result]:
         shutil.rmtree(root)
 
 
+def questions(bench: Bench) -> Iterator[Result]:
+    """A plan of four features, beside reading the ids and versions of all of them."""
+    for rows in bench.plan.question_rows:
+        arguments = {"root": str(bench.scratch / "questions"), "rows": rows}
+        bench.runner.run(Job("questions:seed", arguments))
+        jobs = {OURS: Job("questions:plan", arguments), "read": Job("questions:read", arguments)}
+        yield bench.runner.compare("questions", {"rows": rows, "question": "plan"}, jobs)
+        shutil.rmtree(arguments["root"])
+
+
 def hashes(bench: Bench) -> Iterator[Result]:
     """Versions by the default algorithm, beside those by the others that a root may be made with."""
     jobs = {}
@@ -162,6 +172,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
         latest,
         cycle,
         materialize,
+        questions,
         scale,
         resolve,
     )

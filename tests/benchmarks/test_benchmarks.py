@@ -50,6 +50,7 @@ def test_ours_is_set_against_the_limit_of_each_work(document):
         "cycle",
         "resolve",
         "materialize",
+        "questions",
     }
 
 
