@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from glob import escape
 from threading import Event
 from typing import Any, Final, Literal
 
@@ -20,6 +21,7 @@ from metaxy_fs.progress import tallying
 from metaxy_fs.reserved import DATA_VERSION
 from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.storage.files import FileListing, Unread, find_files
+from metaxy_fs.storage.open import text_of_root
 
 By = Literal["etag", "modified", "content"]
 """What the version of a file is made from."""
@@ -211,7 +213,7 @@ def _beginning(
     """Return what stands before each path and is left out."""
     if relative_to is None:
         return ""
-    base = find_files(relative_to, storage_options=options).directory.rstrip("/")
+    base = find_files(escape(text_of_root(relative_to)), storage_options=options).directory.rstrip("/")
     if base and not f"{files.directory}/".startswith(f"{base}/"):
         raise ValueError(f"the files are below {files.directory!r}, and so not relative to {base!r}")
     return f"{base}/" if base else ""

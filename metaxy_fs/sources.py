@@ -133,6 +133,7 @@ def update_files(
     include_hidden: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     retire_missing: bool = False,
+    rehash: bool = False,
     on_error: Literal["raise", "skip"] = "raise",
     tags: Mapping[str, str] | None = None,
     progress: bool = True,
@@ -151,6 +152,7 @@ def update_files(
         include_hidden: See `list_files`.
         storage_options: See `list_files`; those of the files, not of the store.
         retire_missing: Whether to retire files that have rows, match the pattern, and are gone.
+        rehash: With `by="content"`, whether to read all files, also those with the size, time and ETag of their rows.
         on_error: Whether a file or directory that cannot be read ends the call, or is left for the next one and
             returned in `failed`. Nothing is retired that could not be looked at.
         tags: What each commit says of itself; see `MetadataStore.write_metadata`.
@@ -192,7 +194,8 @@ def update_files(
     fail = failed.append if on_error == "skip" else _raise
     differences: list[pl.DataFrame] = []
     is_begun = stored is not None
-    for files in listing.frames(known, fail, hashes=by == "content", progress=progress):
+    held = None if rehash else known
+    for files in listing.frames(held, fail, hashes=by == "content", progress=progress):
         rows, difference = _compared(files, known)
         differences.append(difference)
         if rows.height or not is_begun:

@@ -80,7 +80,7 @@ def find_files(
 
 class _TreeListing(FileListing):
     def found(self) -> Iterator[ObjectInfo | Unread]:
-        if self._pattern.is_plain and (info := describe_file(self._pattern.text)) is not None:
+        if self._pattern.is_plain and (info := describe_file(self._pattern.prefix)) is not None:
             yield info
             return
         for found in walk_tree(self._pattern.directory, enters=self._pattern.may_match_below):
@@ -121,7 +121,7 @@ class _BucketListing(FileListing):
             return
         # An object has the first place among those whose names begin with its own.
         alike = next(self._storage.pages(self._pattern.directory, is_recursive=False), [])
-        yield [info for info in alike if info.path == self._pattern.text]
+        yield [info for info in alike if info.path == self._pattern.prefix]
         yield from self._storage.pages(f"{self._pattern.directory}/", is_recursive=True)
 
 

@@ -9,8 +9,10 @@ import fnmatch
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 
 _WILDCARD = re.compile(r"[*?\[]")
+_LITERAL = re.compile(r"[^*?]|\[[^!/]\]", re.DOTALL)
 _TOKEN = re.compile(r"\*+|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 _ANY_DEPTH = "**"
 
@@ -36,25 +38,25 @@ class Pattern:
     @cached_property
     def is_plain(self) -> bool:
         """Whether it has no wildcard."""
-        return not _WILDCARD.search(self.text)
+        return all(map(_LITERAL.fullmatch, _TOKEN.findall(self.text)))
 
     @cached_property
     def prefix(self) -> str:
-        """What all matching paths begin with."""
-        found = _WILDCARD.search(self.text)
-        return self.text[: found.start()] if found else self.text
+        """What all matching paths begin with; of a plain path the path."""
+        literal = takewhile(_LITERAL.fullmatch, _TOKEN.findall(self.text))
+        return "".join(glyph[len(glyph) // 2] for glyph in literal)
 
     @cached_property
     def directory(self) -> str:
         """The directory that all matching paths are below, `""` where there is no such; of a plain path the path."""
         if self.is_plain:
-            return self.text.rstrip("/") or self.text[:1]
+            return self.prefix.rstrip("/") or self.prefix[:1]
         return self.prefix.rpartition("/")[0] or self.prefix[: self.prefix.startswith("/")]
 
     @cached_property
     def is_recursive(self) -> bool:
         """Whether it may match paths at another depth than directly below `directory`."""
-        return self.is_plain or "/" in self.text[len(self.prefix) :] or _ANY_DEPTH in self._parts
+        return self.is_plain or len(self._parts) > self.prefix.count("/") + 1 or _ANY_DEPTH in self._parts
 
     def matches(self, path: str) -> bool:
         """Whether it matches the path of a file."""
@@ -82,7 +84,7 @@ class Pattern:
         last = f"(?:{any_part}/)*{any_part}" if self._parts[-1] == _ANY_DEPTH else self._of(self._parts[-1])
         before = (f"(?:{any_part}/)*" if part == _ANY_DEPTH else f"{self._of(part)}/" for part in self._parts[:-1])
         whole = "".join(before) + last
-        is_the_path = f"{re.escape(self.text)}|" if self.is_plain else ""
+        is_the_path = f"{re.escape(self.prefix)}|" if self.is_plain else ""
         return re.compile(rf"(?:{is_the_path}{whole})\Z", re.DOTALL)
 
     def _of(self, part: str) -> str:

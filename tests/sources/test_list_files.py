@@ -375,3 +375,8 @@ def test_a_million_objects_are_listed_in_bounded_memory():
     assert many[0] == "1000000"
     # All of them as a frame take 130 MB, as objects 400 MB.
     assert int(many[1]) - int(few[1]) < 200
+
+
+def test_directories_of_odd_names_can_be_named():
+    write("v [1]*/x?/a")
+    assert paths("v [[]1[]][*]/x[?]/*", relative_to="v [1]*") == ["x?/a"]

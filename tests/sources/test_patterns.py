@@ -1,6 +1,7 @@
 """Patterns match what those of pathlib and of the shell match."""
 
 import tempfile
+from glob import escape
 from pathlib import Path
 
 import pytest
@@ -88,10 +89,19 @@ def test_paths_that_match(pattern, path):
         ("a[!x]b", "a/b"),
         ("videos", "videos-old/a"),
         ("videos", "videos/.git/a"),
-        ("[.]a", ".a"),
+        ("[.x]a", ".a"),
         ("*.mp4", "a.mp4\n"),
         ("**/a", "ba"),
     ],
 )
 def test_paths_that_do_not_match(pattern, path):
     assert not Pattern(pattern).matches(path)
+
+
+@given(path=st.lists(_NAMES, min_size=1, max_size=3).map("/".join))
+def test_an_escaped_path_is_that_path(path):
+    pattern = Pattern(escape(path))
+    assert pattern.is_plain
+    assert (pattern.prefix, pattern.directory) == (path, path)
+    assert pattern.matches(path)
+    assert Pattern(f"{escape(path)}/*.mp4").directory == path

@@ -285,3 +285,12 @@ def test_it_says_what_it_did(store, video):
     assert update
     assert 0 <= update.seconds < time.monotonic() + 1
     assert isinstance(update.new, pl.DataFrame)
+
+
+def test_all_files_are_read_again_when_asked(store, video, opened):
+    update_files(store, video, "v", by="content")
+    write("v/b", b"B")
+    assert counts(update_files(store, video, "v", by="content")) == {"unchanged": 3}
+    opened.clear()
+    assert counts(update_files(store, video, "v", by="content", rehash=True))["changed"] == ["v/b"]
+    assert len(opened) == 3
