@@ -1,7 +1,7 @@
 """List files of a directory or a bucket as rows of a root feature, and keep the feature up to date with them."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -206,7 +206,8 @@ def update_files(
     if retire_missing and missing.height:
         _refuse_to_retire_all(seen, missing, listing)
         store.retire(feature, missing, reason="the file is gone", tags=tags)
-    return _outcome(seen, missing, failed, seconds=elapsed() - started)
+    unread = [(each.path.removeprefix(listing.before), str(each.error)) for each in failed]
+    return _outcome(seen, missing, unread, seconds=elapsed() - started)
 
 
 _DIFFERENCE = "difference"
@@ -261,13 +262,14 @@ def _refuse_to_retire_all(seen: pl.DataFrame, missing: pl.DataFrame, listing: Li
         )
 
 
-def _outcome(seen: pl.DataFrame, missing: pl.DataFrame, failed: Iterable[Unread], *, seconds: float) -> FileUpdate:
+def _outcome(
+    seen: pl.DataFrame, missing: pl.DataFrame, failed: Sequence[tuple[str, str]], *, seconds: float
+) -> FileUpdate:
     parts = {name: seen.filter(pl.col(_DIFFERENCE) == name).select("path") for name in ("new", "changed", "touched")}
-    errors = [(each.path, str(each.error)) for each in failed]
     return FileUpdate(
         **parts,
         missing=missing,
-        failed=pl.DataFrame(errors, schema={"path": pl.String, "error": pl.String}, orient="row"),
+        failed=pl.DataFrame(failed, schema={"path": pl.String, "error": pl.String}, orient="row"),
         unchanged=seen.height - sum(part.height for part in parts.values()),
         seconds=seconds,
     )

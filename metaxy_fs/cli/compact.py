@@ -4,8 +4,9 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from typing import Any
 
-from metaxy_fs.cli.report import count, shown, size
+from metaxy_fs.cli.report import count, size
 from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_written_root
+from metaxy_fs.insight.rendering import printable
 from metaxy_fs.metadata_store import Compaction, compact
 from metaxy_fs.progress import growing
 
@@ -33,7 +34,7 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     with growing("compacting", unit=" rows") as advance:
         done = compact(store, arguments.feature, full=arguments.full, cluster=arguments.cluster, progress=advance)
     for each in done:
-        print(shown(_line(each)))
+        print(printable(_line(each)))
     if not done:
         print("nothing to compact")
     return 0

@@ -1,42 +1,34 @@
-"""The command `metaxy-fs demo`: version the files of a directory, and compute what changed."""
+"""The command `metaxy-fs demo`: keep features of the files of a directory, and compute what changed."""
 
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from metaxy_fs.cli.features import declare_features
-from metaxy_fs.cli.report import (
-    FILES,
-    TEXTS,
-    print_files,
-    print_table,
-    print_texts,
-    print_totals,
-    print_tree,
-    print_uncounted,
-)
+from metaxy_fs.cli.report import print_files, print_places, print_texts, print_totals
 from metaxy_fs.cli.roots import ROOT_HELP, open_root
-from metaxy_fs.cli.tree import DEFAULT_ROOT, SKIPPED_DIRECTORIES, walk
-from metaxy_fs.cli.update import latest, resolve_texts, update_files, update_texts
+from metaxy_fs.cli.texts import count_texts
 from metaxy_fs.metadata_store import MetadataStore
 from metaxy_fs.metadata_store.maintenance import require_root
-from metaxy_fs.spec import Feature
+from metaxy_fs.sources import update_files
 
-_DEMO = f"""\
+DEFAULT_ROOT = ".metaxy"
+_TEXTS_PER_BATCH = 100
+
+_DEMO = """\
 Keep two features of the files below DIR, and compute only what changed since the last run.
 
-  demo/files   one sample a file, named by its relative path, in two containers: `content`, the sha256 of the bytes, and
-               `stat`, the size, mode and modification time
-  demo/texts   made from `content` alone: lines, words and the most frequent terms of each text (UTF-8, up to 64 MiB)
+  demo/files   one sample per file, named by its relative path, with the SHA-256 of its bytes as its version
+  demo/texts   made from these: lines, words and the most frequent terms of each text (UTF-8, up to 64 MiB)
 
-A file whose size, mode and modification time are those of the last run is not read again; --rehash reads all.
-Files that are gone are named in each run, since their rows stay in the log. Nothing is written to DIR but the root.
+A file whose size and modification time are those of the last run is not read again; --rehash reads all.
+Files that are gone are retired, and so is what was made from them. Nothing is written to DIR but the root.
 
-Left out: directories named {", ".join(SKIPPED_DIRECTORIES)}, the root itself, links to directories, pipes, sockets
-and devices. Links to files count as files. What cannot be read is named and left for the next run; it fails no run.
-Names that are no UTF-8 appear with \\xNN, and a backslash as two.
+Left out: names that begin with a dot, links to directories, pipes, sockets and devices. Links to files count as files.
+What cannot be read is named and left for the next run; it fails no run.
 """
 
 
@@ -69,33 +61,49 @@ def run_demo(directory: Path, store: MetadataStore, *, rehash: bool) -> None:
             there.
     """
     features = declare_features()
-    tree = walk(directory, root=store.location)
-    print_tree(str(directory.absolute()), store.location, tree)
-    files, present = update_files(store, features.files, directory, tree, rehash=rehash)
-    print_files(files)
-    increment = resolve_texts(store, features, present, out_of_reach=files.left)
-    print_texts(increment)
-    texts = update_texts(store, features.texts, directory, increment)
-    print_uncounted(texts)
-    print_table(
-        [
-            (FILES, _stored(store, features.files), files),
-            (TEXTS, _stored(store, features.texts), texts),
-        ]
+    print_places(directory, store.location)
+    files = update_files(
+        store,
+        features.files,
+        f"{escape(str(directory))}/**",
+        by="content",
+        relative_to=directory,
+        retire_missing=True,
+        rehash=rehash,
+        on_error="skip",
     )
-    counted = latest(store, features.texts)
-    if counted is not None:
-        print_totals(counted.join(present.select("path"), on="path", how="semi"))
+    print_files(files)
+    plan = store.plan(features.texts)
+    texts = store.materialize(
+        features.texts,
+        partial(count_texts, directory),
+        batch_rows=_TEXTS_PER_BATCH,
+        on_error="skip",
+        retire_orphaned=True,
+    )
+    print_texts(plan, texts)
+    if store.has_feature(features.texts):
+        print_totals(store.read_metadata(features.texts, latest_only=True))
 
 
 def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     directory: Path = arguments.directory
     store = open_root(arguments.root or str(directory / DEFAULT_ROOT), parser, argument="--root")
-    if os.path.realpath(store.location) == os.path.realpath(directory):
-        parser.error(f"argument --root: {store.location} is DIR itself; give it a directory of its own")
+    if _is_listed(os.path.realpath(store.location), os.path.realpath(directory)):
+        parser.error(
+            f"argument --root: {store.location} is in DIR, and would be taken for files of it; give another directory, "
+            "or one whose name begins with a dot"
+        )
     require_root(store, may_be_new=True)
     run_demo(directory, store, rehash=arguments.rehash)
     return 0
+
+
+def _is_listed(root: str, directory: str) -> bool:
+    """Whether the files of a root are among those of a directory: names that begin with a dot are not."""
+    place = Path(root)
+    is_below = place.is_relative_to(directory)
+    return is_below and not any(part.startswith(".") for part in place.relative_to(directory).parts)
 
 
 def _directory(text: str) -> Path:
@@ -103,8 +111,3 @@ def _directory(text: str) -> Path:
     if not path.is_dir():
         raise ArgumentTypeError(f"{text!r} is not a directory" if path.exists() else f"there is no directory {text!r}")
     return path
-
-
-def _stored(store: MetadataStore, feature: type[Feature]) -> int:
-    rows = latest(store, feature, columns=["path"])
-    return 0 if rows is None else rows.height

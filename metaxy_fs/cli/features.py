@@ -1,30 +1,15 @@
-"""The features of the demo.
-
-A file has two parts that change for different reasons: `content`, its bytes, and `stat`, what the file system notes of
-it. What is counted in a text is made from `content` alone, so a file that is merely touched is not counted again.
-"""
+"""The features of the demo: files, and what is counted in those that are texts."""
 
 from dataclasses import dataclass
 
-from metaxy_fs.spec import (
-    ContainerDep,
-    ContainerKey,
-    ContainerSpec,
-    Feature,
-    FeatureDep,
-    FeatureGraph,
-    FeatureKey,
-    FeatureSpec,
-)
+from metaxy_fs.spec import ContainerKey, ContainerSpec, Feature, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 
-CONTENT = ContainerKey(["content"])
-STAT = ContainerKey(["stat"])
 ID = "path"
 
 
 @dataclass(frozen=True)
 class DemoFeatures:
-    """The root feature, one sample a file, and the one that is made from it."""
+    """The root feature, one sample per file, and the one that is made from it."""
 
     files: type[Feature]
     texts: type[Feature]
@@ -34,12 +19,13 @@ def declare_features() -> DemoFeatures:
     """Return the features, declared in a graph of their own."""
     files = FeatureSpec(
         key=FeatureKey(["demo", "files"]),
-        containers=[ContainerSpec(key=CONTENT), ContainerSpec(key=STAT)],
+        containers=[ContainerSpec(key=ContainerKey(["content"]))],
         id_columns=[ID],
     )
-    counts = ContainerSpec(deps=[ContainerDep(feature_key=files.key, containers=[CONTENT])])
     texts = FeatureSpec(
-        key=FeatureKey(["demo", "texts"]), deps=[FeatureDep(key=files.key)], containers=[counts], id_columns=[ID]
+        key=FeatureKey(["demo", "texts"]),
+        deps=[FeatureDep(key=files.key, columns=["bytes", "modified"])],
+        id_columns=[ID],
     )
     with FeatureGraph().use():
 

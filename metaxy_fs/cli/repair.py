@@ -4,8 +4,9 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from typing import Any
 
-from metaxy_fs.cli.report import count, shown
+from metaxy_fs.cli.report import count
 from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_written_root
+from metaxy_fs.insight.rendering import printable
 from metaxy_fs.metadata_store import Restoration, repair
 
 _REPAIR = """\
@@ -45,4 +46,4 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
 
 def _line(restoration: Restoration) -> str:
     rows = f"{count(restoration.rows, 'row')}, " if restoration.state != "lost" else ""
-    return shown(f"{restoration.path} ({rows}{restoration.name}): {restoration.reason}")
+    return printable(f"{restoration.path} ({rows}{restoration.name}): {restoration.reason}")

@@ -1,73 +1,48 @@
 """Print the outcome of a run of the demo."""
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from pathlib import Path
 
 import polars as pl
 
 from metaxy_fs.cli.texts import BINARY, TOO_LARGE
-from metaxy_fs.cli.tree import OutOfReach, Skip, Tree
-from metaxy_fs.cli.update import Outcome
-from metaxy_fs.metadata_store import Increment
-
-FILES = "demo/files"
-TEXTS = "demo/texts"
+from metaxy_fs.insight.rendering import printable
+from metaxy_fs.metadata_store import Materialization, Plan
+from metaxy_fs.sources import FileUpdate
 
 _EXAMPLES = 3
 _WIDTH = 60
 _TERMS = 8
-_HEADER = ("feature", "stored", "new", "stale", "orphaned", "computed", "seconds")
 
 
-def print_tree(directory: str, root: str, tree: Tree) -> None:
-    """Say what there is, and what of it is left out."""
-    print(f"directory  {shown(directory)}: {count(tree.files.height, 'file')}, {size(int(tree.files['size'].sum()))}")
-    print(f"root       {shown(root)}")
-    left_out = ", ".join(f"{skip} ({tree.skipped[skip]:,})" for skip in Skip if tree.skipped[skip])
-    if left_out:
-        print(f"left out   {left_out}")
+def print_places(directory: Path, root: str) -> None:
+    """Say where the files are, and where the features are kept."""
+    print(f"directory  {printable(str(directory.absolute()))}")
+    print(f"root       {printable(root)}")
 
 
-def print_files(outcome: Outcome) -> None:
-    """Say what is new, stale and gone among the files, and what is not worth computing again."""
-    _print_increment(FILES, outcome.increment, content=_by_container(outcome.increment, "content"))
-    _print_left("cannot be read", outcome.left)
-    touched = outcome.increment.stale.height - _by_container(outcome.increment, "content").height
-    if touched:
-        were, their, them = ("was", "its", "it") if touched == 1 else ("were", "their", "them")
-        print(
-            f"  {count(touched, 'file')} {were} touched: {their} `stat` is noted; `content` is the same, "
-            f"so {TEXTS} has nothing to do for {them}."
-        )
+def print_files(files: FileUpdate) -> None:
+    """Say what is new, changed and gone among the files."""
+    total = files.new.height + files.changed.height + files.touched.height + files.unchanged
+    print(f"\ndemo/files: {count(total, 'file')}, {files.new.height:,} new, {files.changed.height:,} changed")
+    _print_paths("new", files.new)
+    _print_paths("changed", files.changed)
+    _print_paths("touched, with the same content", files.touched)
+    _print_paths("gone, retired", files.missing)
+    _print_failed("cannot be read", files.failed)
 
 
-def print_texts(increment: Increment) -> None:
-    """Say what there is to count."""
-    _print_increment(TEXTS, increment, content=increment.stale.select("path"))
-
-
-def print_uncounted(outcome: Outcome) -> None:
-    """Say which texts are left for the next run."""
-    _print_left("left for the next run", outcome.left)
-
-
-def print_table(rows: Iterable[tuple[str, int, Outcome]]) -> None:
-    """Print one line a feature: its name, the number of samples that the root holds, and what happened."""
-    table: list[Sequence[str]] = [_HEADER]
-    for name, stored, outcome in rows:
-        increment = outcome.increment
-        counts = (stored, increment.new.height, increment.stale.height, increment.orphaned.height, outcome.computed)
-        table.append((name, *(f"{count:,}" for count in counts), f"{outcome.seconds:.1f}"))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    print()
-    for first, *rest in table:
-        cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
-        print("  ".join([first.ljust(widths[0]), *cells]))
+def print_texts(plan: Plan, texts: Materialization) -> None:
+    """Say what was planned, and what became of it."""
+    print(f"\n{plan}\n")
+    counts = texts.counts
+    retired = f", {counts.retired:,} retired" if counts.retired else ""
+    print(f"demo/texts: {counts.written:,} computed{retired} in {texts.seconds:.1f} s")
+    _print_failed("left for the next run", texts.failed)
 
 
 def print_totals(texts: pl.DataFrame) -> None:
-    """Say what is in all the texts together, given the rows of the files that there are."""
-    counted = texts.filter(pl.col("is_text"))
+    """Say what is in all the texts together."""
+    counted = texts.filter("is_text")
     words, lines = int(counted["words"].sum()), int(counted["lines"].sum())
     print(f"\n{count(counted.height, 'text')}: {count(lines, 'line')}, {count(words, 'word')}{_others(texts)}")
     terms = counted.select(pl.col("terms").explode()).drop_nulls().unnest("terms") if words else None
@@ -78,48 +53,23 @@ def print_totals(texts: pl.DataFrame) -> None:
         print(f"terms, by the number of texts that have them in their top ten: {shown_terms}")
 
 
-def shown(name: str) -> str:
-    """Return a name that is safe to print on one line: control characters are escaped."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
+def _print_paths(what: str, paths: pl.DataFrame) -> None:
+    if paths.height:
+        examples = ", ".join(map(_shortened, paths["path"].sort().head(_EXAMPLES)))
+        print(f"  {what} ({paths.height:,}): {examples}{_more(paths.height)}")
+
+
+def _print_failed(what: str, failed: pl.DataFrame) -> None:
+    if failed.height:
+        examples = "; ".join(f"{_shortened(path)}: {printable(error)}" for path, error in failed.head(3).iter_rows())
+        print(f"  {what} ({failed.height:,}): {examples}{_more(failed.height)}")
 
 
 def _shortened(name: str) -> str:
     """Return a name without the middle, if it is long."""
-    text = shown(name)
+    text = printable(name)
     half = _WIDTH // 2
     return text if len(text) <= _WIDTH else f"{text[: half - 2]}...{text[1 - half :]}"
-
-
-def _print_increment(feature: str, increment: Increment, *, content: pl.DataFrame) -> None:
-    touched = increment.stale.join(content, on="path", how="anti")
-    if not increment:
-        print(f"\n{feature}: nothing to do")
-    else:
-        print(f"\n{feature}: {increment.new.height:,} new, {increment.stale.height:,} stale")
-    _print_paths("new", increment.new["path"])
-    _print_paths("stale, other content", content["path"])
-    _print_paths("stale, only `stat` differs", touched["path"])
-    _print_paths("gone, rows stay in the log", increment.orphaned["path"])
-
-
-def _by_container(increment: Increment, container: str) -> pl.DataFrame:
-    return increment.stale.filter(pl.col("changed_containers").list.contains(container)).select("path")
-
-
-def _print_paths(what: str, paths: pl.Series) -> None:
-    if paths.len():
-        examples = ", ".join(map(_shortened, paths.head(_EXAMPLES)))
-        print(f"  {what} ({paths.len():,}): {examples}{_more(paths.len())}")
-
-
-def _print_left(what: str, left: Sequence[OutOfReach]) -> None:
-    if left:
-        examples = "; ".join(f"{_place(each)}: {each.reason}" for each in islice(left, _EXAMPLES))
-        print(f"  {what} ({len(left):,}): {examples}{_more(len(left))}")
-
-
-def _place(each: OutOfReach) -> str:
-    return _shortened(f"{each.path}/" if each.is_directory and each.path else each.path or ".")
 
 
 def _more(count: int) -> str:

@@ -3,10 +3,15 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from heapq import nsmallest
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
+
+from metaxy_fs.errors import StorageError
+from metaxy_fs.storage.tree import describe_file, read_file
 
 LARGEST = 64 * 1024 * 1024
 """The size in bytes from which on a file is noted, but not counted."""
@@ -25,6 +30,7 @@ TEXT_ROWS = pl.Schema(
 )
 """The columns that `measure` fills."""
 
+_NOTED = ("path", "bytes", "modified")
 _WORD = re.compile(r"[^\W_]+")
 _NO_WORD = re.compile(r"[\W_]")
 _SHORTEST_TERM = 4
@@ -47,6 +53,20 @@ class Measures(NamedTuple):
     lines: int | None = None
     words: int | None = None
     terms: list[dict[str, str | int]] | None = None
+
+
+def count_texts(directory: Path, files: pl.DataFrame) -> pl.DataFrame:
+    """Return what is counted in files, in the bytes that their versions were made from.
+
+    Args:
+        directory: What their paths are relative to.
+        files: `path`, and `bytes` and `modified` of when they were hashed.
+
+    Raises:
+        StorageError: A file cannot be read, or has changed since.
+    """
+    rows = [(path, *_counted(directory, path, *noted)) for path, *noted in files[[*_NOTED]].iter_rows()]
+    return pl.DataFrame(rows, schema={"path": pl.String(), **TEXT_ROWS}, orient="row")
 
 
 def measure(data: bytes) -> Measures:
@@ -74,9 +94,14 @@ def measure(data: bytes) -> Measures:
     return Measures(is_text=True, lines=lines, words=words, terms=_terms(counts))
 
 
-def not_measured(reason: str) -> Measures:
-    """Return the measures of a file that is not looked into."""
-    return Measures(is_text=False, reason=reason)
+def _counted(directory: Path, path: str, size: int, modified: datetime) -> Measures:
+    if size > LARGEST:
+        return Measures(is_text=False, reason=TOO_LARGE)
+    place = str(directory / path)
+    found = describe_file(place)
+    if found is None or (found.size, found.modified) != (size, modified):
+        raise StorageError(f"{path!r} changed since it was hashed", path=path)
+    return measure(b"".join(read_file(place, piece=_STRIDE)))
 
 
 def _decoded(data: bytes) -> str | None:

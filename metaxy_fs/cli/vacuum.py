@@ -6,8 +6,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from metaxy_fs.cli.report import count, shown, size
+from metaxy_fs.cli.report import count, size
 from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_written_root
+from metaxy_fs.insight.rendering import printable
 from metaxy_fs.metadata_store import Removal, vacuum
 from metaxy_fs.progress import tallying
 
@@ -54,7 +55,7 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
     for removal in found.removals:
         print(f"{removal.state:<10} {_line(removal)}")
     for finding in found.skipped:
-        print(shown(f"{'skipped':<10} {finding.path} {finding.problem} {finding.remedy}"))
+        print(printable(f"{'skipped':<10} {finding.path} {finding.problem} {finding.remedy}"))
     print(_summary(found.removals))
     if not arguments.delete and found.removals:
         print("Nothing was changed; --delete removes what is deletable, and notes what is waiting.")
@@ -63,7 +64,7 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
 
 def _line(removal: Removal) -> str:
     age = removal.age - timedelta(microseconds=removal.age.microseconds)
-    return shown(f"{removal.path} ({size(removal.bytes)}): {removal.reason}, for {age}")
+    return printable(f"{removal.path} ({size(removal.bytes)}): {removal.reason}, for {age}")
 
 
 def _summary(removals: Sequence[Removal]) -> str:

@@ -4,8 +4,9 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from typing import Any
 
-from metaxy_fs.cli.report import count, shown, size
+from metaxy_fs.cli.report import count, size
 from metaxy_fs.cli.roots import FEATURE_HELP, ROOT_HELP, feature_key, open_written_root
+from metaxy_fs.insight.rendering import printable
 from metaxy_fs.metadata_store import Finding, Verification, verify
 from metaxy_fs.progress import growing
 
@@ -36,7 +37,7 @@ def _run(parser: ArgumentParser, arguments: Namespace) -> int:
 
 
 def _line(finding: Finding) -> str:
-    return shown(f"{finding.path} {finding.problem}. {finding.remedy}")
+    return printable(f"{finding.path} {finding.problem}. {finding.remedy}")
 
 
 def _summary(found: Verification) -> str:

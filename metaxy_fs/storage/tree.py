@@ -38,30 +38,30 @@ def walk_tree(top: str, *, enters: Callable[[str], bool]) -> Iterator[ObjectInfo
     Raises:
         StorageError: There is no such directory.
     """
-    if not os.path.isdir(top or "."):
+    if not os.path.isdir(_encoded(top) or b"."):
         raise StorageError(f"cannot list {top!r}: there is no such file or directory", root=top)
     # No recursion: a tree may be deeper than Python's stack.
-    waiting = [top]
+    waiting = [_encoded(top)]
     while waiting:
         directory = waiting.pop()
         try:
-            with os.scandir(directory or ".") as children:
+            with os.scandir(directory or b".") as children:
                 for child in children:
                     path = os.path.join(directory, child.name)
-                    if child.is_dir(follow_symlinks=False):
-                        waiting += [path] if enters(path) else []
-                    elif (found := _described(child, path)) is not None:
-                        yield found
+                    if not child.is_dir(follow_symlinks=False):
+                        yield from _described(child, path)
+                    elif enters(shown(path)):
+                        waiting.append(path)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            yield Unread(path=shown(directory), error=_error("list", directory, error), is_directory=True)
+            yield Unread(shown(directory), _error("list", shown(directory), error), is_directory=True)
 
 
 def describe_file(path: str) -> ObjectInfo | None:
     """Return what the file system notes of a path, None where it is no file."""
     try:
-        return _info(path, os.stat(path))
+        return _info(path, os.stat(_encoded(path)))
     except (OSError, ValueError):
         return None
 
@@ -84,33 +84,38 @@ def read_file(path: str, *, piece: int) -> Iterator[bytes]:
     except OSError as error:
         raise _error("read", path, error) from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise StorageError(f"cannot read {shown(path)!r}: it changed while it was read; list it again", path=path)
+        raise StorageError(f"cannot read {path!r}: it changed while it was read; list it again", path=path)
 
 
-def shown(path: str) -> str:
+def shown(path: bytes) -> str:
     """Return a path in characters that UTF-8 has."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return path.decode("utf-8", "backslashreplace")
 
 
 def _opened(path: str) -> BinaryIO:
-    file = os.fdopen(os.open(path, _READ), "rb")
+    file = os.fdopen(os.open(_encoded(path), _READ), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError("it is no file any more")
     return file
 
 
-def _described(child: "os.DirEntry[str]", path: str) -> ObjectInfo | Unread | None:
+def _described(child: "os.DirEntry[bytes]", path: bytes) -> Iterator[ObjectInfo | Unread]:
+    """Yield what there is of an entry: a file, something that cannot be looked at, or nothing."""
     try:
-        found = _info(path, child.stat())
+        status = child.stat()
     except FileNotFoundError:  # gone meanwhile, or a link that leads nowhere
-        return None
+        return
     except OSError as error:
-        return Unread(shown(path), _error("look at", path, error))
-    if found is not None and not _is_utf8(path):
-        reason = "its name is not UTF-8, and no text can hold it: rename it"
-        return Unread(shown(path), StorageError(f"cannot list {shown(path)!r}: {reason}", path=shown(path)))
-    return found
+        yield Unread(shown(path), _error("look at", shown(path), error))
+        return
+    if (found := _info(shown(path), status)) is None:
+        return
+    if found.path.encode() == path:
+        yield found
+        return
+    reason = "its name is not UTF-8, and no string can hold it: rename it"
+    yield Unread(found.path, StorageError(f"cannot list {found.path!r}: {reason}", path=found.path))
 
 
 def _info(path: str, status: os.stat_result) -> ObjectInfo | None:
@@ -119,14 +124,14 @@ def _info(path: str, status: os.stat_result) -> ObjectInfo | None:
     return ObjectInfo(path, status.st_size, _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1_000))
 
 
-def _is_utf8(path: str) -> bool:
+def _encoded(path: str) -> bytes:
+    """Return a path as the system has it: file names are bytes, and UTF-8 whatever the locale says."""
     try:
-        path.encode()
+        return path.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return os.fsencode(path)
 
 
 def _error(verb: str, path: str, error: OSError) -> StorageError:
     kind = StorageAccessError if error.errno in PERMISSION_DENIED else StorageError
-    return kind(f"cannot {verb} {shown(path)!r}: {explained(error)}", path=shown(path))
+    return kind(f"cannot {verb} {path!r}: {explained(error)}", path=path)

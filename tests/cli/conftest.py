@@ -57,14 +57,3 @@ def write(path: Path, content: str | bytes, *, seconds: int = LONG_AGO) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     os.utime(path, (seconds, seconds))
-
-
-def table(output: str) -> dict[str, dict[str, int]]:
-    """Return the table at the end of what a run printed, without the seconds."""
-    lines = [line.split() for line in output.splitlines()]
-    header = next(line for line in lines if line[:2] == ["feature", "stored"])
-    found = {line[0]: line for line in lines[lines.index(header) + 1 :][:2]}
-    return {
-        name: {column: int(cell.replace(",", "")) for column, cell in zip(header[1:-1], line[1:-1], strict=True)}
-        for name, line in found.items()
-    }

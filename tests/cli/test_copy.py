@@ -43,4 +43,4 @@ def test_arguments_without_a_meaning_are_told(notes, demo, capsys, tmp_path, arg
 def test_a_feature_that_is_not_there_fails(notes, demo, capsys, tmp_path):
     demo()
     assert main(["copy", str(notes / ".metaxy"), str(tmp_path / "target"), "demo/nothing"]) == 1
-    assert "demo_nothing" in capsys.readouterr().err
+    assert "demo/nothing" in capsys.readouterr().err

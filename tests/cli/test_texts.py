@@ -2,7 +2,7 @@
 
 import pytest
 
-from metaxy_fs.cli import texts, update
+from metaxy_fs.cli import texts
 from metaxy_fs.cli.texts import measure
 from tests.cli.conftest import write
 
@@ -59,11 +59,11 @@ def test_a_binary_file_has_a_row_so_that_it_is_not_tried_again(demo, notes, rows
     write(notes / "image", b"\x89PNG\0")
     assert "not counted: 1 binary" in demo()
     assert rows("texts")["image"]["lines"] is None
-    assert demo().count("nothing to do") == 2
+    assert "demo/texts: 0 computed" in demo()
 
 
 def test_a_file_too_large_to_count_is_noted(demo, notes, rows, monkeypatch):
-    monkeypatch.setattr(update, "LARGEST", 5)
+    monkeypatch.setattr(texts, "LARGEST", 5)
     assert "not counted: 1 too large" in demo()
     assert rows("texts")["eggs.txt"]["reason"] == "too large"
     assert rows("texts")["sub/ham.txt"]["reason"] is None

@@ -49,7 +49,7 @@ def test_one_feature_is_verified_alone(root, capsys, name):
 
 def test_a_feature_that_is_not_there_exits_with_1(root, capsys):
     assert main(["verify", str(root), "demo/file"]) == 1
-    assert "holds nothing of a feature 'demo.file'" in capsys.readouterr().err
+    assert "holds nothing of a feature 'demo/file'" in capsys.readouterr().err
 
 
 def test_a_feature_that_none_can_have_exits_with_2(root, capsys):
