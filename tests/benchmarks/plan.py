@@ -13,6 +13,7 @@ class Plan:
         cycle_rows: Samples whose versions are calculated and written, by graph.
         materialize_rows: Samples that a job computes.
         question_rows: Samples of each feature that questions are asked of.
+        carried_rows: Upstream rows of which a column is carried.
         history_rows: Samples of a history.
         hash_rows: Samples whose versions are calculated by each hash algorithm.
         local_writes: Small writes to a local root.
@@ -39,6 +40,7 @@ class Plan:
     )
     materialize_rows: tuple[int, ...] = (1_000_000,)
     question_rows: tuple[int, ...] = (100_000, 1_000_000)
+    carried_rows: tuple[int, ...] = (1_000_000,)
     history_rows: tuple[int, ...] = (1_000_000, 10_000_000)
     hash_rows: int = 1_000_000
     local_writes: int = 1_000
@@ -60,6 +62,7 @@ SMOKE = Plan(
     cycle_rows=(("simple", 200), ("wide", 200)),
     materialize_rows=(2_000,),
     question_rows=(200,),
+    carried_rows=(200,),
     history_rows=(200,),
     hash_rows=200,
     local_writes=10,

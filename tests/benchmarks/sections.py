@@ -11,6 +11,7 @@ from typing import get_args
 
 from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
 from tests.benchmarks.bench import Bench
+from tests.benchmarks.carried import Kind
 from tests.benchmarks.data import Graph
 from tests.benchmarks.log_sections import covering, crowd, formats, many, remote_formats, requests_since
 from tests.benchmarks.network_sections import network
@@ -96,6 +97,24 @@ def questions(bench: Bench) -> Iterator[Result]:
         shutil.rmtree(arguments["root"])
 
 
+def carried(bench: Bench) -> Iterator[Result]:
+    """Increments that carry a column, beside those without; and those of a hundredth, beside those of everything."""
+    for rows in bench.plan.carried_rows:
+        for kind in get_args(Kind):
+            root = str(bench.scratch / "carried")
+            bench.runner.run(Job("carried:seed", {"root": root, "kind": kind, "rows": rows}))
+            arguments = {"root": root, "kind": kind}
+            jobs = {
+                OURS: Job("carried:resolve", {**arguments, "carry": True}),
+                "without": Job("carried:resolve", {**arguments, "carry": False}),
+            }
+            yield bench.runner.compare("carried", {"rows": rows, "samples": kind, "of": "all"}, jobs)
+            of_some = Job("carried:resolve", {**arguments, "carry": True, "below": rows // 100})
+            jobs = {OURS: of_some, "of all": Job("carried:resolve", {**arguments, "carry": True})}
+            yield bench.runner.compare("carried", {"rows": rows, "samples": kind, "of": "1 %"}, jobs)
+            shutil.rmtree(root)
+
+
 def hashes(bench: Bench) -> Iterator[Result]:
     """Versions by the default algorithm, beside those by the others that a root may be made with."""
     jobs = {}
@@ -173,6 +192,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
         cycle,
         materialize,
         questions,
+        carried,
         scale,
         resolve,
     )
