@@ -23,10 +23,10 @@ class Increment:
     """What separates the samples of a feature from what a store holds of them.
 
     Attributes:
-        new: Samples that are not stored: the id columns (and, where samples were given, their other columns),
-            `data_version`. Where a container is versioned by content, that is null for it, and the writer has to give
-            it; then comes `provenance`, the versions that follow from what a sample is made from, to be written as it
-            is.
+        new: Samples that are not stored: the id columns (and, where samples were given, their other columns), the
+            columns that the deps carry, `data_version`. Where a container is versioned by content, that is null for
+            it, and the writer has to give it; then comes `provenance`, the versions that follow from what a sample is
+            made from, to be written as it is.
         stale: Samples that are stored under another version, or that were asked to be computed again: the columns of
             `new`, then `stored_data_version` (struct of strings) and `changed_containers` (list of strings, the names
             of the containers that differ; empty where none does and the caller asked).
@@ -38,7 +38,7 @@ class Increment:
 
     `new`, `stale` and `waiting` are in the order of the samples that were given, else sorted by id; `orphaned` always
     is. Where one upstream row makes many samples and these were not given, `new`, `stale` and `waiting` have one row
-    for each upstream row, and its ids alone.
+    for each upstream row, and of the ids its own alone.
 
     Examples:
         >>> from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, InMemoryMetadataStore
