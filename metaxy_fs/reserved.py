@@ -92,3 +92,26 @@ KNOWN: Final = "_metaxy_known"
 
 IS_CURRENT: Final = "_metaxy_is_current"
 """Whether a stored row is of the current partition."""
+
+# In comparisons of two moments. Names that end with a slash begin the names of columns.
+
+THEN: Final = "_metaxy_then/"
+"""A column of the row that a sample had at the first moment."""
+
+NOW: Final = "_metaxy_now/"
+"""A column of the row that it has at the second one."""
+
+CHANGED_AT: Final = "_metaxy_changed_at"
+"""The time of the commit of the later one."""
+
+CHANGED_BY: Final = "_metaxy_changed_by/"
+"""What a container has changed by."""
+
+CAME_BY: Final = "_metaxy_came_by"
+"""What a sample was added or removed by."""
+
+OWN_CHANGE: Final = "_metaxy_own_change/"
+"""What a container's own declaration has changed by."""
+
+OF_UPSTREAM: Final = "_metaxy_of/"
+"""A column of an upstream feature."""

@@ -24,6 +24,7 @@ from metaxy_fs.errors import (
     UnsupportedFormatError,
     WriteConflictError,
 )
+from metaxy_fs.insight.diff import Diff
 from metaxy_fs.insight.explanation import Explanation
 from metaxy_fs.insight.fingerprint import FeatureFingerprint, Fingerprint, FingerprintCheck
 from metaxy_fs.insight.plan import Plan
@@ -60,6 +61,7 @@ __all__ = [
     "Copied",
     "CorruptObjectError",
     "DependencyError",
+    "Diff",
     "Explanation",
     "FeatureFingerprint",
     "FeatureNotFoundError",

@@ -11,6 +11,7 @@ from typing import Literal, overload
 
 import polars as pl
 
+from metaxy_fs.insight.diff import Diff
 from metaxy_fs.insight.explanation import Explanation
 from metaxy_fs.insight.fingerprint import Fingerprint, FingerprintCheck
 from metaxy_fs.insight.plan import Plan
@@ -19,6 +20,7 @@ from metaxy_fs.metadata_store.arrow import ArrowStream
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
 from metaxy_fs.metadata_store.chain import chain
+from metaxy_fs.metadata_store.diff import diff
 from metaxy_fs.metadata_store.expected import read_upstream
 from metaxy_fs.metadata_store.explain import explain
 from metaxy_fs.metadata_store.features import (
@@ -413,6 +415,43 @@ class MetadataStore(Backend):
         """
         stores = chain(self, fallback=flag(include_fallback, name="include_fallback"))
         return sorted({key for store in stores for key in store.stored_features()})
+
+    def diff(
+        self,
+        before: "str | datetime | MetadataStore",
+        after: "str | datetime | MetadataStore | None" = None,
+        *,
+        features: Iterable[FeatureLike] | None = None,
+    ) -> Diff:
+        """Return the samples that were added, removed or changed between two moments or stores, by root cause.
+
+        The latest row of each sample is compared, whatever its data version; a sample that is retired is not there.
+        Causes are found from what is stored, without code: the versions of upstream rows at both moments, and the
+        declarations that rows were written under.
+
+        Args:
+            before: The name of a snapshot, a time with a time zone, or another store, at a moment or not.
+            after: The same; by default what this store holds now.
+            features: Feature classes, keys or texts; by default all that are held at either moment.
+
+        Raises:
+            FeatureNotFoundError: None of the stores holds one of the features.
+            SnapshotError: There is no such snapshot.
+            MetadataSchemaError: The ids of a feature have types at the two moments that do not compare.
+
+        Examples:
+            >>> store.write_metadata(Faces, store.resolve_update(Faces).pending)
+            >>> store.create_snapshot("monday")
+            >>> store.write_metadata(Video, pl.DataFrame({"sample_id": [1], "data_version": [{"default": "v3"}]}))
+            >>> store.write_metadata(Faces, store.resolve_update(Faces).pending)
+            >>> store.diff("monday").causes.rows()
+            [('video', 'changed', 'video/default', 1), ('faces', 'changed', 'video/default', 1)]
+        """
+        then, now = self._at(before), self if after is None else self._at(after)
+        return diff(then, now, None if features is None else keys_of(features))
+
+    def _at(self, moment: "str | datetime | MetadataStore") -> "MetadataStore":
+        return moment if isinstance(moment, MetadataStore) else self.at(moment)
 
     def fingerprint(
         self, features: Iterable[FeatureLike] | None = None, *, at: str | datetime | None = None

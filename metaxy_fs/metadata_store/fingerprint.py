@@ -20,7 +20,7 @@ from metaxy_fs.metadata_store.chain import not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.read import first_scan, latest
 from metaxy_fs.spec import FeatureKey
-from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RETIRED
+from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_TIME, RETIRED
 
 
 class LatestVersions(NamedTuple):
@@ -37,7 +37,7 @@ def latest_versions(store: Backend, key: FeatureKey, partition: str | None, *mor
         store: The first of the chain.
         key: The feature.
         partition: Look at the rows of this partition alone; None for all.
-        more: What else to return of each row, among the columns of commits and partitions.
+        more: What else to return of each row: its columns, its partition, the time of its commit.
     """
     known = first_scan(store, Query(key=key, partition=partition, columns=frozenset({DATA_VERSION})), fallback=True)
     if known is None:
@@ -48,8 +48,9 @@ def latest_versions(store: Backend, key: FeatureKey, partition: str | None, *mor
         Query(
             key=key,
             partition=partition,
-            columns=frozenset((*ids, DATA_VERSION, RETIRED)),
+            columns=frozenset((*ids, DATA_VERSION, RETIRED, *more)).difference((PARTITION, RESERVED_TIME)),
             with_partition=PARTITION in more,
+            with_commits=RESERVED_TIME in more,
         ),
         fallback=True,
     )

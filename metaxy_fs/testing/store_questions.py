@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import polars as pl
 import pytest
 
 from metaxy_fs.errors import FeatureNotFoundError, SpecError
 from metaxy_fs.metadata_store import Fingerprint, MetadataStore
 from metaxy_fs.spec import FeatureGraph
-from metaxy_fs.testing.store_cases import MakeStore, StoreCase, ids_of, pipeline, samples, videos
+from metaxy_fs.testing.store_cases import SAMPLE_ID, MakeStore, StoreCase, ids_of, pipeline, samples, videos
 
 
 class StoreQuestions(StoreCase):
@@ -70,6 +71,30 @@ class StoreQuestions(StoreCase):
         other.write_metadata(video, videos([3, 1]))
         assert other.fingerprint([video]) == taken
         assert other.check(Fingerprint.from_json(taken.to_json()))
+
+    def test_diff_names_what_samples_differ_by(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1, 2, 3]))
+        store.calculate_and_write_data_versions(processed, samples([1, 2]))
+        before: Any = store.history(processed)["time"].max()
+        changed = videos([1, 4]).with_columns(pl.col("data_version").struct.with_fields(audio=pl.lit("other")))
+        store.write_metadata(video, changed)
+        store.calculate_and_write_data_versions(processed, samples([1, 4]))
+        store.retire(video, samples([3]))
+
+        with video.graph.use():
+            found = store.diff(before)
+        assert found.samples(video).select(SAMPLE_ID, "change", "containers", "causes").rows() == [
+            (1, "changed", ["audio"], ["video/processing/audio"]),
+            (3, "removed", ["audio", "frames"], ["video/processing removed"]),
+            (4, "added", ["audio", "frames"], ["video/processing added"]),
+        ]
+        assert found.samples(processed).select(SAMPLE_ID, "change", "causes").rows() == [
+            (1, "changed", ["video/processing/audio"]),
+            (4, "added", ["video/processing added"]),
+        ]
+        assert found.causes["samples"].sum() == 5
+        assert not store.diff(store)
 
     @pytest.mark.parametrize("text", ["", "video//processing", "video processing", "/"])
     def test_text_that_can_be_no_name_is_refused(self, store: MetadataStore, text: Any) -> None:

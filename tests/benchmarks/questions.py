@@ -33,6 +33,49 @@ def seed(*, root: str, rows: int) -> dict[str, Any]:
     return {}
 
 
+def seed_moments(*, root: str, rows: int) -> dict[str, Any]:
+    """Compute all features, keep a snapshot, and rewrite and compute a tenth of all of them."""
+    store, (video, *others) = FilesystemMetadataStore(root), declare()
+    given = pl.DataFrame({"sample_id": range(rows)}).with_columns(_versions(pl.col("sample_id").cast(pl.String)))
+    for written in (given, given.head(rows // 10).with_columns(_versions(pl.lit("other")))):
+        store.write_metadata(video, written)
+        for feature in others:
+            store.write_metadata(feature, store.resolve_update(feature).pending)
+        if written is given:
+            store.create_snapshot("then")
+    return {}
+
+
+def diff(*, root: str, rows: int) -> dict[str, Any]:
+    """Compare all features with what they were."""
+    store = FilesystemMetadataStore(root)
+    start = time.perf_counter()
+    found = store.diff("then")
+    seconds = time.perf_counter() - start
+    assert found.causes.rows() == [(name, "changed", "video/default", rows // 10) for name in FEATURES]
+    return {"seconds": seconds, "rows": rows}
+
+
+def read_moments(*, root: str, rows: int) -> dict[str, Any]:
+    """Read the ids and versions of the latest rows of all features, now and as they were."""
+    store, features = FilesystemMetadataStore(root), declare()
+    start = time.perf_counter()
+    for seen in (store.at("then"), store):
+        for feature in features:
+            seen.read_metadata(feature, columns=["sample_id", "data_version"], latest_only=True)
+    return {"seconds": time.perf_counter() - start, "rows": rows}
+
+
+def fingerprint(*, root: str, rows: int) -> dict[str, Any]:
+    """Take the fingerprint of all features."""
+    store, features = FilesystemMetadataStore(root), declare()
+    start = time.perf_counter()
+    taken = store.fingerprint(features)
+    seconds = time.perf_counter() - start
+    assert all(feature.samples == rows for feature in taken.features.values())
+    return {"seconds": seconds, "rows": rows}
+
+
 def plan(*, root: str, rows: int) -> dict[str, Any]:
     """Plan a run of all features."""
     store, features = FilesystemMetadataStore(root), declare()

@@ -1,0 +1,341 @@
+"""The samples of features that differ between two moments, grouped by the changes at the root of them.
+
+Each feature is compared by itself: its latest rows at both moments are joined on their ids. Causes go down the graph
+with joins, too. A container has changed by its code, where its two definitions say so, and by what its upstream
+containers have changed by, in the upstream rows that the sample is made from. What has no such cause is one: a version
+that somebody gave, a sample that came or went.
+
+A row is made from what was upstream when it was written. So an upstream row that was written later is no cause, unless
+nothing else is: then it replaced the one that was.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import polars as pl
+
+from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.insight.rendering import printable
+from metaxy_fs.reserved import CAME_BY as _ROW
+from metaxy_fs.reserved import CHANGED_AT as _TIME
+from metaxy_fs.reserved import CHANGED_BY as _BY
+from metaxy_fs.reserved import NOW as _NOW
+from metaxy_fs.reserved import OF_UPSTREAM
+from metaxy_fs.reserved import OWN_CHANGE as _OWN
+from metaxy_fs.reserved import THEN as _THEN
+from metaxy_fs.spec import ContainerSpec, Feature, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec.keys import named_key
+from metaxy_fs.spec.specs import join_columns, stored_names
+from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_TIME
+
+CHANGE: Final = "change"
+CONTAINERS: Final = "containers"
+CAUSES: Final = "causes"
+ADDED, REMOVED, CHANGED = "added", "removed", "changed"
+
+COUNTED: Final = pl.Schema({"feature": pl.String(), CHANGE: pl.String(), "cause": pl.String(), "samples": pl.Int64()})
+"""The columns of the causes of a diff; see `Diff`."""
+
+_NONE: Final = pl.lit([], dtype=pl.List(pl.String))
+
+
+@dataclass(frozen=True)
+class Diff:
+    """The samples that were added, removed or changed between two moments, with the causes.
+
+    Attributes:
+        before: What was compared, in words.
+        after: With what, in words.
+        causes: How many samples differ, by what: `feature` (string, upstream first), `change` (string: `"added"`,
+            `"removed"` or `"changed"`), `cause` (string, those of one sample joined by ` and `) and `samples` (Int64,
+            the most first within a feature). Each sample is counted once.
+
+    A cause is one of these: `"video/audio"`, a version that was given to a container of a root feature;
+    `"code of crop/default 2 to 3"`; `"crop/default added"` or `"removed"`, a container; `"definition of crop/default"`,
+    what else its declaration says; `"video added"` or `"removed"`, samples; and `"other rows upstream of crop/default"`
+    where the upstream rows are the same at both moments, but were not when the sample was made.
+    """
+
+    before: str
+    after: str
+    causes: pl.DataFrame
+    _samples: Mapping[FeatureKey, pl.DataFrame]
+
+    def __bool__(self) -> bool:
+        """Whether anything differs."""
+        return not self.causes.is_empty()
+
+    def samples(self, feature: type[Feature] | FeatureKey | str) -> pl.DataFrame:
+        """Return the samples of a feature that differ, sorted by id.
+
+        Returns:
+            The id columns, `change` (string), `containers` (list of strings, those whose version differs) and `causes`
+            (list of strings, sorted).
+
+        Raises:
+            KeyError: The feature was not compared.
+        """
+        key = feature.spec.key if isinstance(feature, type) else named_key(FeatureKey, feature, what="A feature")
+        if key not in self._samples:
+            known = ", ".join(map(str, self._samples))
+            raise KeyError(f"Feature '{key}' was not compared; {known or 'none'} {'were' if known else 'was'}.")
+        return self._samples[key]
+
+    def to_text(self) -> str:
+        """Return a line for each feature that differs, with the causes below it."""
+        title = f"{printable(self.before)} to {printable(self.after)}"
+        lines = [title if self else f"{title}: nothing differs"]
+        for (name,), of_feature in self.causes.group_by("feature", maintain_order=True):
+            totals = of_feature.group_by(CHANGE, maintain_order=True).agg(pl.col("samples").sum())
+            counts = ", ".join(f"{count:,} {change}" for change, count in totals.sort(CHANGE).iter_rows())
+            lines.append(f"{printable(str(name))}: {counts}")
+            shown = of_feature.select(CHANGE, "cause", "samples").iter_rows()
+            lines += [f"  {count:,} {change} by {printable(cause)}" for change, cause, count in shown]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return self.to_text()
+
+    def _repr_html_(self) -> str:
+        return f"<div><b>{self.to_text().splitlines()[0]}</b>{self.causes._repr_html_()}</div>"
+
+
+class ChangedRows(NamedTuple):
+    """The rows of a feature that differ, with what each container of each of them has changed by.
+
+    Attributes:
+        spec: The feature.
+        frame: Ids and columns that others group by, how it changed and when, and lists of causes.
+    """
+
+    spec: FeatureSpec
+    frame: pl.DataFrame
+
+
+def changed_rows(
+    before: pl.LazyFrame | None, after: pl.LazyFrame | None, *, id_columns: Sequence[str], carried: Sequence[str] = ()
+) -> pl.DataFrame:
+    """Return the rows that differ between two moments.
+
+    Args:
+        before: The row of each sample that counts: ids, `data_version`, partition, time, and the carried columns.
+        after: The same of the other moment; one of the two may be None, for no rows.
+        id_columns: What names a sample.
+        carried: Columns that features downstream group by; the later value counts.
+
+    Returns:
+        Ids and carried columns, `change`, the partition at both moments, the later time, and for each container whether
+        it differs.
+    """
+    names = sorted({*_containers(before), *_containers(after)})
+    sides = [_side(rows, id_columns, carried, prefix) for rows, prefix in ((before, _THEN), (after, _NOW))]
+    then, now = _alike(*[side for side in sides if side is not None], id_columns=id_columns)
+    joined = then.join(now, on=list(id_columns), how="full", coalesce=True)
+    schema = joined.collect_schema()
+    differs = {name: _version(schema, _THEN, name).ne_missing(_version(schema, _NOW, name)) for name in names}
+    was_there, is_there = pl.col(_THEN + PARTITION).is_not_null(), pl.col(_NOW + PARTITION).is_not_null()
+    change = pl.when(~was_there).then(pl.lit(ADDED)).when(~is_there).then(pl.lit(REMOVED)).otherwise(pl.lit(CHANGED))
+    return (
+        joined.filter(pl.any_horizontal(differs.values()))
+        .select(
+            *id_columns,
+            *(pl.coalesce(_NOW + name, _THEN + name).alias(name) for name in carried),
+            change.alias(CHANGE),
+            _THEN + PARTITION,
+            _NOW + PARTITION,
+            pl.coalesce(_NOW + RESERVED_TIME, _THEN + RESERVED_TIME).alias(_TIME),
+            *(differs[name].alias(_BY + name) for name in names),
+        )
+        .sort(id_columns)
+        .collect()
+    )
+
+
+def with_causes(
+    found: pl.DataFrame,
+    spec: FeatureSpec,
+    graph: FeatureGraph | None,
+    *,
+    upstream: Mapping[FeatureKey, ChangedRows],
+    declared: Mapping[str, FeatureSpec],
+) -> ChangedRows:
+    """Return the rows that differ with lists of causes in place of what differs.
+
+    Args:
+        found: What `changed_rows` gives of the feature.
+        spec: The feature.
+        graph: Where its upstream features are declared; None where these are not known.
+        upstream: The rows of these that differ.
+        declared: The declarations of its partitions, by their versions.
+    """
+    above = [] if graph is None else [upstream[up.key] for up in graph.upstream(spec) if up.key in upstream]
+    joined = found.join(_own_changes(found, spec, declared), on=[_THEN + PARTITION, _NOW + PARTITION], how="left")
+    for rows in above:
+        joined = _beside(joined, spec, rows)
+    made_from = {str(c.key): _upstream_columns(c, spec, graph, above) for c in spec.containers}
+    names = [name.removeprefix(_BY) for name in found.columns if name.startswith(_BY)]
+    lists = [_causes(name, spec, made_from.get(name, [])).alias(_BY + name) for name in names]
+    kept = [name for name in found.columns if not name.startswith(_BY)]
+    return ChangedRows(spec, joined.select(*kept, *lists, _row_causes(spec, above).alias(_ROW)))
+
+
+def samples_of(rows: ChangedRows) -> pl.DataFrame:
+    """Return the samples that differ as users see them."""
+    names = [name for name in rows.frame.columns if name.startswith(_BY)]
+    containers = [
+        pl.when(pl.col(name).list.len() > 0).then(pl.lit([name.removeprefix(_BY)])).otherwise(_NONE) for name in names
+    ]
+    causes = pl.when(pl.col(CHANGE) == CHANGED).then(pl.concat_list(names)).otherwise(pl.col(_ROW))
+    return rows.frame.select(
+        *rows.spec.id_columns,
+        CHANGE,
+        pl.concat_list(containers).alias(CONTAINERS),
+        causes.list.unique().list.sort().alias(CAUSES),
+    )
+
+
+def counted(key: FeatureKey, samples: pl.DataFrame) -> pl.DataFrame:
+    """Return how many samples of a feature differ by what, the most first."""
+    cause = pl.col(CAUSES).list.join(" and ").alias("cause")
+    groups = samples.group_by(CHANGE, cause).agg(pl.len().cast(pl.Int64).alias("samples"))
+    ordered = groups.sort("samples", CHANGE, "cause", descending=[True, False, False])
+    return ordered.select(pl.lit(str(key)).alias("feature"), *list(COUNTED)[1:])
+
+
+def _containers(rows: pl.LazyFrame | None) -> list[str]:
+    dtype = None if rows is None else rows.collect_schema()[DATA_VERSION]
+    return [field.name for field in dtype.fields] if isinstance(dtype, pl.Struct) else []
+
+
+def _side(
+    rows: pl.LazyFrame | None, id_columns: Sequence[str], carried: Sequence[str], prefix: str
+) -> pl.LazyFrame | None:
+    others = (DATA_VERSION, PARTITION, RESERVED_TIME, *carried)
+    return None if rows is None else rows.select(*id_columns, *(pl.col(name).alias(prefix + name) for name in others))
+
+
+def _alike(*sides: pl.LazyFrame, id_columns: Sequence[str]) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """Return both sides with ids of the same types; one that is missing is made from the other, without rows."""
+    if len(sides) == 1:
+        [side] = sides
+        names = side.collect_schema().names()
+        is_before = any(name.startswith(_THEN) for name in names)
+        old, new = (_THEN, _NOW) if is_before else (_NOW, _THEN)
+        other = side.clear().rename({name: name.replace(old, new, 1) for name in names if name.startswith(old)})
+        return (side, other) if is_before else (other, side)
+    empty = [side.select(id_columns).clear().collect() for side in sides]
+    try:
+        types = pl.concat(empty, how="vertical_relaxed").schema
+    except pl.exceptions.PolarsError as error:
+        raise MetadataSchemaError(
+            f"The ids have types at the two moments that do not compare: {dict(empty[0].schema)} and "
+            f"{dict(empty[1].schema)}."
+        ) from error
+    then, now = (side.with_columns(pl.col(name).cast(dtype) for name, dtype in types.items()) for side in sides)
+    return then, now
+
+
+def _version(schema: pl.Schema, prefix: str, container: str) -> pl.Expr:
+    dtype = schema[prefix + DATA_VERSION]
+    has_it = isinstance(dtype, pl.Struct) and container in {field.name for field in dtype.fields}
+    return pl.col(prefix + DATA_VERSION).struct.field(container) if has_it else pl.lit(None, pl.String)
+
+
+def _own_changes(found: pl.DataFrame, spec: FeatureSpec, declared: Mapping[str, FeatureSpec]) -> pl.DataFrame:
+    """Return, for each pair of definitions of rows, what of each container's own has changed; null for nothing."""
+    pairs = found.select(_THEN + PARTITION, _NOW + PARTITION).unique()
+    names = [name.removeprefix(_BY) for name in found.columns if name.startswith(_BY)]
+    columns = {
+        _OWN + name: pl.Series(
+            [_own_change(name, spec.key, declared.get(then), declared.get(now)) for then, now in pairs.iter_rows()],
+            dtype=pl.String,
+        )
+        for name in names
+    }
+    return pairs.with_columns(**columns)
+
+
+def _own_change(name: str, key: FeatureKey, then: FeatureSpec | None, now: FeatureSpec | None) -> str | None:
+    if then is None or now is None:
+        return None
+    before, after = (next((each for each in spec.containers if str(each.key) == name), None) for spec in (then, now))
+    if before is None or after is None:
+        return f"{key}/{name} {'added' if before is None else 'removed'}"
+    if before.code_version != after.code_version:
+        return f"code of {key}/{name} {before.code_version} to {after.code_version}"
+    is_same = (before, then.deps, then.id_columns) == (after, now.deps, now.id_columns)
+    return None if is_same else f"definition of {key}/{name}"
+
+
+def _beside(found: pl.DataFrame, spec: FeatureSpec, above: ChangedRows) -> pl.DataFrame:
+    """Add what the upstream rows that samples are made from have changed by; nothing where these have not."""
+    ids = list(join_columns(spec, above.spec))
+    stored = dict(zip(stored_names(spec.dep(above.spec.key), ids), ids, strict=True))
+    prefix = _prefix(above.spec.key)
+    lists = [name for name in above.frame.columns if name.startswith(_BY)]
+    came = pl.when(pl.col(CHANGE) == CHANGED).then(_NONE).otherwise(pl.col(_ROW))
+    rows = above.frame.select(
+        *(pl.col(old).cast(found.schema[new]).alias(new) for old, new in stored.items()),
+        pl.col(_TIME).alias(prefix + _TIME),
+        *(
+            pl.when(pl.col(CHANGE) == CHANGED).then(pl.col(name)).otherwise(_NONE).alias(prefix + name)
+            for name in lists
+        ),
+        came.alias(prefix + _ROW),
+    )
+    if spec.dep(above.spec.key).relation == "aggregation":
+        others = [name for name in rows.columns if name.startswith(prefix) and name != prefix + _TIME]
+        rows = rows.group_by(ids).agg(
+            pl.col(prefix + _TIME).min(), *(pl.col(name).explode().drop_nulls().unique() for name in others)
+        )
+    return found.join(rows, on=ids, how="left", maintain_order="left")
+
+
+def _upstream_columns(
+    container: ContainerSpec, spec: FeatureSpec, graph: FeatureGraph | None, above: Sequence[ChangedRows]
+) -> list[tuple[FeatureKey, str]]:
+    """Return the lists of causes that a container inherits, each with the feature that it comes from."""
+    if graph is None:
+        return []
+    columns = {rows.spec.key: set(rows.frame.columns) for rows in above}
+    pairs = [(up.key, _BY + str(part.key)) for up, part in graph.upstream_containers(spec, container)]
+    found = [(key, name) for key, name in pairs if name in columns.get(key, ())]
+    return found + [(key, _ROW) for key in dict.fromkeys(key for key, _ in pairs) if key in columns]
+
+
+def _causes(name: str, spec: FeatureSpec, inherited: Sequence[tuple[FeatureKey, str]]) -> pl.Expr:
+    """Return what a container of each row has changed by: nothing where it has not."""
+    own = pl.when(pl.col(_OWN + name).is_null()).then(_NONE).otherwise(pl.concat_list(_OWN + name))
+    lists = [
+        (pl.col(_prefix(key) + column).fill_null(_NONE), pl.col(_prefix(key) + _TIME)) for key, column in inherited
+    ]
+    in_time = [pl.when(time <= pl.col(_TIME)).then(causes).otherwise(_NONE) for causes, time in lists]
+    last = f"other rows upstream of {spec.key}/{name}" if spec.deps else f"{spec.key}/{name}"
+    found = _first_of(
+        pl.concat_list(own, *in_time), pl.concat_list(_NONE, *(causes for causes, _ in lists)), pl.lit([last])
+    )
+    return pl.when(pl.col(_BY + name)).then(found.list.unique()).otherwise(_NONE)
+
+
+def _row_causes(spec: FeatureSpec, above: Sequence[ChangedRows]) -> pl.Expr:
+    """Return what each sample was added or removed by."""
+    lists = [pl.col(_prefix(rows.spec.key) + _ROW).fill_null(_NONE) for rows in above]
+    return _first_of(
+        pl.concat_list(_NONE, *lists), pl.concat_list(pl.format(f"{spec.key} {{}}", pl.col(CHANGE)))
+    ).list.unique()
+
+
+def _first_of(*lists: pl.Expr) -> pl.Expr:
+    """Return the first list that holds anything."""
+    *before, last = lists
+    for causes in reversed(before):
+        last = pl.when(causes.list.len() > 0).then(causes).otherwise(last)
+    return last
+
+
+def _prefix(key: FeatureKey) -> str:
+    return f"{OF_UPSTREAM}{key.string}/"

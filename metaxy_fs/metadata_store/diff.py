@@ -1,0 +1,112 @@
+"""Compare what two chains hold, or one chain at two moments, sample by sample."""
+
+from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
+
+import polars as pl
+
+from metaxy_fs.forks import refuse_lost_threads
+from metaxy_fs.insight.diff import COUNTED, ChangedRows, Diff, changed_rows, counted, samples_of, with_causes
+from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
+from metaxy_fs.metadata_store.fingerprint import latest_versions
+from metaxy_fs.metadata_store.stored_graph import stored_graph
+from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec.specs import join_columns, stored_names
+from metaxy_fs.versioning.columns import PARTITION, RESERVED_TIME
+
+
+@report_corruption
+def diff(before: Backend, after: Backend, features: Sequence[FeatureKey] | None) -> Diff:
+    """Return the samples that differ, with causes.
+
+    Args:
+        before: The first of one chain.
+        after: The first of the other.
+        features: What is shown; by default all features that either of them holds.
+
+    Raises:
+        FeatureNotFoundError: Neither holds one of the features.
+    """
+    refuse_lost_threads()
+    held = {key for store in (before, after) for each in chain(store, fallback=True) for key in each.stored_features()}
+    wanted = sorted(held) if features is None else list(features)
+    if lacking := [key for key in wanted if key not in held]:
+        raise not_found(lacking[0], partition=None, store=after, fallback=True)
+    graph = _Graph([graph_of(store) for store in (after, before)])
+    rows: dict[FeatureKey, ChangedRows] = {}
+    for key in graph.upstream_first(wanted):
+        if key in held:
+            rows[key] = _changed(before, after, key, graph, rows)
+    shown = {key: samples_of(rows[key]) for key in rows if key in wanted}
+    causes = [counted(key, samples) for key, samples in shown.items()]
+    return Diff(before.location, after.location, pl.concat([pl.DataFrame(schema=COUNTED), *causes]), shown)
+
+
+def graph_of(store: Backend) -> FeatureGraph:
+    """Return the graph of what a chain holds; where it keeps no declarations, the active one."""
+    is_empty = not any(each.stored_features() for each in chain(store, fallback=True))
+    found = FeatureGraph() if is_empty else stored_graph(store)
+    return found if found.specs else FeatureGraph.active().frozen()
+
+
+class _Graph:
+    """The features of both moments: as the first of some graphs declares each that any of them holds."""
+
+    def __init__(self, graphs: Sequence[FeatureGraph]) -> None:
+        self._graph_of = {key: graph for graph in reversed(graphs) for key in graph.specs}
+
+    def find(self, key: FeatureKey) -> tuple[FeatureSpec | None, FeatureGraph | None]:
+        """Return the declaration of a feature, and the graph that it is part of."""
+        graph = self._graph_of.get(key)
+        return (None if graph is None else graph.specs[key]), graph
+
+    def upstream_first(self, wanted: Sequence[FeatureKey]) -> list[FeatureKey]:
+        """Return some features and all that they are made from, in an order for which causes are known when needed."""
+        above: dict[FeatureKey, list[FeatureKey]] = {}
+        waiting = list(wanted)
+        while waiting:
+            key = waiting.pop()
+            if key not in above:
+                spec, _ = self.find(key)
+                above[key] = [] if spec is None else [dep.key for dep in spec.deps]
+                waiting += above[key]
+        return list(TopologicalSorter(above).static_order())
+
+    def grouping_columns(self, key: FeatureKey) -> list[str]:
+        """Return the columns of a feature, beside its ids, by which others find its rows."""
+        spec, _ = self.find(key)
+        if spec is None:
+            return []
+        below = [each.specs[other] for other, each in self._graph_of.items()]
+        named = {
+            name
+            for other in below
+            if any(dep.key == key for dep in other.deps)
+            for name in stored_names(other.dep(key), join_columns(other, spec))
+        }
+        return sorted(named.difference(spec.id_columns))
+
+
+def _changed(
+    before: Backend, after: Backend, key: FeatureKey, graph: _Graph, upstream: Mapping[FeatureKey, ChangedRows]
+) -> ChangedRows:
+    """Return the rows of a feature that differ, with causes."""
+    more = (PARTITION, RESERVED_TIME, *graph.grouping_columns(key))
+    sides = [latest_versions(store, key, None, *more) for store in (before, after)]
+    ids = next(side.id_columns for side in reversed(sides) if side is not None)
+    then, now = (None if side is None else side.rows for side in sides)
+    found = changed_rows(then, now, id_columns=ids, carried=more[2:])
+    spec, declared_in = graph.find(key)
+    spec = FeatureSpec(key=key, id_columns=ids) if spec is None else spec
+    return with_causes(found, spec, declared_in, upstream=upstream, declared=_declared((before, after), key))
+
+
+def _declared(stores: Sequence[Backend], key: FeatureKey) -> dict[str, FeatureSpec]:
+    """Return the declarations of the partitions of a feature in some chains, by their versions."""
+    return {
+        version: stored.spec
+        for store in stores
+        for each in chain(store, fallback=True)
+        for version, stored in each.stored_specs(key, each.stored_versions(key)).items()
+    }
