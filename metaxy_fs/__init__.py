@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from metaxy_fs._version import __version__
 
 if TYPE_CHECKING:
+    from metaxy_fs.config import Config, load_config
+    from metaxy_fs.errors import ConfigError
     from metaxy_fs.metadata_store import (
         CommitStateUnknownError,
         Compaction,
@@ -73,6 +75,8 @@ __all__ = [
     "SAME_NAME",
     "CommitStateUnknownError",
     "Compaction",
+    "Config",
+    "ConfigError",
     "ContainerDep",
     "ContainerKey",
     "ContainerSpec",
@@ -120,13 +124,14 @@ __all__ = [
     "__version__",
     "compact",
     "copy_metadata",
+    "load_config",
     "open_store",
     "repair",
     "vacuum",
     "verify",
 ]
 
-_HOMES: Final = ("spec", "errors", "metadata_store")
+_HOMES: Final = ("spec", "errors", "metadata_store", "config")
 """Where the names are, the quickest to import first."""
 
 if not TYPE_CHECKING:  # a type checker would take the function for a promise that there is every name

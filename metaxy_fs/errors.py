@@ -2,6 +2,7 @@
 
     MetaxyError
     ├── SpecError (ValueError)                    change the declaration of the feature
+    ├── ConfigError (ValueError)                  change the file that names the stores
     ├── MetadataSchemaError (ValueError)          change the frame, nothing was stored
     ├── FeatureNotFoundError (LookupError)        compute the feature, or look in another root
     ├── SnapshotError (LookupError)               choose another snapshot, or open the stores that it was made through
@@ -25,10 +26,12 @@ without taking a message apart.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypedDict, Unpack
 
 __all__ = [
     "CommitStateUnknownError",
+    "ConfigError",
     "CorruptObjectError",
     "DependencyError",
     "FeatureNotFoundError",
@@ -108,6 +111,31 @@ class MetaxyError(Exception):
 
 class SpecError(MetaxyError, ValueError):
     """A feature, container or graph is declared in a way that has no meaning."""
+
+
+class ConfigError(MetaxyError, ValueError):
+    """The file that names the stores of a project is missing, or says what has no meaning.
+
+    Attributes:
+        file: The file.
+        line: The line in it that is to blame, from 1 on.
+        key: The key that is to blame, with dots between tables.
+    """
+
+    file: Path | None = None
+    line: int | None = None
+    key: str | None = None
+
+    def __init__(
+        self,
+        *args: object,
+        file: Path | None = None,
+        line: int | None = None,
+        key: str | None = None,
+        **facts: Unpack[Facts],
+    ) -> None:
+        super().__init__(*args, **facts)
+        self.file, self.line, self.key = file, line, key
 
 
 class MetadataSchemaError(MetaxyError, ValueError):
