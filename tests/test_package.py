@@ -37,10 +37,17 @@ def test_a_store_on_a_disk_is_opened_without_fsspec():
     assert not loaded & {"fsspec", "tqdm"}
 
 
-def test_a_store_is_opened_without_its_upkeep():
+def test_a_store_is_opened_without_its_upkeep_and_its_questions():
     loaded = modules_after("from metaxy_fs import open_store; open_store('/nowhere')")
     assert "metaxy_fs.log.log" in loaded
-    rooms = ("metaxy_fs.log.verify", "metaxy_fs.log.vacuum", "metaxy_fs.metadata_store.maintenance")
+    rooms = (
+        "metaxy_fs.insight",
+        "metaxy_fs.log.vacuum",
+        "metaxy_fs.log.verify",
+        "metaxy_fs.metadata_store.explain",
+        "metaxy_fs.metadata_store.maintenance",
+        "metaxy_fs.metadata_store.materialize",
+    )
     assert not [name for name in loaded if name.startswith(rooms)]
 
 

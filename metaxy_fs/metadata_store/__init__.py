@@ -1,6 +1,7 @@
 """Stores: where the rows of features are written, read and compared.
 
-The names of `upkeep` are looked up where they are first used: most processes that open a store do without.
+What answers questions and what keeps roots in order is looked up where it is first used: most processes that open a
+store do without.
 """
 
 from importlib import import_module
@@ -24,20 +25,19 @@ from metaxy_fs.errors import (
     UnsupportedFormatError,
     WriteConflictError,
 )
-from metaxy_fs.insight.diff import Diff
-from metaxy_fs.insight.explanation import Explanation
-from metaxy_fs.insight.fingerprint import FeatureFingerprint, Fingerprint, FingerprintCheck
-from metaxy_fs.insight.plan import Plan
-from metaxy_fs.insight.trace import Trace
 from metaxy_fs.metadata_store.backend import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.buffer import WriteBuffer
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, InMemoryMetadataStore, open_store
-from metaxy_fs.metadata_store.materialize import Materialization
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.versioning.increment import Increment, LazyIncrement
 
 if TYPE_CHECKING:
+    from metaxy_fs.insight.diff import Diff
+    from metaxy_fs.insight.explanation import Explanation
+    from metaxy_fs.insight.fingerprint import FeatureFingerprint, Fingerprint, FingerprintCheck
+    from metaxy_fs.insight.plan import Plan
+    from metaxy_fs.insight.trace import Trace
     from metaxy_fs.metadata_store.maintenance import (
         Compaction,
         Copied,
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         vacuum,
         verify,
     )
+    from metaxy_fs.metadata_store.materialize import Materialization
 
 __all__ = [
     "COMMITS",
@@ -104,15 +105,26 @@ __all__ = [
     "verify",
 ]
 
-_UPKEEP: Final = f"{__name__}.maintenance"
+_UPKEEP: Final = "metaxy_fs.metadata_store.maintenance"
+_HOMES: Final = {
+    "Diff": "metaxy_fs.insight.diff",
+    "Explanation": "metaxy_fs.insight.explanation",
+    "FeatureFingerprint": "metaxy_fs.insight.fingerprint",
+    "Fingerprint": "metaxy_fs.insight.fingerprint",
+    "FingerprintCheck": "metaxy_fs.insight.fingerprint",
+    "Materialization": "metaxy_fs.metadata_store.materialize",
+    "Plan": "metaxy_fs.insight.plan",
+    "Trace": "metaxy_fs.insight.trace",
+}
+"""Where the names are that are looked up at their first use and are not of upkeep."""
 
 if not TYPE_CHECKING:  # a type checker would take the function for a promise that there is every name
 
     def __getattr__(name: str) -> Any:
-        """Return a name of `upkeep` at its first use."""
+        """Return a name at its first use."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_UPKEEP), name)
+        value = globals()[name] = getattr(import_module(_HOMES.get(name, _UPKEEP)), name)
         return value
 
     def __dir__() -> list[str]:

@@ -7,22 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import polars as pl
 
-from metaxy_fs.insight.diff import Diff
-from metaxy_fs.insight.explanation import Explanation
-from metaxy_fs.insight.fingerprint import Fingerprint, FingerprintCheck
-from metaxy_fs.insight.plan import Plan
-from metaxy_fs.insight.trace import Trace
+from metaxy_fs.metadata_store import on_demand
 from metaxy_fs.metadata_store.arrow import ArrowStream
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
 from metaxy_fs.metadata_store.chain import chain
-from metaxy_fs.metadata_store.diff import diff
 from metaxy_fs.metadata_store.expected import read_upstream
-from metaxy_fs.metadata_store.explain import explain
 from metaxy_fs.metadata_store.features import (
     FeatureLike,
     declarations_of,
@@ -32,18 +26,21 @@ from metaxy_fs.metadata_store.features import (
     keys_of,
     require_declaration,
 )
-from metaxy_fs.metadata_store.fingerprint import check, fingerprint
 from metaxy_fs.metadata_store.frames import FrameLike
-from metaxy_fs.metadata_store.materialize import How, Materialization, OnError, materialize
-from metaxy_fs.metadata_store.plan import plan
 from metaxy_fs.metadata_store.read import Read, has_commit, history, read_chain, scan_chain
 from metaxy_fs.metadata_store.resolve import calculate, calculate_and_write, impact, increment, lazy_increment
 from metaxy_fs.metadata_store.snapshots import BackendAt, at, create_snapshot, drop_snapshot, list_snapshots
-from metaxy_fs.metadata_store.stored_graph import stored_graph
-from metaxy_fs.metadata_store.trace import trace
 from metaxy_fs.metadata_store.write import restore, retire, write
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.versioning.increment import Increment, LazyIncrement
+
+if TYPE_CHECKING:
+    from metaxy_fs.insight.diff import Diff
+    from metaxy_fs.insight.explanation import Explanation
+    from metaxy_fs.insight.fingerprint import Fingerprint, FingerprintCheck
+    from metaxy_fs.insight.plan import Plan
+    from metaxy_fs.insight.trace import Trace
+    from metaxy_fs.metadata_store.materialize import Materialization, OnError
 
 
 class MetadataStore(Backend):
@@ -422,7 +419,7 @@ class MetadataStore(Backend):
         after: "str | datetime | MetadataStore | None" = None,
         *,
         features: Iterable[FeatureLike] | None = None,
-    ) -> Diff:
+    ) -> "Diff":
         """Return the samples that were added, removed or changed between two moments or stores, by root cause.
 
         The latest row of each sample is compared, whatever its data version; a sample that is retired is not there.
@@ -448,14 +445,14 @@ class MetadataStore(Backend):
             [('video', 'changed', 'video/default', 1), ('faces', 'changed', 'video/default', 1)]
         """
         then, now = self._at(before), self if after is None else self._at(after)
-        return diff(then, now, None if features is None else keys_of(features))
+        return on_demand.diff(then, now, None if features is None else keys_of(features))
 
     def _at(self, moment: "str | datetime | MetadataStore") -> "MetadataStore":
         return moment if isinstance(moment, MetadataStore) else self.at(moment)
 
     def fingerprint(
         self, features: Iterable[FeatureLike] | None = None, *, at: str | datetime | None = None
-    ) -> Fingerprint:
+    ) -> "Fingerprint":
         """Return digests of the ids and versions of features: the same wherever, and in whatever order, they are kept.
 
         The latest row of each sample counts that `read_metadata` reads: of a feature that the active graph holds those
@@ -473,14 +470,15 @@ class MetadataStore(Backend):
         Examples:
             >>> taken = store.fingerprint([Video])
             >>> taken.save("train-2026-11.json")
+            >>> from metaxy_fs import Fingerprint
             >>> store.check(Fingerprint.load("train-2026-11.json"))
             the same in all 1 features
         """
         seen = self if at is None else self.at(at)
         keys = seen.list_features(include_fallback=True) if features is None else features
-        return fingerprint(seen, declarations_of(keys))
+        return on_demand.fingerprint(seen, declarations_of(keys))
 
-    def check(self, fingerprint: Fingerprint) -> FingerprintCheck:
+    def check(self, fingerprint: "Fingerprint") -> "FingerprintCheck":
         """Return what differs between a fingerprint, of this chain or of another, and what this chain holds now.
 
         For a snapshot or a time, ask the store at that moment: `store.at("train-2026-11").check(taken)`.
@@ -498,11 +496,11 @@ class MetadataStore(Backend):
             >>> bool(found), found.samples(Video)["sample_id"].to_list()
             (False, [3])
         """
-        return check(self, fingerprint)
+        return on_demand.check(self, fingerprint)
 
     def stored_graph(self) -> FeatureGraph:
         """Return the graph of the features that this chain holds, as `FeatureGraph.from_store` gives it."""
-        return stored_graph(self)
+        return on_demand.stored_graph(self)
 
     def read_upstream_metadata(
         self, feature: FeatureLike, *, allow_upstream_fallback: bool = True
@@ -696,11 +694,11 @@ class MetadataStore(Backend):
         where: pl.Expr | None = None,
         stale_if: pl.Expr | None = None,
         executor: Executor | None = None,
-        on_error: OnError = "raise",
+        on_error: "OnError" = "raise",
         retire_orphaned: bool = False,
         tags: Mapping[str, str] | None = None,
         progress: bool = True,
-    ) -> Materialization:
+    ) -> "Materialization":
         """Compute what a feature lacks, and commit it: resolve, compute batch by batch, write.
 
         May be killed and called again at any moment: a sample is done or not, what is done is not computed again, and
@@ -748,7 +746,7 @@ class MetadataStore(Backend):
             >>> store.materialize(Faces, count_faces).counts.written
             0
         """
-        how = How(
+        how = on_demand.How(
             batch_rows=batch_rows,
             executor=executor,
             on_error=on_error,
@@ -756,11 +754,11 @@ class MetadataStore(Backend):
             tags=tags,
             progress=progress,
         )
-        return materialize(
+        return on_demand.materialize(
             self, require_declaration(feature), compute, samples=samples, where=where, stale_if=stale_if, how=how
         )
 
-    def plan(self, *targets: FeatureLike, seconds: str | None = None) -> Plan:
+    def plan(self, *targets: FeatureLike, seconds: str | None = None) -> "Plan":
         """Return what a run of whole features would compute, with all that they are made from, before anything runs.
 
         The run computes what `resolve_update` finds pending in each feature, upstream first, and commits it to this
@@ -788,11 +786,11 @@ class MetadataStore(Backend):
             video      0      0        0         0
             faces      2      0        0         0
         """
-        return plan(self, targets, seconds=seconds)
+        return on_demand.plan(self, targets, seconds=seconds)
 
     def trace(
         self, feature: FeatureLike, ids: FrameLike | Sequence[object], *, direction: Literal["down", "up"] = "down"
-    ) -> Trace:
+    ) -> "Trace":
         """Return everything that was made from some samples, or that they were made from.
 
         Follows the deps of all features of the graph, through relations, renames and groups, and reads the rows that
@@ -824,9 +822,9 @@ class MetadataStore(Backend):
             >>> store.trace(Video, [1]).rows["faces"]["sample_id"].to_list()
             [1]
         """
-        return trace(self, find_declaration(feature), ids, direction=direction)
+        return on_demand.trace(self, find_declaration(feature), ids, direction=direction)
 
-    def explain(self, feature: FeatureLike, sample_id: object) -> Explanation:
+    def explain(self, feature: FeatureLike, sample_id: object) -> "Explanation":
         """Return why a sample of a feature has its data version, and why it is stale.
 
         Compares what `resolve_update` does, for this sample alone, in the feature and in all that it is made from, and
@@ -855,7 +853,7 @@ class MetadataStore(Backend):
             >>> store.explain(Faces, 1).status
             'stale'
         """
-        return explain(self, require_declaration(feature), sample_id)
+        return on_demand.explain(self, require_declaration(feature), sample_id)
 
     def what_if(self, feature: FeatureLike, *, code_versions: Mapping[str, int | str]) -> pl.DataFrame:
         """Return which stored samples a change of code versions would make stale, down the graph. Nothing is changed.
