@@ -33,6 +33,17 @@ def seed(*, root: str, rows: int) -> dict[str, Any]:
     return {}
 
 
+def trace(*, root: str, rows: int) -> dict[str, Any]:
+    """Find all that was made from a thousand samples that lie together."""
+    store, features = FilesystemMetadataStore(root), declare()
+    chosen = list(range(rows // 2, rows // 2 + min(1_000, rows // 10)))
+    start = time.perf_counter()
+    found = store.trace(features[0], chosen)
+    seconds = time.perf_counter() - start
+    assert found.features["samples"].to_list() == [len(chosen)] * len(features)
+    return {"seconds": seconds, "rows": rows}
+
+
 def seed_moments(*, root: str, rows: int) -> dict[str, Any]:
     """Compute all features, keep a snapshot, and rewrite and compute a tenth of all of them."""
     store, (video, *others) = FilesystemMetadataStore(root), declare()

@@ -88,12 +88,14 @@ def materialize(bench: Bench) -> Iterator[Result]:
 
 
 def questions(bench: Bench) -> Iterator[Result]:
-    """A plan, a diff and a fingerprint of four features, beside reading the ids and versions of all of them."""
+    """Questions about four features, beside reading the ids and versions of all of them."""
     for rows in bench.plan.question_rows:
         arguments = {"root": str(bench.scratch / "questions"), "rows": rows}
         bench.runner.run(Job("questions:seed", arguments))
         jobs = {OURS: Job("questions:plan", arguments), "read": Job("questions:read", arguments)}
         yield bench.runner.compare("questions", {"rows": rows, "question": "plan"}, jobs)
+        jobs = {OURS: Job("questions:trace", arguments), "read": Job("questions:read", arguments)}
+        yield bench.runner.compare("questions", {"rows": rows, "question": "trace"}, jobs)
         shutil.rmtree(arguments["root"])
         bench.runner.run(Job("questions:seed_moments", arguments))
         jobs = {OURS: Job("questions:diff", arguments), "read": Job("questions:read_moments", arguments)}
