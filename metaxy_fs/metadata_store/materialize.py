@@ -10,10 +10,11 @@ handed out, whatever became of the upstream rows since, so it says what it was m
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
 from typing import Final, Literal, NamedTuple, cast, get_args
 
 import polars as pl
@@ -39,6 +40,9 @@ _UNDER_WAY: Final = 64
 
 _ROWS, _SECONDS = 100_000, 60.0
 """How many rows are held at most, and how long, before they are committed."""
+
+_ROW_LIMIT: Final = 2**32
+"""The most rows that Polars has in a frame."""
 
 _HELD: Final = 2**27
 """Bytes of pending samples that are kept in memory: a million small ones."""
@@ -214,6 +218,7 @@ def _compute_all(
 
 def _batches(pending: pl.LazyFrame, *, rows: int) -> Iterator[pl.DataFrame]:
     """Yield the rows of a LazyFrame in batches; all are full but the last."""
+    rows = min(rows, _ROW_LIMIT)
     # Slices of larger pieces cost a tenth of pieces of that size.
     for piece in pending.collect_batches(chunk_size=max(1, _ROWS // rows) * rows, maintain_order=True):
         yield from to_frame(piece).iter_slices(rows)
@@ -282,15 +287,19 @@ def _run_in(executor: Executor, tasks: Iterator[BatchTask], take: _Take) -> None
     """Compute batches side by side; when one fails, take those that are done and forget the others."""
     again: deque[BatchTask] = deque()
     running: dict[Future[Computed], BatchTask] = {}
+    # `concurrent.futures.wait` is never told of futures that were cancelled by the shutdown of their executor.
+    ended: SimpleQueue[Future[Computed]] = SimpleQueue()
     try:
         while (task := again.popleft() if again else next(tasks, None)) or running:
             if task is not None:
-                running[executor.submit(task)] = task
+                future = executor.submit(task)
+                running[future] = task
+                future.add_done_callback(ended.put)
             if task is None or len(running) >= _UNDER_WAY:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    with _noting(running[future]):
-                        again.extend(take(running[future], future.result()))
-                    del running[future]
+                future = ended.get()
+                task = running.pop(future)
+                with _noting(task):
+                    again.extend(take(task, future.result()))
     except BaseException as error:  # Ctrl-C too
         _take_last(running, take, error)
         raise
@@ -306,7 +315,8 @@ def _take_last(running: Mapping[Future[Computed], BatchTask], take: _Take, error
             take(running[future], future.result())
         except Exception as further:  # noqa: BLE001  # the first error is the one to raise
             error.add_note(f"A batch that was done could not be kept: {further!r}")
-            return
+            if not isinstance(further, MetadataSchemaError):  # the store would fail for all others, too
+                return
 
 
 @contextmanager

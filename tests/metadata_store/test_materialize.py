@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections import Counter
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -349,6 +349,42 @@ def test_ctrl_c_keeps_what_is_done_and_waits_for_nothing(store, faces):
         executor.shutdown()
 
 
+def test_the_shutdown_of_an_executor_ends_the_job(store, faces):
+    executor = ThreadPoolExecutor(1)
+
+    def compute(batch):
+        if batch["video"][0] == 4:
+            while executor._work_queue.qsize() < 20:  # what is not handed out yet would fail at `submit`
+                time.sleep(0.01)
+            executor.shutdown(wait=False, cancel_futures=True)
+        return squared(batch)
+
+    with pytest.raises(CancelledError):
+        store.materialize(faces, compute, batch_rows=4, executor=executor)
+    assert store.read_metadata(faces)["video"].to_list() == [0, 1, 2, 3]
+
+
+class AtOnce(Executor):
+    """An executor that has computed a batch by the time it takes it."""
+
+    def submit(self, fn, /, *args, **kwargs) -> Future:
+        future: Future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_rows_that_do_not_fit_cost_no_other_batch_that_is_done(store, faces):
+    def compute(batch):
+        fits = batch["video"][0] not in (20, 40)
+        return squared(batch).with_columns(note=pl.lit("seen") if fits else pl.lit(1))
+
+    with pytest.raises(MetadataSchemaError, match="'note'") as caught:
+        store.materialize(faces, compute, batch_rows=10, executor=AtOnce())
+    assert "20, 21" in caught.value.__notes__[0]
+    assert sum("'note'" in note for note in caught.value.__notes__) == 1, "each batch is taken once"
+    assert store.materialize(faces, squared).counts.written == 20
+
+
 # What else may go wrong.
 
 
@@ -407,6 +443,12 @@ def test_what_changes_meanwhile_is_stale_afterwards(store, faces):
     store.materialize(faces, compute)
 
     assert store.resolve_update(faces).stale["video"].to_list() == [3]
+
+
+def test_a_batch_may_be_larger_than_any_frame(store, faces):
+    heights = []
+    store.materialize(faces, lambda batch: (heights.append(batch.height), squared(batch))[1], batch_rows=10**30)
+    assert heights == [100]
 
 
 def test_large_increments_wait_in_files(store, faces, monkeypatch):
