@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.commit import CommitRequest
 from metaxy_fs.log.compact_after import Upkeep, check_threshold
-from metaxy_fs.log.descriptions import PartitionInfo, find_root, open_for_writing, refuse_overwriting_storage
+from metaxy_fs.log.descriptions import (
+    PartitionInfo,
+    find_info,
+    find_root,
+    open_for_writing,
+    refuse_overwriting_storage,
+)
 from metaxy_fs.log.frames import without_empty_chunks
 from metaxy_fs.log.layout import STORE_FILE, Partition, all_partitions, is_partition_directory, is_snapshot_name
 from metaxy_fs.log.levels import FANOUT
@@ -99,6 +105,7 @@ __all__ = [
     "drop_snapshot",
     "encode_schema",
     "exact_in",
+    "find_info",
     "find_root",
     "find_snapshot",
     "flattened",

@@ -16,7 +16,7 @@ Before it does, it counts: the rows that it lists must be as many as its commits
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from typing import Final
 
 import msgspec
@@ -29,6 +29,7 @@ from metaxy_fs.log.commit import MAX_AGE_SECONDS
 from metaxy_fs.log.commit_table import combined_table, covers_of, digest_of, encode_table
 from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES
 from metaxy_fs.log.layout import Partition, commit_table
+from metaxy_fs.log.left_out import LeftOut
 from metaxy_fs.log.levels import FANOUT, next_compaction
 from metaxy_fs.log.manifest import CommitHeader, CommitKey, DataFile, Manifest, encode_manifest
 from metaxy_fs.log.merge import (
@@ -44,7 +45,7 @@ from metaxy_fs.log.merge import (
 )
 from metaxy_fs.log.parquet import encode_rows
 from metaxy_fs.log.verified_io import put_idempotent
-from metaxy_fs.log.view import LiveFile, View, ViewLoader, files_of, retry_listing
+from metaxy_fs.log.view import LiveFile, View, ViewLoader, files_of, place, retry_listing
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.logged import LOGGER
@@ -131,24 +132,49 @@ def compact_view(storage: Storage, view: View, *, clock: LamportClock, options: 
     return _Compactor(storage, view, view.manifests, options, time=clock.tick(), divide=_merge_all).run(wall_clock())
 
 
-def compact_alone(storage: Storage, partition: Partition, append: Manifest, *, clock: LamportClock) -> None:
-    """Write down at which time a write counts: a compaction of it alone, which lists its files, that are there.
+def compact_manifests(
+    target: Storage,
+    partition: Partition,
+    manifests: Sequence[Manifest],
+    *,
+    source: Storage | None = None,
+    left_out: LeftOut | None = None,
+    clock: LamportClock,
+) -> Compaction:
+    """Bring commits into a root as one compaction, where their manifests cannot be copied as they are.
 
     Args:
-        storage: The root.
-        partition: Where the files are.
-        append: The manifest of the write, with the time at which it counts.
-        clock: That of the root in this process.
+        target: The root.
+        partition: Where they go.
+        manifests: Appends, with the times at which they count, or one compaction. Their files are listed again, and
+            are there; with `left_out` they are read from the source, and written anew.
+        source: The root that has them, if it is another one.
+        left_out: The rows that are not brought.
+        clock: That of the target in this process.
 
     Raises:
-        StorageError: The root failed.
+        ObjectNotFoundError: A file of the source is gone.
+        CorruptObjectError: Something that is stored cannot be trusted.
+        StorageError: A root failed, or the work took longer than a day.
     """
-    clock.observe(append.time)
-    view = View(partition, (append,), tuple(files_of(partition, append)))
-    compactor = _Compactor(storage, view, view.manifests, Options(writer=WRITER), time=clock.tick(), divide=_list_all)
+    for manifest in manifests:
+        clock.observe(manifest.time)
+    files = [live for manifest in manifests for live in files_of(partition, manifest)]
+    view = View(partition, tuple(manifests), tuple(sorted(files, key=place)))
+    divide = _list_all if left_out is None else _merge_all
+    compactor = _Compactor(
+        target,
+        view,
+        manifests,
+        Options(writer=WRITER),
+        time=clock.tick(),
+        divide=divide,
+        source=source,
+        left_out=left_out,
+    )
     # A table shows that there were its commits, unless this says that it need not yet be true here.
-    put_idempotent(storage, partition.copy_mark(compactor.commit), COPY_MARK)
-    compactor.run(wall_clock())
+    put_idempotent(target, partition.copy_mark(compactor.commit), COPY_MARK)
+    return compactor.run(wall_clock())
 
 
 def _next(
@@ -208,6 +234,8 @@ class _Compactor:
         options: How.
         time: The time of the compaction.
         divide: Tells which files are listed again as they are.
+        source: The root that has the manifests and their files, if it is another one.
+        left_out: The rows that the compaction does not get, of files that are not listed again.
     """
 
     def __init__(
@@ -219,8 +247,12 @@ class _Compactor:
         *,
         time: int,
         divide: Callable[[Sequence[LiveFile]], Division],
+        source: Storage | None = None,
+        left_out: LeftOut | None = None,
     ) -> None:
         self._storage = storage
+        self._source = storage if source is None else source
+        self._left_out = left_out
         self._partition = view.partition
         self._only = view.only
         self._manifests = manifests
@@ -239,7 +271,8 @@ class _Compactor:
         Args:
             started: When the view was listed.
         """
-        schemas, table = combined_table(self._storage, self._partition, self._manifests, only=self._only)
+        schemas, table = combined_table(self._source, self._partition, self._manifests, only=self._only)
+        table = table if self._left_out is None else self._left_out.from_table(table)
         divided = [(index, self._divide(files)) for index, files in self._by_schema(schemas)]
         self._known = 2 * sum(live.file.rows for _, parts in divided for group in parts.merged for live in group)
         header = self._header(schemas)
@@ -259,10 +292,10 @@ class _Compactor:
         for live in self._files:
             if (schema := live.manifest.schema_of(live.file)) not in found:
                 raise CorruptObjectError(
-                    f"The data file {self._storage.location}/{live.path} has columns that no commit of its compaction "
+                    f"The data file {self._source.location}/{live.path} has columns that no commit of its compaction "
                     "has. Nothing was compacted; find out what is wrong with `verify`.",
                     feature=self._partition.feature,
-                    root=self._storage.location,
+                    root=self._source.location,
                     path=live.path,
                 )
             found[schema].append(live)
@@ -293,7 +326,9 @@ class _Compactor:
         return single + by_id([entry for entry in again if entry.first is not None] + written, header.id_columns[0])
 
     def _merge(self, schema: int, files: Sequence[LiveFile], header: CommitHeader) -> list[DataFile]:
-        frames = merged(self._storage, files, id_columns=header.id_columns, read=self._advance)
+        change = None if self._left_out is None else self._left_out.from_rows
+        rows = merged(self._source, files, id_columns=header.id_columns, read=self._advance, change=change)
+        frames = rows if change is None else _with_rows(rows)
         bounds = min(live.first for live in files), max(live.last for live in files)
         numbered, entries = zip(frames, self._parts, strict=False), []
         for entry in ordered_map(partial(self._put_rows, header, schema, bounds), numbered):
@@ -328,7 +363,7 @@ class _Compactor:
         rows = sum(file.rows for file in files)
         if rows != table["rows"].sum():
             raise CorruptObjectError(
-                f"The commits of {self._storage.location}/{self._partition} that were to be compacted have "
+                f"The commits of {self._source.location}/{self._partition} that were to be compacted have "
                 f"{table['rows'].sum()} rows by their manifests, but {rows} in their files. Nothing was compacted; "
                 "find out what is wrong with `verify`."
             )
@@ -381,6 +416,14 @@ class _Compactor:
         self._done += rows
         if self._options.progress is not None:
             self._options.progress(self._done, self._known)
+
+
+def _with_rows(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield the frames that have rows, or the first one if none has."""
+    first = next(frames)
+    found = (frame for frame in chain([first], frames) if frame.height)
+    yield next(found, first)
+    yield from found
 
 
 def _list_all(files: Sequence[LiveFile]) -> Division:

@@ -1,5 +1,8 @@
 """What a copy takes of a partition: manifests, and the objects that they name.
 
+Where rows are left out, the manifests that hold any are written anew: a compaction by itself, since another one may
+stand for some of its commits too, and writes together, as many as are merged at once.
+
 Objects that the target has already are relied on where they are what is wanted, and where no vacuum may be about to
 remove them.
 """
@@ -9,14 +12,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import msgspec
+import polars as pl
+
 from metaxy_fs.errors import ObjectExistsError, StorageError
 from metaxy_fs.log.commit import MAX_AGE_SECONDS, NAMED_WRITE
 from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.left_out import LeftOut
 from metaxy_fs.log.manifest import CommitTable, DataFile, Manifest
+from metaxy_fs.log.merge import BATCH_BYTES, BATCH_FILES, BATCH_ROWS
 from metaxy_fs.log.resolve import Covers
 from metaxy_fs.log.verified_io import refetch, storage_time
 from metaxy_fs.log.view import View
-from metaxy_fs.parallel import batched
+from metaxy_fs.parallel import batched, one
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 _BATCH_FILES = 256
@@ -37,6 +45,19 @@ class CopiedManifest(NamedTuple):
     named: Sequence[str]
 
 
+class RewrittenManifests(NamedTuple):
+    """Manifests that become one compaction in the target, the named writes among them, and the rows that it lacks."""
+
+    manifests: Sequence[Manifest]
+    named: Sequence[str]
+    left_out: LeftOut
+
+    @property
+    def bytes(self) -> int:
+        """The size of the data files in the source."""
+        return sum(file.bytes for manifest in self.manifests for file in manifest.files)
+
+
 def commit_ids(manifest: Manifest) -> frozenset[str]:
     """Return the commits that a manifest stands for."""
     return Covers(manifest.covers).ids if manifest.covers else frozenset([manifest.commit])
@@ -48,10 +69,39 @@ def copied_manifest(found: View, manifest: Manifest) -> CopiedManifest:
     entries: list[DataFile | CommitTable] = [*manifest.files]
     entries += [] if manifest.commits is None else [manifest.commits]
     is_compacted = bool(manifest.covers) or manifest.commit in found.ahead
-    named = [commit for commit in commit_ids(manifest) if commit.startswith(NAMED_WRITE)] if is_compacted else []
     return CopiedManifest(
-        manifest, [NamedObject(partition.data_file(entry.name), entry) for entry in entries], sorted(named)
+        manifest,
+        [NamedObject(partition.data_file(entry.name), entry) for entry in entries],
+        _named([manifest]) if is_compacted else [],
     )
+
+
+def rewritten_manifests(found: Sequence[tuple[Manifest, pl.DataFrame]]) -> Iterator[RewrittenManifests]:
+    """Yield manifests of the source that are written anew, in groups that become one.
+
+    Args:
+        found: Those that hold rows which are left out, and these rows.
+    """
+    appends: dict[bytes, list[tuple[Manifest, pl.DataFrame]]] = {}
+    for manifest, rows in found:
+        alike = msgspec.json.encode((manifest.feature, manifest.definition, manifest.id_columns))
+        appends.setdefault(manifest.commit.encode() if manifest.covers else alike, []).append((manifest, rows))
+    sizes = (one, BATCH_FILES), (_rows_of, BATCH_ROWS), (_bytes_of, BATCH_BYTES)
+    for group in (group for alike in appends.values() for group in batched(alike, *sizes)):
+        manifests = [manifest for manifest, _ in group]
+        yield RewrittenManifests(manifests, _named(manifests), LeftOut(pl.concat([rows for _, rows in group])))
+
+
+def _rows_of(item: tuple[Manifest, pl.DataFrame]) -> int:
+    return item[0].rows
+
+
+def _bytes_of(item: tuple[Manifest, pl.DataFrame]) -> int:
+    return sum(file.bytes for file in item[0].files)
+
+
+def _named(manifests: Iterable[Manifest]) -> list[str]:
+    return sorted({commit for each in manifests for commit in commit_ids(each) if commit.startswith(NAMED_WRITE)})
 
 
 def present_objects(

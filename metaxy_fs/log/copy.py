@@ -1,4 +1,4 @@
-"""Copy the commits of a partition from one root into another, unchanged.
+"""Copy the commits of a partition from one root into another, unchanged or without the rows of some samples.
 
 Theory of operation. A commit is its manifest and the data files that this names; none of them says where the root is.
 So they are put into the other root under the names that they have, byte for byte, the files of a manifest before it: as
@@ -17,6 +17,11 @@ is there, and before the manifest is put (see `metaxy_fs.log.named_writes`).
 A write that claims to be of a time far ahead counts as of its arrival, and that would be the time of the copy in the
 target. So the target gets a compaction of it alone, which says at which time it counts in the source.
 
+Rows that are left out are in no object of the target, and no bound or split point tells of them. So a manifest whose
+files hold any is written anew: as a compaction of the same commits, which may have other rows than its writes had. Its
+table keeps their ids, times, tags and digests, so a retry of a named write is recognised, and does nothing. What the
+target has already is looked at first: rows that are to be left out cannot be taken away there.
+
 Where one service keeps both roots, and can put a copy if a name is free, the bytes do not come through here. Nobody
 looks at them then: a data file that is damaged in the source is as damaged in the target.
 
@@ -31,37 +36,38 @@ from functools import partial
 from typing import TypeVar
 
 import msgspec
+import polars as pl
 
 from metaxy_fs.errors import (
     CorruptObjectError,
-    MetadataSchemaError,
     ObjectExistsError,
     ObjectNotFoundError,
     StorageError,
-    WriteConflictError,
 )
 from metaxy_fs.ids import AHEAD, shared_clock, wall_clock
 from metaxy_fs.log.commit import MAX_AGE_SECONDS, NAMED_WRITE
 from metaxy_fs.log.commit_table import CommitTables, digests_of
-from metaxy_fs.log.compact import COPY_MARK, compact_alone
+from metaxy_fs.log.compact import COPY_MARK, compact_manifests
 from metaxy_fs.log.copied_manifests import (
     CopiedManifest,
     NamedObject,
+    RewrittenManifests,
     batches,
     commit_ids,
     copied_manifest,
     intact_bytes,
     present_objects,
+    rewritten_manifests,
 )
-from metaxy_fs.log.descriptions import copy_description, types_of
+from metaxy_fs.log.copy_conflicts import agree_on_copied_types, conflict, refuse_conflicts, refuse_present_rows
 from metaxy_fs.log.layout import STORE_FILE, Partition, is_data_file_name, owners_of_data_file
+from metaxy_fs.log.left_out import LEFT_OUT, rows_to_leave_out
 from metaxy_fs.log.manifest import CommitTable, Manifest
 from metaxy_fs.log.named_writes import WriteName, keep_write
-from metaxy_fs.log.schema import Path, decode_schema
-from metaxy_fs.log.types import agree_on_types, large_integers
 from metaxy_fs.log.verified_io import put_idempotent, storage_time
 from metaxy_fs.log.view import View, ViewLoader, manifest_bytes, manifest_path, retry_listing
 from metaxy_fs.parallel import ordered_map
+from metaxy_fs.reserved import COMMIT, ORDINAL
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 AT_ONCE = 8
@@ -85,12 +91,16 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
         added: Those of them that the target lacked.
         files: How many data files were put.
         bytes: Their size.
+        left_out: How many rows of them were left out.
+        snapshots: How many snapshots of the source the target has.
     """
 
     commits: int = 0
     added: int = 0
     files: int = 0
     bytes: int = 0
+    left_out: int = 0
+    snapshots: int = 0
 
     def __add__(self, other: "Copied") -> "Copied":
         mine, theirs = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
@@ -98,53 +108,104 @@ class Copied(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def copy_partition(
-    source: Storage, target: Storage, partition: Partition, *, commits: AbstractSet[str], advance: Advance
+    source: Storage,
+    target: Storage,
+    partition: Partition,
+    *,
+    commits: AbstractSet[str],
+    advance: Advance,
+    exclude: pl.DataFrame | None = None,
 ) -> Copied:
     """Copy some commits of a partition.
 
+    Args:
+        source: The root that has them.
+        target: The root that gets them.
+        partition: Where they are.
+        commits: Which ones.
+        advance: Called as data files are dealt with.
+        exclude: The values of some id columns; rows that have those of one of its rows are left out.
+
     Raises:
         WriteConflictError: The target holds other rows under the id of one of them; nothing was copied.
-        MetadataSchemaError: A column has a type that does not go with what is agreed on in the target; likewise.
-        ObjectExistsError: The target holds another object under the name of one.
+        MetadataSchemaError: A column has a type that does not go with what is agreed on in the target, or with that
+            of the samples to leave out; likewise.
+        ObjectExistsError: The target holds another object under the name of one, or rows that are to be left out.
         CorruptObjectError: An object of the source is not what its manifest describes.
         StorageError: A root could not be read or written; what was copied stays, and a repetition goes on.
     """
-    return retry_listing(partial(_copy, source, target, partition, commits, advance))
+    copy = partial(_copy, source, target, partition, commits=commits, advance=advance, exclude=exclude)
+    return retry_listing(copy)
 
 
 def _copy(
-    source: Storage, target: Storage, partition: Partition, commits: AbstractSet[str], advance: Advance
+    source: Storage,
+    target: Storage,
+    partition: Partition,
+    *,
+    commits: AbstractSet[str],
+    advance: Advance,
+    exclude: pl.DataFrame | None,
 ) -> Copied:
     found, existing = _view(source, partition), _view(target, partition)
     if found is None:
         raise CorruptObjectError(f"The partition {source.location}/{partition} is gone while it was copied.")
+    if existing is not None and exclude is not None:
+        refuse_present_rows(target, existing, exclude)
     chosen = [manifest for manifest in found.manifests if commit_ids(manifest) & commits]
     brought = frozenset[str]().union(*map(commit_ids, chosen))
     there = frozenset[str]() if existing is None else existing.commits
     if existing is not None and brought & there:
-        _refuse_conflicts(source, target, found, existing)
-    items = [copied_manifest(found, manifest) for manifest in chosen if not commit_ids(manifest) <= there]
-    run = _PartitionCopy(source, target, found, items, advance)
-    if items:
+        refuse_conflicts(source, target, found, existing)
+    missing = [manifest for manifest in chosen if not commit_ids(manifest) <= there]
+    left_out = [(manifest, _left_out(source, partition, exclude, manifest)) for manifest in missing]
+    items = [copied_manifest(found, manifest) for manifest, rows in left_out if not rows.height]
+    rewrites = list(rewritten_manifests([(manifest, rows) for manifest, rows in left_out if rows.height]))
+    run = _PartitionCopy(source, target, found, items=items, rewrites=rewrites, advance=advance)
+    if missing:
         run.refuse_attempts()
-        _agree_on_types(source, target, partition, [item.manifest for item in items])
+        agree_on_copied_types(source, target, partition, missing)
         run.copy(present=present_objects(target, partition, existing, items))
-        _follow(target, partition, items)
-    return Copied(commits=len(brought), added=len(brought - there), files=run.files, bytes=run.bytes)
+        _follow(target, partition, missing)
+    return Copied(
+        commits=len(brought),
+        added=len(brought - there),
+        files=run.files,
+        bytes=run.bytes,
+        # What compactions that overlap both have is left out of each.
+        left_out=pl.concat([LEFT_OUT.to_frame(), *(rows for _, rows in left_out)]).n_unique([COMMIT, ORDINAL]),
+    )
+
+
+def _left_out(storage: Storage, partition: Partition, exclude: pl.DataFrame | None, manifest: Manifest) -> pl.DataFrame:
+    if exclude is None:
+        return LEFT_OUT.to_frame()
+    return rows_to_leave_out(storage, partition, manifest, exclude)
 
 
 class _PartitionCopy:
     """One copy of some manifests of a partition."""
 
     def __init__(
-        self, source: Storage, target: Storage, found: View, items: Sequence[CopiedManifest], advance: Advance
+        self,
+        source: Storage,
+        target: Storage,
+        found: View,
+        *,
+        items: Sequence[CopiedManifest],
+        rewrites: Sequence[RewrittenManifests],
+        advance: Advance,
     ) -> None:
         self._source = source
         self._target = target
         self._found = found
         self._partition = found.partition
         self._items = items
+        self._rewrites = rewrites
         self._advance = advance
+        self._done = 0
+        self._total = sum(each.entry.bytes for item in items for each in item.objects)
+        self._total += sum(rewrite.bytes for rewrite in rewrites)
         self.files = 0
         self.bytes = 0
 
@@ -154,16 +215,13 @@ class _PartitionCopy:
         Args:
             present: The paths of objects that are there already, and may be relied on if they are what is wanted.
         """
-        done, total = 0, sum(each.entry.bytes for item in self._items for each in item.objects)
 
         def copy_objects(objects: Sequence[NamedObject]) -> None:
-            nonlocal done
             copied = ordered_map(partial(self._copy_object, present), objects, workers=AT_ONCE)
             for each, is_new in zip(objects, copied, strict=True):
                 self.files += is_new
                 self.bytes += each.entry.bytes * is_new
-                done += each.entry.bytes
-                self._advance(done, total)
+                self._move_on(each.entry.bytes)
 
         for batch in batches(self._items):
             started = wall_clock()
@@ -177,11 +235,35 @@ class _PartitionCopy:
             copy_objects([each for each in objects if isinstance(each.entry, CommitTable)])
             self._refuse_stalled(started)
             self._run(self._copy_manifest, batch)
+        for rewrite in self._rewrites:
+            self._rewrite(rewrite)
 
     def refuse_attempts(self) -> None:
         """Refuse to begin beside writes under the names of what is copied, before anything is put."""
-        if named := {commit for item in self._items for commit in item.named}:
+        items: Sequence[CopiedManifest | RewrittenManifests] = [*self._items, *self._rewrites]
+        if named := {commit for item in items for commit in item.named}:
             self._unknown(named)
+
+    def _rewrite(self, rewrite: RewrittenManifests) -> None:
+        """Write some manifests anew as one; it is as large as what is merged at once, or as a compaction was."""
+        keep = partial(keep_write, self._source, self._target, self._partition, with_values=False)
+        self._run(keep, rewrite.named)
+        self._run(self._decide, self._unknown(frozenset(rewrite.named)) if rewrite.named else ())
+        done = compact_manifests(
+            self._target,
+            self._partition,
+            rewrite.manifests,
+            source=self._source,
+            left_out=rewrite.left_out,
+            clock=shared_clock(self._target.identity),
+        )
+        self.files += done.files_after
+        self.bytes += done.bytes_after
+        self._move_on(rewrite.bytes)
+
+    def _move_on(self, size: int) -> None:
+        self._done += size
+        self._advance(self._done, self._total)
 
     def _run(self, function: Callable[[_T], object], items: Iterable[_T]) -> None:
         for _ in ordered_map(function, items, workers=AT_ONCE):
@@ -229,7 +311,7 @@ class _PartitionCopy:
         listed = list(self._target.list(str(self._partition)))
         existing = _view(self._target, self._partition)
         if existing is not None:
-            _refuse_conflicts(self._source, self._target, self._found, existing)
+            refuse_conflicts(self._source, self._target, self._found, existing)
         unknown = named - (frozenset() if existing is None else existing.commits)
         for info in listed:
             name = info.path.removeprefix(f"{self._partition}/")
@@ -267,7 +349,7 @@ class _PartitionCopy:
         if data is None:
             raise ObjectNotFoundError(f"{self._source.location}/{path} is gone since it was listed.")
         if commit in self._found.ahead:
-            compact_alone(self._target, partition, item.manifest, clock=shared_clock(self._target.identity))
+            compact_manifests(self._target, partition, [item.manifest], clock=shared_clock(self._target.identity))
         elif commit.startswith(NAMED_WRITE) and not item.manifest.covers:
             self._put_named(item.manifest, path, data)
         else:
@@ -285,55 +367,16 @@ class _PartitionCopy:
                 is_put = False
             standing = name.confirm(is_put=is_put)
         if standing is not None and standing.digest != manifest.digest:
-            raise _conflict([manifest.commit], self._source, self._target, self._partition)
+            raise conflict([manifest.commit], self._source, self._target, self._partition)
 
 
 def _view(storage: Storage, partition: Partition) -> View | None:
     return ViewLoader(storage, clock=shared_clock(storage.identity)).load(partition)
 
 
-def _agree_on_types(source: Storage, target: Storage, partition: Partition, manifests: Sequence[Manifest]) -> None:
-    """Agree with the writers to the target on the types of what is copied, before any of it is."""
-    info = copy_description(source, target, partition, manifest=manifests[0])
-    types = types_of(info, name=f"{target.location}/{partition.definition_file}")
-    if types is None:
-        return
-    brought: dict[bytes, frozenset[Path]] = {}
-    for manifest in manifests:
-        for file in manifest.files:
-            data = manifest.schema_of(file)
-            large = large_integers(decode_schema(data), file.statistics, rows=file.rows, id_columns=manifest.id_columns)
-            brought[data] = brought.get(data, frozenset()) | large
-    try:
-        for data, large in brought.items():
-            types = agree_on_types(target, partition, types, decode_schema(data), large, feature="/".join(info.feature))
-    except MetadataSchemaError as error:
-        raise MetadataSchemaError(
-            f"{partition} of {source.location} does not go with what {target.location} holds, so nothing was copied. "
-            f"{error}"
-        ) from error
-
-
-def _refuse_conflicts(source: Storage, target: Storage, found: View, existing: View) -> None:
-    """Refuse commits whose ids stand for other rows in the target."""
-    digests = digests_of(existing, table_of=CommitTables(target).of)
-    ours = digests_of(found, table_of=CommitTables(source).of)
-    others = sorted(commit for commit, digest in ours.items() if digests.get(commit, digest) != digest)
-    if others:
-        raise _conflict(others, source, target, found.partition)
-
-
-def _conflict(commits: Sequence[str], source: Storage, target: Storage, partition: Partition) -> WriteConflictError:
-    return WriteConflictError(
-        f"{len(commits)} commits of {source.location}/{partition} have ids that stand for other rows in "
-        f"{target.location}: {', '.join(commits[:3])}. They were written to both under one write_id; history tells "
-        "which. They were not copied. Read those rows, and write what is missing under another write_id."
-    )
-
-
-def _follow(target: Storage, partition: Partition, items: Iterable[CopiedManifest]) -> None:
+def _follow(target: Storage, partition: Partition, manifests: Iterable[Manifest]) -> None:
     """Set the clock to what was copied; where that is far ahead, a listing of the target tells whose clock is wrong."""
-    latest = max(item.manifest.time for item in items)
+    latest = max(manifest.time for manifest in manifests)
     if latest <= wall_clock() + AHEAD:
         shared_clock(target.identity).observe(latest)
     else:

@@ -47,10 +47,17 @@ _LEAST_PART = 256
 
 ReadProgress = Callable[[int], object]
 """Called with how many rows were read."""
+Change = Callable[[pl.LazyFrame], pl.LazyFrame]
+"""Leaves out some rows, which have the columns of commits; may put the others in another order."""
 
 
 def merged(
-    storage: Storage, files: Sequence[LiveFile], *, id_columns: Sequence[str], read: ReadProgress
+    storage: Storage,
+    files: Sequence[LiveFile],
+    *,
+    id_columns: Sequence[str],
+    read: ReadProgress,
+    change: Change | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of files, each frame to be a data file, sorted by id and then in commit order.
 
@@ -59,6 +66,7 @@ def merged(
         files: Of equal schemas, ordered by their first commits.
         id_columns: What names a sample.
         read: Called as the files are read.
+        change: What is done to the rows of each batch before they are kept anywhere.
 
     Yields:
         Frames with the columns of the schema and those of commits. A sample is in one of them.
@@ -67,12 +75,16 @@ def merged(
         ObjectNotFoundError: A file is gone.
         CorruptObjectError: A file is not what its manifest says.
     """
-    order = [*id_columns, *((TIME, COMMIT, ORDINAL) if any(live.is_rewritten for live in files) else ())]
-    batches = list(_batches(files))
+    is_ordered = change is None and not any(live.is_rewritten for live in files)
+    order = [*id_columns, *(() if is_ordered else (TIME, COMMIT, ORDINAL))]
+    batches = list(merge_batches(files))
     apart = _in_id_order(batches, id_columns[0])
-    runs = ordered_map(
-        lambda batch: _rows(storage, batch).sort(map(column, order), maintain_order=True), apart or batches
-    )
+
+    def run(batch: Sequence[LiveFile]) -> pl.DataFrame:
+        rows = stored_rows(storage, batch)
+        return (rows if change is None else change(rows)).collect().sort(map(column, order), maintain_order=True)
+
+    runs = ordered_map(run, apart or batches)
     if apart:
         for rows in runs:
             read(rows.height)
@@ -162,13 +174,15 @@ def _file_sized(rows: pl.DataFrame, id_columns: Sequence[str]) -> Iterator[pl.Da
         yield rows.slice(begin, end - begin)
 
 
-def _rows(storage: Storage, batch: Sequence[LiveFile]) -> pl.DataFrame:
+def stored_rows(storage: Storage, batch: Sequence[LiveFile]) -> pl.LazyFrame:
+    """Return the rows of files of equal schemas, which are fetched whole, with the columns of commits."""
     frames = FileFrames(batch[0].schema, partition_column=None, with_commits=False)
     sources = fetch_whole(storage, batch)
-    return frames.unsorted(batch, sources, is_mixed=True, columns=lambda live: live.stored_schema.names()).collect()
+    return frames.unsorted(batch, sources, is_mixed=True, columns=lambda live: live.stored_schema.names())
 
 
-def _batches(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
+def merge_batches(files: Iterable[LiveFile]) -> Iterator[list[LiveFile]]:
+    """Yield files in groups that are read and sorted at once."""
     rows = attrgetter("file.rows"), BATCH_ROWS
     return batched(files, (one, BATCH_FILES), rows, (attrgetter("file.bytes"), BATCH_BYTES))
 

@@ -35,7 +35,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.log.commit_table import CommitTables
 from metaxy_fs.log.decoding import decode_manifest
 from metaxy_fs.log.layout import Partition, commit_of_append, commit_of_compaction
-from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object
+from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object, encode_manifest
 from metaxy_fs.log.resolve import Covers, resolve
 from metaxy_fs.log.verified_io import get_checked, put_idempotent
 from metaxy_fs.log.view import manifest_bytes, read_manifests, retry_listing
@@ -67,7 +67,9 @@ class Standing(NamedTuple):
     manifest: Manifest | None
 
 
-def keep_write(source: Storage, target: Storage, partition: Partition, commit: str) -> None:
+def keep_write(
+    source: Storage, target: Storage, partition: Partition, commit: str, *, with_values: bool = True
+) -> None:
     """Keep what a retry of a named write is compared with, where a compaction stands for it.
 
     Args:
@@ -75,12 +77,23 @@ def keep_write(source: Storage, target: Storage, partition: Partition, commit: s
         target: The root of the retry, which may be the same.
         partition: Where it was written.
         commit: The id that its name gives.
+        with_values: Whether to keep what its manifest says of the values of columns.
     """
     for path in (partition.append_manifest(commit), partition.kept_write(commit)):
         if (data := manifest_bytes(source, partition, commit, path=path)) is not None:
+            if not with_values:
+                data = _without_values(decode_manifest(data, partition=partition, commit=commit, name=path))
             with suppress(ObjectExistsError):  # of the attempt that was committed, or that the target has seen
                 put_idempotent(target, partition.kept_write(commit), data)
             return
+
+
+def _without_values(manifest: Manifest) -> bytes:
+    """Return the bytes of a manifest that says nothing of any value: its digest tells a retry by itself."""
+    files = (
+        msgspec.structs.replace(file, footer="", columns=b"", statistics=(), split_points=()) for file in manifest.files
+    )
+    return encode_manifest(msgspec.structs.replace(manifest, files=tuple(files)))
 
 
 class WriteName:

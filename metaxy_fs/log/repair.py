@@ -40,7 +40,7 @@ from metaxy_fs._version import WRITER
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.ids import random_token, shared_clock, timestamp_id, wall_clock
 from metaxy_fs.log.clock_skew import Arrivals, counting_at
-from metaxy_fs.log.compact import Options, compact_alone, compact_view
+from metaxy_fs.log.compact import Options, compact_manifests, compact_view
 from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.layout import Inventory, Partition, all_partitions, take_inventory
 from metaxy_fs.log.manifest import DataFile, Manifest, encode_manifest
@@ -286,7 +286,7 @@ def _restore(storage: Storage, partition: Partition, restored: Manifest | View, 
     if not restored.covers:
         _keep_damaged(storage, partition, restored.commit)
     if counts is not None:
-        compact_alone(storage, partition, counting_at(restored, counts), clock=clock)
+        compact_manifests(storage, partition, [counting_at(restored, counts)], clock=clock)
     storage.delete(path)
     put_idempotent(storage, path, encode_manifest(restored))
 

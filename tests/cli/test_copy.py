@@ -32,6 +32,17 @@ def test_a_snapshot_and_latest_rows_are_copied(notes, demo, capsys, tmp_path):
     assert "no snapshot 'other'" in capsys.readouterr().err
 
 
+def test_a_whole_root_is_copied_with_its_snapshots(notes, demo, capsys, tmp_path):
+    demo()
+    store, target = FilesystemMetadataStore(notes / ".metaxy"), FilesystemMetadataStore(tmp_path / "target")
+    store.create_snapshot("s")
+    capsys.readouterr()
+    assert main(["copy", store.location, target.location]) == 0
+    assert capsys.readouterr().out.endswith(f"of {store.location} and 1 snapshot\n")
+    assert target.list_features() == store.list_features()
+    assert target.at("s").read_metadata(TEXTS).equals(store.at("s").read_metadata(TEXTS))
+
+
 @pytest.mark.parametrize("arguments", [["no key!"], ["demo/texts", "--snapshot", "no name!"]])
 def test_arguments_without_a_meaning_are_told(notes, demo, capsys, tmp_path, arguments):
     demo()

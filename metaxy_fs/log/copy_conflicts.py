@@ -1,0 +1,75 @@
+"""What keeps commits from being copied into a root: other rows of their names, other types, rows to be left out.
+
+All of it is looked at before anything is put.
+"""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from metaxy_fs.errors import MetadataSchemaError, ObjectExistsError, WriteConflictError
+from metaxy_fs.log.commit_table import CommitTables, digests_of
+from metaxy_fs.log.descriptions import copy_description, types_of
+from metaxy_fs.log.layout import Partition
+from metaxy_fs.log.left_out import rows_to_leave_out
+from metaxy_fs.log.manifest import Manifest
+from metaxy_fs.log.schema import Path, decode_schema
+from metaxy_fs.log.types import agree_on_types, large_integers
+from metaxy_fs.log.view import View
+from metaxy_fs.storage.base import Storage
+
+
+def agree_on_copied_types(
+    source: Storage, target: Storage, partition: Partition, manifests: Sequence[Manifest]
+) -> None:
+    """Agree with the writers to the target on the types of what is copied, before any of it is."""
+    info = copy_description(source, target, partition, manifest=manifests[0])
+    types = types_of(info, name=f"{target.location}/{partition.definition_file}")
+    if types is None:
+        return
+    brought: dict[bytes, frozenset[Path]] = {}
+    for manifest in manifests:
+        for file in manifest.files:
+            data = manifest.schema_of(file)
+            large = large_integers(decode_schema(data), file.statistics, rows=file.rows, id_columns=manifest.id_columns)
+            brought[data] = brought.get(data, frozenset()) | large
+    try:
+        for data, large in brought.items():
+            types = agree_on_types(target, partition, types, decode_schema(data), large, feature="/".join(info.feature))
+    except MetadataSchemaError as error:
+        raise MetadataSchemaError(
+            f"{partition} of {source.location} does not go with what {target.location} holds, so nothing was copied. "
+            f"{error}"
+        ) from error
+
+
+def refuse_conflicts(source: Storage, target: Storage, found: View, existing: View) -> None:
+    """Refuse commits whose ids stand for other rows in the target."""
+    digests = digests_of(existing, table_of=CommitTables(target).of)
+    ours = digests_of(found, table_of=CommitTables(source).of)
+    others = sorted(commit for commit, digest in ours.items() if digests.get(commit, digest) != digest)
+    if others:
+        raise conflict(others, source, target, found.partition)
+
+
+def conflict(commits: Sequence[str], source: Storage, target: Storage, partition: Partition) -> WriteConflictError:
+    """Return the error that says whose ids stand for other rows in the target."""
+    return WriteConflictError(
+        f"{len(commits)} commits of {source.location}/{partition} have ids that stand for other rows in "
+        f"{target.location}: {', '.join(commits[:3])}. They were written to both under one write_id; history tells "
+        "which. They were not copied. Read those rows, and write what is missing under another write_id."
+    )
+
+
+def refuse_present_rows(target: Storage, existing: View, exclude: pl.DataFrame) -> None:
+    """Refuse to go on where the target has rows that are to be left out: no copy takes them away."""
+    rows = sum(
+        rows_to_leave_out(target, existing.partition, manifest, exclude).height for manifest in existing.manifests
+    )
+    if rows:
+        raise ObjectExistsError(
+            f"{target.location}/{existing.partition} has {rows} rows of samples that are to be left out, from a copy "
+            "with another `exclude` or from a write. A copy takes away nothing that is there: copy into a new root.",
+            feature=existing.partition.feature,
+            root=target.location,
+        )
