@@ -104,6 +104,9 @@ NOW: Final = "_metaxy_now/"
 CHANGED_AT: Final = "_metaxy_changed_at"
 """The time of the commit of the later one."""
 
+DIFFERS: Final = "_metaxy_differs/"
+"""Whether the version of a container differs."""
+
 CHANGED_BY: Final = "_metaxy_changed_by/"
 """What a container has changed by."""
 

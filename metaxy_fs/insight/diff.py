@@ -20,6 +20,7 @@ from metaxy_fs.insight.rendering import printable
 from metaxy_fs.reserved import CAME_BY as _ROW
 from metaxy_fs.reserved import CHANGED_AT as _TIME
 from metaxy_fs.reserved import CHANGED_BY as _BY
+from metaxy_fs.reserved import DIFFERS as _DIFFERS
 from metaxy_fs.reserved import NOW as _NOW
 from metaxy_fs.reserved import OF_UPSTREAM
 from metaxy_fs.reserved import OWN_CHANGE as _OWN
@@ -36,6 +37,9 @@ ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 
 COUNTED: Final = pl.Schema({"feature": pl.String(), CHANGE: pl.String(), "cause": pl.String(), "samples": pl.Int64()})
 """The columns of the causes of a diff; see `Diff`."""
+
+_NEXT: Final = "\n"
+"""Between causes in a text; no name holds it."""
 
 _NONE: Final = pl.lit([], dtype=pl.List(pl.String))
 
@@ -109,7 +113,7 @@ class ChangedRows(NamedTuple):
 
     Attributes:
         spec: The feature.
-        frame: Ids and columns that others group by, how it changed and when, and lists of causes.
+        frame: Ids and columns that others group by, how it changed and when, and texts of causes.
     """
 
     spec: FeatureSpec
@@ -148,7 +152,7 @@ def changed_rows(
             _THEN + PARTITION,
             _NOW + PARTITION,
             pl.coalesce(_NOW + RESERVED_TIME, _THEN + RESERVED_TIME).alias(_TIME),
-            *(differs[name].alias(_BY + name) for name in names),
+            *(differs[name].alias(_DIFFERS + name) for name in names),
         )
         .sort(id_columns)
         .collect()
@@ -163,7 +167,7 @@ def with_causes(
     upstream: Mapping[FeatureKey, ChangedRows],
     declared: Mapping[str, FeatureSpec],
 ) -> ChangedRows:
-    """Return the rows that differ with lists of causes in place of what differs.
+    """Return the rows that differ with texts of causes in place of what differs.
 
     Args:
         found: What `changed_rows` gives of the feature.
@@ -174,36 +178,54 @@ def with_causes(
     """
     above = [] if graph is None else [upstream[up.key] for up in graph.upstream(spec) if up.key in upstream]
     joined = found.join(_own_changes(found, spec, declared), on=[_THEN + PARTITION, _NOW + PARTITION], how="left")
+    joined = joined.with_columns(pl.col(f"^{_OWN}.*$").fill_null(""))
     for rows in above:
         joined = _beside(joined, spec, rows)
+    # What tells the causes takes few values: they are found for each combination, and joined.
+    told_by = [name for name in joined.columns if name.startswith((CHANGE, _DIFFERS, _OWN, OF_UPSTREAM))]
+    combinations = joined.select(told_by).unique()
     made_from = {str(c.key): _upstream_columns(c, spec, graph, above) for c in spec.containers}
-    names = [name.removeprefix(_BY) for name in found.columns if name.startswith(_BY)]
+    names = [name.removeprefix(_DIFFERS) for name in found.columns if name.startswith(_DIFFERS)]
     lists = [_causes(name, spec, made_from.get(name, [])).alias(_BY + name) for name in names]
-    kept = [name for name in found.columns if not name.startswith(_BY)]
-    return ChangedRows(spec, joined.select(*kept, *lists, _row_causes(spec, above).alias(_ROW)))
+    explained = _summed(combinations.with_columns(*lists, _row_causes(spec, above).alias(_ROW)), names)
+    kept = [name for name in found.columns if not name.startswith(_DIFFERS)]
+    frame = joined.join(explained, on=told_by, how="left", maintain_order="left")
+    return ChangedRows(spec, frame.select(*kept, *(_BY + name for name in names), _ROW, CONTAINERS, CAUSES))
 
 
 def samples_of(rows: ChangedRows) -> pl.DataFrame:
     """Return the samples that differ as users see them."""
-    names = [name for name in rows.frame.columns if name.startswith(_BY)]
-    containers = [
-        pl.when(pl.col(name).list.len() > 0).then(pl.lit([name.removeprefix(_BY)])).otherwise(_NONE) for name in names
-    ]
-    causes = pl.when(pl.col(CHANGE) == CHANGED).then(pl.concat_list(names)).otherwise(pl.col(_ROW))
-    return rows.frame.select(
-        *rows.spec.id_columns,
-        CHANGE,
-        pl.concat_list(containers).alias(CONTAINERS),
-        causes.list.unique().list.sort().alias(CAUSES),
+    lists = [_list(pl.col(name)).alias(name) for name in (CONTAINERS, CAUSES)]
+    return rows.frame.select(*rows.spec.id_columns, CHANGE, *lists)
+
+
+def counted(rows: ChangedRows) -> pl.DataFrame:
+    """Return how many samples of a feature differ by what, the most first."""
+    cause = pl.col(CAUSES).str.replace_all(_NEXT, " and ", literal=True).alias("cause")
+    groups = rows.frame.group_by(CHANGE, cause).agg(pl.len().cast(pl.Int64).alias("samples"))
+    ordered = groups.sort("samples", CHANGE, "cause", descending=[True, False, False])
+    return ordered.select(pl.lit(str(rows.spec.key)).alias("feature"), *list(COUNTED)[1:])
+
+
+def _summed(explained: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Add which containers differ and by what in all, and turn lists into texts."""
+    containers = [pl.when(_DIFFERS + name).then(pl.lit([name])).otherwise(_NONE) for name in names]
+    by = [_BY + name for name in names]
+    causes = pl.when(pl.col(CHANGE) == CHANGED).then(pl.concat_list(by)).otherwise(pl.col(_ROW))
+    return explained.with_columns(
+        _text(pl.concat_list(containers)).alias(CONTAINERS),
+        _text(causes).alias(CAUSES),
+        *(_text(pl.col(name)).alias(name) for name in (*by, _ROW)),
     )
 
 
-def counted(key: FeatureKey, samples: pl.DataFrame) -> pl.DataFrame:
-    """Return how many samples of a feature differ by what, the most first."""
-    cause = pl.col(CAUSES).list.join(" and ").alias("cause")
-    groups = samples.group_by(CHANGE, cause).agg(pl.len().cast(pl.Int64).alias("samples"))
-    ordered = groups.sort("samples", CHANGE, "cause", descending=[True, False, False])
-    return ordered.select(pl.lit(str(key)).alias("feature"), *list(COUNTED)[1:])
+def _text(causes: pl.Expr) -> pl.Expr:
+    """Return a list as one text, which can be joined on."""
+    return causes.list.unique().list.sort().list.join(_NEXT)
+
+
+def _list(text: pl.Expr) -> pl.Expr:
+    return pl.when(text == "").then(_NONE).otherwise(text.str.split(_NEXT))
 
 
 def _containers(rows: pl.LazyFrame | None) -> list[str]:
@@ -248,7 +270,7 @@ def _version(schema: pl.Schema, prefix: str, container: str) -> pl.Expr:
 def _own_changes(found: pl.DataFrame, spec: FeatureSpec, declared: Mapping[str, FeatureSpec]) -> pl.DataFrame:
     """Return, for each pair of definitions of rows, what of each container's own has changed; null for nothing."""
     pairs = found.select(_THEN + PARTITION, _NOW + PARTITION).unique()
-    names = [name.removeprefix(_BY) for name in found.columns if name.startswith(_BY)]
+    names = [name.removeprefix(_DIFFERS) for name in found.columns if name.startswith(_DIFFERS)]
     columns = {
         _OWN + name: pl.Series(
             [_own_change(name, spec.key, declared.get(then), declared.get(now)) for then, now in pairs.iter_rows()],
@@ -276,23 +298,21 @@ def _beside(found: pl.DataFrame, spec: FeatureSpec, above: ChangedRows) -> pl.Da
     ids = list(join_columns(spec, above.spec))
     stored = dict(zip(stored_names(spec.dep(above.spec.key), ids), ids, strict=True))
     prefix = _prefix(above.spec.key)
-    lists = [name for name in above.frame.columns if name.startswith(_BY)]
-    came = pl.when(pl.col(CHANGE) == CHANGED).then(_NONE).otherwise(pl.col(_ROW))
+    is_changed = pl.col(CHANGE) == CHANGED
+    by = [name for name in above.frame.columns if name.startswith(_BY)]
     rows = above.frame.select(
-        *(pl.col(old).cast(found.schema[new]).alias(new) for old, new in stored.items()),
+        *(pl.col(old).cast(found.schema[new], strict=False).alias(new) for old, new in stored.items()),
         pl.col(_TIME).alias(prefix + _TIME),
-        *(
-            pl.when(pl.col(CHANGE) == CHANGED).then(pl.col(name)).otherwise(_NONE).alias(prefix + name)
-            for name in lists
-        ),
-        came.alias(prefix + _ROW),
+        *(pl.when(is_changed).then(pl.col(name)).otherwise(pl.lit("")).alias(prefix + name) for name in by),
+        pl.when(is_changed).then(pl.lit("")).otherwise(pl.col(_ROW)).alias(prefix + _ROW),
     )
+    texts = [prefix + name for name in (*by, _ROW)]
     if spec.dep(above.spec.key).relation == "aggregation":
-        others = [name for name in rows.columns if name.startswith(prefix) and name != prefix + _TIME]
-        rows = rows.group_by(ids).agg(
-            pl.col(prefix + _TIME).min(), *(pl.col(name).explode().drop_nulls().unique() for name in others)
-        )
-    return found.join(rows, on=ids, how="left", maintain_order="left")
+        each = [pl.col(name).filter(pl.col(name) != "").unique().sort().str.join(_NEXT) for name in texts]
+        rows = rows.group_by(ids).agg(pl.col(prefix + _TIME).min(), *each)
+    joined = found.join(rows, on=ids, how="left", maintain_order="left")
+    is_in_time = (pl.col(prefix + _TIME) <= pl.col(_TIME)).fill_null(value=False)
+    return joined.with_columns(is_in_time.alias(prefix + _TIME), *(pl.col(name).fill_null("") for name in texts))
 
 
 def _upstream_columns(
@@ -309,24 +329,22 @@ def _upstream_columns(
 
 def _causes(name: str, spec: FeatureSpec, inherited: Sequence[tuple[FeatureKey, str]]) -> pl.Expr:
     """Return what a container of each row has changed by: nothing where it has not."""
-    own = pl.when(pl.col(_OWN + name).is_null()).then(_NONE).otherwise(pl.concat_list(_OWN + name))
-    lists = [
-        (pl.col(_prefix(key) + column).fill_null(_NONE), pl.col(_prefix(key) + _TIME)) for key, column in inherited
-    ]
-    in_time = [pl.when(time <= pl.col(_TIME)).then(causes).otherwise(_NONE) for causes, time in lists]
+    lists = [(_list(pl.col(_prefix(key) + column)), pl.col(_prefix(key) + _TIME)) for key, column in inherited]
+    in_time = [pl.when(is_in_time).then(causes).otherwise(_NONE) for causes, is_in_time in lists]
     last = f"other rows upstream of {spec.key}/{name}" if spec.deps else f"{spec.key}/{name}"
     found = _first_of(
-        pl.concat_list(own, *in_time), pl.concat_list(_NONE, *(causes for causes, _ in lists)), pl.lit([last])
+        pl.concat_list(_list(pl.col(_OWN + name)), *in_time),
+        pl.concat_list(_NONE, *(causes for causes, _ in lists)),
+        pl.lit([last]),
     )
-    return pl.when(pl.col(_BY + name)).then(found.list.unique()).otherwise(_NONE)
+    return pl.when(pl.col(_DIFFERS + name)).then(found).otherwise(_NONE)
 
 
 def _row_causes(spec: FeatureSpec, above: Sequence[ChangedRows]) -> pl.Expr:
     """Return what each sample was added or removed by."""
-    lists = [pl.col(_prefix(rows.spec.key) + _ROW).fill_null(_NONE) for rows in above]
-    return _first_of(
-        pl.concat_list(_NONE, *lists), pl.concat_list(pl.format(f"{spec.key} {{}}", pl.col(CHANGE)))
-    ).list.unique()
+    lists = [_list(pl.col(_prefix(rows.spec.key) + _ROW)) for rows in above]
+    own = pl.concat_list(pl.concat_str(pl.lit(f"{spec.key} "), pl.col(CHANGE)))
+    return _first_of(pl.concat_list(_NONE, *lists), own)
 
 
 def _first_of(*lists: pl.Expr) -> pl.Expr:

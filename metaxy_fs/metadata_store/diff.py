@@ -13,7 +13,7 @@ from metaxy_fs.metadata_store.fingerprint import latest_versions
 from metaxy_fs.metadata_store.stored_graph import stored_graph
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns, stored_names
-from metaxy_fs.versioning.columns import PARTITION, RESERVED_TIME
+from metaxy_fs.versioning.columns import PARTITION, RESERVED_COMMIT, RESERVED_TIME, RETIRED
 
 
 @report_corruption
@@ -39,7 +39,7 @@ def diff(before: Backend, after: Backend, features: Sequence[FeatureKey] | None)
         if key in held:
             rows[key] = _changed(before, after, key, graph, rows)
     shown = {key: samples_of(rows[key]) for key in rows if key in wanted}
-    causes = [counted(key, samples) for key, samples in shown.items()]
+    causes = [counted(rows[key]) for key in shown]
     return Diff(before.location, after.location, pl.concat([pl.DataFrame(schema=COUNTED), *causes]), shown)
 
 
@@ -92,14 +92,53 @@ def _changed(
     before: Backend, after: Backend, key: FeatureKey, graph: _Graph, upstream: Mapping[FeatureKey, ChangedRows]
 ) -> ChangedRows:
     """Return the rows of a feature that differ, with causes."""
-    more = (PARTITION, RESERVED_TIME, *graph.grouping_columns(key))
-    sides = [latest_versions(store, key, None, *more) for store in (before, after)]
-    ids = next(side.id_columns for side in reversed(sides) if side is not None)
-    then, now = (None if side is None else side.rows for side in sides)
-    found = changed_rows(then, now, id_columns=ids, carried=more[2:])
+    carried = graph.grouping_columns(key)
+    more = (PARTITION, RESERVED_TIME, RESERVED_COMMIT, *carried)
+    stores = (before, after)
+    sides = [latest_versions(store, key, None, *more, with_retired=True) for store in stores]
+    ids = list(next(side.id_columns for side in reversed(sides) if side is not None))
+    rows = pl.collect_all([side.rows for side in sides if side is not None])
+    if len(rows) == len(stores):
+        rows = _touched(rows, key, stores, ids)
+    frames = iter(frame.lazy().filter(~pl.col(RETIRED)) for frame in rows)
+    then, now = (None if side is None else next(frames) for side in sides)
+    found = changed_rows(then, now, id_columns=ids, carried=carried)
     spec, declared_in = graph.find(key)
     spec = FeatureSpec(key=key, id_columns=ids) if spec is None else spec
     return with_causes(found, spec, declared_in, upstream=upstream, declared=_declared((before, after), key))
+
+
+def _touched(
+    rows: Sequence[pl.DataFrame], key: FeatureKey, stores: Sequence[Backend], ids: list[str]
+) -> list[pl.DataFrame]:
+    """Return the rows of the samples that may differ: those of which a commit has a row that one of the sides lacks.
+
+    A commit has the same rows wherever it is, so two sides that order the commits which they share alike have the same
+    row of every other sample. That spares the join of all rows.
+    """
+    commits = [_commits(store, key) for store in stores]
+    if any(each is None for each in commits):
+        return list(rows)
+    then, now = (list(each or ()) for each in commits)
+    shared = set(then) & set(now)
+    if [each for each in then if each in shared] != [each for each in now if each in shared]:
+        return list(rows)
+    differing = sorted({commit for _, commit in {*then, *now} - shared})
+    touched = [frame.filter(pl.col(RESERVED_COMMIT).is_in(differing)).select(ids) for frame in rows]
+    try:
+        found = pl.concat(touched).unique()
+    except pl.exceptions.PolarsError:  # ids of two types
+        return list(rows)
+    return [frame.join(found, on=ids, how="semi") for frame in rows]
+
+
+def _commits(store: Backend, key: FeatureKey) -> list[tuple[str, str]] | None:
+    """Return the commits that the rows of a feature come from, in order; None where several stores have them."""
+    if store.fallback_mode == "sample":
+        return None
+    holders = (each.stored_commits(key) for each in chain(store, fallback=True))
+    held = next((commits for commits in holders if commits.height), None)
+    return None if held is None else list(held.select("partition", "commit").iter_rows())
 
 
 def _declared(stores: Sequence[Backend], key: FeatureKey) -> dict[str, FeatureSpec]:

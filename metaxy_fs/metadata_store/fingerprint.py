@@ -20,7 +20,9 @@ from metaxy_fs.metadata_store.chain import not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.read import first_scan, latest
 from metaxy_fs.spec import FeatureKey
-from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_TIME, RETIRED
+from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_COMMIT, RESERVED_TIME, RETIRED
+
+_OF_COMMITS = (PARTITION, RESERVED_COMMIT, RESERVED_TIME)
 
 
 class LatestVersions(NamedTuple):
@@ -30,14 +32,17 @@ class LatestVersions(NamedTuple):
     id_columns: Sequence[str]
 
 
-def latest_versions(store: Backend, key: FeatureKey, partition: str | None, *more: str) -> LatestVersions | None:
+def latest_versions(
+    store: Backend, key: FeatureKey, partition: str | None, *more: str, with_retired: bool = False
+) -> LatestVersions | None:
     """Return the latest row of each sample that is not retired, None if no store of a chain has a commit.
 
     Args:
         store: The first of the chain.
         key: The feature.
         partition: Look at the rows of this partition alone; None for all.
-        more: What else to return of each row: its columns, its partition, the time of its commit.
+        more: What else to return of each row: its columns, its partition, the id and the time of its commit.
+        with_retired: Return the rows that retire their samples, too, and the column that says so.
     """
     known = first_scan(store, Query(key=key, partition=partition, columns=frozenset({DATA_VERSION})), fallback=True)
     if known is None:
@@ -48,13 +53,20 @@ def latest_versions(store: Backend, key: FeatureKey, partition: str | None, *mor
         Query(
             key=key,
             partition=partition,
-            columns=frozenset((*ids, DATA_VERSION, RETIRED, *more)).difference((PARTITION, RESERVED_TIME)),
+            columns=frozenset((*ids, DATA_VERSION, RETIRED, *more)).difference(_OF_COMMITS),
             with_partition=PARTITION in more,
             with_commits=RESERVED_TIME in more,
         ),
         fallback=True,
     )
-    return None if scan is None else LatestVersions(latest(scan, id_columns=ids).select(*ids, DATA_VERSION, *more), ids)
+    if scan is None:
+        return None
+    rows = latest(scan, id_columns=ids, with_retired=with_retired)
+    if with_retired:
+        is_retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in scan.columns else pl.lit(value=False)
+        rows = rows.with_columns(is_retired.alias(RETIRED))
+        more = (*more, RETIRED)
+    return LatestVersions(rows.select(*ids, DATA_VERSION, *more), ids)
 
 
 @report_corruption
