@@ -110,7 +110,9 @@ class Listing:
 
     def _described(self, batch: Sequence[ObjectInfo]) -> pl.DataFrame:
         noted = self._noted(batch)
-        version = pl.concat_str(pl.col("bytes"), pl.lit(" bytes, modified "), pl.col("modified").dt.to_string("iso"))
+        # Spelled out, so that no release of Polars makes other versions of it.
+        time = pl.col("modified").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+        version = pl.concat_str(pl.col("bytes").cast(pl.String), pl.lit(" bytes, modified "), time)
         if self.by == "etag":
             version = pl.coalesce("etag", version)
         return noted.with_columns(version.alias(_VERSION)).select(self._columns(noted))

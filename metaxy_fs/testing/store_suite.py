@@ -24,6 +24,7 @@ from metaxy_fs.testing.store_reads import StoreReads
 from metaxy_fs.testing.store_redo import StoreRedo
 from metaxy_fs.testing.store_retired import StoreRetired
 from metaxy_fs.testing.store_tags import StoreTags
+from metaxy_fs.testing.store_trace import StoreTrace
 from metaxy_fs.testing.store_types import StoreTypes
 from metaxy_fs.testing.store_versions import StoreVersions
 from metaxy_fs.testing.store_writes import StoreWrites
@@ -49,5 +50,6 @@ class StoreSuite(
     StoreRetired,
     StoreClocks,
     StorePlan,
+    StoreTrace,
 ):
     """Tests of one kind of store; each test opens fresh ones through the fixture `make_store`, see `StoreCase`."""

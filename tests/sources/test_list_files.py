@@ -57,7 +57,7 @@ def test_a_file_is_a_row_with_what_the_file_system_notes():
             "bytes": 3,
             "modified": MODIFIED,
             "etag": None,
-            "data_version": {"default": "3 bytes, modified 2023-11-14 22:13:20.000000+00:00"},
+            "data_version": {"default": "3 bytes, modified 2023-11-14T22:13:20.000000Z"},
         }
     ]
 
