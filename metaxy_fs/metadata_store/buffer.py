@@ -13,7 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
 import polars as pl
@@ -28,6 +28,9 @@ from metaxy_fs.metadata_store.write import GivenTags
 from metaxy_fs.spec import FeatureSpec
 
 _LOG = logging.getLogger("metaxy_fs")
+
+_ECHOES = 3
+"""How often Ctrl-C may be raised while the rows of a job are committed that it has ended; the next one gives up."""
 
 Check = Callable[[FrameLike, FeatureSpec], pl.DataFrame]
 
@@ -123,13 +126,22 @@ def _after_commits(store: Backend, feature: Declared, pending: PendingRows) -> N
 def _close_after(error: BaseException, pending: PendingRows, feature: Declared) -> None:
     """Commit what is held although the job has failed; if that fails too, the job's error says so."""
     try:
-        pending.close()
+        _close_despite_echoes(pending)
     except BaseException as failure:  # noqa: BLE001  # the job's error is the one to raise
         message = f"{pending.rows} rows of feature '{feature.key}' were not committed: {failure!r}"
         error.add_note(message)
         # The interpreter prints nothing of the note. The rows of a buffer belong to the process that opened it.
         if isinstance(error, SystemExit) and not isinstance(failure, ForkedProcessError):
             _LOG.error(message)
+
+
+def _close_despite_echoes(pending: PendingRows) -> None:
+    """Commit what is held, also if one Ctrl-C is raised again, as Polars may do for each thread that was in a query."""
+    for _ in range(_ECHOES):
+        with suppress(KeyboardInterrupt):
+            pending.close()
+            return
+    pending.close()
 
 
 def _close_at_last(pending: PendingRows, feature: Declared, maker: int) -> None:

@@ -27,11 +27,10 @@ from metaxy_fs.metadata_store.batches import BatchTask, Compute, Computed, shown
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
 from metaxy_fs.metadata_store.frames import FrameLike, show_samples, to_frame
-from metaxy_fs.metadata_store.resolve import lazy_increment
+from metaxy_fs.metadata_store.resolve import SpooledIncrement, spooled_increment
 from metaxy_fs.metadata_store.write import retire
 from metaxy_fs.progress import samples_done
 from metaxy_fs.spec import FeatureSpec
-from metaxy_fs.versioning.increment import LazyIncrement
 
 _LOG: Final = logging.getLogger("metaxy_fs")
 
@@ -146,7 +145,7 @@ def materialize(
         raise TypeError(f"compute takes a function of a DataFrame that returns one, got {compute!r}.")
     _refuse_error_column(feature, how)
     check_tags(store.tags, how.tags)
-    resolve = partial(lazy_increment, store, feature, samples, where=where, stale_if=stale_if, held_bytes=_HELD)
+    resolve = partial(spooled_increment, store, feature, samples, where=where, stale_if=stale_if, held_bytes=_HELD)
     increment = resolve()
     new, stale, orphaned, waiting, _ = increment.counts
     _log(store, feature, f"{new} new and {stale} stale samples to compute, {waiting} waiting, {orphaned} orphaned")
@@ -180,29 +179,28 @@ def _refuse_error_column(feature: Declared, how: How) -> None:
         )
 
 
-def _makes_many(increment: LazyIncrement, feature: Declared) -> bool:
+def _makes_many(increment: SpooledIncrement, feature: Declared) -> bool:
     """Whether the pending samples are parents, of which the function makes any number of samples."""
-    return not set(feature.spec.id_columns) <= set(increment.new.collect_schema())
+    return not set(feature.spec.id_columns) <= set(increment.new.schema)
 
 
-def _retire_orphaned(store: Backend, feature: Declared, increment: LazyIncrement, how: How) -> int:
+def _retire_orphaned(store: Backend, feature: Declared, increment: SpooledIncrement, how: How) -> int:
     """Retire the orphaned samples if that was asked for, before any hour-long computation: they may come back."""
     if not how.retire_orphaned or not increment.counts.orphaned:
         return 0
-    orphaned = increment.orphaned.select(feature.spec.id_columns).collect()
+    orphaned = pl.concat(frame.select(feature.spec.id_columns) for frame in increment.orphaned)
     retire(store, feature, orphaned, reason="orphaned", tags=how.tags)
     return orphaned.height
 
 
 def _compute_all(
-    store: Backend, feature: Declared, compute: Compute, increment: LazyIncrement, how: How
+    store: Backend, feature: Declared, compute: Compute, increment: SpooledIncrement, how: How
 ) -> tuple[int, pl.DataFrame]:
     """Compute and commit the pending samples; return how many rows were written, and what failed."""
     counts = increment.counts
-    schema = increment.pending.collect_schema()
     tasks = (
         BatchTask(compute, feature.spec, samples, skips=how.on_error == "skip")
-        for samples in _batches(increment.pending, rows=how.batch_rows)
+        for samples in _batches(increment.pending(), rows=how.batch_rows)
     )
     with (
         samples_done(str(feature.key), total=counts.new + counts.stale, is_shown=how.progress) as advance,
@@ -213,15 +211,20 @@ def _compute_all(
             _run_here(tasks, results.take)
         else:
             _run_in(how.executor, tasks, results.take)
-    return results.written, results.failed(schema, feature)
+    return results.written, results.failed(increment.new.schema, feature)
 
 
-def _batches(pending: pl.LazyFrame, *, rows: int) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a LazyFrame in batches; all are full but the last."""
+def _batches(frames: Iterable[pl.DataFrame], *, rows: int) -> Iterator[pl.DataFrame]:
+    """Yield the rows of frames in batches; all are full but the last."""
     rows = min(rows, _ROW_LIMIT)
-    # Slices of larger pieces cost a tenth of pieces of that size.
-    for piece in pending.collect_batches(chunk_size=max(1, _ROWS // rows) * rows, maintain_order=True):
-        yield from to_frame(piece).iter_slices(rows)
+    rest: list[pl.DataFrame] = []
+    for frame in frames:
+        # What claims to be sorted says so in all that a function makes of it, and would be looked at each time.
+        together = pl.concat([*rest, to_frame(frame)])
+        full = together.height - together.height % rows
+        yield from together[:full].iter_slices(rows)
+        rest = [together[full:]]
+    yield from (each for each in rest if each.height)
 
 
 def _checked(rows: FrameLike, _spec: FeatureSpec) -> pl.DataFrame:

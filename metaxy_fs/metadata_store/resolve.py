@@ -7,6 +7,7 @@ a few pieces and the answer; where the answer is asked for as lazy frames, it is
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -141,9 +142,29 @@ def increment_within(store: Backend, feature: Declared, id_range: IdRange) -> It
     return compare_with_stored(store, expected, stale_if=None).within(id_range)
 
 
+class SpooledIncrement(NamedTuple):
+    """An increment whose frames are kept part by part; but for orphaned samples of parents they are sorted by id."""
+
+    new: Spool
+    stale: Spool
+    orphaned: Spool
+    waiting: Spool
+    retired: int
+
+    @property
+    def counts(self) -> Counts:
+        """How many samples there are of each kind."""
+        new, stale, orphaned, waiting, retired = self
+        return Counts(new.height, stale.height, orphaned.height, waiting.height, retired)
+
+    def pending(self) -> Iterator[pl.DataFrame]:
+        """Yield the samples to compute, with the columns of `new`; between two frames no query is open."""
+        return (frame.select(self.new.schema.names()) for spool in (self.new, self.stale) for frame in spool)
+
+
 @about_feature
 @report_corruption
-def lazy_increment(
+def spooled_increment(
     store: Backend,
     feature: Declared,
     samples: FrameLike | None,
@@ -151,8 +172,8 @@ def lazy_increment(
     stale_if: pl.Expr | None,
     where: pl.Expr | None = None,
     held_bytes: int = 0,
-) -> LazyIncrement:
-    """Return what `increment` does, sorted by id and kept in files; so much of each frame is kept in memory instead."""
+) -> SpooledIncrement:
+    """Return what `increment` does, kept in files; so much of each frame is kept in memory instead."""
     expected = _expected(store, feature, samples, where=where, carries=True)
     found = compare_with_stored(store, expected, stale_if=stale_if).increments()
     filled = (lambda frame: frame) if expected.samples is None else expected.samples.filled
@@ -166,12 +187,30 @@ def lazy_increment(
         for spool, frame in zip(spools, frames, strict=True):
             if frame.height:
                 spool.add(frame)
-    new, stale, orphaned, waiting = spools
-    stored = orphaned.scan().sort(feature.spec.id_columns) if _divides_parents(expected) else orphaned.scan()
-    counts = Counts(
-        new=new.height, stale=stale.height, orphaned=orphaned.height, waiting=waiting.height, retired=retired
+    new, stale, orphaned, without_rows = spools
+    return SpooledIncrement(new, stale, orphaned, without_rows, retired)
+
+
+def lazy_increment(
+    store: Backend,
+    feature: Declared,
+    samples: FrameLike | None,
+    *,
+    stale_if: pl.Expr | None,
+    where: pl.Expr | None = None,
+) -> LazyIncrement:
+    """Return what `increment` does, sorted by id and kept in files."""
+    found = spooled_increment(store, feature, samples, stale_if=stale_if, where=where)
+    ids = feature.spec.id_columns
+    has_parents = not set(ids) <= set(found.new.schema)
+    orphaned = found.orphaned.scan().sort(ids) if has_parents else found.orphaned.scan()
+    return LazyIncrement(
+        new=found.new.scan(),
+        stale=found.stale.scan(),
+        orphaned=orphaned,
+        waiting=found.waiting.scan(),
+        counts=found.counts,
     )
-    return LazyIncrement(new=new.scan(), stale=stale.scan(), orphaned=stored, waiting=waiting.scan(), counts=counts)
 
 
 @about_feature

@@ -320,6 +320,24 @@ def test_batches_under_way_are_bounded(store, faces):
     assert 2 <= executor.most <= 64
 
 
+class AtOnce(Executor):
+    """An executor that has done everything before anybody asks."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  # as executors do
+            future.set_exception(error)
+        return future
+
+
+def test_what_is_done_when_a_batch_fails_is_kept(store, faces):
+    with pytest.raises(BrokenSampleError):
+        store.materialize(faces, raising, batch_rows=2, executor=AtOnce())
+    assert store.read_metadata(faces)["video"].to_list() == [video for video in range(100) if video not in (70, 71)]
+
+
 def test_ctrl_c_keeps_what_is_done_and_waits_for_nothing(store, faces):
     """The function that blocks stands for an hour of work; Ctrl-C comes once ten batches were done."""
     blocked, computed = threading.Event(), []
@@ -347,6 +365,7 @@ def test_ctrl_c_keeps_what_is_done_and_waits_for_nothing(store, faces):
         blocked.set()
         interrupt.join()
         executor.shutdown()
+    assert len(computed) <= 12  # what was under way, and nothing that had not begun
 
 
 def test_the_shutdown_of_an_executor_ends_the_job(store, faces):
@@ -362,15 +381,6 @@ def test_the_shutdown_of_an_executor_ends_the_job(store, faces):
     with pytest.raises(CancelledError):
         store.materialize(faces, compute, batch_rows=4, executor=executor)
     assert store.read_metadata(faces)["video"].to_list() == [0, 1, 2, 3]
-
-
-class AtOnce(Executor):
-    """An executor that has computed a batch by the time it takes it."""
-
-    def submit(self, fn, /, *args, **kwargs) -> Future:
-        future: Future = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 def test_rows_that_do_not_fit_cost_no_other_batch_that_is_done(store, faces):
