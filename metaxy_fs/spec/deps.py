@@ -51,6 +51,8 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         >>> dep = FeatureDep(key=FeatureKey(["video"]), rename={"length": "video_length"}, where="length > 2")
         >>> dep.relation, dep.optional
         ('one_to_one', False)
+        >>> FeatureDep(key="video", columns=["path"], rename={"path": "video_path"}).columns
+        ('path',)
     """
 
     key: FeatureKey

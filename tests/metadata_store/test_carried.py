@@ -1,4 +1,4 @@
-"""What an increment reads where a predicate restricts it, and what a chain of stores carries."""
+"""What is read of a root where few samples are wanted, and what a chain of stores carries."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ from metaxy_fs.log import parquet
 from metaxy_fs.metadata_store import FilesystemMetadataStore
 from metaxy_fs.storage import MemoryStorage, ObjectInfo, ObjectRange
 from metaxy_fs.testing.store_carried import CLIP, CUT, clip_and_cut, clips, made_from, paths, rows, shots
-from metaxy_fs.testing.store_cases import container, declare, root
+from metaxy_fs.testing.store_cases import container, declare, root, samples
 from tests.versioning.pieces import tiny_pieces
 
 
@@ -117,6 +117,22 @@ def test_row_groups_whose_ids_are_ruled_out_are_not_fetched(monkeypatch: pytest.
         whole = storage.counted(lambda: store.resolve_update(cut))
         few = storage.counted(lambda: store.resolve_update(cut, where=pl.col("sample_id") < 100))
     assert few.keys() <= whole.keys()
+    assert sum(few.values()) < sum(whole.values()) / 3
+
+
+def test_row_groups_of_other_samples_are_not_fetched_for_a_calculation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "LARGE_BYTES", 1)
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 1_000)
+    clip, cut = clip_and_cut()
+    storage = CountingStorage()
+    store = FilesystemMetadataStore(storage)
+    text = pl.concat_str(pl.col("sample_id").hash(seed).cast(pl.String) for seed in range(5))
+    versions = pl.struct(text.alias("default")).alias("data_version")
+    store.write_metadata(clip, clips(*range(10_000)).with_columns(versions))
+    with tiny_pieces():
+        few = storage.counted(lambda: store.calculate_data_versions(cut, samples([5, 6])))
+        whole = storage.counted(lambda: store.calculate_data_versions(cut, samples(range(0, 10_000, 500))))
+    assert few.keys() == whole.keys()
     assert sum(few.values()) < sum(whole.values()) / 3
 
 
