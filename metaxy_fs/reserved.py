@@ -90,6 +90,18 @@ KEPT: Final = "_metaxy_kept"
 KNOWN: Final = "_metaxy_known"
 """Whether a row is that of a sample which an earlier attempt has committed."""
 
+KIND: Final = "_metaxy_kind"
+"""Whether a planned sample is new or stale."""
+
+CAUSE: Final = "_metaxy_cause"
+"""Why a planned sample is stale."""
+
+OWN_CODE: Final = "_metaxy_own_code"
+"""What has changed in the code of a feature since a planned sample was written."""
+
+AFTER_UPSTREAM: Final = "_metaxy_after_upstream"
+"""Whether a planned sample cannot be computed as it will be before upstream has run."""
+
 IS_CURRENT: Final = "_metaxy_is_current"
 """Whether a stored row is of the current partition."""
 

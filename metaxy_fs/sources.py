@@ -1,9 +1,8 @@
 """List files of a directory or a bucket as rows of a root feature, and keep the feature up to date with them."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import polars as pl
@@ -193,9 +192,16 @@ def update_files(
     known = listing.schema.to_frame() if stored is None else of_schema(stored, listing.schema)
     failed: list[Unread] = []
     fail = failed.append if on_error == "skip" else _raise
-    batches = listing.frames(None if rehash else known, fail, hashes=by == "content", progress=progress)
-    write = partial(store.write_metadata, feature, tags=tags)
-    seen = pl.concat([_NO_DIFFERENCE, *_differences(batches, known, write, is_begun=stored is not None)])
+    differences: list[pl.DataFrame] = []
+    is_begun = stored is not None
+    held = None if rehash else known
+    for files in listing.frames(held, fail, hashes=by == "content", progress=progress):
+        rows, difference = _compared(files, known)
+        differences.append(difference)
+        if rows.height or not is_begun:
+            store.write_metadata(feature, rows, tags=tags)
+            is_begun = True
+    seen = pl.concat([_NO_DIFFERENCE, *differences])
     missing = listing.missing(known, seen, failed)
     if retire_missing and missing.height:
         _refuse_to_retire_all(seen, missing, listing)
@@ -206,25 +212,6 @@ def update_files(
 
 _DIFFERENCE = "difference"
 _NO_DIFFERENCE = pl.DataFrame(schema={"path": pl.String, _DIFFERENCE: pl.String})
-
-
-def _differences(
-    batches: Iterable[pl.DataFrame], known: pl.DataFrame, write: Callable[[pl.DataFrame], None], *, is_begun: bool
-) -> Iterator[pl.DataFrame]:
-    """Write what is not as it is known, batch by batch, and yield of each file in what it differs.
-
-    Args:
-        batches: The files, one batch at least.
-        known: The rows that are stored.
-        write: Commits rows.
-        is_begun: Whether the feature has a commit; otherwise the first batch makes one, whatever it holds.
-    """
-    for files in batches:
-        rows, difference = _compared(files, known)
-        if rows.height or not is_begun:
-            write(rows)
-            is_begun = True
-        yield difference
 
 
 def _compared(files: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

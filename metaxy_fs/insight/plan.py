@@ -7,8 +7,10 @@ from typing import Final
 import polars as pl
 
 from metaxy_fs.insight.rendering import printable
+from metaxy_fs.reserved import AFTER_UPSTREAM, CAUSE, KIND
 from metaxy_fs.spec import Feature, FeatureKey
 from metaxy_fs.spec.keys import named_key
+from metaxy_fs.versioning.columns import refuse_id_columns
 
 FEATURES: Final = pl.Schema(
     {
@@ -28,9 +30,8 @@ FEATURES: Final = pl.Schema(
 CAUSES: Final = pl.Schema({"feature": pl.String(), "cause": pl.String(), "samples": pl.Int64()})
 """The columns of a plan's causes; see `Plan`."""
 
-KIND: Final = "kind"
-CAUSE: Final = "cause"
-AFTER_UPSTREAM: Final = "after_upstream"
+PENDING: Final = {KIND: "kind", CAUSE: "cause", AFTER_UPSTREAM: "after_upstream"}
+"""The columns of pending samples beside their ids, and what they are called where they are shown."""
 
 _SHOWN: Final = ("new", "stale", "after_upstream", "waiting", "orphaned", "unknown")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -104,12 +105,15 @@ class Plan:
 
         Raises:
             KeyError: The plan does not hold the feature.
+            MetadataSchemaError: An id column has the name of one of the other columns.
         """
         key = feature.spec.key if isinstance(feature, type) else named_key(FeatureKey, feature, what="A feature")
         if key not in self._pending:
             known = ", ".join(map(str, self._pending))
             raise KeyError(f"The plan has no samples of feature '{key}'; it has some of {known or 'none'}.")
-        return self._pending[key]
+        pending = self._pending[key]
+        refuse_id_columns(PENDING.values(), ids=pending.drop(PENDING).columns, key=key, what="the frame of a plan")
+        return pending.rename(PENDING)
 
     def to_text(self) -> str:
         """Return the plan as a table with the causes below each feature."""

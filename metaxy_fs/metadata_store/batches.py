@@ -181,7 +181,7 @@ def _check_versions(made: pl.DataFrame, versions: pl.Series, spec: FeatureSpec) 
     """Refuse a version that is not the expected one, where one is expected."""
     returned, expected = made.get_column(DATA_VERSION).struct, versions.struct
     for name in returned.fields:
-        is_other = (returned.field(name) != expected.field(name)).fill_null(value=False)
+        is_other = _is_other(returned.field(name), expected.field(name))
         if is_other.any():
             raise MetadataSchemaError(
                 f"The function that computes feature '{spec.key}' returned other versions of container '{name}' than "
@@ -189,6 +189,13 @@ def _check_versions(made: pl.DataFrame, versions: pl.Series, spec: FeatureSpec) 
                 f". Let it return '{DATA_VERSION}' as it gets it, or leave it out.",
                 column=DATA_VERSION,
             )
+
+
+def _is_other(returned: pl.Series, expected: pl.Series) -> pl.Series:
+    """Return where a version is expected, and what was returned is not it."""
+    if returned.dtype != pl.String:
+        return expected.is_not_null()
+    return (returned != expected).fill_null(value=False)
 
 
 def _shown(samples: pl.DataFrame, spec: FeatureSpec) -> str:

@@ -31,6 +31,7 @@ from metaxy_fs.metadata_store.resolve import SpooledIncrement, spooled_increment
 from metaxy_fs.metadata_store.write import retire
 from metaxy_fs.progress import samples_done
 from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.versioning.columns import refuse_id_columns
 
 _LOG: Final = logging.getLogger("metaxy_fs")
 
@@ -170,13 +171,9 @@ def _log(store: Backend, feature: Declared, what: str) -> None:
 
 def _refuse_error_column(feature: Declared, how: How) -> None:
     """Refuse to list samples that failed where their ids have the name of another column of the list."""
-    ids = feature.spec.id_columns
-    if how.on_error == "skip" and ERROR in ids:
-        raise MetadataSchemaError(
-            f"The id columns of feature '{feature.key}' are {list(ids)}; the frame of samples that failed has a column "
-            f"of its own that is called '{ERROR}'. Name the samples by another column, or use on_error=\"raise\".",
-            column=ERROR,
-        )
+    if how.on_error == "skip":
+        what = 'what on_error="skip" returns'
+        refuse_id_columns([ERROR], ids=feature.spec.id_columns, key=feature.key, what=what)
 
 
 def _makes_many(increment: SpooledIncrement, feature: Declared) -> bool:

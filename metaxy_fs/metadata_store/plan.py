@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError, SpecError
-from metaxy_fs.insight.plan import AFTER_UPSTREAM, CAUSE, CAUSES, FEATURES, KIND, Plan
+from metaxy_fs.insight.plan import CAUSES, FEATURES, Plan
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, report_corruption
 from metaxy_fs.metadata_store.comparing import compared_partitions
@@ -25,6 +25,7 @@ from metaxy_fs.metadata_store.features import Declared, FeatureLike, require_dec
 from metaxy_fs.metadata_store.planned import Addition, PlannedStore
 from metaxy_fs.metadata_store.read import Read, latest, read_chain
 from metaxy_fs.metadata_store.resolve import increment
+from metaxy_fs.reserved import AFTER_UPSTREAM, CAUSE, KIND, KNOWN, OWN_CODE, PREFIX
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns, stored_names
 from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, DATA_VERSION, PARTITION
@@ -170,9 +171,13 @@ class _FeatureRun:
         names = [*self._unit_columns, DATA_VERSION]
         there = now.select(pl.col(name).cast(pending.schema[name], strict=False) for name in names)
         marked = pending.join(
-            there.with_columns(is_now=True), on=names, how="left", nulls_equal=True, maintain_order="left"
+            there.with_columns(pl.lit(value=True).alias(KNOWN)),
+            on=names,
+            how="left",
+            nulls_equal=True,
+            maintain_order="left",
         )
-        return marked.with_columns(pl.col("is_now").is_null().alias(AFTER_UPSTREAM)).drop("is_now")
+        return marked.with_columns(pl.col(KNOWN).is_null().alias(AFTER_UPSTREAM)).drop(KNOWN)
 
     def _rows(self, stale: pl.DataFrame, needed: frozenset[str]) -> pl.DataFrame:
         """Return the stored samples as the run would write them: with other versions, and the same other columns."""
@@ -197,13 +202,13 @@ class _FeatureRun:
         for above in self.upstream:
             frame, name = self._with_inherited(frame, above)
             inherited.append(name)
-        causes = [pl.col("own"), *(pl.col(name) for name in inherited), self._upstream_containers()]
+        causes = [pl.col(OWN_CODE), *(pl.col(name) for name in inherited), self._upstream_containers()]
         return frame.with_columns(pl.coalesce(causes).alias(CAUSE))
 
     def _with_own_code(self, stale: pl.DataFrame) -> pl.DataFrame:
-        """Add `own`: what changed in the feature's own code since a sample was written, null where nothing did."""
+        """Add what changed in the feature's own code since a sample was written, null where nothing did."""
         texts = self._changes_by_partition()
-        nothing = stale.with_columns(pl.lit(None, pl.String).alias("own"))
+        nothing = stale.with_columns(pl.lit(None, pl.String).alias(OWN_CODE))
         found = self._partitions() if any(texts.values()) else None
         if found is None:
             return nothing
@@ -211,7 +216,7 @@ class _FeatureRun:
         written = found.unique(units, keep="last", maintain_order=True)
         joined = _joined(stale, written.select(*units, PARTITION), on=units, how="left")
         own = pl.col(PARTITION).replace_strict(texts, default=None, return_dtype=pl.String)
-        return joined.with_columns(own.alias("own")).drop(PARTITION)
+        return joined.with_columns(own.alias(OWN_CODE)).drop(PARTITION)
 
     def _changes_by_partition(self) -> dict[str, str | None]:
         """Return what changed in the code since rows were written, by the version of their definition."""
@@ -230,7 +235,7 @@ class _FeatureRun:
 
     def _with_inherited(self, stale: pl.DataFrame, above: FeatureSpec) -> tuple[pl.DataFrame, str]:
         """Add the cause for which an upstream row, or one of a group, is computed again."""
-        name = f"by {above.key.dotted}"
+        name = f"{PREFIX}by {above.key.dotted}"
         dep, addition = self.spec.dep(above.key), self.added[above.key]
         on = [column for column in join_columns(self.spec, above) if column in stale.columns]
         stored = stored_names(dep, on)
@@ -324,7 +329,7 @@ def _causes(key: FeatureKey, pending: pl.DataFrame) -> pl.DataFrame:
     stale = pending.filter(pl.col(KIND) == "stale")
     counted = stale.group_by(CAUSE, maintain_order=True).agg(pl.len().cast(pl.Int64).alias("samples"))
     ordered = counted.sort("samples", CAUSE, descending=[True, False])
-    return ordered.select(pl.lit(str(key)).alias("feature"), CAUSE, "samples")
+    return ordered.select(pl.lit(str(key)).alias("feature"), pl.col(CAUSE).alias("cause"), "samples")
 
 
 def _own_change(before: FeatureSpec, after: FeatureSpec) -> str | None:

@@ -39,9 +39,10 @@ from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples,
 from metaxy_fs.metadata_store.selection import selected
 from metaxy_fs.metadata_store.write import GivenTags, append
 from metaxy_fs.parallel import ordered_map
+from metaxy_fs.reserved import OF_INCREMENTS
 from metaxy_fs.spec import FeatureGraph, FeatureSpec
 from metaxy_fs.spec.specs import carried_columns
-from metaxy_fs.versioning.columns import DATA_VERSION, GIVEN, MISSING, PARTITION, version_type
+from metaxy_fs.versioning.columns import DATA_VERSION, GIVEN, MISSING, PARTITION, refuse_id_columns, version_type
 from metaxy_fs.versioning.content import content_containers, version_columns, with_content, with_provenance
 from metaxy_fs.versioning.definition import definition_version
 from metaxy_fs.versioning.increment import Counts, Increment, LazyIncrement
@@ -267,11 +268,7 @@ def _expected(
             f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their "
             f"versions: samples=... with {list(spec.id_columns)} and '{DATA_VERSION}'."
         )
-    if MISSING in spec.id_columns:
-        raise MetadataSchemaError(
-            f"The id columns of feature '{spec.key}' are {list(spec.id_columns)}; an increment has a column of its own "
-            f"that is called '{MISSING}'. Name its samples by another column."
-        )
+    refuse_id_columns(sorted(OF_INCREMENTS), ids=spec.id_columns, key=spec.key, what="an increment")
     samples = None if given is None else given_samples(given, spec, check=partial(samples_to_compare, spec=spec))
     selection = selected(where, feature, are_given=given is not None)
     expected = Expected(

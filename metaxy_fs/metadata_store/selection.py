@@ -115,6 +115,8 @@ def selected(where: pl.Expr | None, feature: Declared, *, are_given: bool) -> Sa
             feature=spec.key.dotted,
             column=unknown[0],
         )
+    if not where.meta.root_names():
+        check_predicate(where, pl.Schema(), name="where", key=spec.key)  # before it restricts what is read
     if not looks_at_one_row(where):
         raise MetadataSchemaError(
             f"where looks at one sample at a time, without aggregates and windows, got {where}.",

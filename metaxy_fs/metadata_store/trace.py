@@ -28,13 +28,21 @@ from metaxy_fs.metadata_store.frames import FrameLike, check_ids, to_frame
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.stored_graph import stored_graph
 from metaxy_fs.spec import FeatureKey, FeatureSpec
-from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_COMMIT, RETIRED, version_type
+from metaxy_fs.versioning.columns import (
+    DATA_VERSION,
+    PARTITION,
+    RESERVED_COMMIT,
+    RETIRED,
+    refuse_id_columns,
+    version_type,
+)
 
 _MOST_VALUES = 10_000
 """Of so many values each is compared with the bounds of files; of more, the least and the greatest alone."""
 _STORE = "store"
 _SHOWN_RETIRED = "retired"
 _SNAPSHOTS = "snapshots"
+_SHOWN_COLUMNS = (_STORE, _SHOWN_RETIRED, _SNAPSHOTS)
 _PLACE = [_STORE, PARTITION, RESERVED_COMMIT]
 
 
@@ -55,12 +63,14 @@ def trace(
     if direction not in ("down", "up"):
         raise ValueError(f'direction is "down" or "up", got {direction!r}')
     followed = list(links(feature.graph, feature.key, direction))
+    specs = [feature.spec, *(far for far, _ in followed)]
+    for spec in specs:
+        refuse_id_columns(_SHOWN_COLUMNS, ids=spec.id_columns, key=spec.key, what="a trace")
     pins = list(_pins(store))
     search = _Tracing(store, [link for _, several in followed for link in several], pins)
     search.look_for(feature.spec, [_samples(ids, feature.spec)])
     for far, several in followed:
         search.look_for(far, [values for link in several for values in search.values(link)])
-    specs = [feature.spec, *(far for far, _ in followed)]
     rows = {str(spec.key): _shown(search.found[spec.key], spec, pins) for spec in specs}
     return Trace.of(direction, rows, {str(spec.key): tuple(spec.id_columns) for spec in specs})
 

@@ -249,6 +249,7 @@ class StoreCarried(StoreCase):
             (pl.col("path").is_first_distinct(), "one sample at a time"),
             (pl.col(SAMPLE_ID).sum().over("path") > 1, "one sample at a time"),
             (pl.col(SAMPLE_ID) + 1, "where is true or false"),
+            (pl.lit("a"), "where is true or false"),
             (pl.col(SAMPLE_ID) == "a", "where cannot be evaluated"),
         ],
         ids=str,

@@ -196,6 +196,14 @@ class StoreContent(StoreCase):
         with pytest.raises(MetadataSchemaError, match="1 of 1 rows have none"):
             store.materialize(mask, lambda batch: batch.select(SAMPLE_ID), progress=False)
 
+    @pytest.mark.parametrize("output", [7, 0.5, [b"x"]], ids=str)
+    def test_a_job_whose_versions_are_no_strings_is_refused(self, store: MetadataStore, output: object) -> None:
+        scan, mask = masks_and_areas()
+        store.write_metadata(scan, scans(a="a1"))
+        given = pl.struct(pl.lit(output).alias("mask")).alias("data_version")
+        with pytest.raises(MetadataSchemaError, match="versions are strings"):
+            store.materialize(mask, lambda batch: batch.select(SAMPLE_ID, given), progress=False)
+
     # What is to be done.
 
     def test_equal_output_ends_it_at_the_first_level(self, store: MetadataStore) -> None:

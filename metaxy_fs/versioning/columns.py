@@ -1,9 +1,11 @@
 """Columns that have a meaning of their own; the names of those that are reserved are in `metaxy_fs.reserved`."""
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import polars as pl
 
+from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.reserved import (
     CHANGED_CONTAINERS,
     DATA_VERSION,
@@ -20,7 +22,7 @@ from metaxy_fs.reserved import COMMIT as RESERVED_COMMIT
 from metaxy_fs.reserved import PREFIX as RESERVED_PREFIX
 from metaxy_fs.reserved import TAGS as RESERVED_TAGS
 from metaxy_fs.reserved import TIME as RESERVED_TIME
-from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.spec import FeatureKey, FeatureSpec
 
 __all__ = [
     "CHANGED_CONTAINERS",
@@ -41,6 +43,7 @@ __all__ = [
     "RETIRED",
     "STORED_DATA_VERSION",
     "is_id_type",
+    "refuse_id_columns",
     "version_type",
 ]
 
@@ -57,6 +60,28 @@ COMMIT_TAGS: Final = "commit_tags"
 def is_id_type(dtype: pl.DataType) -> bool:
     """Whether ids may be of a type: they are compared, sorted and joined on, so floats and categories are none."""
     return dtype.is_integer() or dtype in (pl.String, pl.Binary, pl.Date) or isinstance(dtype, pl.Datetime)
+
+
+def refuse_id_columns(own: Iterable[str], *, ids: Sequence[str], key: FeatureKey, what: str) -> None:
+    """Refuse ids that have the name of another column of a frame that the library makes.
+
+    Args:
+        own: The other columns of the frame.
+        ids: The id columns.
+        key: Whose they are.
+        what: What the frame is called.
+
+    Raises:
+        MetadataSchemaError: One has.
+    """
+    for name in own:
+        if name in ids:
+            raise MetadataSchemaError(
+                f"The id columns of feature '{key}' are {list(ids)}; {what} has a column of its own that is called "
+                f"'{name}'. Name its samples by another column.",
+                feature=key.dotted,
+                column=name,
+            )
 
 
 def version_type(spec: FeatureSpec) -> pl.Struct:

@@ -11,13 +11,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from metaxy_fs.errors import (
-    CorruptObjectError,
-    MetadataSchemaError,
-    ObjectExistsError,
-    StorageError,
-    WriteConflictError,
-)
+from metaxy_fs.errors import MetadataSchemaError, ObjectExistsError, StorageError, WriteConflictError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import copied_manifests, verified_io
 from metaxy_fs.log.commit import commit
@@ -35,7 +29,7 @@ from tests.golden import reader
 from tests.golden.compacted import small_files
 from tests.golden.test_reader_histories import EAGER, History, read
 from tests.log.commits import PARTITION, request, rows, write
-from tests.log.compactions import delete_covered, put_compaction
+from tests.log.compactions import put_compaction
 from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents, describe
 
@@ -277,33 +271,3 @@ def test_a_write_of_many_files_keeps_the_order_of_its_rows() -> None:
         copy(source, target, 0, 40, 41, 99)
     assert stored(target)["sample_id"].to_list() == [*range(1, 40), *range(42, 99)]
     assert errors(target) == []
-
-
-def test_what_goes_while_it_is_looked_at_is_found_where_it_went() -> None:
-    inner = described(MemoryStorage())
-    writes = [write(inner, 1, 2), write(inner, 2, 3)]
-
-    def compact(_verb: str, path: str) -> None:
-        if path.endswith(".parquet"):
-            source.fault = lambda _verb, _path: None
-            put_compaction(inner, writes)
-            delete_covered(inner, writes)
-
-    source, target = FaultyStorage(inner, compact), MemoryStorage()
-    assert copy(source, target, 2).left_out == 2
-    assert stored(target)["sample_id"].to_list() == [1, 3]
-    assert errors(target) == []
-
-
-def test_a_damaged_file_is_not_copied_whether_it_is_looked_at_or_not() -> None:
-    for place in (0, 1):
-        source, target = described(MemoryStorage()), MemoryStorage()
-        writes = [write(source, 1, 2), write(source, 500, 600)]
-        path = PARTITION.data_file(writes[place].files[0].name)
-        data = bytearray(source.get(path))
-        data[10] ^= 1
-        source.delete(path)
-        source.put(path, bytes(data))
-        with pytest.raises(CorruptObjectError, match="checksum"):
-            copy(source, target, 2)
-        assert not any(writes[place].commit in path for path in contents(target) if "_manifests" in path)

@@ -189,3 +189,49 @@ def test_a_flag_is_true_or_false(tmp_path: Any, name: str, call: Callable[[Any, 
     choices = 'True, "tags" or False' if name == "with_commits" else "True or False"
     with pytest.raises(TypeError, match=re.escape(f"{name.split(maxsplit=1)[0]} is {choices}, got {value!r}.")):
         call(store, value)
+
+
+def named_by(name):
+    """A root feature and one that is made from it, both with two id columns, and a store with what is to be done."""
+    with FeatureGraph().use():
+
+        class Source(Feature, spec=FeatureSpec(key="source", id_columns=[name, "x"])):
+            pass
+
+        class Made(Feature, spec=FeatureSpec(key="made", id_columns=[name, "x"], deps=[FeatureDep(key="source")])):
+            pass
+
+    store = InMemoryMetadataStore()
+    store.write_metadata(Source, pl.DataFrame({name: [1], "x": [2], "data_version": [{"default": "v1"}]}))
+    return store, Source, Made
+
+
+@pytest.mark.parametrize("name", ["kind", "cause", "after_upstream", "own", "is_now", "by source"])
+def test_a_plan_counts_samples_whatever_their_ids_are_called(name):
+    store, source, made = named_by(name)
+    store.materialize(made, lambda batch: batch)
+    store.write_metadata(source, pl.DataFrame({name: [1, 5], "x": [2, 2], "data_version": [{"default": "v2"}] * 2}))
+    plan = store.plan(made)
+    assert plan.features.row(1, named=True).items() >= {"new": 1, "stale": 1, "after_upstream": 0}.items()
+    assert plan.causes.rows() == [("made", "source/default", 1)]
+    if name in ("kind", "cause", "after_upstream"):
+        with pytest.raises(MetadataSchemaError, match=f"the frame of a plan has a column of its own .* '{name}'"):
+            plan.pending(made)
+    else:
+        assert plan.pending(made).select(name, "kind").sort(name).rows() == [(1, "stale"), (5, "new")]
+
+
+@pytest.mark.parametrize("name", ["missing", "stored_data_version", "changed_containers"])
+def test_ids_called_as_a_column_of_increments_are_refused(name):
+    store, _, made = named_by(name)
+    for resolve in (store.resolve_update, store.plan, lambda feature: store.resolve_update(feature, lazy=True)):
+        with pytest.raises(MetadataSchemaError, match=f"an increment has a column of its own .* '{name}'"):
+            resolve(made)
+
+
+@pytest.mark.parametrize("name", ["store", "retired", "snapshots"])
+def test_ids_called_as_a_column_of_traces_are_refused(name):
+    store, source, made = named_by(name)
+    for feature in (source, made):
+        with pytest.raises(MetadataSchemaError, match=f"a trace has a column of its own .* '{name}'"):
+            store.trace(feature, pl.DataFrame({name: [1], "x": [2]}))

@@ -380,7 +380,8 @@ def test_the_shutdown_of_an_executor_ends_the_job(store, faces):
 
     with pytest.raises(CancelledError):
         store.materialize(faces, compute, batch_rows=4, executor=executor)
-    assert store.read_metadata(faces)["video"].to_list() == [0, 1, 2, 3]
+    kept = store.read_metadata(faces)["video"].to_list()
+    assert kept in (list(range(4)), list(range(8)))  # the batch that did it may have ended by then
 
 
 def test_rows_that_do_not_fit_cost_no_other_batch_that_is_done(store, faces):
