@@ -69,6 +69,9 @@ MADE_FROM: Final = "_metaxy_made_from"
 GIVEN: Final = "_metaxy_given"
 """The versions that the caller gives of containers that are versioned by content, while the others are calculated."""
 
+PRESENT: Final = "_metaxy_present_version"
+"""The versions of a present row, beside those of an earlier definition."""
+
 PLACE: Final = "_metaxy_place"
 """The place of a sample in the frame that was given."""
 

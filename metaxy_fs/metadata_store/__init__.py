@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         verify,
     )
     from metaxy_fs.metadata_store.materialize import Materialization
+    from metaxy_fs.metadata_store.rebase import Rebased
 
 __all__ = [
     "COMMITS",
@@ -84,6 +85,7 @@ __all__ = [
     "ObjectNotFoundError",
     "Plan",
     "Query",
+    "Rebased",
     "Removal",
     "Restoration",
     "Scan",
@@ -114,6 +116,7 @@ _HOMES: Final = {
     "FingerprintCheck": "metaxy_fs.insight.fingerprint",
     "Materialization": "metaxy_fs.metadata_store.materialize",
     "Plan": "metaxy_fs.insight.plan",
+    "Rebased": "metaxy_fs.metadata_store.rebase",
     "Trace": "metaxy_fs.insight.trace",
 }
 """Where the names are that are looked up at their first use and are not of upkeep."""

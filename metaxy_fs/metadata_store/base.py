@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from metaxy_fs.insight.plan import Plan
     from metaxy_fs.insight.trace import Trace
     from metaxy_fs.metadata_store.materialize import Materialization, OnError
+    from metaxy_fs.metadata_store.rebase import Rebased
 
 
 class MetadataStore(Backend):
@@ -229,6 +230,52 @@ class MetadataStore(Backend):
             [1, 2]
         """
         restore(self, require_declaration(feature), at, reason=reason, tags=tags)
+
+    def rebase(
+        self,
+        feature: FeatureLike,
+        *,
+        reason: str | None = None,
+        containers: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> "Rebased":
+        """Write the rows of the last other definition under the present one, in one commit. Nothing is computed.
+
+        This says that the change of code makes no difference to the rows. They get the versions that follow from the
+        present definition and the present upstream rows; versions of content, and those of a root feature, stay as
+        they are. Rows that were stale under their own definition, because upstream rows have changed since, are left
+        out and stay stale. So are rows whose upstream feature has moved, too, if the version that somebody gave to the
+        upstream row is another one now, or that row would be left out likewise.
+
+        Args:
+            feature: A Feature class, or a key that the active graph holds.
+            reason: Kept as the tag `reason` of the commit.
+            containers: The present names of containers that were renamed, by their earlier names.
+            tags: What else the commit says of itself; see `write_metadata`.
+
+        Returns:
+            How many rows were written, how many samples were left, and from which definition the rows are.
+
+        Raises:
+            ValueError: The reason or the tags cannot be kept.
+            SpecError: A container of the present definition is none of the earlier one.
+            FeatureNotFoundError: There is no other definition, or this store has no commit of the feature under the
+                present one and a fallback store has the rows.
+            DependencyError: Nothing tells what the rows were made from, or an upstream feature has no commit.
+            StorageError: The rows could not be read, or the commit not written.
+
+        Examples:
+            >>> from metaxy_fs import ContainerSpec, FeatureGraph
+            >>> faster = FeatureSpec(key=FeatureKey(["video"]), containers=[ContainerSpec(code_version=2)])
+            >>> with FeatureGraph().use():
+            ...
+            ...     class FasterVideo(Feature, spec=faster):
+            ...         pass
+            >>> rebased = store.rebase(FasterVideo, reason="only faster")
+            >>> rebased.rows, rebased.skipped
+            (2, 0)
+        """
+        return on_demand.rebase(self, require_declaration(feature), reason=reason, containers=containers, tags=tags)
 
     def read_metadata(
         self,

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from metaxy_fs.metadata_store.fingerprint import check, fingerprint
     from metaxy_fs.metadata_store.materialize import How, materialize
     from metaxy_fs.metadata_store.plan import plan
+    from metaxy_fs.metadata_store.rebase import rebase
     from metaxy_fs.metadata_store.stored_graph import stored_graph
     from metaxy_fs.metadata_store.trace import trace
 
-__all__ = ["How", "check", "diff", "explain", "fingerprint", "materialize", "plan", "stored_graph", "trace"]
+__all__ = ["How", "check", "diff", "explain", "fingerprint", "materialize", "plan", "rebase", "stored_graph", "trace"]
 
 _ELSEWHERE: Final = {"How": "materialize", "check": "fingerprint"}
 """The modules of functions that are not called like them."""

@@ -172,10 +172,11 @@ def spooled_increment(
     *,
     stale_if: pl.Expr | None,
     where: pl.Expr | None = None,
+    carries: bool = True,
     held_bytes: int = 0,
 ) -> SpooledIncrement:
     """Return what `increment` does, kept in files; so much of each frame is kept in memory instead."""
-    expected = _expected(store, feature, samples, where=where, carries=True)
+    expected = _expected(store, feature, samples, where=where, carries=carries)
     found = compare_with_stored(store, expected, stale_if=stale_if).increments()
     filled = (lambda frame: frame) if expected.samples is None else expected.samples.filled
     spools: list[Spool] = []
@@ -199,9 +200,10 @@ def lazy_increment(
     *,
     stale_if: pl.Expr | None,
     where: pl.Expr | None = None,
+    carries: bool = True,
 ) -> LazyIncrement:
     """Return what `increment` does, sorted by id and kept in files."""
-    found = spooled_increment(store, feature, samples, stale_if=stale_if, where=where)
+    found = spooled_increment(store, feature, samples, stale_if=stale_if, where=where, carries=carries)
     ids = feature.spec.id_columns
     has_parents = not set(ids) <= set(found.new.schema)
     orphaned = found.orphaned.scan().sort(ids) if has_parents else found.orphaned.scan()

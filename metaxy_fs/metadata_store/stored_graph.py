@@ -54,6 +54,47 @@ def stored_graph(store: Backend) -> FeatureGraph:
     return graph.with_notes(notes)
 
 
+def upstream_then(
+    stores: Sequence[Backend], graph: FeatureGraph, spec: FeatureSpec, partition: str
+) -> dict[FeatureKey, StoredSpec]:
+    """Return what the upstream features of a feature were when it had a version; nothing if that cannot be found.
+
+    Where several of their definitions give that version, those count that were written last.
+
+    Args:
+        stores: Those of a chain.
+        graph: What is declared now, for upstream features that were never written.
+        spec: The declaration of the feature at that time.
+        partition: Its version.
+    """
+    kept = [_definitions(stores, graph, dep.key) for dep in spec.deps]
+    for choice in islice(product(*kept), _MOST_COMBINATIONS):
+        made_from = {stored.spec.key: stored.definition for stored in choice}
+        try:
+            before = FeatureGraph.from_specs([*(as_root(stored.spec) for stored in choice), spec])
+        except SpecError:  # they never stood side by side
+            continue
+        if definition_made_from(before, spec, made_from).partition == partition:
+            return {stored.spec.key: stored for stored in choice}
+    return {}
+
+
+def kept_definitions(stores: Sequence[Backend], key: FeatureKey) -> Mapping[str, StoredSpec]:
+    """Return the declarations of a feature that stores keep, by version, those that were written last first."""
+    found: dict[str, StoredSpec] = {}
+    for store in stores:
+        latest = store.stored_commits(key).get_column("partition").reverse().unique(maintain_order=True).to_list()
+        kept = store.stored_specs(key, latest)
+        found |= {version: kept[version] for version in latest if version in kept and version not in found}
+    return found
+
+
+def as_root(spec: FeatureSpec) -> FeatureSpec:
+    """Return a feature of the same containers without upstream; the versions of its definition are known."""
+    containers = [msgspec.structs.replace(each, deps=ALL, versioned_by="provenance") for each in spec.containers]
+    return msgspec.structs.replace(spec, deps=(), containers=containers)
+
+
 class _LastWritten(NamedTuple):
     """The partition of a feature in which the last commit of one store was written, and what is kept of it."""
 
@@ -102,8 +143,9 @@ def _half_migrated(stores: Sequence[Backend], graph: FeatureGraph, written: _Las
     if definition_version(graph, written.key).partition == written.partition:
         return
     spec = graph.specs[written.key]
-    then = _upstream_then(stores, graph, spec, written.partition)
-    replaced = {key: v for key, v in then.items() if v != definition_version(graph, key).partition}
+    then = upstream_then(stores, graph, spec, written.partition)
+    versions = {key: stored.definition.partition for key, stored in then.items()}
+    replaced = {key: v for key, v in versions.items() if v != definition_version(graph, key).partition}
     if replaced:
         under = " and ".join(f"{version} of '{key}'" for key, version in replaced.items())
         why = f"was last written under {under}, where another definition was written last"
@@ -121,33 +163,10 @@ def _half_migrated(stores: Sequence[Backend], graph: FeatureGraph, written: _Las
     )
 
 
-def _upstream_then(
-    stores: Sequence[Backend], graph: FeatureGraph, spec: FeatureSpec, partition: str
-) -> dict[FeatureKey, str]:
-    """Return the upstream partitions that a feature had a definition of some version under, if that can be found."""
-    kept = [list(_definitions(stores, above.key).values()) for above in graph.upstream(spec)]
-    for choice in islice(product(*kept), _MOST_COMBINATIONS):
-        made_from = {stored.spec.key: stored.definition for stored in choice}
-        try:
-            before = FeatureGraph.from_specs([*(_as_root(stored.spec) for stored in choice), spec])
-        except SpecError:  # they never stood side by side
-            continue
-        if definition_made_from(before, spec, made_from).partition == partition:
-            return {key: definition.partition for key, definition in made_from.items()}
-    return {}
-
-
-def _definitions(stores: Sequence[Backend], key: FeatureKey) -> Mapping[str, StoredSpec]:
-    found: dict[str, StoredSpec] = {}
-    for store in stores:
-        found.update(store.stored_specs(key, store.stored_versions(key)))
-    return found
-
-
-def _as_root(spec: FeatureSpec) -> FeatureSpec:
-    """Return a feature of the same containers without upstream; the versions of its definition are known."""
-    containers = [msgspec.structs.replace(each, deps=ALL, versioned_by="provenance") for each in spec.containers]
-    return msgspec.structs.replace(spec, deps=(), containers=containers)
+def _definitions(stores: Sequence[Backend], graph: FeatureGraph, key: FeatureKey) -> list[StoredSpec]:
+    kept = list(kept_definitions(stores, key).values())
+    declared = [StoredSpec(graph.specs[key], definition_version(graph, key))] if key in graph.specs else []
+    return [*kept, *declared]
 
 
 def _left_out(written: _LastWritten, error: SpecError | None) -> GraphNote:

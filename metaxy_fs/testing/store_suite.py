@@ -21,6 +21,7 @@ from metaxy_fs.testing.store_moments import StoreMoments
 from metaxy_fs.testing.store_plan import StorePlan
 from metaxy_fs.testing.store_questions import StoreQuestions
 from metaxy_fs.testing.store_reads import StoreReads
+from metaxy_fs.testing.store_rebase import StoreRebase
 from metaxy_fs.testing.store_redo import StoreRedo
 from metaxy_fs.testing.store_retired import StoreRetired
 from metaxy_fs.testing.store_tags import StoreTags
@@ -45,6 +46,7 @@ class StoreSuite(
     StoreMaterialize,
     StoreContent,
     StoreCodeChanges,
+    StoreRebase,
     StoreRedo,
     StoreTags,
     StoreRetired,
