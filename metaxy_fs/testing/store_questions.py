@@ -55,6 +55,17 @@ class StoreQuestions(StoreCase):
         with video.graph.use(), pytest.raises(SpecError, match="Did you mean 'video/processing'"):
             store.write_metadata(text, videos([2]))
 
+    def test_graph_is_read_from_what_is_stored(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1]))
+        store.calculate_and_write_data_versions(processed, samples([1]))
+        if not store.stored_specs(video.spec.key, store.stored_versions(video.spec.key)):
+            pytest.skip("needs a store that keeps declarations")
+
+        read = FeatureGraph.from_store(store)
+        assert read.specs == video.graph.specs
+        assert not read.notes
+
     def test_fingerprint_depends_on_ids_and_versions_alone(self, make_store: MakeStore) -> None:
         video, _ = pipeline()
         one, other = make_store("one"), make_store("other")

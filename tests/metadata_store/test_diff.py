@@ -16,6 +16,8 @@ from metaxy_fs import (
     FeatureSpec,
     InMemoryMetadataStore,
     MetadataSchemaError,
+    compact,
+    open_store,
 )
 
 SAMPLES = range(4)
@@ -220,6 +222,42 @@ def test_stores_of_two_roots_are_compared():
         ]
         assert one.diff(InMemoryMetadataStore()).causes.rows() == [("a", "added", "a added", 2)]
         assert one.diff(one, InMemoryMetadataStore()).causes.rows() == [("a", "removed", "a removed", 2)]
+
+
+def test_compaction_between_the_moments_makes_no_difference(tmp_path):
+    store = open_store(tmp_path)
+    with two().use():
+        for sample in range(6):
+            store.write_metadata("a", given_rows([sample]))
+        run(store, "b")
+        store.create_snapshot("then")
+        store.write_metadata("a", given_rows([1, 7], "2"))
+        store.retire("a", given_rows([2, 3]))
+        run(store, "b")
+        before = store.diff("then")
+        compact(store)
+    after = open_store(tmp_path).diff("then")
+    assert before.samples("a").select("sample_id", "change").rows() == [
+        (1, "changed"),
+        (2, "removed"),
+        (3, "removed"),
+        (7, "added"),
+    ]
+    assert before.causes.equals(after.causes)
+    assert all(before.samples(name).equals(after.samples(name)) for name in ("a", "b"))
+
+
+def test_chain_is_compared_with_what_it_reads_from():
+    production = InMemoryMetadataStore()
+    branch = InMemoryMetadataStore(fallback_stores=[production])
+    with two().use():
+        production.write_metadata("a", given_rows([1, 2]))
+        run(production, "b")
+        assert not branch.diff(production)
+    with two(2).use():
+        run(branch, "b")
+        found = branch.diff(production)
+    assert found.causes.rows() == [("b", "changed", "code of b/default 1 to 2", 2)]
 
 
 def test_time_is_a_moment():

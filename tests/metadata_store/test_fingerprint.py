@@ -131,6 +131,14 @@ def test_compaction_copy_and_width_of_integers_make_no_difference(tmp_path):
     assert first == taken(store) == taken(copied) == taken(narrow)
 
 
+def test_order_of_rows_in_a_bucket_makes_no_difference():
+    state = {(f"t{n}", n): (f"f{n}", f"a{n}") for n in range(20_000)}
+    backwards = dict(reversed(state.items()))
+    found = taken(store_of(dict(list(backwards.items())[:9_000]), dict(list(backwards.items())[9_000:])))
+    assert len(found.features["video/raw"].buckets) < len(state) / 4
+    assert found.features["video/raw"].digest == expected(state)
+
+
 def test_retired_samples_do_not_count():
     store = store_of({("a", 1): ("v", "v"), ("b", 1): ("v", "v")})
     with GRAPH.use():
