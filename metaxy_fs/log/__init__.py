@@ -41,6 +41,7 @@ from metaxy_fs.log.snapshots import (
     snapshots_of,
 )
 from metaxy_fs.log.statistics import MAX_EXACT, column_statistics, exact_in, split_points
+from metaxy_fs.log.values import holds_any, values_as_stored
 from metaxy_fs.log.verified_io import Finding
 from metaxy_fs.log.view import View, ViewLoader
 from metaxy_fs.log.widening import FileSchema, conform, unify, widen
@@ -109,6 +110,7 @@ __all__ = [
     "find_root",
     "find_snapshot",
     "flattened",
+    "holds_any",
     "is_partition_directory",
     "is_snapshot_name",
     "known_schema",
@@ -123,6 +125,7 @@ __all__ = [
     "unify",
     "unstorable",
     "vacuum_root",
+    "values_as_stored",
     "verify_root",
     "widen",
     "without_empty_chunks",

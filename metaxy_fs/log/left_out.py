@@ -5,15 +5,13 @@ the others the ids are read. All files of the manifest count, and all of their r
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial, reduce
+from functools import partial
 from itertools import groupby
-from operator import and_
 from typing import Final
 
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log.chunks import COMMIT_COLUMNS
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import Manifest
@@ -21,6 +19,7 @@ from metaxy_fs.log.merge import merge_batches, stored_rows
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.statistics import FileStatistics
+from metaxy_fs.log.values import holds_any, values_as_stored
 from metaxy_fs.log.view import LiveFile, files_of
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.reserved import COMMIT, ORDINAL, RETIRED, SHIFT
@@ -29,8 +28,6 @@ from metaxy_fs.storage.base import Storage
 LEFT_OUT: Final = pl.Schema({COMMIT: pl.String(), ORDINAL: COMMIT_COLUMNS[ORDINAL], RETIRED: pl.Boolean()})
 """The commit of a row that is left out, its place there, and whether it retires its sample."""
 
-_MOST_VALUES = 10_000
-"""Of so many values each is compared with the bounds of files; of more, the least and the greatest alone."""
 _MERGED_AT_ONCE = 2
 
 
@@ -92,11 +89,11 @@ def rows_to_leave_out(storage: Storage, partition: Partition, manifest: Manifest
 def _found_in(storage: Storage, files: Sequence[LiveFile], ids: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Yield the rows of files of one schema that are left out."""
     schema = files[0].schema
-    wanted = _as_stored(ids, schema, feature="/".join(files[0].manifest.feature))
+    wanted = values_as_stored(ids, schema, feature="/".join(files[0].manifest.feature))
     if not wanted.height:
         return
     statistics = [FileStatistics(live.file.rows, live.schema, live.file.statistics) for live in files]
-    maybe = may_match(_has_any(wanted), schema=schema, files=statistics)
+    maybe = may_match(holds_any(wanted), schema=schema, files=statistics)
     batches = merge_batches(live for live, is_possible in zip(files, maybe, strict=True) if is_possible)
     yield from ordered_map(partial(_matching, storage, wanted), batches, workers=_MERGED_AT_ONCE)
 
@@ -106,36 +103,3 @@ def _matching(storage: Storage, ids: pl.DataFrame, batch: Sequence[LiveFile]) ->
     is_retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in batch[0].schema else pl.lit(value=False)
     named = rows.join(ids.lazy(), on=[column(name) for name in ids.columns], how="semi")
     return named.select(COMMIT, ORDINAL, is_retired.alias(RETIRED)).collect()
-
-
-def _as_stored(ids: pl.DataFrame, schema: pl.Schema, *, feature: str) -> pl.DataFrame:
-    """Return ids in the types that are stored, without those that these cannot hold."""
-    for name, dtype in ids.schema.items():
-        if not _is_alike(dtype, schema[name]):
-            raise MetadataSchemaError(
-                f"The id column {name!r} of feature '{feature}' is {schema[name]}, and {dtype} in the rows that name "
-                "what is left out. Give ids of the type that is stored, for each feature by itself if their types "
-                "differ.",
-                feature=feature,
-                column=name,
-            )
-    casts = {name: column(name).cast(schema[name], strict=False) for name in ids.columns}
-    is_kept = [cast.cast(ids.schema[name], strict=False) == column(name) for name, cast in casts.items()]
-    return ids.filter(is_kept).select(**casts).unique()
-
-
-def _is_alike(one: pl.DataType, other: pl.DataType) -> bool:
-    if isinstance(one, pl.Datetime) and isinstance(other, pl.Datetime):
-        return (one.time_zone is None) == (other.time_zone is None)
-    return one == other or (one.is_integer() and other.is_integer())
-
-
-def _has_any(ids: pl.DataFrame) -> pl.Expr:
-    """Return a predicate, of the kind that statistics answer, that holds for all rows that are left out."""
-    return reduce(and_, map(_one_of, ids.get_columns()))
-
-
-def _one_of(values: pl.Series) -> pl.Expr:
-    name = column(values.name)
-    between = name.is_between(pl.lit(values.min(), values.dtype), pl.lit(values.max(), values.dtype))
-    return between & name.is_in(values.unique().implode()) if values.n_unique() <= _MOST_VALUES else between

@@ -11,8 +11,6 @@ go on.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import and_
 from typing import NamedTuple
 
 import polars as pl
@@ -20,12 +18,11 @@ import polars as pl
 from metaxy_fs.errors import MetadataSchemaError, StorageError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.insight.trace import Direction, Link, Trace, links
-from metaxy_fs.log import snapshots_of
+from metaxy_fs.log import holds_any, snapshots_of, values_as_stored
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import FrameLike, check_ids, to_frame
-from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.stored_graph import stored_graph
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import (
@@ -37,8 +34,6 @@ from metaxy_fs.versioning.columns import (
     version_type,
 )
 
-_MOST_VALUES = 10_000
-"""Of so many values each is compared with the bounds of files; of more, the least and the greatest alone."""
 _STORE = "store"
 _SHOWN_RETIRED = "retired"
 _SNAPSHOTS = "snapshots"
@@ -187,10 +182,10 @@ def _matching(
     scan = store.scan_rows(query)
     if scan is None or not {*values.columns, *spec.id_columns} <= set(scan.columns):
         return None
-    fitting = _fitting(values, scan, spec)
+    fitting = values_as_stored(values, scan.rows.collect_schema(), feature=str(spec.key))
     if not fitting.height:
         return None
-    rows = scan.rows.filter(_may_hold(fitting))
+    rows = scan.rows.filter(holds_any(fitting))
     rows = rows.join(fitting.lazy(), on=fitting.columns, how="semi", maintain_order="left")
     names = [*columns, *([PARTITION, RESERVED_COMMIT] if with_commits else [])]
     retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in scan.columns else pl.lit(value=False)
@@ -201,41 +196,6 @@ def _matching(
         retired.alias(_SHOWN_RETIRED),
         pl.lit(store.location).alias(_STORE),
     ).collect()
-
-
-def _may_hold(values: pl.DataFrame) -> pl.Expr:
-    """Return a predicate, of the kind that statistics answer, that holds for all rows that have any of the values."""
-    return reduce(and_, (_one_of(column) for column in values.get_columns()))
-
-
-def _one_of(values: pl.Series) -> pl.Expr:
-    name = pl.col(values.name)
-    between = name.is_between(pl.lit(values.min(), values.dtype), pl.lit(values.max(), values.dtype))
-    return between & name.is_in(values.unique().implode()) if values.n_unique() <= _MOST_VALUES else between
-
-
-def _fitting(values: pl.DataFrame, scan: Scan, spec: FeatureSpec) -> pl.DataFrame:
-    """Return the values in the types that are stored, without those that these cannot hold."""
-    schema = scan.rows.collect_schema()
-    if any(schema[name] == pl.Null() for name in values.columns):
-        return values.clear()
-    for name, dtype in values.schema.items():
-        stored = schema[name]
-        if dtype != stored and not _is_alike(dtype, stored):
-            raise MetadataSchemaError(
-                f"The column '{name}' of feature '{spec.key}' has the type {stored}, and was looked through for values "
-                f"of the type {dtype}. Give ids of the type that is stored.",
-                column=name,
-            )
-    casts = {name: pl.col(name).cast(schema[name], strict=False) for name in values.columns}
-    holds = [cast.cast(values.schema[name], strict=False) == pl.col(name) for name, cast in casts.items()]
-    return values.filter(holds).select(**casts)
-
-
-def _is_alike(one: pl.DataType, other: pl.DataType) -> bool:
-    if isinstance(one, pl.Datetime) and isinstance(other, pl.Datetime):
-        return (one.time_zone is None) == (other.time_zone is None)
-    return one.is_integer() and other.is_integer()
 
 
 def _no_rows(spec: FeatureSpec, columns: Sequence[str]) -> pl.DataFrame:

@@ -248,7 +248,7 @@ def test_ids_of_another_kind_are_refused_and_those_of_another_width_found() -> N
     write(source, 1, 2)
     exclude = pl.DataFrame({"sample_id": ["1"]})
     commits = frozenset(history(source)["commit"])
-    with pytest.raises(MetadataSchemaError, match="Int64, and String"):
+    with pytest.raises(MetadataSchemaError, match=r"type Int64, and .* type String"):
         copy_partition(source, target, PARTITION, commits=commits, advance=lambda *_: None, exclude=exclude)
     assert not any("/_manifests/" in path for path in contents(target))
     assert copy(source, target, 2, dtype=pl.UInt8).left_out == 1
