@@ -81,10 +81,12 @@ class StoreRebase(StoreCase):
         update_all(keeper, before, {"a": "1", "b": "1"})
         *_, end = features(end=2)
         assert keeper.resolve_update(end).counts.stale == 2
+        assert keeper.what_if(before[2], code_versions={"default": 2})["stale"].to_list() == [2]
         last = keeper.history(end)["partition"][-1]
         rebased = keeper.rebase(end, reason="same output", tags={"git": "3f2a9c1"})
         assert (rebased.rows, rebased.skipped, rebased.from_version) == (2, 0, last)
         assert not keeper.resolve_update(end)
+        assert keeper.what_if(before[2], code_versions={"default": 2})["stale"].to_list() == [0]
         mid = {name: sha256(f"default|1|top/default|{version}") for name, version in (("a", "1"), ("b", "1"))}
         rows = keeper.read_metadata(end)
         assert rows.to_dicts() == [
