@@ -22,12 +22,10 @@ from metaxy_fs.metadata_store.chain import chain, fitting, layered
 from metaxy_fs.metadata_store.expected import (
     Expected,
     ExpectedSamples,
-    divide,
-    have_common_bounds,
     same_id_types,
-    some_of,
 )
 from metaxy_fs.metadata_store.features import Declared, check_predicate
+from metaxy_fs.metadata_store.pieces import divide, have_common_bounds, some_of
 from metaxy_fs.metadata_store.read import latest, refuse_unknown, require_id_columns, shown_schema
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import ordered_map

@@ -31,8 +31,9 @@ from metaxy_fs.errors import (
 from metaxy_fs.log import IdRange
 from metaxy_fs.metadata_store.backend import Append, Backend, Query, StoredSpec
 from metaxy_fs.metadata_store.chain import chain, chain_algorithm, report_corruption
-from metaxy_fs.metadata_store.expected import Expected, divide, find_upstream
+from metaxy_fs.metadata_store.expected import Expected, find_upstream
 from metaxy_fs.metadata_store.features import Declared, about_feature
+from metaxy_fs.metadata_store.pieces import divide
 from metaxy_fs.metadata_store.read import first_scan, latest
 from metaxy_fs.metadata_store.resolve import lazy_increment
 from metaxy_fs.metadata_store.samples import Spool, given_samples

@@ -20,11 +20,8 @@ from metaxy_fs.metadata_store.comparing import compare_with_stored, compared_par
 from metaxy_fs.metadata_store.expected import (
     Expected,
     ExpectedSamples,
-    clipped,
     complete,
-    divide,
     find_upstream,
-    have_common_bounds,
 )
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
 from metaxy_fs.metadata_store.frames import (
@@ -34,6 +31,7 @@ from metaxy_fs.metadata_store.frames import (
     samples_to_compare,
     samples_to_version,
 )
+from metaxy_fs.metadata_store.pieces import clipped, divide, have_common_bounds
 from metaxy_fs.metadata_store.read import latest
 from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples, given_samples
 from metaxy_fs.metadata_store.selection import selected

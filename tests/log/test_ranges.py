@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
 from metaxy_fs.log.statistics import column_statistics, split_points
-from metaxy_fs.metadata_store.expected import clipped
+from metaxy_fs.metadata_store.pieces import clipped
 
 PART = 8
 

@@ -21,7 +21,7 @@ from metaxy_fs import (
 )
 from metaxy_fs.log import local_files, parquet
 from metaxy_fs.log.parquet import ROW_GROUP_ROWS, Section
-from metaxy_fs.metadata_store import expected as pieces
+from metaxy_fs.metadata_store import pieces
 
 with FeatureGraph().use():
 

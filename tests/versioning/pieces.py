@@ -5,8 +5,7 @@ from contextlib import contextmanager
 import pytest
 
 from metaxy_fs.log import chunks, parquet
-from metaxy_fs.metadata_store import expected as pieces
-from metaxy_fs.metadata_store import samples
+from metaxy_fs.metadata_store import pieces, samples
 
 
 @contextmanager

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaxy_fs.errors import MetaxyError
-from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
-from metaxy_fs.metadata_store import expected as pieces
+from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore, pieces
 from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.versioning.lineage_model import Row

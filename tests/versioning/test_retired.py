@@ -3,8 +3,7 @@
 import polars as pl
 import pytest
 
-from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
-from metaxy_fs.metadata_store import expected as pieces
+from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore, pieces
 from metaxy_fs.spec import FeatureDep, FeatureKey, FeatureSpec
 from metaxy_fs.testing.store_cases import declare, root
 
