@@ -94,8 +94,10 @@ class Diff:
             totals = of_feature.group_by(CHANGE, maintain_order=True).agg(pl.col("samples").sum())
             counts = ", ".join(f"{count:,} {change}" for change, count in totals.sort(CHANGE).iter_rows())
             lines.append(f"{printable(str(name))}: {counts}")
-            shown = of_feature.select(CHANGE, "cause", "samples").iter_rows()
-            lines += [f"  {count:,} {change} by {printable(cause)}" for change, cause, count in shown]
+            # That samples of the feature itself came or went is said in its line.
+            shown = of_feature.filter(pl.col("cause") != pl.concat_str(pl.lit(f"{name} "), CHANGE))
+            rows = shown.select(CHANGE, "cause", "samples").iter_rows()
+            lines += [_cause_line(change, printable(cause), count) for change, cause, count in rows]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -226,6 +228,10 @@ def _text(causes: pl.Expr) -> pl.Expr:
 
 def _list(text: pl.Expr) -> pl.Expr:
     return pl.when(text == "").then(_NONE).otherwise(text.str.split(_NEXT))
+
+
+def _cause_line(change: str, cause: str, count: int) -> str:
+    return f"  {count:,} {change} by {cause}" if change == CHANGED else f"  {count:,} {change}: {cause}"
 
 
 def _containers(rows: pl.LazyFrame | None) -> list[str]:

@@ -158,6 +158,17 @@ def test_text_says_how_many_by_what():
     assert str(store.diff(store)).endswith(": nothing differs")
 
 
+def test_text_says_once_what_came_and_went():
+    store = InMemoryMetadataStore()
+    with two().use():
+        store.write_metadata("a", given_rows([1]))
+        run(store, "b")
+        store.create_snapshot("then")
+        store.write_metadata("a", given_rows([2]))
+        run(store, "b")
+    assert str(store.diff("then")).splitlines()[1:] == ["a: 1 added", "b: 1 added", "  1 added: a added"]
+
+
 def test_groups_and_expansions_inherit_causes():
     store = InMemoryMetadataStore()
     shot = FeatureSpec(
@@ -258,6 +269,17 @@ def test_chain_is_compared_with_what_it_reads_from():
         run(branch, "b")
         found = branch.diff(production)
     assert found.causes.rows() == [("b", "changed", "code of b/default 1 to 2", 2)]
+
+
+def test_chain_that_falls_back_by_sample_is_compared_sample_by_sample():
+    production = InMemoryMetadataStore()
+    branch = InMemoryMetadataStore(fallback_stores=[production], fallback_mode="sample")
+    with FeatureGraph.from_specs([FeatureSpec(key="a")]).use():
+        production.write_metadata("a", given_rows([1, 2]))
+        branch.write_metadata("a", given_rows([1], "2"))
+        branch.create_snapshot("then")
+        production.write_metadata("a", given_rows([1, 2], "3"))
+    assert branch.diff("then").samples("a").select("sample_id", "change").rows() == [(2, "changed")]
 
 
 def test_time_is_a_moment():
