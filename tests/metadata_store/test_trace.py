@@ -95,7 +95,7 @@ def keys_of(history, feature, frame):
 
 
 @given(st.data())
-@settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(suppress_health_check=list(HealthCheck), deadline=None)
 def test_a_trace_is_that_of_the_oracle(data):
     history = data.draw(histories(max_depth=4))
     oracle = Oracle(history.model)
