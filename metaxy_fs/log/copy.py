@@ -59,7 +59,13 @@ from metaxy_fs.log.copied_manifests import (
     present_objects,
     rewritten_manifests,
 )
-from metaxy_fs.log.copy_conflicts import agree_on_copied_types, conflict, refuse_conflicts, refuse_present_rows
+from metaxy_fs.log.copy_conflicts import (
+    agree_on_copied_types,
+    conflict,
+    refuse_conflicts,
+    refuse_other_rows,
+    refuse_present_rows,
+)
 from metaxy_fs.log.layout import STORE_FILE, Partition, is_data_file_name, owners_of_data_file
 from metaxy_fs.log.left_out import LEFT_OUT, rows_to_leave_out
 from metaxy_fs.log.manifest import CommitTable, Manifest
@@ -159,6 +165,10 @@ def _copy(
         refuse_conflicts(source, target, found, existing)
     missing = [manifest for manifest in chosen if not commit_ids(manifest) <= there]
     left_out = [(manifest, _left_out(source, partition, exclude, manifest)) for manifest in missing]
+    lacking = pl.concat([LEFT_OUT.to_frame(), *(rows for _, rows in left_out)])
+    if existing is not None and missing:
+        put = frozenset[str]().union(*map(commit_ids, missing))
+        refuse_other_rows(source, target, found, existing, brought=put, left_out=lacking)
     items = [copied_manifest(found, manifest) for manifest, rows in left_out if not rows.height]
     rewrites = list(rewritten_manifests([(manifest, rows) for manifest, rows in left_out if rows.height]))
     run = _PartitionCopy(source, target, found, items=items, rewrites=rewrites, advance=advance)
@@ -173,7 +183,7 @@ def _copy(
         files=run.files,
         bytes=run.bytes,
         # What compactions that overlap both have is left out of each.
-        left_out=pl.concat([LEFT_OUT.to_frame(), *(rows for _, rows in left_out)]).n_unique([COMMIT, ORDINAL]),
+        left_out=lacking.n_unique([COMMIT, ORDINAL]),
     )
 
 

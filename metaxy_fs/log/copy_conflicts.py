@@ -4,11 +4,12 @@ All of it is looked at before anything is put.
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError, ObjectExistsError, WriteConflictError
-from metaxy_fs.log.commit_table import CommitTables, digests_of
+from metaxy_fs.log.commit_table import CommitTables, commits_of, digests_of
 from metaxy_fs.log.descriptions import copy_description, types_of
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.left_out import rows_to_leave_out
@@ -16,6 +17,7 @@ from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.schema import Path, decode_schema
 from metaxy_fs.log.types import agree_on_types, large_integers
 from metaxy_fs.log.view import View
+from metaxy_fs.reserved import COMMIT, ORDINAL
 from metaxy_fs.storage.base import Storage
 
 
@@ -50,6 +52,43 @@ def refuse_conflicts(source: Storage, target: Storage, found: View, existing: Vi
     others = sorted(commit for commit, digest in ours.items() if digests.get(commit, digest) != digest)
     if others:
         raise conflict(others, source, target, found.partition)
+
+
+def refuse_other_rows(
+    source: Storage, target: Storage, found: View, existing: View, *, brought: AbstractSet[str], left_out: pl.DataFrame
+) -> None:
+    """Refuse to bring commits to a target that has them, but lacks other samples: these would come back, or others go.
+
+    Args:
+        source: The root that has the commits.
+        target: The root that gets them.
+        found: What there is in the source.
+        existing: What there is in the target.
+        brought: The commits of the manifests that are put.
+        left_out: The rows that these lack, as a frame of `LEFT_OUT`.
+    """
+    common = brought & existing.commits
+    if not common:
+        return
+    fewer = left_out.unique([COMMIT, ORDINAL]).group_by(pl.col(COMMIT).alias("commit")).agg(fewer=pl.len())
+    ours, theirs = _row_counts(source, found), _row_counts(target, existing)
+    both = ours.filter(pl.col("commit").is_in(sorted(common))).join(fewer, on="commit", how="left")
+    both = both.with_columns(pl.col("rows") - pl.col("fewer").fill_null(0)).join(theirs, on="commit", suffix="_there")
+    others = both.filter(pl.col("rows") != pl.col("rows_there")).get_column("commit").sort()
+    if len(others):
+        raise WriteConflictError(
+            f"{len(others)} commits of {source.location}/{found.partition} have another number of rows in "
+            f"{target.location}: {', '.join(others[:3])}. One of the two was copied with another `exclude`. Nothing "
+            "was copied: give the `exclude` that was given before, or copy into a new root.",
+            feature=found.partition.feature,
+            root=target.location,
+            commit=others[0],
+        )
+
+
+def _row_counts(storage: Storage, view: View) -> pl.DataFrame:
+    commits = commits_of([view], table_of=CommitTables(storage).of)
+    return commits.select("commit", rows=pl.col("rows") + pl.col("retired"))
 
 
 def conflict(commits: Sequence[str], source: Storage, target: Storage, partition: Partition) -> WriteConflictError:

@@ -79,7 +79,8 @@ def copy_metadata(
     Raises:
         FeatureNotFoundError: The source has no such commit, or lacks a feature that `exclude` names.
         SnapshotError: The source keeps no such snapshot.
-        WriteConflictError: A write_id stands for other rows in the target; nothing was copied of the feature.
+        WriteConflictError: A write_id stands for other rows in the target, or a commit would bring rows there that an
+            earlier copy has left out; nothing was copied of the feature.
         MetadataSchemaError: `exclude` names no samples of what is copied, or a column has a type that does not go with
             that in the target; nothing was copied of the feature.
         ObjectExistsError: The target holds another object under a name that is needed, or rows that are to be left out.
@@ -146,7 +147,8 @@ def _copy_snapshots(
     for name, time in snapshots.items():
         snapshot = find_snapshot(source.storage, name)
         if snapshot is not None and snapshot.time == time:  # not another one, that sees what was not copied
-            put_snapshot(target.storage, snapshot, hash_algorithm=target.hash_algorithm)
+            if find_snapshot(target.storage, name) != snapshot:
+                put_snapshot(target.storage, snapshot, hash_algorithm=target.hash_algorithm)
             copied += 1
     return copied
 

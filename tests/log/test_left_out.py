@@ -105,6 +105,12 @@ def decoded_ids(storage: Storage) -> set[int]:
     return {value for data in files for value in pl.read_parquet(data)["sample_id"]}
 
 
+def compact_all(storage: Storage) -> None:
+    clock = LamportClock()
+    options = Options(writer="a test", full=True)
+    list(compact_partition(storage, ViewLoader(storage, clock=clock), PARTITION, clock=clock, options=options))
+
+
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
@@ -150,9 +156,7 @@ def test_any_history_is_copied_without_some_samples(seed: int) -> None:
             told = history(target).select("time", "commit", "rows", "retired", "write_id").rows()
             assert [row[:5] for row in reader.history(directory, PARTITION.feature, [PARTITION.version])] == told
             assert errors(target) == []
-            clock = LamportClock()
-            options = Options(writer="a test", full=True)
-            list(compact_partition(target, ViewLoader(target, clock=clock), PARTITION, clock=clock, options=options))
+            compact_all(target)
             for _ in range(2):
                 assert not vacuum(target, policy=EAGER, dry_run=False).skipped
 
@@ -241,6 +245,34 @@ def test_rows_that_are_there_are_refused(*, is_compacted: bool) -> None:
     with pytest.raises(ObjectExistsError, match="2 rows of samples that are to be left out"):
         copy(source, target, 1, 2)
     assert contents(target) == before
+
+
+@pytest.mark.parametrize("ids", [(), (2,)])
+def test_a_target_that_lacks_other_samples_is_refused(ids: tuple[int, ...]) -> None:
+    """Else the compaction that brings the third commit would bring rows of the others back."""
+    source, target = described(MemoryStorage()), MemoryStorage()
+    writes = [write(source, 1, 2), write(source, 3, 4)]
+    copy(source, target, 2, 3)
+    put_compaction(source, [*writes, write(source, 5, 6)])
+    before = contents(target)
+    with pytest.raises(WriteConflictError, match="copied with another `exclude`"):
+        copy(source, target, *ids)
+    assert contents(target) == before
+    assert copy(source, target, 2, 3, 5).left_out == 3
+    assert stored(target)["sample_id"].to_list() == [1, 4, 6]
+
+
+def test_a_root_that_lacks_samples_takes_none_from_another() -> None:
+    source, target, lacking = described(MemoryStorage()), MemoryStorage(), MemoryStorage()
+    write(source, 1, 2)
+    write(source, 3, 4)
+    copy(source, target)
+    copy(source, lacking, 2)
+    assert copy(lacking, target).added == 0
+    write(lacking, 5, 6)
+    compact_all(lacking)
+    with pytest.raises(WriteConflictError, match="another number of rows"):
+        copy(lacking, target)
 
 
 def test_ids_of_another_kind_are_refused_and_those_of_another_width_found() -> None:
