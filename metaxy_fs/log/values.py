@@ -23,7 +23,7 @@ def values_as_stored(values: pl.DataFrame, schema: pl.Schema, *, feature: str) -
     Raises:
         MetadataSchemaError: A column is of another kind.
     """
-    if any(schema[name] == pl.Null() for name in values.columns):
+    if not values.height or any(schema[name] == pl.Null() for name in values.columns):
         return values.clear()
     for name, dtype in values.schema.items():
         if not _is_alike(dtype, schema[name]):

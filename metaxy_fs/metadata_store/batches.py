@@ -78,7 +78,12 @@ class BatchTask:
 
 def shown_error(error: Exception) -> str:
     """Return an error as a job lists it."""
-    return f"{type(error).__name__}: {error}"
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # the error is of the user's own class
+        text = "<exception str() failed>"
+    # The name of a file, for one, may hold what no column of strings can.
+    return f"{type(error).__name__}: {text}".encode(errors="backslashreplace").decode()
 
 
 def checked_rows(returned: object, samples: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
@@ -145,7 +150,7 @@ def _framed(returned: object, samples: pl.DataFrame, spec: FeatureSpec) -> pl.Da
     except MetadataSchemaError as error:
         raise MetadataSchemaError(
             f"The function that computes feature '{spec.key}' returned {kind_of(returned)} for "
-            f"{_shown(samples, spec)}; let it return {wanted}."
+            f"{_shown(samples, spec)}; let it return {wanted}. {error}"
         ) from error
     for column in spec.id_columns:
         if column not in made.columns:

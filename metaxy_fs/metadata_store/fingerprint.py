@@ -92,6 +92,8 @@ def fingerprint(store: Backend, features: Sequence[Declared | FeatureKey]) -> Fi
 def check(store: Backend, taken: Fingerprint) -> FingerprintCheck:
     """Return what differs between a fingerprint and what a chain holds."""
     refuse_lost_threads()
+    if not isinstance(taken, Fingerprint):
+        raise TypeError(f"check takes a Fingerprint, such as Fingerprint.load('train.json'), got {taken!r}.")
     rows, samples = [], {}
     for name, then in taken.features.items():
         key = FeatureKey.parse(name)

@@ -1,5 +1,7 @@
 """Cases of traces, for which every kind of store gives all rows that it ever took."""
 
+import polars as pl
+
 from metaxy_fs.metadata_store import MetadataStore
 from metaxy_fs.testing.store_cases import PROCESSED, VIDEO, MakeStore, StoreCase, ids_of, pipeline, samples, videos
 
@@ -28,6 +30,14 @@ class StoreTrace(StoreCase):
         assert ids_of(found) == [1, 2]
         assert found["retired"].to_list() == [True, False]
         assert found["data_version"].is_null().to_list() == [True, False]
+
+    def test_no_samples_lead_to_nothing(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1]))
+        store.calculate_and_write_data_versions(processed, samples([1]))
+        some: list[pl.DataFrame | list[int]] = [[], samples([]), samples([1]).clear()]
+        for ids in some:
+            assert store.trace(video, ids).features["samples"].to_list() == [0, 0]
 
     def test_rows_of_all_stores_of_a_chain_are_found(self, make_store: MakeStore) -> None:
         video, _ = pipeline()

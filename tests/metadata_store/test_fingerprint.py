@@ -190,6 +190,11 @@ def test_other_json_is_refused(text):
         Fingerprint.from_json(text)
 
 
+def test_a_path_is_no_fingerprint():
+    with pytest.raises(TypeError, match=r"Fingerprint.load.*'train.json'"):
+        InMemoryMetadataStore().check("train.json")
+
+
 def test_newer_format_is_refused():
     with pytest.raises(UnsupportedFormatError, match="format version 2"):
         Fingerprint.from_json('{"features":{},"format_version":2,"more":1}')

@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExec
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import pandas as pd
 import polars as pl
 import pytest
 from hypothesis import settings
@@ -433,6 +434,37 @@ def test_a_read_only_store_is_refused_at_the_first_batch(store, faces):
     with pytest.raises(StorageAccessError, match="read-only"):
         store.at("monday").materialize(faces, compute, batch_rows=10)
     assert len(given) == 1
+
+
+def test_what_is_wrong_with_a_frame_is_said(store, faces):
+    def compute(batch):
+        return pd.DataFrame({"video": batch["video"], 0: 1})
+
+    with pytest.raises(MetadataSchemaError, match=r"returned pandas.DataFrame for 100 samples .*columns.* 0"):
+        store.materialize(faces, compute)
+
+
+class SpeechlessError(Exception):
+    """An error that fails when it is asked what it says."""
+
+    def __str__(self):
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (ValueError("caf\udce9.mp4"), "ValueError: caf\\udce9.mp4"),
+        (SpeechlessError(), "SpeechlessError: <exception str() failed>"),
+    ],
+    ids=["half a surrogate pair", "speechless"],
+)
+def test_an_error_that_no_column_can_hold_is_listed(store, faces, error, shown):
+    def compute(batch):
+        raise error
+
+    done = store.materialize(faces, compute, where=pl.col("video") < 2, on_error="skip")
+    assert done.failed["error"].to_list() == [shown, shown]
 
 
 def test_failed_samples_need_a_column_of_their_own(store):
