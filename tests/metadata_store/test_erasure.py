@@ -260,3 +260,25 @@ def test_a_target_that_has_them_is_refused(source: FilesystemMetadataStore) -> N
 def test_an_empty_root_is_no_source() -> None:
     with pytest.raises(FeatureNotFoundError, match="no rows of any feature"):
         copy_metadata(source=InMemoryMetadataStore(), target=InMemoryMetadataStore())
+
+
+@pytest.mark.parametrize("service", ["s3", "gcs"])
+def test_a_bucket_is_copied_without_them_to_another_place(
+    source: FilesystemMetadataStore, request: pytest.FixtureRequest, tmp_path: Path, service: str
+) -> None:
+    server, bucket = (request.getfixturevalue(f"{service}_{what}") for what in ("server", "bucket"))
+    old, new = (
+        FilesystemMetadataStore(server.url(bucket, name), storage_options=server.storage_options)
+        for name in ("old", "new")
+    )
+    copy_metadata(source=source, target=old)
+    copy_metadata(source=old, target=new, exclude=excluded())
+    back = FilesystemMetadataStore(tmp_path / "back")
+    copy_metadata(source=new, target=back)
+    assert traces(tmp_path / "back", *ERASED, str(FRAME)) == set()
+    for feature in (Video, Frames, Other):
+        assert_frame_equal(back.history(feature), new.history(feature))
+        assert_frame_equal(back.at("release").read_metadata(feature), new.at("release").read_metadata(feature))
+    assert_frame_equal(
+        back.read_metadata(Video, with_commits=True), without(source.read_metadata(Video, with_commits=True))
+    )
