@@ -199,11 +199,11 @@ class StoreCarried(StoreCase):
         )
         store.write_metadata(clip, clips(1, 2, 3))
         store.write_metadata(label, rows(sample_id=[1, 4], lang=["en", "en"]))
-        for where, waiting in {
-            pl.col(SAMPLE_ID) > 2: [(3, ["label"]), (4, ["clip"])],
-            pl.col("lang") == "en": [(4, ["clip"])],
-            pl.col("path") == "2.mp4": [(2, ["label"])],
-        }.items():
+        for where, waiting in (
+            (pl.col(SAMPLE_ID) > 2, [(3, ["label"]), (4, ["clip"])]),
+            (pl.col("lang") == "en", [(4, ["clip"])]),
+            (pl.col("path") == "2.mp4", [(2, ["label"])]),
+        ):
             assert store.resolve_update(cut, where=where).waiting.rows() == waiting
 
     def test_given_samples_and_those_of_a_root_feature_are_selected_too(self, store: MetadataStore) -> None:
