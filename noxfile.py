@@ -65,7 +65,8 @@ def docs(session: nox.Session) -> None:
 def floors(session: nox.Session) -> None:
     """Run the suite with the lower bound of every dependency."""
     extras = PYPROJECT["project"]["optional-dependencies"]
-    bounded = [*PYPROJECT["project"]["dependencies"], *extras["s3"], *extras["gcs"], *extras["obstore"]]
+    of_extras = [bound for name in ("cli", "s3", "gcs", "obstore") for bound in extras[name]]
+    bounded = [*PYPROJECT["project"]["dependencies"], *of_extras]
     install(session, "tests", *(bound.replace(">=", "==") for bound in bounded), extras="all,testing")
     run_suite(session)
 

@@ -1,7 +1,7 @@
 """Run the command line, and give the shell an exit code.
 
-Exit codes: 0 done, 1 the root failed, is none or is damaged, the output could not be written, or a package is missing,
-2 the arguments make no sense, 130 interrupted.
+Exit codes: 0 done, 1 the answer is bad, the root failed or is none, the output could not be written, or a package is
+missing, 2 the arguments make no sense, 130 interrupted.
 
 A shell may close any of the standard streams, or the program that reads the output may end early. Descriptors that are
 closed are taken up first: the next file to be opened, a data file perhaps, would get their numbers, and what libraries
@@ -11,24 +11,15 @@ print.
 import io
 import os
 import sys
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import IO, Any
 
-from metaxy_fs._version import __version__
-from metaxy_fs.cli.compact import add_compact
-from metaxy_fs.cli.copy import add_copy
-from metaxy_fs.cli.demo import add_demo
-from metaxy_fs.cli.repair import add_repair
-from metaxy_fs.cli.vacuum import add_vacuum
-from metaxy_fs.cli.verify import add_verify
 from metaxy_fs.errors import MetaxyError
 from metaxy_fs.ids import pause
 
 INTERRUPTED = 130
-_COMMANDS = (add_demo, add_verify, add_repair, add_compact, add_vacuum, add_copy)
-"""Each adds the parser of a command, whose default `run` takes the parsed arguments and returns the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,9 +27,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Args:
         argv: The arguments; by default those of the process.
-
-    Raises:
-        SystemExit: The arguments make no sense (code 2), or help was asked for (code 0).
     """
     _open_streams()
     try:
@@ -69,13 +57,22 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _call(argv: Sequence[str] | None) -> int:
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    if "run" not in arguments:
-        parser.print_help()
-        return 0
-    code: int = arguments.run(arguments)
-    return code
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        app = import_module("metaxy_fs.cli.app").make_app(arguments)
+    except ModuleNotFoundError as error:
+        if error.name not in ("rich", "typer"):
+            raise
+        raise ImportError("the command line needs typer and rich: pip install 'metaxy_fs[cli]'") from error
+    command = import_module("typer.main").get_command(app)
+    try:
+        command(args=arguments, prog_name="metaxy-fs")
+    except SystemExit as ended:  # as every command of Typer ends
+        code = ended.code
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt from None
+        return code if isinstance(code, int) else int(code is not None)
+    return 0
 
 
 def _complain(error: Exception) -> None:
@@ -110,12 +107,3 @@ def _flush() -> None:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="metaxy-fs", description="Versioned feature metadata as plain files.")
-    parser.add_argument("--version", action="version", version=f"metaxy-fs {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in _COMMANDS:
-        add(commands)
-    return parser

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from metaxy_fs import FilesystemMetadataStore, verify
-from metaxy_fs.cli import compact as module
+from metaxy_fs.cli import upkeep as module
 from metaxy_fs.cli.main import main
 from metaxy_fs.log import merge as relisting
 from metaxy_fs.testing.store_cases import pipeline, videos
@@ -50,11 +50,11 @@ def interrupted(monkeypatch):
 
 
 def test_it_says_what_it_did(store, capsys):
-    assert main(["compact", store.location, "--full"]) == 0
+    assert main(["compact", "--yes", "--root", store.location, "--full"]) == 0
     captured = capsys.readouterr()
     assert "20 commits, 100 rows: 20 files" in captured.out
     assert captured.err == ""
-    assert main(["compact", store.location]) == 0
+    assert main(["compact", "--yes", "--root", store.location]) == 0
     assert capsys.readouterr().out == "nothing to compact\n"
 
 
@@ -62,7 +62,7 @@ def test_a_terminal_sees_a_bar(store):
     reading, writing = pty.openpty()
     termios.tcsetwinsize(writing, (25, 80))
     os.set_blocking(reading, False)
-    arguments = [sys.executable, "-c", COMMAND, "compact", store.location, "--full"]
+    arguments = [sys.executable, "-c", COMMAND, "compact", "--root", store.location, "--full", "--yes"]
     done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=writing, check=True)
     shown = os.read(reading, 1 << 16)
     os.close(writing)
@@ -80,7 +80,7 @@ def test_the_bar_is_told_of_every_row_twice(store, monkeypatch):
         yield lambda done, known: told.append((done, known))
 
     monkeypatch.setattr(module, "growing", growing)
-    assert main(["compact", store.location]) == 0
+    assert main(["compact", "--yes", "--root", store.location]) == 0
     assert told[-1] == (200, 200)
 
 
@@ -88,7 +88,7 @@ def test_the_bar_is_told_of_every_row_twice(store, monkeypatch):
 def test_one_that_is_stopped_is_run_again(store, interrupted, capsys, rows):
     before = store.read_metadata(VIDEO)
     interrupted(rows)
-    assert main(["compact", store.location]) == 130
+    assert main(["compact", "--yes", "--root", store.location]) == 130
     assert not store.history(VIDEO)["compacted"].any()
     assert store.read_metadata(VIDEO).equals(before)
     # What it had put names nothing: orphans, which are no damage.
@@ -99,9 +99,9 @@ def test_one_that_is_stopped_is_run_again(store, interrupted, capsys, rows):
 def test_the_second_run_does_all(store, interrupted, monkeypatch, capsys, rows):
     before = store.read_metadata(VIDEO)
     interrupted(rows)
-    assert main(["compact", store.location]) == 130
+    assert main(["compact", "--yes", "--root", store.location]) == 130
     monkeypatch.undo()
-    assert main(["compact", store.location]) == 0
+    assert main(["compact", "--yes", "--root", store.location]) == 0
     assert store.history(VIDEO)["compacted"].all()
     assert store.read_metadata(VIDEO).equals(before)
 
@@ -111,7 +111,7 @@ def test_files_of_overlapping_ids_are_clustered(tmp_path, monkeypatch, capsys):
     store = FilesystemMetadataStore(tmp_path / "root")
     for ids in ([1, 3, 5], [2, 4, 6]):
         store.write_metadata(VIDEO, videos(ids))
-    assert main(["compact", store.location, "--full"]) == 0
+    assert main(["compact", "--yes", "--root", store.location, "--full"]) == 0
     assert "2 files" in capsys.readouterr().out
-    assert main(["compact", store.location, "--cluster"]) == 0
+    assert main(["compact", "--yes", "--root", store.location, "--cluster"]) == 0
     assert "are now 1" in capsys.readouterr().out

@@ -21,18 +21,16 @@ from tests.patience import PATIENCE
 
 def test_no_command_prints_help(capsys):
     assert main([]) == 0
-    assert "usage: metaxy-fs" in capsys.readouterr().out
+    assert "Usage: metaxy-fs" in capsys.readouterr().out
 
 
 def test_version_is_printed(capsys):
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main(["--version"])
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"metaxy-fs {__version__}\n"
 
 
 def test_help_says_what_is_left_out(capsys):
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main(["demo", "--help"])
+    assert main(["demo", "--help"]) == 0
     assert "names that begin with a dot" in capsys.readouterr().out
 
 
@@ -53,21 +51,22 @@ def test_the_default_is_the_current_directory(notes, monkeypatch, capsys):
         ([".", "--root", "."], "is in DIR"),
         ([".", "--root", "sub/kept"], "is in DIR"),
         ([".", "--root", "nope://x"], "nope"),
-        (["--nope"], "unrecognized arguments: --nope"),
+        (["--nope"], "No such option"),
     ],
 )
 def test_arguments_without_meaning_exit_with_2(notes, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(notes)
-    with pytest.raises(SystemExit, match=r"^2$"):
-        main(["demo", *arguments])
+    assert main(["demo", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert {path.name for path in notes.iterdir()} == {"eggs.txt", "sub"}
 
 
-@pytest.mark.parametrize("command", [["verify"], ["compact"], ["repair"], ["vacuum"], ["copy", "--latest"]])
+@pytest.mark.parametrize(
+    "command", [["verify"], ["compact"], ["repair"], ["vacuum"], ["copy", "--latest"], ["list"], ["status"]]
+)
 def test_a_root_at_which_there_is_nothing_is_no_root_in_order(tmp_path, capsys, command):
-    rest = [str(tmp_path / "target"), "demo/files"] if command[0] == "copy" else []
-    assert main([*command, str(tmp_path / "mispelt"), *rest]) == 1
+    rest = ["--to-root", str(tmp_path / "target"), "demo/files"] if command[0] == "copy" else []
+    assert main([*command, "--root", str(tmp_path / "mispelt"), *rest]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert f"there is nothing at {tmp_path / 'mispelt'}" in captured.err

@@ -14,7 +14,7 @@ def manifest(notes, demo):
 
 
 def repair(root, *options):
-    return main(["repair", str(root), *options])
+    return main(["repair", "--root", str(root), *options])
 
 
 def test_a_sound_root_exits_with_0(notes, manifest, capsys):
@@ -30,21 +30,21 @@ def test_a_damaged_manifest_is_made_again_only_when_asked_to(notes, manifest, ca
     assert manifest.read_bytes() == content[:9]
     first, counts, hint = capsys.readouterr().out.splitlines()
     assert first.startswith(f"restorable {manifest.relative_to(notes / '.metaxy')} (2 rows, {manifest.stem}): ")
-    assert (counts, hint) == ("1 restorable", "Nothing was changed; --write makes the manifests again.")
+    assert (counts, hint) == ("1 restorable", "Nothing was changed; --yes does it.")
 
-    assert repair(notes / ".metaxy", "--write") == 0
+    assert repair(notes / ".metaxy", "--yes") == 0
     assert manifest.read_bytes() == content
-    assert main(["verify", str(notes / ".metaxy")]) == 0
+    assert main(["verify", "--root", str(notes / ".metaxy")]) == 0
 
 
 def test_a_lost_manifest_needs_somebody_to_vouch_for_it(notes, manifest, capsys):
     content = manifest.read_bytes()
     manifest.unlink()
 
-    assert repair(notes / ".metaxy", "--write") == 0
+    assert repair(notes / ".metaxy", "--yes") == 0
     assert not manifest.exists()
     assert capsys.readouterr().out.startswith("unproven ")
-    assert repair(notes / ".metaxy", "--write", "--vouch", manifest.stem) == 0
+    assert repair(notes / ".metaxy", "--yes", "--vouch", manifest.stem) == 0
     assert manifest.read_bytes() == content
 
 
@@ -52,7 +52,7 @@ def test_what_cannot_be_made_again_exits_with_1(notes, manifest, capsys):
     manifest.write_bytes(b"")
     for path in (notes / ".metaxy").glob("demo.texts/*/*.parquet"):
         path.unlink()
-    assert repair(notes / ".metaxy", "demo/texts", "--write") == 1
+    assert repair(notes / ".metaxy", "demo/texts", "--yes") == 1
     assert capsys.readouterr().out.startswith("lost ")
 
 

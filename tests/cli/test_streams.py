@@ -29,7 +29,9 @@ def shell(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("closed", CLOSED, ids="+".join)
 def test_closed_streams_change_nothing(notes, closed):
     redirections = " ".join(STREAMS[name] for name in closed)
-    done = shell(f"{PROGRAM} demo {notes} {redirections} && {PROGRAM} compact {notes}/.metaxy --full {redirections}")
+    done = shell(
+        f"{PROGRAM} demo {notes} {redirections} && {PROGRAM} compact --root {notes}/.metaxy --full --yes {redirections}"
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "demo/files" in done.stdout or "stdout" in closed
     assert verify(open_store(notes / ".metaxy")).is_sound
@@ -38,14 +40,14 @@ def test_closed_streams_change_nothing(notes, closed):
 @pytest.mark.parametrize("closed", CLOSED, ids="+".join)
 def test_exit_code_tells_of_an_error_through_closed_streams(notes, closed):
     redirections = " ".join(STREAMS[name] for name in closed)
-    done = shell(f"{PROGRAM} verify {notes} {redirections}")
+    done = shell(f"{PROGRAM} verify --root {notes} {redirections}")
     assert done.returncode == 1
     assert done.stdout == ""
     assert ("is no root" in done.stderr) == ("stderr" not in closed)
     assert shell(f"{PROGRAM} verify --nope {redirections}").returncode == 2
 
 
-@pytest.mark.parametrize("arguments", ["demo {notes}", "verify {notes}/.metaxy", "verify --help"])
+@pytest.mark.parametrize("arguments", ["demo {notes}", "verify --root {notes}/.metaxy", "verify --help"])
 def test_reader_who_reads_nothing_sees_no_traceback(notes, demo, arguments):
     demo()
     # The reader is gone before anything is written.
@@ -55,7 +57,7 @@ def test_reader_who_reads_nothing_sees_no_traceback(notes, demo, arguments):
 
 
 def test_complaint_that_nobody_reads_is_no_traceback(notes):
-    done = shell(f"{{ {PROGRAM} verify {notes} 2>&1 >&3 | exec true; }} 3>&1")
+    done = shell(f"{{ {PROGRAM} verify --root {notes} 2>&1 >&3 | exec true; }} 3>&1")
     assert (done.stdout, done.stderr) == ("", "")
 
 
@@ -67,9 +69,9 @@ def test_locale_of_few_characters_takes_any_name(notes, variables):
     os.link(notes / "eggs.txt", os.fsencode(notes) + b"/\xff.txt")
     for command in (
         f"demo {notes}",
-        f"verify {notes}/.metaxy",
-        f"compact {notes}/.metaxy",
-        f"vacuum {notes}/.metaxy",
+        f"verify --root {notes}/.metaxy",
+        f"compact --root {notes}/.metaxy --yes",
+        f"vacuum --root {notes}/.metaxy",
         f"demo {notes}",
     ):
         done = shell(f"{PROGRAM} {command}", **variables)

@@ -22,16 +22,30 @@ from metaxy_fs.cli.main import main
 from metaxy_fs.spec import FeatureGraph
 
 COMMANDS = {
-    "verify": ["verify", "{root}", "{feature}"],
-    "repair": ["repair", "{root}", "{feature}"],
-    "repair --write": ["repair", "{root}", "{feature}", "--write"],
-    "compact": ["compact", "{root}", "{feature}"],
-    "compact --full": ["compact", "{root}", "{feature}", "--full"],
-    "vacuum": ["vacuum", "{root}", "{feature}"],
-    "vacuum --delete": ["vacuum", "{root}", "{feature}", "--delete"],
-    "copy": ["copy", "{root}", "{target}", "{feature}"],
-    "copy --latest": ["copy", "{root}", "{target}", "{feature}", "--latest"],
-    "copy into": ["copy", "{target}", "{root}", "{feature}"],
+    "verify": ["verify", "--root", "{root}", "{feature}"],
+    "repair": ["repair", "--root", "{root}", "{feature}"],
+    "repair --yes": ["repair", "--root", "{root}", "{feature}", "--yes"],
+    "compact": ["compact", "--root", "{root}", "{feature}"],
+    "compact --full": ["compact", "--root", "{root}", "{feature}", "--full", "--yes"],
+    "vacuum": ["vacuum", "--root", "{root}", "{feature}"],
+    "vacuum --yes": ["vacuum", "--root", "{root}", "{feature}", "--yes"],
+    "copy": ["copy", "--root", "{root}", "--to-root", "{target}", "{feature}"],
+    "copy --latest": ["copy", "--root", "{root}", "--to-root", "{target}", "{feature}", "--latest", "--yes"],
+    "copy into": ["copy", "--root", "{target}", "--to-root", "{root}", "{feature}", "--yes"],
+    "list": ["list", "--root", "{root}", "{feature}"],
+    "status": ["status", "--root", "{root}", "{feature}"],
+    "show": ["show", "--root", "{root}", "{named}"],
+    "history": ["history", "--root", "{root}", "{named}"],
+    "definitions": ["definitions", "--root", "{root}", "{named}"],
+    "graph": ["graph", "--root", "{root}", "{feature}"],
+    "plan": ["plan", "--root", "{root}", "{feature}"],
+    "explain": ["explain", "--root", "{root}", "{named}", "1"],
+    "trace": ["trace", "--root", "{root}", "{named}", "1"],
+    "diff": ["diff", "--root", "{root}", "--before", "2100-01-01T00:00:00Z", "{feature}"],
+    "fingerprint": ["fingerprint", "--root", "{root}", "{feature}"],
+    "retire": ["retire", "--root", "{root}", "{named}", "1", "--yes"],
+    "restore": ["restore", "--root", "{root}", "{named}", "--at", "2100-01-01T00:00:00Z", "--yes"],
+    "snapshot create": ["snapshot", "create", "s", "--root", "{root}", "{feature}", "--yes"],
     "demo": ["demo", "{directory}", "--root", "{root}"],
 }
 """Every command, with the root that it is about, and the feature if there is one."""
@@ -57,6 +71,7 @@ def run(tmp_path, root, capsys):
     def run(command, place, feature=""):
         feature = feature or ("video/frames" if command.startswith("copy") else "")
         words = {"root": place, "target": tmp_path / "target", "directory": tmp_path / "files", "feature": feature}
+        words["named"] = feature or "video/frames"
         arguments = [word.format(**words) for word in COMMANDS[command]]
         before = sorted(tmp_path.rglob("*"))
         code = main([argument for argument in arguments if argument])

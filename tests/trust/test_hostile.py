@@ -194,7 +194,7 @@ def test_a_name_cannot_speak_to_the_terminal_of_who_verifies(
     root: Path, capsys: pytest.CaptureFixture[str], name: str, place: str
 ) -> None:
     (LINKED[place](root) / name).write_bytes(b"")
-    main(["verify", str(root)])
+    main(["verify", "--root", str(root)])
     printed = "".join(capsys.readouterr())
     assert ascii(name)[1:-1] in printed
     assert printed.replace("\n", "").isprintable()

@@ -1,0 +1,182 @@
+"""Change what a store says, or prove what it holds: retire, restore, snapshots and fingerprints."""
+
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from metaxy_fs.cli.output import Json, ask_for_yes, print_json, print_lines, print_table, print_text, print_title
+from metaxy_fs.cli.report import count
+from metaxy_fs.cli.targets import (
+    ConfigPath,
+    Features,
+    OneFeature,
+    Roots,
+    Stores,
+    Yes,
+    declared,
+    held_features,
+    moment,
+    open_target,
+    open_targets,
+    refuse,
+    sample_frame,
+)
+from metaxy_fs.metadata_store import Fingerprint
+
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Kept with the commit.")]
+SnapshotName = Annotated[str, typer.Argument(metavar="NAME", help="Such as train-2026-11.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Samples; several id columns with commas between.")]
+
+
+def retire_samples(
+    feature: OneFeature,
+    ids: Ids,
+    *,
+    reason: Reason = None,
+    yes: Yes = False,
+    store: Stores = None,
+    root: Roots = None,
+    config: ConfigPath = None,
+) -> None:
+    """Say that samples exist no more.
+
+    Nothing is deleted, and `restore` undoes it.
+    """
+    target = open_target(store, root, config)
+    [key] = held_features(target.store, [feature])
+    with declared(target) as graph:
+        samples = sample_frame(target, graph, key, ids)
+        rows = target.store.scan_metadata(key, latest_only=True)
+        there = rows.join(samples.lazy(), on=samples.columns, how="semi").select(samples.columns).collect()
+        if yes:
+            target.store.retire(key, samples, reason=reason)
+    verb = "retired" if yes else "would be retired"
+    print_lines([f"{key}: {count(samples.height, 'sample')} {verb}, of which {there.height:,} had rows"])
+    ask_for_yes(is_done=yes)
+
+
+def restore_feature(
+    feature: OneFeature,
+    *,
+    at: Annotated[str, typer.Option(metavar="MOMENT", help="A snapshot, or a time with a zone.")],
+    reason: Reason = None,
+    yes: Yes = False,
+    store: Stores = None,
+    root: Roots = None,
+    config: ConfigPath = None,
+) -> None:
+    """Make a feature what it was at a moment.
+
+    Its latest rows are again what they were, in one commit; nothing is deleted.
+    """
+    target = open_target(store, root, config)
+    [key] = held_features(target.store, [feature])
+    print_text(target.store.diff(moment(at), features=[key]).to_text())
+    if yes:
+        with declared(target):
+            target.store.restore(key, at=moment(at), reason=reason)
+        print_lines([f"{key}: restored"])
+    ask_for_yes(is_done=yes)
+
+
+def list_snapshots(
+    *, store: Stores = None, root: Roots = None, config: ConfigPath = None, as_json: Json = False
+) -> None:
+    """List the snapshots that a store keeps."""
+    targets = open_targets(store, root, config)
+    frames = [target.store.list_snapshots() for target in targets]
+    if as_json:
+        parts = zip(targets, frames, strict=True)
+        print_json("snapshot list", [{"store": each.store.location, "rows": rows.to_dicts()} for each, rows in parts])
+        return
+    for target, frame in zip(targets, frames, strict=True):
+        print_title(target.store.location, of=len(targets))
+        print_table(frame.select("name", "time", "commits", pl.col("features")))
+
+
+def create_snapshot(
+    name: SnapshotName,
+    features: Features = None,
+    *,
+    yes: Yes = False,
+    store: Stores = None,
+    root: Roots = None,
+    config: ConfigPath = None,
+) -> None:
+    """Keep, under a name, what features hold now."""
+    target = open_target(store, root, config)
+    keys = held_features(target.store, features)
+    if yes:
+        try:
+            target.store.create_snapshot(name, features=keys)
+        except ValueError as error:
+            refuse(str(error), "NAME")
+    verb = "sees" if yes else "would see"
+    print_lines([f"snapshot {name} of {target.store.location} {verb} {', '.join(map(str, keys))}"])
+    ask_for_yes(is_done=yes)
+
+
+def drop_snapshot(
+    name: SnapshotName, *, yes: Yes = False, store: Stores = None, root: Roots = None, config: ConfigPath = None
+) -> None:
+    """Forget a snapshot; no row is touched."""
+    target = open_target(store, root, config)
+    try:
+        target.store.at(name)
+        if yes:
+            target.store.drop_snapshot(name)
+    except ValueError as error:
+        refuse(str(error), "NAME")
+    print_lines([f"snapshot {name} of {target.store.location} {'is' if yes else 'would be'} forgotten"])
+    ask_for_yes(is_done=yes)
+
+
+def take_fingerprint(
+    features: Features = None,
+    *,
+    at: Annotated[str | None, typer.Option(metavar="MOMENT", help="A snapshot, or a time with a zone.")] = None,
+    store: Stores = None,
+    root: Roots = None,
+    config: ConfigPath = None,
+    as_json: Json = False,
+) -> None:
+    """Give a digest of the ids and versions of features.
+
+    With --json this is the file that `check` takes.
+    """
+    targets = open_targets(store, root, config)
+    if as_json and len(targets) > 1:
+        refuse("a file of a fingerprint is about one store", "--json")
+    for target in targets:
+        keys = held_features(target.store, features)
+        taken = target.store.fingerprint(keys, at=None if at is None else moment(at))
+        print_title(target.store.location, of=len(targets))
+        print_text(taken.to_json() if as_json else str(taken))
+
+
+def check_fingerprint(
+    *,
+    against: Annotated[str, typer.Option(metavar="FILE", help="What `fingerprint --json` printed.")],
+    store: Stores = None,
+    root: Roots = None,
+    config: ConfigPath = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a store with a fingerprint.
+
+    Exits with 1 if anything differs.
+    """
+    targets = open_targets(store, root, config)
+    fingerprint = Fingerprint.load(against)
+    checks = [target.store.check(fingerprint) for target in targets]
+    if as_json:
+        parts = zip(targets, checks, strict=True)
+        print_json(
+            "check", [{"store": each.store.location, "rows": found.features.to_dicts()} for each, found in parts]
+        )
+    else:
+        for target, found in zip(targets, checks, strict=True):
+            print_title(target.store.location, of=len(targets))
+            print_text(found.to_text())
+    raise typer.Exit(0 if all(checks) else 1)

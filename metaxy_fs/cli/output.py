@@ -1,0 +1,100 @@
+"""Print answers: tables that fit a terminal, plain lines in a pipe, or JSON.
+
+What comes from a root may hold anything; all of it is escaped.
+"""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from importlib import import_module
+from typing import Annotated, Any
+
+import msgspec
+import polars as pl
+import typer
+
+from metaxy_fs.insight.rendering import printable
+
+Json = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
+
+_STRUCT_DIGITS = 12
+
+
+def print_json(command: str, answers: Sequence[Any]) -> None:
+    """Print the answers of a command, one for each store, as one JSON document of ASCII."""
+    document = json.loads(msgspec.json.encode({"command": command, "answers": answers}, enc_hook=str))
+    print(json.dumps(document, indent=2))
+
+
+def print_table(rows: pl.DataFrame) -> None:
+    """Print the rows of a frame below a header."""
+    cells = [[_cell(value) for value in row] for row in rows.iter_rows()]
+    header = [name.replace("_", " ") for name in rows.columns]
+    numeric = [dtype.is_numeric() for dtype in rows.dtypes]
+    if sys.stdout.isatty():
+        _print_fitting(header, cells, numeric)
+        return
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    for line in (header, *cells):
+        padded = (
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(line, widths, numeric, strict=True)
+        )
+        print("  ".join(padded).rstrip())
+
+
+def print_title(location: str, *, of: int) -> None:
+    """Print which store the following is about, where there are several."""
+    if of > 1:
+        print(f"\n{printable(location)}")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines that may hold names of others, each on one line."""
+    for line in lines:
+        print(printable(line))
+
+
+def print_text(text: str) -> None:
+    """Print a text of several lines, which has escaped the names of others."""
+    print_lines(text.split("\n"))
+
+
+def ask_for_yes(*, is_done: bool) -> None:
+    """Say that nothing was changed, if that is so."""
+    if not is_done:
+        print("Nothing was changed; --yes does it.")
+
+
+def _print_fitting(header: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
+    """Print a table no wider than the terminal; rich is imported here, since pipes do without it."""
+    console = import_module("rich.console").Console(width=shutil.get_terminal_size().columns, highlight=False)
+    table = import_module("rich.table").Table(box=None, pad_edge=False, header_style="bold")
+    text = import_module("rich.text").Text
+    for name, is_number in zip(header, numeric, strict=True):
+        table.add_column(text(name), justify="right" if is_number else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(text, row))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            text = ""
+        case bool():
+            text = "yes" if value else "no"
+        case int():
+            text = f"{value:,}"
+        case datetime():
+            text = re.sub(r"\+00:00$", "Z", value.isoformat(sep=" ", timespec="seconds"))
+        case list():
+            text = ", ".join(map(_cell, value))
+        case dict():
+            text = " ".join(f"{name}={_cell(part)[:_STRUCT_DIGITS]}" for name, part in value.items())
+        case _:
+            text = str(value)
+    return printable(text)

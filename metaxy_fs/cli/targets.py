@@ -1,0 +1,178 @@
+"""Open the stores, and read the features, ids and moments that a command is given."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, NoReturn
+
+import polars as pl
+import typer
+
+from metaxy_fs.config import Config, load_config
+from metaxy_fs.errors import ConfigError, FeatureNotFoundError, MetaxyError, SpecError
+from metaxy_fs.metadata_store import FilesystemMetadataStore, MetadataStore, open_store
+from metaxy_fs.metadata_store.chain import chain
+from metaxy_fs.metadata_store.maintenance import require_root
+from metaxy_fs.spec import FeatureGraph, FeatureKey
+from metaxy_fs.spec.keys import did_you_mean
+
+ROOT_HELP = "A directory, or a URL such as s3://bucket/prefix or gs://bucket/prefix."
+
+Stores = Annotated[list[str] | None, typer.Option("--store", metavar="NAME", help="A store of the configuration.")]
+Roots = Annotated[list[str] | None, typer.Option("--root", metavar="ROOT", help=ROOT_HELP)]
+ConfigPath = Annotated[
+    str | None, typer.Option("--config", metavar="FILE", help="The configuration, instead of the one that is found.")
+]
+Features = Annotated[list[str] | None, typer.Argument(metavar="[FEATURE]...", help="Features; all by default.")]
+OneFeature = Annotated[str, typer.Argument(metavar="FEATURE", help="A feature, such as video/frames.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it nothing is changed.")]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A store that a command is about.
+
+    Attributes:
+        store: The store, with those that it falls back on.
+        config: The file that names it, None for a root.
+    """
+
+    store: MetadataStore
+    config: Config | None = None
+
+    @property
+    def root(self) -> FilesystemMetadataStore:
+        """The store, for the upkeep of its root.
+
+        Raises:
+            BadParameter: It keeps its rows elsewhere.
+        """
+        if not isinstance(self.store, FilesystemMetadataStore):
+            refuse(f"{self.store.location} is no root of files, which this command is about", "--store")
+        require_root(self.store)
+        return self.store
+
+
+def open_targets(stores: Sequence[str] | None, roots: Sequence[str] | None, config: str | None) -> list[Target]:
+    """Return the stores that a command names, or the default store; each has to be there."""
+    found = named_targets(stores, roots, config)
+    for target in found:
+        _require_written(target.store)
+    return found
+
+
+def open_target(stores: Sequence[str] | None, roots: Sequence[str] | None, config: str | None) -> Target:
+    """Return the one store that a command is about."""
+    if len(stores or ()) + len(roots or ()) > 1:
+        refuse("this command is about one store", "--store / --root")
+    return open_targets(stores, roots, config)[0]
+
+
+def named_targets(stores: Sequence[str] | None, roots: Sequence[str] | None, config: str | None) -> list[Target]:
+    """Return the stores that a command names, or the default store, whether or not there is anything."""
+    targets = []
+    if stores or not roots:
+        found = _configured(config)
+        names: Sequence[str | None] = stores or [None]
+        targets = [Target(found.store(name), found) for name in names]
+    return targets + [Target(open_root(root)) for root in roots or ()]
+
+
+def open_root(root: str, *, option: str = "--root") -> FilesystemMetadataStore:
+    """Return the store of a root; a text that names none is an argument without meaning."""
+    try:
+        return open_store(root)
+    except MetaxyError:
+        raise
+    except ValueError as error:
+        refuse(str(error), option)
+
+
+def feature_keys(features: Sequence[str] | None) -> list[FeatureKey]:
+    """Return the keys that arguments name."""
+    try:
+        return [FeatureKey.parse(feature) for feature in features or ()]
+    except SpecError as error:
+        refuse(str(error), "FEATURE")
+
+
+def held_features(store: MetadataStore, features: Sequence[str] | None) -> list[FeatureKey]:
+    """Return the features that arguments name, all by default, each of which some store of the chain holds.
+
+    Raises:
+        FeatureNotFoundError: None does.
+    """
+    known = store.list_features(include_fallback=True)
+    for key in (named := feature_keys(features)):
+        if key not in known:
+            raise FeatureNotFoundError(
+                f"{store.location} holds nothing of a feature '{key}'; it holds "
+                f"{', '.join(map(str, known)) or 'no feature'}.{did_you_mean(key, known)}",
+                feature=key.dotted,
+                root=store.location,
+                roots=[each.location for each in chain(store, fallback=True)],
+            )
+    return named or known
+
+
+@contextmanager
+def declared(target: Target) -> Iterator[FeatureGraph]:
+    """Make the features that the configuration's modules declare the active graph, else those that are stored."""
+    if target.config is not None and target.config.entrypoints:
+        graph = target.config.import_features()
+    else:
+        graph = FeatureGraph.from_store(target.store)
+    with graph.use():
+        yield graph
+
+
+def sample_frame(target: Target, graph: FeatureGraph, feature: FeatureKey, ids: Sequence[str]) -> pl.DataFrame:
+    """Return the samples that arguments name, with the types of ids that are stored, strings where there are none."""
+    columns = graph[feature].id_columns
+    try:
+        schema = target.store.scan_metadata(feature, columns=columns, versions="all").collect_schema()
+    except FeatureNotFoundError:
+        schema = pl.Schema(dict.fromkeys(columns, pl.String))
+    rows = [ids] if len(columns) == 1 else zip(*map(_parts, ids), strict=False)
+    texts = pl.DataFrame(dict(zip(columns, map(list, rows), strict=False)), schema=dict.fromkeys(columns, pl.String))
+    try:
+        return texts.select(pl.col(name).cast(schema[name]) for name in columns)
+    except pl.exceptions.PolarsError as error:
+        refuse(f"these name no samples by {', '.join(columns)}: {str(error).splitlines()[0]}", "ID")
+
+
+def moment(text: str) -> str | datetime:
+    """Return the time that a text gives, if it is one, else the name of a snapshot."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    if time.tzinfo is None:
+        refuse(f"{text!r} has no time zone: write {text}Z for UTC", "MOMENT")
+    return time
+
+
+def refuse(problem: str, argument: str) -> NoReturn:
+    """End the command as for any argument without meaning."""
+    raise typer.BadParameter(problem, param_hint=argument)
+
+
+def _configured(config: str | None) -> Config:
+    try:
+        return load_config(config)
+    except ConfigError as error:
+        if error.file is not None:
+            raise
+        refuse(f"none is given, and {error}", "--root / --store")
+
+
+def _require_written(store: MetadataStore) -> None:
+    """Refuse a place that is no root; the first of a chain may be new."""
+    if isinstance(store, FilesystemMetadataStore):
+        require_root(store, may_be_new=bool(store.fallback_stores))
+
+
+def _parts(text: str) -> list[str]:
+    return next(csv.reader([text]))

@@ -1,0 +1,369 @@
+"""Keep roots small and sound: compact, vacuum, verify, repair and copy."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+
+from metaxy_fs.cli.output import Json, ask_for_yes, print_json, print_lines, print_title
+from metaxy_fs.cli.report import count, size
+from metaxy_fs.cli.targets import (
+    ConfigPath,
+    Features,
+    Roots,
+    Stores,
+    Target,
+    Yes,
+    feature_keys,
+    named_targets,
+    open_root,
+    refuse,
+)
+from metaxy_fs.errors import MetaxyError
+from metaxy_fs.metadata_store import (
+    Compaction,
+    FilesystemMetadataStore,
+    Finding,
+    Removal,
+    Restoration,
+    Verification,
+    compact,
+    copy_metadata,
+    repair,
+    vacuum,
+    verify,
+)
+from metaxy_fs.metadata_store.maintenance import existing_feature, require_root
+from metaxy_fs.progress import growing, tallying
+from metaxy_fs.spec import FeatureKey
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def compact_roots(
+    features: Features = None,
+    *,
+    full: Annotated[bool, typer.Option("--full", help="Compact everything, also what is not due.")] = False,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Rewrite large files, too, whose ids overlap.")] = False,
+    yes: Yes = False,
+    store: Stores = None,
+    root: Roots = None,
+    config: ConfigPath = None,
+    as_json: Json = False,
+) -> None:
+    """Merge small files into large ones.
+
+    Many manifests become few, too. Rows and their order stay as they are, and nothing is deleted, which is for `vacuum`
+    to do. Others may read and write meanwhile. It may be stopped at any time, and goes on when it is run again.
+    """
+    targets = _targets(store, root, config)
+    answers: list[Any] = []
+    for target in targets:
+        keys = _keys(target, features)
+        waiting = None if yes else _uncompacted(target.root, keys)
+        done = (
+            [each for key in keys for each in _compacted(target.root, key, full=full, cluster=cluster)] if yes else []
+        )
+        answers.append({"store": target.store.location, "compactions": done, "commits_not_compacted": waiting})
+        if not as_json:
+            print_title(target.store.location, of=len(targets))
+            lines = [*map(_of_compaction, done)] or ["nothing to compact"]
+            print_lines(lines if yes else [_waiting(waiting)])
+    if as_json:
+        print_json("compact", answers)
+    else:
+        ask_for_yes(is_done=yes)
+
+
+def vacuum_roots(
+    features: Features = None,
+    *,
+    grace: Annotated[str, typer.Option(metavar="TIME", help="Keep manifests for so long.")] = "1h",
+    retention: Annotated[str, typer.Option(metavar="TIME", help="Keep data files for so long.")] = "7d",
+    yes: Yes = False,
+    store: Stores = None,
+    root: Roots = None,
+    config: ConfigPath = None,
+    as_json: Json = False,
+) -> None:
+    """Remove files that nothing needs any more.
+
+    Compactions leave them, and writes which died.
+
+    No row is ever deleted: what goes are manifests that a compaction stands for, and data files that no manifest names.
+    A data file goes once an earlier vacuum with --yes has noted it, so let this run daily. The exit code is 1 if
+    something could not be deleted or understood.
+    """
+    times = {"grace": _duration(grace, "--grace"), "retention": _duration(retention, "--retention")}
+    targets = _targets(store, root, config)
+    answers, has_failed = [], False
+    for target in targets:
+        removals: list[Removal] = []
+        skipped: list[Finding] = []
+        for key in _keys(target, features):
+            found = _vacuumed(target.root, key, dry_run=not yes, **times)
+            removals, skipped = [*removals, *found.removals], [*skipped, *found.skipped]
+        has_failed |= bool(skipped) or any(removal.state == "failed" for removal in removals)
+        answers.append({"store": target.store.location, "removals": removals, "skipped": skipped})
+        if not as_json:
+            print_title(target.store.location, of=len(targets))
+            print_lines([*map(_of_removal, removals), *map(_of_skipped, skipped), _removals(removals)])
+    if as_json:
+        print_json("vacuum", answers)
+    else:
+        ask_for_yes(is_done=yes or not any(answer["removals"] for answer in answers))
+    raise typer.Exit(int(has_failed))
+
+
+def verify_roots(
+    features: Features = None,
+    *,
+    store: Stores = None,
+    root: Roots = None,
+    config: ConfigPath = None,
+    as_json: Json = False,
+) -> None:
+    """Read everything, and report damage.
+
+    Every manifest and every data file is compared with what is said of it. What is not as it should be is printed, with
+    what to do about it. Nothing is written. The exit code is 1 if there is an error or a warning; notes are no damage.
+    """
+    targets = _targets(store, root, config)
+    answers, is_sound = [], True
+    for target in targets:
+        for key in _keys(target, features):
+            with growing("verifying") as advance:
+                found = verify(target.root, key, progress=advance)
+            is_sound &= found.is_sound
+            answers.append({"store": target.store.location, "feature": _name(key), "verification": found})
+            if not as_json:
+                print_title(target.store.location, of=len(targets))
+                print_lines([*map(_of_finding, found.findings), _verification(found)])
+    if as_json:
+        print_json("verify", answers)
+    raise typer.Exit(int(not is_sound))
+
+
+def repair_roots(
+    features: Features = None,
+    *,
+    vouch: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A commit that existed, by its name.")] = None,
+    yes: Yes = False,
+    store: Stores = None,
+    root: Roots = None,
+    config: ConfigPath = None,
+    as_json: Json = False,
+) -> None:
+    """Make damaged manifests again.
+
+    Only what is proven to have existed is made again. Nothing is guessed: a manifest that is gone is made again only if
+    you vouch for it, because a write that died leaves the same data files. The exit code is 1 if a damaged manifest
+    stays as it is.
+    """
+    targets = _targets(store, root, config)
+    answers, states = [], set()
+    for target in targets:
+        found = [
+            each
+            for key in _keys(target, features)
+            for each in repair(target.root, key, vouched=vouch or [], dry_run=not yes)
+        ]
+        states |= {each.state for each in found}
+        answers.append({"store": target.store.location, "restorations": found})
+        if not as_json:
+            print_title(target.store.location, of=len(targets))
+            print_lines([*map(_of_restoration, found), _restorations(found)])
+    if as_json:
+        print_json("repair", answers)
+    else:
+        ask_for_yes(is_done="restorable" not in states)
+    raise typer.Exit(int(bool({"restorable", "lost"} & states)))
+
+
+def copy_features(
+    feature: Annotated[str | None, typer.Argument(metavar="[FEATURE]", help="A feature; all by default.")] = None,
+    *,
+    to_store: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where to: a store of the configuration.")
+    ] = None,
+    to_root: Annotated[str | None, typer.Option(metavar="ROOT", help="Where to: a root; it may be none yet.")] = None,
+    latest: Annotated[
+        bool, typer.Option("--latest", help="Only commits that hold the latest row of some sample.")
+    ] = False,
+    snapshot: Annotated[str | None, typer.Option(metavar="NAME", help="Only what a snapshot sees.")] = None,
+    yes: Yes = False,
+    store: Stores = None,
+    root: Roots = None,
+    config: ConfigPath = None,
+    as_json: Json = False,
+) -> None:
+    """Copy the commits of a feature, or all, into another root.
+
+    All data versions are copied, byte for byte; with all features, the snapshots too. Ids and times stay as they are,
+    so a copy can be repeated: what is there is not copied again, and one that was cut short goes on. Commits that a
+    compaction keeps in one file come together.
+    """
+    key = next(iter(feature_keys([feature] if feature else [])), None)
+    if (to_store is None) == (to_root is None):
+        refuse("give one place to copy to", "--to-store / --to-root")
+    [*others, source] = _targets(store, root, config)
+    if others:
+        refuse("this command copies from one store", "--store / --root")
+    target = _copy_target(to_store, to_root, config)
+    existing_feature(source.root, key)
+    if not yes:
+        missing = _missing(key, source.root, target)
+        if as_json:
+            print_json("copy", [{"store": source.store.location, "to": target.location, "commits_missing": missing}])
+        else:
+            print_lines([f"{target.location} lacks {count(missing, 'commit')} of {source.store.location}"])
+            ask_for_yes(is_done=False)
+        return
+    try:
+        with growing("copying") as advance:
+            found = copy_metadata(
+                key,
+                source=source.root,
+                target=target,
+                which="latest" if latest else "all",
+                snapshot=snapshot,
+                progress=advance,
+            )
+    except ValueError as error:
+        if isinstance(error, MetaxyError):
+            raise
+        refuse(str(error), "--snapshot")
+    if as_json:
+        print_json("copy", [{"store": source.store.location, "to": target.location, "copied": found}])
+        return
+    added = f"{count(found.added, 'commit')} copied in {count(found.files, 'data file')} ({size(found.bytes)})"
+    snapshots = f" and {count(found.snapshots, 'snapshot')}" if found.snapshots else ""
+    has = f"{target.location} has {count(found.commits, 'commit')} of {source.store.location}{snapshots}"
+    print_lines([f"{added}; {has}"])
+
+
+def _targets(stores: Sequence[str] | None, roots: Sequence[str] | None, config: str | None) -> list[Target]:
+    """Return the stores whose roots a command is about; each has a root that is there."""
+    targets = named_targets(stores, roots, config)
+    for target in targets:
+        _ = target.root
+    return targets
+
+
+def _keys(target: Target, features: Sequence[str] | None) -> list[FeatureKey | None]:
+    """Return the features that arguments name, each of which the root holds; None for all at once."""
+    keys = feature_keys(features)
+    for key in keys:
+        existing_feature(target.root, key)
+    return [*keys] or [None]
+
+
+def _name(key: FeatureKey | None) -> str | None:
+    return None if key is None else str(key)
+
+
+def _compacted(
+    store: FilesystemMetadataStore, key: FeatureKey | None, *, full: bool, cluster: bool
+) -> list[Compaction]:
+    with growing("compacting", unit=" rows") as advance:
+        return compact(store, key, full=full, cluster=cluster, progress=advance)
+
+
+def _vacuumed(store: FilesystemMetadataStore, key: FeatureKey | None, **options: Any) -> Any:
+    try:
+        with tallying("vacuuming") as advance:
+            return vacuum(store, key, advance=advance, **options)
+    except MetaxyError:
+        raise
+    except ValueError as error:
+        refuse(str(error), "--grace / --retention")
+
+
+def _uncompacted(store: FilesystemMetadataStore, keys: Sequence[FeatureKey | None]) -> int:
+    """Return how many commits no compaction stands for."""
+    named = [key for key in keys if key is not None] or store.list_features()
+    return sum(store.history(key).select((~pl.col("compacted")).sum()).item() for key in named)
+
+
+def _waiting(commits: int | None) -> str:
+    return f"{count(commits or 0, 'commit')} not compacted"
+
+
+def _copy_target(name: str | None, root: str | None, config: str | None) -> FilesystemMetadataStore:
+    store = open_root(root, option="--to-root") if root else named_targets([name or ""], None, config)[0].store
+    if not isinstance(store, FilesystemMetadataStore):
+        refuse(f"{store.location} is no root of files", "--to-store")
+    require_root(store, may_be_new=True)
+    return store
+
+
+def _missing(key: FeatureKey | None, source: FilesystemMetadataStore, target: FilesystemMetadataStore) -> int:
+    """Return how many commits of a feature, or of all, one root holds and another does not."""
+    here = [key] if key is not None else source.list_features()
+    there = set(target.list_features())
+    held = [commit for each in here if each in there for commit in target.history(each)["commit"]]
+    commits = [source.history(each)["commit"] for each in here]
+    return sum(len(set(of_feature).difference(held)) for of_feature in commits)
+
+
+def _of_compaction(done: Compaction) -> str:
+    return (
+        f"{done.partition}: {count(done.commits, 'commit')}, {count(done.rows, 'row')}: {done.files_before} files "
+        f"({size(done.bytes_before)}) are now {done.files_after} ({size(done.bytes_after)})"
+    )
+
+
+def _of_removal(removal: Removal) -> str:
+    age = removal.age - timedelta(microseconds=removal.age.microseconds)
+    return f"{removal.state:<10} {removal.path} ({size(removal.bytes)}): {removal.reason}, for {age}"
+
+
+def _of_skipped(finding: Finding) -> str:
+    return f"{'skipped':<10} {finding.path} {finding.problem} {finding.remedy}"
+
+
+def _removals(removals: Sequence[Removal]) -> str:
+    counts = []
+    for state in sorted({removal.state for removal in removals}):
+        sizes = [removal.bytes for removal in removals if removal.state == state]
+        counts.append(f"{count(len(sizes), 'object')} {state} ({size(sum(sizes))})")
+    return ", ".join(counts) or "nothing to remove"
+
+
+def _of_finding(finding: Finding) -> str:
+    return f"{finding.severity:<8} {finding.path} {finding.problem}. {finding.remedy}"
+
+
+def _verification(found: Verification) -> str:
+    looked_at = (
+        f"{count(found.partitions, 'partition')}, {count(found.commits, 'commit')}, {count(found.files, 'data file')}, "
+        f"{size(found.bytes)}"
+    )
+    severities = [finding.severity for finding in found.findings]
+    by_severity = [
+        count(severities.count(severity), severity)
+        for severity in ("error", "warning", "note")
+        if severity in severities
+    ]
+    return f"{looked_at}: {', '.join(by_severity) or 'all is as it should be'}"
+
+
+def _of_restoration(restoration: Restoration) -> str:
+    rows = f"{count(restoration.rows, 'row')}, " if restoration.state != "lost" else ""
+    return f"{restoration.state:<10} {restoration.path} ({rows}{restoration.name}): {restoration.reason}"
+
+
+def _restorations(found: Sequence[Restoration]) -> str:
+    states = [restoration.state for restoration in found]
+    return (
+        ", ".join(f"{states.count(state):,} {state}" for state in sorted(set(states))) or "nothing is damaged or lost"
+    )
+
+
+def _duration(text: str, option: str) -> timedelta:
+    try:
+        return timedelta(**{_UNITS[text[-1:]]: float(text[:-1])})
+    except (KeyError, ValueError, OverflowError):
+        refuse(f"{text!r} is no duration: expected one such as 30m, 12h or 7d", option)

@@ -1,0 +1,337 @@
+"""Answer questions from the shell: about stores that a file names, several roots, as tables and as JSON."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from metaxy_fs import FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, MetadataStore
+from metaxy_fs.cli.main import main
+from metaxy_fs.spec import FeatureDep
+
+VIDEO = FeatureSpec(key=FeatureKey(["video"]))
+FACES = FeatureSpec(key=FeatureKey(["faces"]), deps=[FeatureDep(key=VIDEO.key)])
+CODE = """
+from metaxy_fs import ContainerSpec, Feature, FeatureDep, FeatureKey, FeatureSpec
+
+class Video(Feature, spec=FeatureSpec(key=FeatureKey(["video"]))):
+    pass
+
+containers = [ContainerSpec(code_version=2)]
+spec = FeatureSpec(key=FeatureKey(["faces"]), deps=[FeatureDep(key="video")], containers=containers)
+
+class Faces(Feature, spec=spec):
+    pass
+"""
+
+
+def fill(store: MetadataStore) -> MetadataStore:
+    """Write three videos and the faces of two of them."""
+    with FeatureGraph.from_specs([VIDEO, FACES]).use():
+        versions = [{"default": f"v{sample}"} for sample in (1, 2, 3)]
+        store.write_metadata(VIDEO.key, pl.DataFrame({"sample_id": [1, 2, 3], "data_version": versions}))
+        pending = store.resolve_update(FACES.key).pending
+        store.write_metadata(FACES.key, pending.filter(pl.col("sample_id") < 3))
+    return store
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A working directory with a configuration of one store, which is filled."""
+    monkeypatch.delenv("METAXY_FS_CONFIG", raising=False)
+    monkeypatch.delenv("METAXY_FS_STORE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metaxy_fs.toml").write_text("stores.dev.root = './root'\nstores.new.root = './new'\ndefault = 'dev'\n")
+    return tmp_path
+
+
+@pytest.fixture
+def store(project):
+    return fill(FilesystemMetadataStore(project / "root"))
+
+
+@pytest.fixture
+def ask(capsys):
+    """Runs a command line of words; gives what it printed, if it ends with the code."""
+
+    def run(line: str, *, code: int = 0) -> str:
+        capsys.readouterr()
+        found = main(line.split())
+        captured = capsys.readouterr()
+        assert found == code, captured
+        return captured.out if code != 2 else captured.err
+
+    return run
+
+
+@pytest.fixture
+def answers(ask):
+    """Runs a command with `--json`; gives the answers."""
+
+    def run(line: str, *, code: int = 0) -> list[dict]:
+        document = json.loads(ask(f"{line} --json", code=code))
+        assert line.startswith(document["command"])
+        return document["answers"]
+
+    return run
+
+
+def test_help_fits_one_screen(ask):
+    lines = ask("--help").splitlines()
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines[1:] if line.endswith("...")]
+
+
+def test_the_page_has_every_command(ask):
+    commands = re.findall(r"^  (\w+)  ", ask("--help").partition("What is stored:")[2], re.MULTILINE)
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "shell.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)", page, re.MULTILINE)) == set(commands)
+
+
+def test_a_command_loads_no_other(store):
+    code = "import sys; from metaxy_fs.cli.main import main; main(sys.argv[1:]); print(*sys.modules)"
+    command = [sys.executable, "-c", code, "list", "--root", store.location]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert "metaxy_fs.cli.stored" in loaded
+    assert not {"metaxy_fs.cli.upkeep", "metaxy_fs.cli.demo", "metaxy_fs.sources", "fsspec", "tqdm"} & set(loaded)
+
+
+def test_the_command_line_without_its_extra_says_what_to_install(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("metaxy_fs.cli.") and name != "metaxy_fs.cli.main"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "typer", None)
+    assert main(["list"]) == 1
+    assert "pip install 'metaxy_fs[cli]'" in capsys.readouterr().err
+
+
+class TestTargets:
+    def test_the_default_store_is_meant_where_none_is_named(self, store, answers):
+        [answer] = answers("list")
+        assert answer["store"] == store.location
+        assert [(row["feature"], row["rows"]) for row in answer["rows"]] == [("faces", 2), ("video", 3)]
+
+    def test_stores_and_roots_stand_side_by_side(self, store, answers, ask, project):
+        other = fill(FilesystemMetadataStore(project / "other"))
+        line = f"list --store dev --root {other.location} --root {store.location}"
+        assert [answer["store"] for answer in answers(line)] == [store.location, other.location, store.location]
+        assert ask(line).count(other.location) == 1
+
+    def test_no_store_at_all_is_an_argument_that_lacks(self, tmp_path, ask, monkeypatch):
+        monkeypatch.setenv("METAXY_FS_CONFIG", "")
+        monkeypatch.setattr("metaxy_fs.config._FILE", "nowhere.toml")
+        monkeypatch.setattr("metaxy_fs.config._PROJECT_FILE", "nowhere-either.toml")
+        assert "--root / --store" in ask("list", code=2)
+
+    def test_a_store_that_the_file_does_not_name_is_refused(self, store, capsys):
+        assert main(["list", "--store", "prod"]) == 1
+        assert "no store 'prod'; there are dev, new" in capsys.readouterr().err
+
+    def test_a_store_without_anything_is_refused(self, store, capsys):
+        assert main(["list", "--store", "new"]) == 1
+        assert "there is nothing at" in capsys.readouterr().err
+
+    def test_a_chain_shows_which_store_holds_what(self, store, answers, project):
+        (project / "metaxy_fs.toml").write_text(
+            "stores.a.root = './a'\nstores.a.fallback = ['b']\nstores.b.root='root'"
+        )
+        [answer] = answers("list --store a")
+        assert {row["store"] for row in answer["rows"]} == {store.location}
+
+    def test_one_store_is_enough_for_some(self, store, ask):
+        assert "about one store" in ask("explain faces 1 --store dev --store dev", code=2)
+
+    def test_buckets_are_asked_as_disks_are(self, store, answers, monkeypatch, s3_server, s3_bucket):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.endpoint)
+        fill(FilesystemMetadataStore(s3_server.url(s3_bucket), storage_options=s3_server.storage_options))
+        line = f"--store dev --root {s3_server.url(s3_bucket)}"
+        for command in ("status", "definitions faces", "show video", "verify", "compact"):
+            on_disk, in_bucket = answers(f"{command} {line}")
+            assert keys(on_disk) == keys(in_bucket)
+
+
+def keys(value):
+    """Return the form of an answer: its keys, at all depths."""
+    if isinstance(value, dict):
+        return {name: keys(part) for name, part in value.items()}
+    return [keys(part) for part in value] if isinstance(value, list) else None
+
+
+class TestStored:
+    def test_history_has_the_commits(self, store, answers):
+        [answer] = answers("history video")
+        assert [row["commit"] for row in answer["rows"]] == store.history("video")["commit"].to_list()
+
+    def test_definitions_have_code_versions(self, store, answers):
+        [answer] = answers("definitions faces")
+        assert [(row["code"], row["rows"]) for row in answer["rows"]] == [("default 1", 2)]
+
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [
+            ("show video", [1, 2, 3]),
+            ("show video 3 1", [1, 3]),
+            ("show video --limit 1", [1]),
+            ("show video --where sample_id>1", [2, 3]),
+            ("show video --columns sample_id", [1, 2, 3]),
+        ],
+    )
+    def test_rows_are_chosen(self, store, answers, line, expected):
+        assert [row["sample_id"] for row in answers(line)[0]["rows"]] == expected
+
+    @pytest.mark.parametrize("line", ["show video --where )", "show video --where nope>1", "show video --columns nope"])
+    def test_what_no_row_has_is_refused(self, store, ask, line):
+        assert "--where" in ask(line, code=2)
+
+    def test_ids_of_another_type_are_refused(self, store, ask):
+        assert "name no samples by sample_id" in ask("show video one", code=2)
+
+    def test_retired_samples_show_only_among_all(self, store, ask, answers):
+        ask("retire video 2 --yes")
+        assert [row["sample_id"] for row in answers("show video")[0]["rows"]] == [1, 3]
+
+    def test_a_graph_is_drawn(self, store, ask, answers):
+        assert "faces: default 1\n└─ video: default 1\n" in ask("graph")
+        assert ask("graph --format mermaid").startswith("flowchart TD")
+        assert ask("graph --format svg").startswith("<svg")
+        [video, faces] = answers("graph faces")[0]["features"]
+        assert video == {"feature": "video", "containers": {"default": 1}, "upstream": []}
+        assert faces == {"feature": "faces", "containers": {"default": 1}, "upstream": ["video"]}
+
+
+class TestQuestions:
+    def test_status_says_what_is_due(self, store, answers, ask):
+        [answer] = answers("status")
+        due = {row["feature"]: (row["rows"], row["new"], row["stale"]) for row in answer["rows"]}
+        assert due == {"video": (3, 0, 0), "faces": (2, 1, 0)}
+        ask("status --exit-code", code=1)
+        ask("status video --exit-code")
+
+    def test_status_is_of_the_present_code_where_there_is_some(self, store, answers, project, monkeypatch):
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        (project / "code_of_the_shell.py").write_text(CODE)
+        text = (project / "metaxy_fs.toml").read_text()
+        (project / "metaxy_fs.toml").write_text(f"entrypoints = ['code_of_the_shell']\n{text}")
+        with FeatureGraph().use():
+            due = {row["feature"]: (row["new"], row["stale"]) for row in answers("status")[0]["rows"]}
+            causes = answers("plan")[0]["causes"]
+        del sys.modules["code_of_the_shell"]
+        assert due == {"video": (0, 0), "faces": (1, 2)}
+        assert causes == [{"feature": "faces", "cause": "code of faces/default 1 to 2", "samples": 2}]
+
+    def test_plan_counts_with_an_exit_code(self, store, ask):
+        assert "1 samples to compute" in ask("plan")
+        ask("plan --exit-code", code=1)
+
+    def test_a_sample_is_explained(self, store, ask, answers):
+        assert "is up to date" in ask("explain faces 1")
+        assert ask("explain faces 1 --format svg").startswith("<svg")
+        assert answers("explain faces 1")[0]["reasons"].keys() == {"default"}
+
+    def test_samples_are_traced_down_and_up(self, store, answers):
+        assert answers("trace video 1")[0]["rows"]["faces"][0]["sample_id"] == 1
+        assert answers("trace faces 1 --up")[0]["rows"]["video"][0]["sample_id"] == 1
+
+    def test_two_moments_or_two_stores_are_compared(self, store, ask, answers, project):
+        ask("snapshot create monday --yes")
+        assert "nothing differs" in ask("diff --before monday --exit-code")
+        ask("retire video 1 --yes")
+        assert answers("diff video --before monday --exit-code", code=1)[0]["causes"][0]["change"] == "removed"
+        fill(FilesystemMetadataStore(project / "other"))
+        assert answers("diff --root root --root other video")[0]["causes"][0]["change"] == "added"
+
+    @pytest.mark.parametrize("line", ["diff", "diff --after monday", "diff --root root --root root --before monday"])
+    def test_nothing_to_compare_with_is_refused(self, store, ask, line):
+        assert "give two stores, or one and --before" in ask(line, code=2)
+
+    def test_a_time_needs_a_zone(self, store, ask):
+        assert "has no time zone" in ask("diff --before 2026-01-01T00:00:00", code=2)
+
+    def test_a_fingerprint_is_checked(self, store, ask, answers, project):
+        (project / "kept.json").write_text(ask("fingerprint --json"))
+        assert ask("check --against kept.json").startswith("the same")
+        ask("retire video 1 --yes")
+        [answer] = answers("check --against kept.json", code=1)
+        assert {row["feature"]: row["status"] for row in answer["rows"]}["faces"] == "same"
+
+
+class TestChanges:
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "retire video 1",
+            "restore video --at 2100-01-01T00:00:00Z",
+            "snapshot create tuesday",
+            "snapshot drop monday",
+            "compact",
+            "copy video --to-root other",
+        ],
+    )
+    def test_nothing_is_changed_without_yes(self, store, ask, project, line):
+        ask("snapshot create monday --yes")
+        before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+        assert ask(line).endswith("Nothing was changed; --yes does it.\n")
+        assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
+
+    def test_a_feature_is_restored(self, store, ask, answers):
+        ask("snapshot create monday --yes")
+        ask("retire video 1 2 --reason broken --yes")
+        assert '"reason":"broken"' in answers("history video")[0]["rows"][-1]["tags"].replace(" ", "")
+        ask("restore video --at monday --yes")
+        assert {row["sample_id"] for row in answers("show video")[0]["rows"]} == {1, 2, 3}
+
+    def test_snapshots_are_listed_and_dropped(self, store, ask, answers):
+        ask("snapshot create monday --yes")
+        assert [row["name"] for row in answers("snapshot list")[0]["rows"]] == ["monday"]
+        ask("snapshot drop monday --yes")
+        assert answers("snapshot list")[0]["rows"] == []
+        ask("snapshot drop monday", code=1)
+        assert "NAME" in ask("snapshot create no%name --yes", code=2)
+
+    def test_a_copy_goes_to_a_store_of_the_configuration(self, store, ask, answers):
+        assert answers("copy video --to-store new")[0]["commits_missing"] == 1
+        assert answers("copy video --to-store new --yes")[0]["copied"]["added"] == 1
+        assert answers("copy video --to-store new")[0]["commits_missing"] == 0
+
+
+class TestTerminal:
+    def test_a_table_fits_the_terminal_and_has_no_colour_when_told_not_to(self, store):
+        for columns in (60, 100):
+            shown = on_terminal(columns, "history", "video", "--root", store.location, NO_COLOR="1")
+            lines = re.sub(r"\x1b\[[01]?m", "", shown).splitlines()
+            assert lines
+            assert max(map(len, lines)) <= columns
+            assert not re.search(r"\x1b\[[0-9;]*3[0-7]", shown)
+
+    def test_a_name_cannot_speak_to_the_terminal(self, store, capsys):
+        rows = pl.DataFrame({"sample_id": [9], "data_version": [{"default": "v"}], "note": ["a\n\x1b[31m[red]\u202e"]})
+        with FeatureGraph.from_specs([VIDEO]).use():
+            store.write_metadata("video", rows)
+        for options in ([], ["--json"]):
+            assert main(["show", "video", "9", *options]) == 0
+            out = capsys.readouterr().out
+            assert "[red]" in out
+            assert out.replace("\n", "").isprintable()
+        shown = on_terminal(200, "show", "video", "9", "--root", store.location)
+        assert "a\\n\\x1b[31m[red]\\u202e" in shown
+
+
+def on_terminal(columns: int, *arguments: str, **variables: str) -> str:
+    """Return what a command prints on a terminal so wide."""
+    reading, writing = pty.openpty()
+    termios.tcsetwinsize(writing, (25, columns))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")} | variables
+    command = [sys.executable, "-m", "metaxy_fs", *arguments]
+    subprocess.run(command, stdin=writing, stdout=writing, stderr=writing, env=environment, check=True)
+    os.set_blocking(reading, False)
+    shown = os.read(reading, 1 << 16).decode()
+    os.close(writing)
+    os.close(reading)
+    return shown
