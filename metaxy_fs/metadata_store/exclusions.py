@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.log import Partition, find_info
+from metaxy_fs.log import Partition, PartitionInfo, find_info, known_schema, values_as_stored
 from metaxy_fs.metadata_store.chain import not_found
 from metaxy_fs.metadata_store.features import FeatureLike, key_of
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
@@ -19,10 +20,11 @@ Exclude = FrameLike | Mapping[FeatureLike, FrameLike]
 
 
 class _IdColumns(NamedTuple):
-    """A partition, and the columns that name its samples."""
+    """A partition, the columns that name its samples, and the types of its first write, as far as they are known."""
 
     partition: Partition
     columns: tuple[str, ...]
+    types: pl.Schema
 
 
 def exclusions(
@@ -40,15 +42,21 @@ def exclusions(
         FeatureNotFoundError: The store lacks a feature that samples are given of.
     """
     described = _described(source, partitions)
-    if not isinstance(exclude, Mapping):
-        return _of_all(described, _ids(exclude, what="exclude"))
-    return _of_each(source, described, exclude)
+    if isinstance(exclude, Mapping):
+        found = _of_each(source, described, exclude)
+    else:
+        found = _of_all(described, _ids(exclude, what="exclude"))
+    for partition, _, types in described:
+        ids = found.get(partition)
+        if ids is not None and set(ids.columns) <= types.keys():  # else the copy of the feature finds out
+            values_as_stored(ids, types, feature=_text(partition))
+    return found
 
 
 def _of_all(described: Sequence[_IdColumns], ids: pl.DataFrame) -> dict[Partition, pl.DataFrame]:
-    found = {partition: ids for partition, columns in described if set(ids.columns) <= set(columns)}
+    found = {partition: ids for partition, columns, _ in described if set(ids.columns) <= set(columns)}
     if not found:
-        known = sorted({f"{list(columns)} ({_text(partition)})" for partition, columns in described})
+        known = sorted({f"{list(columns)} ({_text(partition)})" for partition, columns, _ in described})
         raise MetadataSchemaError(
             f"exclude has the columns {ids.columns}, and no feature that is copied has them all among its id columns, "
             f"which are: {', '.join(known)}. Give a frame of id columns alone, or a frame for each feature: "
@@ -69,7 +77,7 @@ def _of_each(
     by_feature = {key.dotted: frame for key, frame in frames.items()}
     return {
         partition: _ids_of(by_feature[partition.feature], partition, columns)
-        for partition, columns in described
+        for partition, columns, _ in described
         if partition.feature in by_feature
     }
 
@@ -99,10 +107,15 @@ def _described(source: FilesystemMetadataStore, partitions: Sequence[Partition])
     infos = asked(partial(find_info, source.storage), partitions, is_remote=source.storage.is_remote)
     # A copy refuses what is not described.
     return [
-        _IdColumns(partition, info.id_columns)
+        _IdColumns(partition, info.id_columns, _types(info))
         for partition, info in zip(partitions, infos, strict=True)
         if info is not None
     ]
+
+
+def _types(info: PartitionInfo) -> pl.Schema:
+    known = None if isinstance(info.columns, msgspec.UnsetType) else known_schema(info.columns)
+    return known or pl.Schema()
 
 
 def _text(partition: Partition) -> str:

@@ -245,6 +245,9 @@ def test_frames_that_name_no_samples_are_refused_before_anything_is_copied(sourc
     refused(pl.DataFrame(), MetadataSchemaError, "no columns")
     refused({"video/frames": excluded()}, MetadataSchemaError, r"lacks the id columns \['frame'\]")
     refused({"video/scenes": excluded()}, FeatureNotFoundError, "video/scenes")
+    refused(pl.DataFrame({"video_id": [1]}), MetadataSchemaError, "Give ids of the type that is stored")
+    refused({Other: pl.DataFrame({"other_id": [1]}), Video: excluded()}, MetadataSchemaError, "feature 'other'")
+    refused({Video: excluded(), Frames: excluded().with_columns(frame=pl.lit("1"))}, MetadataSchemaError, "'frame'")
     refused({"video": [1]}, MetadataSchemaError, "Expected a Polars DataFrame")
     refused(["a"], MetadataSchemaError, "Expected a Polars DataFrame")
 
