@@ -142,7 +142,7 @@ class _FeatureRun:
             rows = read_chain(self.store, self.feature, Read(latest_only=True, all_versions=True), fallback=True)
         except FeatureNotFoundError:
             return None
-        if column not in rows.columns:
+        if rows.schema.get(column, pl.Null()) == pl.Null():  # no row has a value
             return None
         if not rows.schema[column].is_numeric():
             raise MetadataSchemaError(

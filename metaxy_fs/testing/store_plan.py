@@ -87,6 +87,12 @@ class StorePlan(StoreCase):
         assert plan.features["seconds"].to_list() == [None, 12.0]
         assert "about 12 s" in str(plan)
 
+    def test_a_column_without_values_tells_no_seconds(self, store: MetadataStore) -> None:
+        video, crop, _ = chain_of_three()
+        store.write_metadata(video, rows({1: "a", 2: "a"}))
+        store.write_metadata(crop, store.resolve_update(crop).pending[:1].with_columns(took=None))
+        assert store.plan(crop, seconds="took").seconds is None
+
     def test_seconds_are_numbers(self, store: MetadataStore) -> None:
         video, crop, _ = chain_of_three()
         store.write_metadata(video, rows({1: "a"}))
