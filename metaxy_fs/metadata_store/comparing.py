@@ -29,10 +29,10 @@ from metaxy_fs.metadata_store.pieces import divide, have_common_bounds, some_of
 from metaxy_fs.metadata_store.read import latest, refuse_unknown, require_id_columns, shown_schema
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import ordered_map
-from metaxy_fs.versioning.columns import DATA_VERSION, MADE_FROM, PARTITION, REDO, RETIRED
+from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
 from metaxy_fs.versioning.content import made_from, version_columns, with_provenance
 from metaxy_fs.versioning.increment import Increment
-from metaxy_fs.versioning.layers import ComparedLayer, compare_layers, compared_rows
+from metaxy_fs.versioning.layers import ComparedLayer, compare_layers, compared_rows, with_same_containers
 
 IdTypes = Mapping[str, pl.DataType]
 """The types of the ids that are compared, as far as they are known."""
@@ -354,7 +354,7 @@ class Comparing:
         if outside.height:
             names = list(self.expected.id_columns)
             aligned = [frame.join(outside, on=names, how="anti", maintain_order="left") for frame in aligned]
-        found = list(zip(parts, _with_same_containers(aligned), strict=True))
+        found = list(zip(parts, with_same_containers(aligned), strict=True))
         layers = []
         for place in sorted({part.place for part in parts}):
             here = [(part.scan.definitions, frame) for part, frame in found if part.place == place]
@@ -374,32 +374,6 @@ class Comparing:
         if selection is not None:
             orphaned = selection.orphaned(orphaned, samples=samples)
         return replace(increment, new=new, stale=stale, orphaned=orphaned)
-
-
-def _with_same_containers(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
-    """Return stored rows whose versions have the containers of all; null where a partition has none of a container."""
-    names = [[field.name for field in _version_type(frame).fields] for frame in frames]
-    every = list(dict.fromkeys(name for several in names for name in several))
-    return [
-        frame if several == every else frame.with_columns(_with_containers(frame, several, every))
-        for frame, several in zip(frames, names, strict=True)
-    ]
-
-
-def _with_containers(frame: pl.DataFrame, names: Sequence[str], every: Sequence[str]) -> list[pl.Expr]:
-    missing = pl.lit(None, dtype=pl.String)
-    return [
-        pl.struct(
-            (pl.col(column).struct.field(name) if name in names else missing).alias(name) for name in every
-        ).alias(column)
-        for column in (DATA_VERSION, MADE_FROM)
-        if column in frame.columns
-    ]
-
-
-def _version_type(frame: pl.DataFrame) -> pl.Struct:
-    dtype = frame.schema[DATA_VERSION]
-    return dtype if isinstance(dtype, pl.Struct) else pl.Struct({})
 
 
 def _with_columns(layer: StoredLayer, stale_if: pl.Expr, feature: Declared) -> Scan | None:

@@ -5,7 +5,6 @@ these have to be computed is asked here as an increment asks it, from feature to
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
 from functools import reduce
 from operator import and_
 from typing import NamedTuple
@@ -32,11 +31,12 @@ from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.read import Read, find_scan, latest, require_id_columns
 from metaxy_fs.metadata_store.resolve import increment_within
 from metaxy_fs.metadata_store.scan import Scan
+from metaxy_fs.metadata_store.selection import id_equals, id_literal
 from metaxy_fs.reserved import KEPT as _IS_KEPT
 from metaxy_fs.reserved import ROW_IN_GROUP
-from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec import FeatureGraph, FeatureSpec
 from metaxy_fs.spec.specs import group_row_columns, join_columns, stored_names
-from metaxy_fs.versioning.columns import DATA_VERSION, MADE_FROM, PARTITION, RESERVED_COMMIT, RETIRED, is_id_type
+from metaxy_fs.versioning.columns import DATA_VERSION, MADE_FROM, PARTITION, RESERVED_COMMIT, RETIRED
 from metaxy_fs.versioning.content import made_from, version_columns
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
 from metaxy_fs.versioning.preimages import present_column, sample_source
@@ -304,7 +304,7 @@ def _find(store: Backend, rows: AncestorRows, partition: str) -> _FoundRows | No
     needed = {*ids, *version_columns(rows.spec), RETIRED, *(() if below is None else stored_columns(below, rows.spec))}
     # Pruning takes the values as they come; what it cannot compare keeps every file. Rows that are told by columns that
     # are no ids may have other values there since.
-    prune = _all_of(pl.col(column) == _literal(value) for column, value in rows.values.items())
+    prune = _all_of(pl.col(column) == id_literal(value) for column, value in rows.values.items())
     query = Query(
         key=rows.spec.key,
         partition=None,
@@ -326,7 +326,7 @@ def _find(store: Backend, rows: AncestorRows, partition: str) -> _FoundRows | No
 def _members(scan: Scan, rows: AncestorRows) -> list[_StoredMember]:
     """Return the rows that are meant, and those that were once, in commit order."""
     schema, ids, below = scan.rows.collect_schema(), list(rows.spec.id_columns), rows.below
-    wanted = _all_of(_equals(name, schema[name], value, rows.spec.key) for name, value in rows.values.items())
+    wanted = _all_of(id_equals(name, schema[name], value, rows.spec.key) for name, value in rows.values.items())
     ever = scan.rows.filter(wanted)
     if not set(rows.values) <= set(ids):
         ever = scan.rows.join(ever.select(ids).unique(), on=ids, how="semi", maintain_order="left")
@@ -367,52 +367,3 @@ def _named(columns: Sequence[str], values: Sequence[object]) -> str:
 
 def _all_of(predicates: Iterable[pl.Expr]) -> pl.Expr:
     return reduce(and_, predicates)
-
-
-def _equals(column: str, dtype: pl.DataType, value: object, key: FeatureKey) -> pl.Expr:
-    """Return the test whether an id column holds a value, which has to be of its kind."""
-    if not is_id_type(dtype):
-        raise MetadataSchemaError(
-            f"Rows of feature '{key}' are grouped by '{column}', which has the type {dtype}; ids are integers, "
-            "strings, binary, dates or datetimes.",
-            feature=key.dotted,
-            column=column,
-        )
-    # To Python a flag is a number, and a datetime a date; here they are not.
-    if (
-        type(value) is bool
-        or not isinstance(value, _kind(dtype))
-        or isinstance(value, datetime) is not (dtype == pl.Datetime)
-    ):
-        raise MetadataSchemaError(
-            f"The id column '{column}' of feature '{key}' holds {dtype}, got {value!r}, a {type(value).__name__}.",
-            feature=key.dotted,
-            column=column,
-        )
-    literal = _literal(value)
-    if isinstance(dtype, pl.Datetime) and isinstance(value, datetime):
-        if (value.tzinfo is None) != (dtype.time_zone is None):
-            raise MetadataSchemaError(
-                f"The id column '{column}' of feature '{key}' holds {dtype}, got {value!r}: either both have a time "
-                "zone or neither.",
-                feature=key.dotted,
-                column=column,
-            )
-        if dtype.time_zone is not None:
-            literal = _literal(value.astimezone(UTC)).dt.convert_time_zone(dtype.time_zone)
-    return pl.col(column) == literal
-
-
-def _literal(value: object) -> pl.Expr:
-    try:
-        return pl.lit(value)
-    except (OverflowError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        raise MetadataSchemaError(f"No sample_id is or holds {value!r}: {error}") from error
-
-
-def _kind(dtype: pl.DataType) -> type:
-    """Return the Python type of the values of an id column."""
-    if dtype.is_integer():
-        return int
-    kinds: dict[type[pl.DataType], type] = {pl.String: str, pl.Binary: bytes, pl.Date: date, pl.Datetime: datetime}
-    return kinds[dtype.base_type()]

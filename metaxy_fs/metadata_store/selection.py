@@ -1,12 +1,13 @@
-"""Restrict an increment to the samples that a predicate holds for, by their ids and what is carried beside them.
+"""Predicates that select samples: a `where` on ids and carried columns, and the test for one id.
 
-The predicate is asked of every sample that there should be, whether it waits or not, with null for what is carried from
+A `where` is asked of every sample that there should be, whether it waits or not, with null for what is carried from
 a row that is missing. A stored sample that there should not be has ids alone: all that is carried is null. What the
 parts of a predicate rule out that name ids alone is not read.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
 import polars as pl
 
@@ -14,8 +15,9 @@ from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log import IdRange, balanced, conjuncts_on, flattened, matching_ranges
 from metaxy_fs.metadata_store.features import Declared, check_predicate
 from metaxy_fs.reserved import KEPT
-from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import carried_columns, join_columns, stored_names
+from metaxy_fs.versioning.columns import is_id_type
 from metaxy_fs.versioning.preimages import sample_source
 from metaxy_fs.versioning.relations import looks_at_one_row
 
@@ -123,3 +125,53 @@ def selected(where: pl.Expr | None, feature: Declared, *, are_given: bool) -> Sa
             feature=spec.key.dotted,
         )
     return SampleSelection(feature, where, id_columns)
+
+
+def id_equals(column: str, dtype: pl.DataType, value: object, key: FeatureKey) -> pl.Expr:
+    """Return the test whether an id column holds a value, which has to be of its kind."""
+    if not is_id_type(dtype):
+        raise MetadataSchemaError(
+            f"Rows of feature '{key}' are grouped by '{column}', which has the type {dtype}; ids are integers, "
+            "strings, binary, dates or datetimes.",
+            feature=key.dotted,
+            column=column,
+        )
+    # To Python a flag is a number, and a datetime a date; here they are not.
+    if (
+        type(value) is bool
+        or not isinstance(value, _kind(dtype))
+        or isinstance(value, datetime) is not (dtype == pl.Datetime)
+    ):
+        raise MetadataSchemaError(
+            f"The id column '{column}' of feature '{key}' holds {dtype}, got {value!r}, a {type(value).__name__}.",
+            feature=key.dotted,
+            column=column,
+        )
+    literal = id_literal(value)
+    if isinstance(dtype, pl.Datetime) and isinstance(value, datetime):
+        if (value.tzinfo is None) != (dtype.time_zone is None):
+            raise MetadataSchemaError(
+                f"The id column '{column}' of feature '{key}' holds {dtype}, got {value!r}: either both have a time "
+                "zone or neither.",
+                feature=key.dotted,
+                column=column,
+            )
+        if dtype.time_zone is not None:
+            literal = id_literal(value.astimezone(UTC)).dt.convert_time_zone(dtype.time_zone)
+    return pl.col(column) == literal
+
+
+def id_literal(value: object) -> pl.Expr:
+    """Return the value of an id as an expression."""
+    try:
+        return pl.lit(value)
+    except (OverflowError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise MetadataSchemaError(f"No sample_id is or holds {value!r}: {error}") from error
+
+
+def _kind(dtype: pl.DataType) -> type:
+    """Return the Python type of the values of an id column."""
+    if dtype.is_integer():
+        return int
+    kinds: dict[type[pl.DataType], type] = {pl.String: str, pl.Binary: bytes, pl.Date: date, pl.Datetime: datetime}
+    return kinds[dtype.base_type()]

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol, Self
 from weakref import WeakValueDictionary
@@ -24,9 +23,10 @@ import msgspec
 
 from metaxy_fs.errors import SpecError
 from metaxy_fs.ids import random_token
-from metaxy_fs.spec.deps import ALL, SAME_NAME, All, ContainerDep
+from metaxy_fs.spec.deps import ALL, SAME_NAME, All
+from metaxy_fs.spec.fit import check_containers, check_relation, find_circle, in_a_circle, upstream_first
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey, did_you_mean, named_key
-from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec, check_relation
+from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec
 
 _OF_STORES = frozenset(
     {
@@ -130,7 +130,7 @@ class FeatureGraph:
             if spec.key in by_key:
                 raise SpecError(_second(spec.key, spec.key))
             by_key[spec.key] = spec
-        for key in _upstream_first(by_key):
+        for key in upstream_first(by_key):
             graph.add(by_key[key])
         return graph
 
@@ -169,12 +169,12 @@ class FeatureGraph:
             specs: Of different keys. Of those that depend on each other in a circle the first does not fit.
         """
         by_key, refused = {spec.key: spec for spec in specs}, {}
-        while circle := _circle(by_key):
+        while circle := find_circle(by_key):
             first = next(key for key in by_key if key in circle)
-            refused[first] = SpecError(_in_a_circle(circle))
+            refused[first] = SpecError(in_a_circle(circle))
             del by_key[first]
         fitting = cls()
-        for key in _upstream_first(by_key):
+        for key in upstream_first(by_key):
             try:
                 fitting.add(by_key[key])
             except SpecError as error:
@@ -296,7 +296,7 @@ class FeatureGraph:
         specs[spec.key] = spec
         fitting = FeatureGraph()
         set_aside = {}
-        for key in _upstream_first(specs):
+        for key in upstream_first(specs):
             try:
                 fitting._add(specs[key])
             except SpecError as error:
@@ -317,8 +317,7 @@ class FeatureGraph:
                     f"{_listed(self)}.{self.did_you_mean(dep.key)} Declare the upstream feature first."
                 )
             check_relation(spec, dep, self._specs[dep.key])
-        for container in spec.containers:
-            self._check_container(spec, container)
+        check_containers(spec, self._specs)
 
     def upstream(self, spec: FeatureSpec) -> list[FeatureSpec]:
         """Return the features that a feature depends on directly, sorted by key string."""
@@ -341,25 +340,6 @@ class FeatureGraph:
             is_same = container.deps == SAME_NAME
             return [(above, _of_name(container, above) if is_same else ALL) for above in self.upstream(spec)]
         return [(self._specs[dep.feature_key], dep.containers) for dep in container.deps]
-
-    def _check_container(self, spec: FeatureSpec, container: ContainerSpec) -> None:
-        for dep in () if isinstance(container.deps, str) else container.deps:
-            if dep.feature_key not in {upstream.key for upstream in spec.deps}:
-                raise SpecError(
-                    f"Container '{container.key}' of feature '{spec.key}' depends on feature '{dep.feature_key}', "
-                    f"which is not among the feature's deps {[str(upstream.key) for upstream in spec.deps]}; add a "
-                    "FeatureDep for it."
-                )
-            self._check_containers_exist(spec, container, dep)
-
-    def _check_containers_exist(self, spec: FeatureSpec, container: ContainerSpec, dep: ContainerDep) -> None:
-        upstream = self._specs[dep.feature_key]
-        for key in () if dep.containers == ALL else dep.containers:
-            if key not in {candidate.key for candidate in upstream.containers}:
-                raise SpecError(
-                    f"Container '{container.key}' of feature '{spec.key}' depends on {key!r} of '{upstream.key}', "
-                    f"which has only {[candidate.key for candidate in upstream.containers]}."
-                )
 
 
 def _of_name(container: ContainerSpec, upstream: FeatureSpec) -> Sequence[ContainerKey] | All:
@@ -422,28 +402,3 @@ def _does_not_fit(key: FeatureKey, changed: FeatureKey, error: SpecError) -> str
         f"Feature '{key}' no longer fits its upstream since '{changed}' was declared again: {error} Declare '{key}' "
         "again, too."
     )
-
-
-def _upstream_first(specs: Mapping[FeatureKey, FeatureSpec]) -> list[FeatureKey]:
-    """Return the keys in an order that `add` accepts; upstreams that are nowhere are left for `add` to name."""
-    if circle := _circle(specs):
-        raise SpecError(_in_a_circle(circle))
-    return list(_sorter(specs).static_order())
-
-
-def _circle(specs: Mapping[FeatureKey, FeatureSpec]) -> list[FeatureKey]:
-    """Return features that depend on each other in a circle, the first once more at the end; none if there are none."""
-    try:
-        _sorter(specs).prepare()
-    except CycleError as error:
-        return list(error.args[1])
-    return []
-
-
-def _sorter(specs: Mapping[FeatureKey, FeatureSpec]) -> TopologicalSorter[FeatureKey]:
-    return TopologicalSorter({key: [d.key for d in spec.deps if d.key in specs] for key, spec in specs.items()})
-
-
-def _in_a_circle(circle: Sequence[FeatureKey]) -> str:
-    spelled = " -> ".join(map(str, circle))
-    return f"Features depend on each other in a circle: {spelled}. Remove one of these deps."

@@ -228,6 +228,16 @@ def compare_parents(
     return found._replace(orphaned=orphaned.select(*id_columns, STORED_DATA_VERSION))
 
 
+def with_same_containers(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
+    """Return stored rows whose versions have the containers of all; null where a partition has none of a container."""
+    names = [[field.name for field in _version_type(frame).fields] for frame in frames]
+    every = list(dict.fromkeys(name for several in names for name in several))
+    return [
+        frame if several == every else frame.with_columns(_with_containers(frame, several, every))
+        for frame, several in zip(frames, names, strict=True)
+    ]
+
+
 def _sample(id_columns: Sequence[str]) -> pl.Expr:
     return pl.col(id_columns[0]) if len(id_columns) == 1 else pl.struct(id_columns)
 
@@ -361,3 +371,19 @@ def _last_of_each_parent(stored: pl.DataFrame, judged: pl.DataFrame, parents: li
     return last.join(asked, on=parents, how="left", maintain_order="left").with_columns(
         pl.col(REDO).fill_null(value=False)
     )
+
+
+def _with_containers(frame: pl.DataFrame, names: Sequence[str], every: Sequence[str]) -> list[pl.Expr]:
+    missing = pl.lit(None, dtype=pl.String)
+    return [
+        pl.struct(
+            (pl.col(column).struct.field(name) if name in names else missing).alias(name) for name in every
+        ).alias(column)
+        for column in (DATA_VERSION, MADE_FROM)
+        if column in frame.columns
+    ]
+
+
+def _version_type(frame: pl.DataFrame) -> pl.Struct:
+    dtype = frame.schema[DATA_VERSION]
+    return dtype if isinstance(dtype, pl.Struct) else pl.Struct({})
