@@ -124,14 +124,15 @@ class _FeatureRun:
         found = increment(self.planned, self.feature, None, stale_if=None)
         new, stale = (with_other_content(frame, self.spec) for frame in (found.new, found.stale))
         pending = pl.concat([self._marked(new, "new"), self._marked(self._with_cause(stale), "stale")], how="diagonal")
-        rows = self._rows(stale, needed)
+        rows, names = self._rows(stale, needed), [*self.spec.id_columns, DATA_VERSION]
+        bare = rows.clear().select(names) if self.makes_many else new.select(names)
+        if not needed.issubset(rows.columns):  # of columns that are new to the feature, the computation tells all
+            bare, rows = pl.concat([rows.select(names), bare], how="diagonal_relaxed"), rows.clear()
         addition = Addition(
             definition=self.feature.definition,
             id_columns=self.spec.id_columns,
             rows=rows,
-            bare=rows.clear().select(self.spec.id_columns, DATA_VERSION)
-            if self.makes_many
-            else new.select(*self.spec.id_columns, DATA_VERSION),
+            bare=bare,
             pending=self._with_after_upstream(pending).drop(DATA_VERSION),
         )
         return addition, found

@@ -91,7 +91,10 @@ class PlannedStore(Backend):
         addition = self._added.get(query.key)
         if not addition or query.partition not in (None, addition.definition.partition):
             return None
-        bare = addition.bare.clear() if query.key in self._hidden else addition.bare
+        is_hidden = query.key in self._hidden
+        if is_hidden and addition.rows.is_empty():
+            return None  # a scan without rows would lack the columns for which the new rows are hidden
+        bare = addition.bare.clear() if is_hidden else addition.bare
         rows = pl.concat([addition.rows, bare], how="diagonal_relaxed").sort(addition.id_columns)
         columns = rows.columns
         if query.columns is not None:

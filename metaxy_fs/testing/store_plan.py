@@ -8,7 +8,7 @@ import pytest
 
 from metaxy_fs.errors import MetadataSchemaError, SpecError
 from metaxy_fs.metadata_store import MetadataStore
-from metaxy_fs.spec import Feature, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec import ContainerSpec, Feature, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.testing.store_cases import StoreCase
 
 
@@ -28,6 +28,15 @@ def chain_of_three(*, carried: Sequence[str] = ()) -> list[type[Feature]]:
             pass
 
     return [Video, Crop, Face]
+
+
+def grouped(*, code_version: int = 1) -> FeatureGraph:
+    """Declare `video`, `crop` made from it, and `scene` made from all crops with one value of a column of theirs."""
+    crop = FeatureSpec(
+        key="crop", deps=[FeatureDep(key="video")], containers=[ContainerSpec(code_version=code_version)]
+    )
+    scene = FeatureSpec(key="scene", id_columns=["scene"], deps=[FeatureDep(key="crop", relation="aggregation")])
+    return FeatureGraph.from_specs([FeatureSpec(key="video"), crop, scene])
 
 
 def rows(versions: dict[int, str]) -> pl.DataFrame:
@@ -77,6 +86,29 @@ class StorePlan(StoreCase):
         assert "nothing can be counted: video has no rows" in str(plan)
         with pytest.raises(KeyError, match="no samples of feature 'crop'"):
             plan.pending(crop)
+
+    def test_a_first_run_does_not_know_the_groups_by_a_column_that_it_computes(self, store: MetadataStore) -> None:
+        with grouped().use():
+            store.write_metadata("video", rows({1: "a", 2: "a"}))
+            plan = store.plan()
+        assert plan.features.select("feature", "new", "unknown", "missing").rows() == [
+            ("video", 0, 0, []),
+            ("crop", 2, 0, []),
+            ("scene", 0, 2, []),
+        ]
+        assert not plan.is_exact
+
+    def test_rows_computed_again_do_not_tell_groups_by_a_column_that_they_lack(self, store: MetadataStore) -> None:
+        with grouped().use():
+            store.write_metadata("video", rows({1: "a", 2: "a"}))
+            store.write_metadata("crop", store.resolve_update("crop").pending)
+        with grouped(code_version=2).use():
+            plan = store.plan()
+        assert plan.features.select("feature", "new", "stale", "unknown", "missing").rows() == [
+            ("video", 0, 0, 0, []),
+            ("crop", 0, 2, 0, []),
+            ("scene", 0, 0, 2, []),
+        ]
 
     def test_a_plan_estimates_seconds(self, store: MetadataStore) -> None:
         video, crop, _ = chain_of_three()
