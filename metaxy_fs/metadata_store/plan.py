@@ -23,7 +23,7 @@ from metaxy_fs.metadata_store.chain import chain, report_corruption
 from metaxy_fs.metadata_store.comparing import compared_partitions
 from metaxy_fs.metadata_store.features import Declared, FeatureLike, require_declaration
 from metaxy_fs.metadata_store.planned import Addition, PlannedStore
-from metaxy_fs.metadata_store.read import Read, latest, read_chain
+from metaxy_fs.metadata_store.read import Read, find_scan, latest, read_chain
 from metaxy_fs.metadata_store.resolve import increment
 from metaxy_fs.reserved import AFTER_UPSTREAM, CAUSE, KIND, KNOWN, OWN_CODE, PREFIX
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
@@ -139,11 +139,16 @@ class _FeatureRun:
 
     def seconds(self, column: str, units: int) -> float | None:
         """Return how long some samples, or parents, take, by the rows that are stored; None where none tells."""
+        columns = tuple(dict.fromkeys((*self._unit_columns, column)))
+        read = Read(latest_only=True, all_versions=True)
         try:
-            rows = read_chain(self.store, self.feature, Read(latest_only=True, all_versions=True), fallback=True)
+            if column not in find_scan(self.store, self.feature, read, fallback=True).columns:
+                return None
         except FeatureNotFoundError:
             return None
-        if rows.schema.get(column, pl.Null()) == pl.Null():  # no row has a value
+        # Whole rows may be large.
+        rows = read_chain(self.store, self.feature, msgspec.structs.replace(read, columns=columns), fallback=True)
+        if rows.schema[column] == pl.Null():  # no row has a value
             return None
         if not rows.schema[column].is_numeric():
             raise MetadataSchemaError(
