@@ -15,6 +15,7 @@ from metaxy_fs.cli.targets import (
     Stores,
     Yes,
     declared,
+    has_meaning,
     held_features,
     moment,
     open_target,
@@ -50,7 +51,8 @@ def retire_samples(
         rows = target.store.scan_metadata(key, latest_only=True)
         there = rows.join(samples.lazy(), on=samples.columns, how="semi").select(samples.columns).collect()
         if yes:
-            target.store.retire(key, samples, reason=reason)
+            with has_meaning("--reason"):
+                target.store.retire(key, samples, reason=reason)
     verb = "retired" if yes else "would be retired"
     print_lines([f"{key}: {count(samples.height, 'sample')} {verb}, of which {there.height:,} had rows"])
     ask_for_yes(is_done=yes)
@@ -72,9 +74,10 @@ def restore_feature(
     """
     target = open_target(store, root, config)
     [key] = held_features(target.store, [feature])
-    print_text(target.store.diff(moment(at), features=[key]).to_text())
+    with has_meaning("--at"):
+        print_text(target.store.diff(moment(at), features=[key]).to_text())
     if yes:
-        with declared(target):
+        with declared(target), has_meaning("--reason"):
             target.store.restore(key, at=moment(at), reason=reason)
         print_lines([f"{key}: restored"])
     ask_for_yes(is_done=yes)
@@ -108,10 +111,8 @@ def create_snapshot(
     target = open_target(store, root, config)
     keys = held_features(target.store, features)
     if yes:
-        try:
+        with has_meaning("NAME"):
             target.store.create_snapshot(name, features=keys)
-        except ValueError as error:
-            refuse(str(error), "NAME")
     verb = "sees" if yes else "would see"
     print_lines([f"snapshot {name} of {target.store.location} {verb} {', '.join(map(str, keys))}"])
     ask_for_yes(is_done=yes)
@@ -122,12 +123,10 @@ def drop_snapshot(
 ) -> None:
     """Forget a snapshot; no row is touched."""
     target = open_target(store, root, config)
-    try:
+    with has_meaning("NAME"):
         target.store.at(name)
-        if yes:
-            target.store.drop_snapshot(name)
-    except ValueError as error:
-        refuse(str(error), "NAME")
+    if yes:
+        target.store.drop_snapshot(name)
     print_lines([f"snapshot {name} of {target.store.location} {'is' if yes else 'would be'} forgotten"])
     ask_for_yes(is_done=yes)
 
@@ -150,7 +149,8 @@ def take_fingerprint(
         refuse("a file of a fingerprint is about one store", "--json")
     for target in targets:
         keys = held_features(target.store, features)
-        taken = target.store.fingerprint(keys, at=None if at is None else moment(at))
+        with has_meaning("--at"):
+            taken = target.store.fingerprint(keys, at=None if at is None else moment(at))
         print_title(target.store.location, of=len(targets))
         print_text(taken.to_json() if as_json else str(taken))
 

@@ -18,6 +18,7 @@ from metaxy_fs.cli.targets import (
     Target,
     declared,
     feature_keys,
+    has_meaning,
     held_features,
     moment,
     open_target,
@@ -191,7 +192,8 @@ def show_diff(
     if len(targets) > 2 or (len(targets) == 2) == (before is not None) or (after is not None and before is None):
         refuse("give two stores, or one and --before", "--before")
     then = targets[0].store if before is None else moment(before)
-    found = targets[-1].store.diff(then, None if after is None else moment(after), features=keys or None)
+    with has_meaning("--before / --after"):
+        found = targets[-1].store.diff(then, None if after is None else moment(after), features=keys or None)
     if as_json:
         answer = {"before": found.before, "after": found.after, "causes": found.causes.to_dicts()}
         print_json("diff", [{"store": targets[-1].store.location, **answer}])

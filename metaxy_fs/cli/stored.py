@@ -147,7 +147,7 @@ def _chosen(rows: pl.LazyFrame, *, where: str | None, columns: list[str] | None,
     try:
         found = rows if where is None else rows.filter(pl.sql_expr(where))
         return (found if columns is None else found.select(columns)).head(limit).collect()
-    except (pl.exceptions.SQLInterfaceError, pl.exceptions.SQLSyntaxError, pl.exceptions.ColumnNotFoundError) as error:
+    except pl.exceptions.PolarsError as error:
         refuse(str(error).splitlines()[0], "--where / --columns")
 
 

@@ -51,7 +51,6 @@ class Target:
         """
         if not isinstance(self.store, FilesystemMetadataStore):
             refuse(f"{self.store.location} is no root of files, which this command is about", "--store")
-        require_root(self.store)
         return self.store
 
 
@@ -82,12 +81,8 @@ def named_targets(stores: Sequence[str] | None, roots: Sequence[str] | None, con
 
 def open_root(root: str, *, option: str = "--root") -> FilesystemMetadataStore:
     """Return the store of a root; a text that names none is an argument without meaning."""
-    try:
+    with has_meaning(option):
         return open_store(root)
-    except MetaxyError:
-        raise
-    except ValueError as error:
-        refuse(str(error), option)
 
 
 def feature_keys(features: Sequence[str] | None) -> list[FeatureKey]:
@@ -141,6 +136,17 @@ def sample_frame(target: Target, graph: FeatureGraph, feature: FeatureKey, ids: 
         return texts.select(pl.col(name).cast(schema[name]) for name in columns)
     except pl.exceptions.PolarsError as error:
         refuse(f"these name no samples by {', '.join(columns)}: {str(error).splitlines()[0]}", "ID")
+
+
+@contextmanager
+def has_meaning(argument: str) -> Iterator[None]:
+    """End the command, as for any argument without meaning, where a call refuses what the argument says."""
+    try:
+        yield
+    except MetaxyError:
+        raise
+    except ValueError as error:
+        refuse(str(error), argument)
 
 
 def moment(text: str) -> str | datetime:

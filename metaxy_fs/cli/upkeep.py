@@ -17,11 +17,11 @@ from metaxy_fs.cli.targets import (
     Target,
     Yes,
     feature_keys,
+    has_meaning,
     named_targets,
     open_root,
     refuse,
 )
-from metaxy_fs.errors import MetaxyError
 from metaxy_fs.metadata_store import (
     Compaction,
     FilesystemMetadataStore,
@@ -221,20 +221,15 @@ def copy_features(
             print_lines([f"{target.location} lacks {count(missing, 'commit')} of {source.store.location}"])
             ask_for_yes(is_done=False)
         return
-    try:
-        with growing("copying") as advance:
-            found = copy_metadata(
-                key,
-                source=source.root,
-                target=target,
-                which="latest" if latest else "all",
-                snapshot=snapshot,
-                progress=advance,
-            )
-    except ValueError as error:
-        if isinstance(error, MetaxyError):
-            raise
-        refuse(str(error), "--snapshot")
+    with growing("copying") as advance, has_meaning("--snapshot"):
+        found = copy_metadata(
+            key,
+            source=source.root,
+            target=target,
+            which="latest" if latest else "all",
+            snapshot=snapshot,
+            progress=advance,
+        )
     if as_json:
         print_json("copy", [{"store": source.store.location, "to": target.location, "copied": found}])
         return
@@ -248,7 +243,7 @@ def _targets(stores: Sequence[str] | None, roots: Sequence[str] | None, config: 
     """Return the stores whose roots a command is about; each has a root that is there."""
     targets = named_targets(stores, roots, config)
     for target in targets:
-        _ = target.root
+        require_root(target.root)
     return targets
 
 
@@ -272,13 +267,8 @@ def _compacted(
 
 
 def _vacuumed(store: FilesystemMetadataStore, key: FeatureKey | None, **options: Any) -> Any:
-    try:
-        with tallying("vacuuming") as advance:
-            return vacuum(store, key, advance=advance, **options)
-    except MetaxyError:
-        raise
-    except ValueError as error:
-        refuse(str(error), "--grace / --retention")
+    with tallying("vacuuming") as advance, has_meaning("--grace / --retention"):
+        return vacuum(store, key, advance=advance, **options)
 
 
 def _uncompacted(store: FilesystemMetadataStore, keys: Sequence[FeatureKey | None]) -> int:

@@ -96,6 +96,16 @@ def test_the_page_has_every_command(ask):
     assert set(re.findall(r"^\| `(\w+)", page, re.MULTILINE)) == set(commands)
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize(("line", "expected"), [("metaxy-fs ver", "verify"), ("metaxy-fs list --st", "--store")])
+def test_words_are_completed(shell, line, expected):
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_TYPER_COMPLETE_ARGS": line}
+    environment = os.environ | words | {"_METAXY_FS_COMPLETE": f"complete_{shell}"}
+    code = "from metaxy_fs.cli.main import main; raise SystemExit(main([]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert expected in done.stdout
+
+
 def test_a_command_loads_no_other(store):
     code = "import sys; from metaxy_fs.cli.main import main; main(sys.argv[1:]); print(*sys.modules)"
     command = [sys.executable, "-c", code, "list", "--root", store.location]
@@ -186,7 +196,15 @@ class TestStored:
     def test_rows_are_chosen(self, store, answers, line, expected):
         assert [row["sample_id"] for row in answers(line)[0]["rows"]] == expected
 
-    @pytest.mark.parametrize("line", ["show video --where )", "show video --where nope>1", "show video --columns nope"])
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "show video --where )",
+            "show video --where nope>1",
+            "show video --where upper(sample_id)='A'",
+            "show video --columns nope",
+        ],
+    )
     def test_what_no_row_has_is_refused(self, store, ask, line):
         assert "--where" in ask(line, code=2)
 
@@ -250,6 +268,21 @@ class TestQuestions:
     @pytest.mark.parametrize("line", ["diff", "diff --after monday", "diff --root root --root root --before monday"])
     def test_nothing_to_compare_with_is_refused(self, store, ask, line):
         assert "give two stores, or one and --before" in ask(line, code=2)
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "diff --before no%name",
+            "diff --before monday --after no%name",
+            "fingerprint --at no%name",
+            "restore video --at no%name",
+            "snapshot create no%name --yes",
+            "snapshot drop no%name",
+        ],
+    )
+    def test_a_name_that_no_snapshot_can_have_is_refused(self, store, ask, line):
+        ask("snapshot create monday --yes")
+        assert "no%name" in ask(line, code=2)
 
     def test_a_time_needs_a_zone(self, store, ask):
         assert "has no time zone" in ask("diff --before 2026-01-01T00:00:00", code=2)
