@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -335,7 +334,7 @@ def _opened(source: _ConfigFile, path: _Keys, options: dict[str, Any]) -> Metada
 
 def _kind(source: _ConfigFile, path: _Keys, kind: str, options: Mapping[str, Any]) -> Any:
     """Return what makes stores of a kind, and refuse options that it does not take."""
-    kinds = {each.name: each for each in entry_points(group=STORE_KINDS)}
+    kinds = {each.name: each for each in import_module("importlib.metadata").entry_points(group=STORE_KINDS)}
     if kind not in kinds:
         known = ", ".join(sorted(kinds)) or "none"
         source.refuse(

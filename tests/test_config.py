@@ -292,7 +292,9 @@ class TestKinds:
         def register(make):
             entry = EntryPoint(name="memory", value="nowhere:make", group=config.STORE_KINDS)
             monkeypatch.setattr(EntryPoint, "load", lambda self: make)
-            monkeypatch.setattr(config, "entry_points", lambda group: [entry] if group == entry.group else [])
+            monkeypatch.setattr(
+                "importlib.metadata.entry_points", lambda group: [entry] if group == entry.group else []
+            )
 
         return register
 

@@ -13,7 +13,7 @@ from metaxy_fs.cli.report import print_files, print_places, print_texts, print_t
 from metaxy_fs.cli.targets import open_root, refuse
 from metaxy_fs.cli.texts import count_texts
 from metaxy_fs.metadata_store import MetadataStore
-from metaxy_fs.metadata_store.maintenance import require_root
+from metaxy_fs.metadata_store.roots import require_root
 from metaxy_fs.sources import update_files
 
 DEFAULT_ROOT = ".metaxy"

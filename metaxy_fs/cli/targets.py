@@ -14,7 +14,7 @@ from metaxy_fs.config import Config, load_config
 from metaxy_fs.errors import ConfigError, FeatureNotFoundError, MetaxyError, SpecError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, MetadataStore, open_store
 from metaxy_fs.metadata_store.chain import chain
-from metaxy_fs.metadata_store.maintenance import require_root
+from metaxy_fs.metadata_store.roots import require_root
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.spec.keys import did_you_mean
 

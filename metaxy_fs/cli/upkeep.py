@@ -35,7 +35,7 @@ from metaxy_fs.metadata_store import (
     vacuum,
     verify,
 )
-from metaxy_fs.metadata_store.maintenance import existing_feature, require_root
+from metaxy_fs.metadata_store.roots import existing_feature, require_root
 from metaxy_fs.progress import growing, tallying
 from metaxy_fs.spec import FeatureKey
 

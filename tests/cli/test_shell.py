@@ -111,6 +111,7 @@ def test_a_command_loads_no_other(store):
     command = [sys.executable, "-c", code, "list", "--root", store.location]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert "metaxy_fs.cli.stored" in loaded
+    assert not {"metaxy_fs.metadata_store.maintenance", "metaxy_fs.log.verify"} & set(loaded)
     assert not {"metaxy_fs.cli.upkeep", "metaxy_fs.cli.demo", "metaxy_fs.sources", "fsspec", "tqdm"} & set(loaded)
 
 
