@@ -350,7 +350,16 @@ def _row_causes(spec: FeatureSpec, above: Sequence[ChangedRows]) -> pl.Expr:
     """Return what each sample was added or removed by."""
     lists = [_list(pl.col(_prefix(rows.spec.key) + _ROW)) for rows in above]
     own = pl.concat_list(pl.concat_str(pl.lit(f"{spec.key} "), pl.col(CHANGE)))
-    return _first_of(pl.concat_list(_NONE, *lists), own)
+    parents = [rows for rows in above if spec.dep(rows.spec.key).relation == "expansion"]
+    return _first_of(pl.concat_list(_NONE, *lists), pl.concat_list(_NONE, *map(_parent_causes, parents)), own)
+
+
+def _parent_causes(parent: ChangedRows) -> pl.Expr:
+    """Return what the parent of each sample has changed by: it then makes other samples than before."""
+    prefix = _prefix(parent.spec.key)
+    by = [_list(pl.col(prefix + name)) for name in parent.frame.columns if name.startswith(_BY)]
+    is_made_since = pl.col(prefix + _TIME) | (pl.col(CHANGE) == REMOVED)
+    return pl.when(is_made_since).then(pl.concat_list(_NONE, *by)).otherwise(_NONE)
 
 
 def _first_of(*lists: pl.Expr) -> pl.Expr:

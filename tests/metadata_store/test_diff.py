@@ -182,19 +182,26 @@ def test_groups_and_expansions_inherit_causes():
 
     with FeatureGraph.from_specs([FeatureSpec(key="film"), shot, day]).use():
         store.write_metadata("film", given_rows([1, 2]))
-        shots((1, 0), (1, 1), (2, 0))
+        shots((1, 0), (1, 1), (2, 0), (2, 2))
         run(store, "day")
         store.create_snapshot("then")
         store.write_metadata("film", given_rows([2], "2"))
-        shots((2, 0), (1, 3))
+        shots((2, 0), (2, 4), (1, 3))
+        store.retire("shot", pl.DataFrame({"sample_id": [1, 2], "number": [1, 2]}))
         run(store, "day")
 
     found = store.diff("then")
     assert found.samples("shot").select("sample_id", "number", "change", "causes").rows() == [
+        (1, 1, "removed", ["shot removed"]),
         (1, 3, "added", ["shot added"]),
         (2, 0, "changed", ["film/default"]),
+        (2, 2, "removed", ["film/default"]),
+        (2, 4, "added", ["film/default"]),
     ]
-    assert found.samples("day").select("day", "causes").rows() == [(0, ["film/default"]), (1, ["shot added"])]
+    assert found.samples("day").select("day", "causes").rows() == [
+        (0, ["film/default"]),
+        (1, ["shot added", "shot removed"]),
+    ]
 
 
 def test_what_was_stale_at_the_first_moment_has_other_rows_upstream():
