@@ -849,7 +849,8 @@ class MetadataStore(Backend):
         Args:
             feature: A Feature class, or a name. Of a name that the active graph does not hold, the graph is that of
                 what is stored (`FeatureGraph.from_store`).
-            ids: The samples: a frame with the id columns, or a list of values where there is one id column.
+            ids: The samples: a frame with the id columns, a list of values where there is one id column, or a list
+                of tuples in the order of `id_columns`.
             direction: `"down"` to what was made from the samples, `"up"` to what they were made from.
 
         Returns:

@@ -53,12 +53,13 @@ def not_found(key: FeatureKey, *, partition: str | None, store: Backend, fallbac
     if elsewhere:
         message += (
             f" It exists under other data versions ({'; '.join(elsewhere)}): its declaration, or that of an upstream "
-            "feature, has "
-            'changed since. Compute it again, or read those rows with versions="all".'
+            "feature, has changed since. Compute it again, keep its rows with store.rebase if only code has changed, "
+            'or read them with versions="all".'
         )
     else:
         known = {other for candidate in chain(store, fallback=fallback) for other in candidate.stored_features()}
         message += did_you_mean(key, known)
+        message += "" if known else " No feature has rows there: check where the store was opened."
         message += "" if fallback or not store.fallback_stores else " Fallback stores were not searched."
     return FeatureNotFoundError(message, feature=key.dotted, root=searched[0], roots=searched)
 

@@ -171,8 +171,8 @@ def _container_names(spec: FeatureSpec, then: StoredSpec, renamed: Mapping[str, 
     if lacking := [name for name in now if name not in names]:
         raise SpecError(
             f"Container '{lacking[0]}' of feature '{spec.key}' is none of {list(before)}, the containers under "
-            f"{version}, so no row has it. If it was renamed, say so: containers={{'{before[0]}': '{lacking[0]}'}}; "
-            "if it is new, compute it."
+            f"data version {version}, so no row has it. If it was renamed, say so: "
+            f"containers={{'{before[0]}': '{lacking[0]}'}}; if it is new, compute it."
         )
     return names
 

@@ -148,16 +148,20 @@ class _Tracing:
 
 
 def _samples(ids: FrameLike | Sequence[object], spec: FeatureSpec) -> pl.DataFrame:
-    if isinstance(ids, Sequence):
-        if len(spec.id_columns) > 1 or isinstance(ids, str | bytes):
-            raise MetadataSchemaError(
-                f"Samples of feature '{spec.key}' are named by {list(spec.id_columns)}: give a frame with these columns"
-                f"{', or a list of values' if len(spec.id_columns) == 1 else ''}, got {ids!r}."
-            )
-        ids = pl.DataFrame({spec.id_columns[0]: ids}).unique()
-    samples = to_frame(ids)
+    samples = _listed(ids, spec) if isinstance(ids, Sequence) else to_frame(ids)
     check_ids(samples, spec)
     return samples.select(spec.id_columns)
+
+
+def _listed(ids: Sequence[object], spec: FeatureSpec) -> pl.DataFrame:
+    """Return a frame of values of the id column, or of tuples of several."""
+    names, one = list(spec.id_columns), len(spec.id_columns) == 1
+    if isinstance(ids, str | bytes) or not (one or all(isinstance(i, tuple) and len(i) == len(names) for i in ids)):
+        raise MetadataSchemaError(
+            f"Samples of feature '{spec.key}' are named by {names}: give a frame with these columns, or a list of "
+            f"{'values' if one else 'tuples in this order'}, got {ids!r}."
+        )
+    return (pl.DataFrame({names[0]: ids}) if one else pl.DataFrame(ids, schema=names, orient="row")).unique()
 
 
 def _matching(

@@ -114,7 +114,16 @@ class StoreChains(StoreCase):
         with pytest.raises(FeatureNotFoundError) as caught:
             store.read_metadata(pipeline()[0])
         searched = [store.location, sides[0].location, shared.location, sides[1].location]
-        assert f"searched {', '.join(searched)}." in str(caught.value)
+        assert f"searched {', '.join(searched)}. No feature has rows there" in str(caught.value)
+
+    def test_error_says_only_of_stores_without_rows_that_they_have_none(self, make_store: MakeStore) -> None:
+        video, processed = pipeline()
+        store = make_store("prod")
+        store.write_metadata(video, videos([1]))
+
+        with pytest.raises(FeatureNotFoundError) as caught:
+            store.read_metadata(processed)
+        assert "No feature has rows" not in str(caught.value)
 
     def test_existence_is_asked_of_fallback_stores_on_demand(self, make_store: MakeStore) -> None:
         video, _ = pipeline()

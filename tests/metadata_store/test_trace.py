@@ -255,12 +255,22 @@ def test_what_names_no_samples_is_refused(films, ids):
         store.trace(video, ids)
 
 
-def test_several_id_columns_need_a_frame(films):
+@pytest.mark.parametrize("ids", [pl.DataFrame({"sample_id": ["b"], "frame": [1]}), [("b", 1)], [("b", 1)] * 2])
+def test_several_id_columns_take_a_frame_or_tuples(films, ids):
     _, store, _, frames, _ = films
-    with pytest.raises(MetadataSchemaError, match="give a frame with these columns, got"):
-        store.trace(frames, [("a", 1)])
-    found = store.trace(frames, pl.DataFrame({"sample_id": ["b"], "frame": [1]}))
-    assert samples(found) == {"video/frames": [("b", 1)], "scene": [("y",)]}
+    assert samples(store.trace(frames, ids)) == {"video/frames": [("b", 1)], "scene": [("y",)]}
+
+
+@pytest.mark.parametrize("ids", [["b"], [("b",)], [("b", 1), ("b", 1, 2)], ("b", 1)])
+def test_what_is_no_tuple_of_all_ids_is_refused(films, ids):
+    _, store, _, frames, _ = films
+    with pytest.raises(MetadataSchemaError, match="or a list of tuples in this order, got"):
+        store.trace(frames, ids)
+
+
+def test_no_tuples_lead_to_nothing(films):
+    _, store, _, frames, _ = films
+    assert not samples(store.trace(frames, []))
 
 
 def test_another_direction_is_refused(films):
