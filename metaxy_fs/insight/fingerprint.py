@@ -70,7 +70,7 @@ class FeatureFingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Digests of the ids and versions of features: equal if and only if these are.
+    """Digests of the ids and versions of features: of the same definitions, equal if and only if these are.
 
     Nothing else counts: not the order of writes, compactions, copies, the kind of root, or other columns. A fingerprint
     is compared with `==`, kept as JSON, and checked by `store.check`.

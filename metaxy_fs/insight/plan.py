@@ -140,9 +140,14 @@ class Plan:
 
     def _title(self) -> str:
         seconds = self.seconds
-        time = "" if seconds is None else f", about {duration(seconds)}"
+        time = "" if seconds is None else f", {self._how_sure()} {duration(seconds)}"
         about = "" if self.is_exact else "about "
         return f"Plan of {self.features.height} features: {about}{self.samples:,} samples to compute{time}"
+
+    def _how_sure(self) -> str:
+        """Return whether the time is that of all samples, or of the features alone that tell theirs."""
+        is_silent = pl.col("seconds").is_null() & (pl.col("new") + pl.col("stale") > 0)
+        return "at least" if self.features.select(is_silent.any()).item() else "about"
 
     def _cells(self, row: Mapping[str, object], names: Sequence[str], *, has_seconds: bool) -> list[str]:
         seconds = row["seconds"]

@@ -759,8 +759,7 @@ class MetadataStore(Backend):
             compute: Gets a batch of `pending` of `resolve_update`: ids, `data_version`, and what deps carry. Returns a
                 frame as `write_metadata` takes it, with a row for each sample and the columns that it computed, in any
                 order; `data_version` stays as it is, or is left out. Where one upstream row makes many samples, it gets
-                the parents, and returns all samples of each; a parent without any is computed again by the next call,
-                and samples that it had before stay, as they are stale, until they are retired.
+                the parents, and returns all samples of each: at least one, if need be a row that stands for none.
             batch_rows: How many samples a batch has at most.
             samples: As for `resolve_update`; a root feature needs them.
             where: As for `resolve_update`; other samples are neither computed nor retired.

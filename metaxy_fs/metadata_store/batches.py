@@ -163,22 +163,24 @@ def _framed(returned: object, samples: pl.DataFrame, spec: FeatureSpec) -> pl.Da
 
 
 def _check_samples(found: pl.DataFrame, given: pl.DataFrame, spec: FeatureSpec) -> None:
-    """Refuse rows of others than those given and, unless these are parents, samples without a row or with several."""
+    """Refuse rows of others than those given, and samples or parents without a row; and samples with several."""
     others = found.join(given, on=given.columns, how="anti").unique(maintain_order=True)
     if others.height:
         raise MetadataSchemaError(
             f"The function that computes feature '{spec.key}' was given {_shown(given, spec)}, and returned rows of "
             f"{others.height} others: {show_samples(others)}. Let it keep the id columns as it gets them."
         )
-    if list(given.columns) != list(spec.id_columns):
-        return
-    refuse_repeated(found, spec)
-    if found.height < given.height:
-        missing = given.join(found, on=given.columns, how="anti", maintain_order="left")
+    are_parents = list(given.columns) != list(spec.id_columns)
+    if not are_parents:
+        refuse_repeated(found, spec)
+    missing = given.join(found, on=given.columns, how="anti", maintain_order="left")
+    if missing.height:
+        # A parent without a row would be computed by each run again, and keep the samples that it had.
+        instead = "that stands for none, for example with the number -1" if are_parents else "with nulls"
         raise MetadataSchemaError(
             f"The function that computes feature '{spec.key}' was given {_shown(given, spec)}, and returned no row for "
-            f"{missing.height} of them: {show_samples(missing)}. Let it return a row for each, with nulls or a column "
-            "that says what is wrong, or let it raise."
+            f"{missing.height} of them: {show_samples(missing)}. Let it return a row for each, if need be one {instead}"
+            f"{'' if are_parents else ' or a column that says what is wrong'}, or let it raise."
         )
 
 

@@ -157,7 +157,8 @@ class _FeatureRun:
                 feature=self.spec.key.dotted,
                 column=column,
             )
-        known = rows.filter(pl.col(column).cast(pl.Float64).is_finite())
+        spent = pl.col(column).cast(pl.Float64)
+        known = rows.filter(spent.is_finite() & (spent >= 0))
         stored = known.select(self._unit_columns).n_unique()
         return float(known.get_column(column).sum()) / stored * units if stored else None
 

@@ -235,6 +235,7 @@ class StoreMaterialize(StoreCase):
             (lambda parents: frames_of(parents).with_columns(pl.col("sample_id") + 1), r"2 parents .*1 others: 3"),
             (lambda parents: frames_of(parents).with_columns(number=0), "come more than once"),
             (lambda parents: parents, "without 'number'"),
+            (lambda parents: frames_of(parents).filter(sample_id=1), r"no row for 1 of them: 2\. .* stands for none"),
         ):
             with pytest.raises(MetadataSchemaError, match=message):
                 store.materialize(frame, compute)

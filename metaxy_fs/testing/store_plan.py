@@ -111,13 +111,15 @@ class StorePlan(StoreCase):
         ]
 
     def test_a_plan_estimates_seconds(self, store: MetadataStore) -> None:
-        video, crop, _ = chain_of_three()
-        store.write_metadata(video, rows(dict.fromkeys(range(10), "a")))
-        done = store.resolve_update(crop).pending[:4].with_columns(took=pl.Series([1.0, 2.0, 3.0, float("nan")]))
+        video, crop, face = chain_of_three()
+        store.write_metadata(video, rows(dict.fromkeys(range(11), "a")))
+        times = pl.Series([1.0, 2.0, 3.0, float("nan"), -7.0])
+        done = store.resolve_update(crop).pending[:5].with_columns(took=times)
         store.write_metadata(crop, done)
         plan = store.plan(crop, seconds="took")
         assert plan.features["seconds"].to_list() == [None, 12.0]
         assert "about 12 s" in str(plan)
+        assert "at least 12 s" in str(store.plan(face, seconds="took"))
 
     def test_a_column_without_values_tells_no_seconds(self, store: MetadataStore) -> None:
         video, crop, _ = chain_of_three()
