@@ -27,7 +27,7 @@ from metaxy_fs.metadata_store import Fingerprint
 
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Kept with the commit.")]
 SnapshotName = Annotated[str, typer.Argument(metavar="NAME", help="Such as train-2026-11.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Samples; several id columns with commas between.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Samples; several id columns with commas between.")]
 
 
 def retire_samples(

@@ -21,7 +21,7 @@ _TEXTS_PER_BATCH = 100
 
 
 def run(
-    directory: Annotated[str, typer.Argument(metavar="[DIR]", help="Whose files.")] = ".",
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Whose files.")] = ".",
     *,
     root: Annotated[
         str | None, typer.Option(metavar="ROOT", help=f"Where the features are kept; {DEFAULT_ROOT} in DIR by default.")

@@ -44,7 +44,7 @@ class Format(StrEnum):
 
 Drawn = Annotated[Format, typer.Option("--format", help="How it is drawn.")]
 ExitCode = Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if there is anything; for CI.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Samples; several id columns with commas between.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Samples; several id columns with commas between.")]
 
 
 def show_status(

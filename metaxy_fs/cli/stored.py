@@ -60,7 +60,7 @@ def show_definitions(
 
 def show_rows(
     feature: OneFeature,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Samples; all by default.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Samples; all by default.")] = None,
     *,
     where: Annotated[
         str | None, typer.Option("--where", metavar="SQL", help="Such as \"path LIKE 'a%' AND size > 3\".")

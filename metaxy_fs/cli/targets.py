@@ -25,7 +25,7 @@ Roots = Annotated[list[str] | None, typer.Option("--root", metavar="ROOT", help=
 ConfigPath = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="The configuration, instead of the one that is found.")
 ]
-Features = Annotated[list[str] | None, typer.Argument(metavar="[FEATURE]...", help="Features; all by default.")]
+Features = Annotated[list[str] | None, typer.Argument(metavar="FEATURE", help="Features; all by default.")]
 OneFeature = Annotated[str, typer.Argument(metavar="FEATURE", help="A feature, such as video/frames.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it nothing is changed.")]
 

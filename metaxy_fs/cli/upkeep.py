@@ -183,7 +183,7 @@ def repair_roots(
 
 
 def copy_features(
-    feature: Annotated[str | None, typer.Argument(metavar="[FEATURE]", help="A feature; all by default.")] = None,
+    feature: Annotated[str | None, typer.Argument(metavar="FEATURE", help="A feature; all by default.")] = None,
     *,
     to_store: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where to: a store of the configuration.")

@@ -90,6 +90,13 @@ def test_help_fits_one_screen(ask):
     assert not [line for line in lines[1:] if line.endswith("...")]
 
 
+@pytest.mark.parametrize(
+    ("command", "words"), [("list", "[FEATURE]..."), ("demo", "[DIR]"), ("copy", "[FEATURE]"), ("show", "[ID]...")]
+)
+def test_help_of_a_command_says_what_stands_alone(ask, command, words):
+    assert ask(f"{command} --help").splitlines()[0].endswith(f" {words}")
+
+
 def test_the_page_has_every_command(ask):
     commands = re.findall(r"^  (\w+)  ", ask("--help").partition("What is stored:")[2], re.MULTILINE)
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "shell.md").read_text(encoding="utf-8")
