@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
@@ -134,7 +135,7 @@ class Config:
         A module is looked for where Python looks for any, and beside the file.
 
         Raises:
-            ConfigError: There is no module of that name.
+            ConfigError: There is no module of that name, or it cannot be imported.
 
         Examples:
             >>> from pathlib import Path
@@ -296,7 +297,7 @@ def _chosen(config: Config, name: str | None) -> str:
         name = os.environ.get(STORE_VARIABLE) or config.default
     if name is None and len(config.stores) == 1:
         return config.stores[0]
-    there_are = f"there are {', '.join(config.stores)}" if config.stores else "it has none"
+    there_are = f"there are {', '.join(config.stores)}" if config.stores else "it names no store at all"
     if name is None:
         raise ConfigError(
             f'{config.file} has no default store; {there_are}. Name one, or add default = "..." to the file.',
@@ -371,10 +372,21 @@ def _beside(file: Path, root: str) -> str:
 def _import(source: _ConfigFile, module: str) -> None:
     try:
         import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # of another module, which this one needs
-        source.refuse(("entrypoints",), f"there is no module {error.name!r} beside the file or installed.", cause=error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever the module does
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+            problem = f"there is no module {error.name!r} beside the file or installed."
+        else:
+            problem = f"the module {module!r} cannot be imported: {type(error).__name__}: {error}{_place(error)}."
+        source.refuse(("entrypoints",), problem, cause=error)
+
+
+def _place(error: BaseException) -> str:
+    """Return the last line of others that an error has come through."""
+    if isinstance(error, SyntaxError):
+        return ""  # it says so itself
+    package = str(Path(__file__).parent)
+    last = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith((package, "<"))][-1]
+    return f" ({last.filename}, line {last.lineno})"
 
 
 def _line(text: str, path: _Keys) -> int:

@@ -24,6 +24,7 @@ from metaxy_fs.cli.targets import (
     sample_frame,
 )
 from metaxy_fs.metadata_store import Fingerprint
+from metaxy_fs.metadata_store.snapshots import check_name
 
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Kept with the commit.")]
 SnapshotName = Annotated[str, typer.Argument(metavar="NAME", help="Such as train-2026-11.")]
@@ -110,11 +111,12 @@ def create_snapshot(
     """Keep, under a name, what features hold now."""
     target = open_target(store, root, config)
     keys = held_features(target.store, features)
+    with has_meaning("NAME"):
+        check_name(name)
     if yes:
-        with has_meaning("NAME"):
-            target.store.create_snapshot(name, features=keys)
+        target.store.create_snapshot(name, features=keys)
     verb = "sees" if yes else "would see"
-    print_lines([f"snapshot {name} of {target.store.location} {verb} {', '.join(map(str, keys))}"])
+    print_lines([f"snapshot {name} of {target.store.location} {verb} {', '.join(map(str, keys)) or 'no feature'}"])
     ask_for_yes(is_done=yes)
 
 

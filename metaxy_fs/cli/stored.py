@@ -148,6 +148,8 @@ def _chosen(rows: pl.LazyFrame, *, where: str | None, columns: list[str] | None,
         found = rows if where is None else rows.filter(pl.sql_expr(where))
         return (found if columns is None else found.select(columns)).head(limit).collect()
     except pl.exceptions.PolarsError as error:
+        if where is None and columns is None:
+            raise
         refuse(str(error).splitlines()[0], "--where / --columns")
 
 

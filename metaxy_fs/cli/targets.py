@@ -1,8 +1,9 @@
 """Open the stores, and read the features, ids and moments that a command is given."""
 
 import csv
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, NoReturn
@@ -12,9 +13,11 @@ import typer
 
 from metaxy_fs.config import Config, load_config
 from metaxy_fs.errors import ConfigError, FeatureNotFoundError, MetaxyError, SpecError
+from metaxy_fs.insight.rendering import printable
 from metaxy_fs.metadata_store import FilesystemMetadataStore, MetadataStore, open_store
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.roots import require_root
+from metaxy_fs.metadata_store.snapshots import check_name
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.spec.keys import did_you_mean
 
@@ -116,7 +119,8 @@ def held_features(store: MetadataStore, features: Sequence[str] | None) -> list[
 def declared(target: Target) -> Iterator[FeatureGraph]:
     """Make the features that the configuration's modules declare the active graph, else those that are stored."""
     if target.config is not None and target.config.entrypoints:
-        graph = target.config.import_features()
+        with redirect_stdout(sys.stderr):  # what modules print is no answer
+            graph = target.config.import_features()
     else:
         graph = FeatureGraph.from_store(target.store)
     with graph.use():
@@ -130,10 +134,10 @@ def sample_frame(target: Target, graph: FeatureGraph, feature: FeatureKey, ids: 
         schema = target.store.scan_metadata(feature, columns=columns, versions="all").collect_schema()
     except FeatureNotFoundError:
         schema = pl.Schema(dict.fromkeys(columns, pl.String))
-    rows = [ids] if len(columns) == 1 else zip(*map(_parts, ids), strict=False)
-    texts = pl.DataFrame(dict(zip(columns, map(list, rows), strict=False)), schema=dict.fromkeys(columns, pl.String))
+    rows = [_parts(text, columns) for text in ids]
+    texts = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
     try:
-        return texts.select(pl.col(name).cast(schema[name]) for name in columns)
+        return texts.select(_parsed(name, schema[name]) for name in columns)
     except pl.exceptions.PolarsError as error:
         refuse(f"these name no samples by {', '.join(columns)}: {str(error).splitlines()[0]}", "ID")
 
@@ -154,6 +158,8 @@ def moment(text: str) -> str | datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
+        with has_meaning("MOMENT"):
+            check_name(text)
         return text
     if time.tzinfo is None:
         refuse(f"{text!r} has no time zone: write {text}Z for UTC", "MOMENT")
@@ -162,7 +168,7 @@ def moment(text: str) -> str | datetime:
 
 def refuse(problem: str, argument: str) -> NoReturn:
     """End the command as for any argument without meaning."""
-    raise typer.BadParameter(problem, param_hint=argument)
+    raise typer.BadParameter(printable(problem), param_hint=argument)
 
 
 def _configured(config: str | None) -> Config:
@@ -180,5 +186,28 @@ def _require_written(store: MetadataStore) -> None:
         require_root(store, may_be_new=bool(store.fallback_stores))
 
 
-def _parts(text: str) -> list[str]:
-    return next(csv.reader([text]))
+def _parts(text: str, columns: Sequence[str]) -> list[str]:
+    """Return the values of the id columns that a text gives, one for each."""
+    try:
+        parts = [text] if len(columns) == 1 else next(csv.reader([text], strict=True), [])
+    except csv.Error:
+        parts = []
+    if len(parts) != len(columns):
+        refuse(
+            f"{text!r} names no sample: give values of {', '.join(columns)} with commas between; "
+            "one with a comma in it stands in quotes, such as '17,\"a,b\"'",
+            "ID",
+        )
+    return parts
+
+
+def _parsed(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Return a column of texts as ids of a type; Polars casts no text to a time."""
+    column = pl.col(name)
+    match dtype:
+        case pl.Date():
+            return column.str.to_date("%F")
+        case pl.Datetime():
+            return column.str.to_datetime(time_unit=dtype.time_unit, time_zone=dtype.time_zone).cast(dtype)
+        case _:
+            return column.cast(dtype)

@@ -142,7 +142,9 @@ class Plan:
         seconds = self.seconds
         time = "" if seconds is None else f", {self._how_sure()} {duration(seconds)}"
         about = "" if self.is_exact else "about "
-        return f"Plan of {self.features.height} features: {about}{self.samples:,} samples to compute{time}"
+        samples = f"{self.samples:,} sample{'' if self.samples == 1 else 's'}"
+        features = f"{self.features.height} feature{'' if self.features.height == 1 else 's'}"
+        return f"Plan of {features}: {about}{samples} to compute{time}"
 
     def _how_sure(self) -> str:
         """Return whether the time is that of all samples, or of the features alone that tell theirs."""

@@ -253,7 +253,7 @@ class TestQuestions:
         assert causes == [{"feature": "faces", "cause": "code of faces/default 1 to 2", "samples": 2}]
 
     def test_plan_counts_with_an_exit_code(self, store, ask):
-        assert "1 samples to compute" in ask("plan")
+        assert ": 1 sample to compute" in ask("plan")
         ask("plan --exit-code", code=1)
 
     def test_a_sample_is_explained(self, store, ask, answers):
