@@ -324,6 +324,14 @@ class Backend(ABC):
         """
 
     @property
+    def identity(self) -> str | None:
+        """What tells the place of the rows from any other, the same at each moment; None where nothing does.
+
+        A commit has the same rows in every look at one place. Its copy in another may lack some, left out on purpose.
+        """
+        return None
+
+    @property
     def is_written(self) -> bool:
         """Whether anything was ever written here; backends that can tell override this."""
         return True

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
+from typing import NamedTuple
 
 import polars as pl
 
@@ -113,13 +114,14 @@ def _touched(
 ) -> list[pl.DataFrame]:
     """Return the rows of the samples that may differ: those of which a commit has a row that one of the sides lacks.
 
-    A commit has the same rows wherever it is, so two sides that order the commits which they share alike have the same
-    row of every other sample. That spares the join of all rows.
+    A commit of a root always has the same rows, so two looks at one root that order the commits which they share alike
+    have the same row of every other sample. That spares the join of all rows. In another root a commit may have fewer
+    rows, because a copy has left some out.
     """
-    commits = [_commits(store, key) for store in stores]
-    if any(each is None for each in commits):
+    before, after = (_commits(store, key) for store in stores)
+    if before is None or after is None or before.root != after.root:
         return list(rows)
-    then, now = (list(each or ()) for each in commits)
+    then, now = before.commits, after.commits
     shared = set(then) & set(now)
     if [each for each in then if each in shared] != [each for each in now if each in shared]:
         return list(rows)
@@ -132,13 +134,23 @@ def _touched(
     return [frame.join(found, on=ids, how="semi") for frame in rows]
 
 
-def _commits(store: Backend, key: FeatureKey) -> list[tuple[str, str]] | None:
-    """Return the commits that the rows of a feature come from, in order; None where several stores have them."""
+class _Commits(NamedTuple):
+    """The commits that the rows of a feature come from, in order, each with its partition, and the root they are in."""
+
+    root: str
+    commits: list[tuple[str, str]]
+
+
+def _commits(store: Backend, key: FeatureKey) -> _Commits | None:
+    """Return the commits of a feature, None where several stores have them, or where their root cannot be told."""
     if store.fallback_mode == "sample":
         return None
-    holders = (each.stored_commits(key) for each in chain(store, fallback=True))
-    held = next((commits for commits in holders if commits.height), None)
-    return None if held is None else list(held.select("partition", "commit").iter_rows())
+    for each in chain(store, fallback=True):
+        held = each.stored_commits(key)
+        if held.height:
+            root = each.identity
+            return None if root is None else _Commits(root, list(held.select("partition", "commit").iter_rows()))
+    return None
 
 
 def _declared(stores: Sequence[Backend], key: FeatureKey) -> dict[str, FeatureSpec]:

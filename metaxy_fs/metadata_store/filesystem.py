@@ -273,6 +273,10 @@ class FilesystemMetadataStore(MetadataStore):
         return {stored.definition.partition: stored for stored in found if stored is not None}
 
     @property
+    def identity(self) -> str:
+        return self._storage.identity
+
+    @property
     def is_written(self) -> bool:
         return self._log.has_root()
 

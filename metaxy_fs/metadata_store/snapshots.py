@@ -95,6 +95,10 @@ class BackendAt(Backend):
         return f"{self._store.location} at {self._visible.label}"
 
     @property
+    def identity(self) -> str | None:
+        return self._store.identity
+
+    @property
     def hash_algorithm(self) -> str:
         return self._store.hash_algorithm
 

@@ -1,6 +1,7 @@
 """A diff names the samples that differ, and what they differ by."""
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import polars as pl
 import pytest
@@ -17,6 +18,7 @@ from metaxy_fs import (
     InMemoryMetadataStore,
     MetadataSchemaError,
     compact,
+    copy_metadata,
     open_store,
 )
 
@@ -319,3 +321,27 @@ def test_what_cannot_be_compared_is_refused():
         one.diff(other, features=["A"])
     with pytest.raises(KeyError, match="'b' was not compared"):
         one.diff(one).samples("b")
+
+
+some = st.sets(st.sampled_from(SAMPLES))
+
+
+@given(st.lists(some, min_size=1, max_size=4), st.tuples(some, some))
+def test_copies_without_samples_differ_by_these(commits, left_out):
+    """They have the same commits, with other rows."""
+    with FeatureGraph.from_specs([FeatureSpec(key="b")]).use():
+        whole, copies = InMemoryMetadataStore(), [InMemoryMetadataStore(), InMemoryMetadataStore()]
+        for place, samples in enumerate(commits):
+            written = {"sample_id": sorted(samples), "data_version": [{"default": str(place)}] * len(samples)}
+            version = pl.Struct({"default": pl.String})
+            whole.write_metadata("b", pl.DataFrame(written, schema={"sample_id": pl.Int64, "data_version": version}))
+        whole.create_snapshot("then")
+        for copied, samples in zip(copies, left_out, strict=True):
+            ids = pl.DataFrame({"sample_id": sorted(samples)}, schema={"sample_id": pl.Int64})
+            copy_metadata(source=whole, target=copied, exclude=ids)
+        sides = [(whole, set()), *zip(copies, left_out, strict=True), (whole.at("then"), set())]
+        for (before, not_then), (after, not_now) in pairwise(sides):
+            rows = after.diff(before, features=["b"]).samples("b")
+            then, now = (set().union(*commits) - lacking for lacking in (not_then, not_now))
+            expected = dict.fromkeys(then - now, "removed") | dict.fromkeys(now - then, "added")
+            assert dict(rows.select("sample_id", "change").iter_rows()) == expected
