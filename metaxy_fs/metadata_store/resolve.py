@@ -266,7 +266,8 @@ def _expected(
     if spec.is_root and given is None:
         raise DependencyError(
             f"Feature '{spec.key}' has no upstream features, so only the caller knows its samples and their "
-            f"versions: samples=... with {list(spec.id_columns)} and '{DATA_VERSION}'."
+            f"versions: samples=... with {list(spec.id_columns)} and '{DATA_VERSION}'. "
+            "If they are files, metaxy_fs.sources.update_files lists and writes them."
         )
     refuse_id_columns(sorted(OF_INCREMENTS), ids=spec.id_columns, key=spec.key, what="an increment")
     samples = None if given is None else given_samples(given, spec, check=partial(samples_to_compare, spec=spec))

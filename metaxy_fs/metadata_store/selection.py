@@ -109,11 +109,15 @@ def selected(where: pl.Expr | None, feature: Declared, *, are_given: bool) -> Sa
     id_columns = spec.id_columns if are_given or spec.is_root else sample_source(feature.graph, spec).id_columns
     unknown = [name for name in where.meta.root_names() if name not in {*id_columns, *carried_columns(spec)}]
     if unknown:
+        advice = (
+            "it lists parents, and the computation tells their samples, so name only ids of parents."
+            if unknown[0] in spec.id_columns
+            else f"have a dep carry the column: FeatureDep(key=..., columns=[{unknown[0]!r}])."
+        )
         raise MetadataSchemaError(
             f"where names the column '{unknown[0]}'. An increment of feature '{spec.key}' is restricted by what names "
             f"its samples, {list(id_columns)}, and by what it carries of their upstream rows, "
-            f"{list(carried_columns(spec))}; have a dep carry the column: FeatureDep(key=..., "
-            f"columns=[{unknown[0]!r}]).",
+            f"{list(carried_columns(spec))}; {advice}",
             feature=spec.key.dotted,
             column=unknown[0],
         )

@@ -228,8 +228,9 @@ class StoreCarried(StoreCase):
         assert store.resolve_update(cut).orphaned.select(SAMPLE_ID, "number").rows() == [(1, 2), (2, 2)]
         for where in (pl.col(SAMPLE_ID) == 2, pl.col("path") == "2again.mp4"):
             assert store.resolve_update(cut, where=where).orphaned.select(SAMPLE_ID, "number").rows() == [(2, 2)]
-        with pytest.raises(MetadataSchemaError, match=r"where names the column 'number'.*\['sample_id'\]"):
+        with pytest.raises(MetadataSchemaError, match=r"where names the column 'number'.*\['sample_id'\]") as caught:
             store.resolve_update(cut, where=pl.col("number") == 1)
+        assert "name only ids of parents" in str(caught.value)
 
     def test_samples_of_a_chain_come_with_columns_of_the_row_that_reads_give(self, make_store: MakeStore) -> None:
         clip, cut = clip_and_cut()
