@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import msgspec
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
@@ -25,7 +26,7 @@ from metaxy_fs.reserved import NOW as _NOW
 from metaxy_fs.reserved import OF_UPSTREAM
 from metaxy_fs.reserved import OWN_CHANGE as _OWN
 from metaxy_fs.reserved import THEN as _THEN
-from metaxy_fs.spec import ContainerSpec, Feature, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec import ContainerSpec, Feature, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.keys import named_key
 from metaxy_fs.spec.specs import join_columns, stored_names
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_TIME
@@ -295,8 +296,20 @@ def _own_change(name: str, key: FeatureKey, then: FeatureSpec | None, now: Featu
         return f"{key}/{name} {'added' if before is None else 'removed'}"
     if before.code_version != after.code_version:
         return f"code of {key}/{name} {before.code_version} to {after.code_version}"
-    is_same = (before, then.deps, then.id_columns) == (after, now.deps, now.id_columns)
+    is_same = (before, _related(then), then.id_columns) == (after, _related(now), now.id_columns)
     return None if is_same else f"definition of {key}/{name}"
+
+
+def _related(spec: FeatureSpec) -> list[FeatureDep]:
+    """Return the deps of a feature without what they carry, which enters no version."""
+    return [
+        msgspec.structs.replace(
+            dep,
+            columns=(),
+            rename={old: new for old, new in dep.rename.items() if old not in dep.columns or new in spec.id_columns},
+        )
+        for dep in spec.deps
+    ]
 
 
 def _beside(found: pl.DataFrame, spec: FeatureSpec, above: ChangedRows) -> pl.DataFrame:

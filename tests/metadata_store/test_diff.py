@@ -310,6 +310,27 @@ def test_container_that_came_is_named():
     assert store.diff("then").samples("a").rows() == [(1, "changed", ["two"], ["a/two added"])]
 
 
+@pytest.mark.parametrize(
+    ("later", "causes"),
+    [
+        (FeatureDep(key="b"), []),
+        (FeatureDep(key="b", columns=["n"], rename={"n": "size"}), []),
+        (FeatureDep(key="b", optional=True), ["definition of c/default"]),
+    ],
+)
+def test_carried_columns_are_no_cause(later, causes):
+    store = InMemoryMetadataStore()
+    for code, dep in ((1, FeatureDep(key="b", columns=["n", "m"])), (2, later)):
+        made = FeatureSpec(key="b", deps=[FeatureDep(key="a")], containers=[ContainerSpec(code_version=code)])
+        with FeatureGraph.from_specs([FeatureSpec(key="a"), made, FeatureSpec(key="c", deps=[dep])]).use():
+            store.write_metadata("a", given_rows([1]))
+            store.write_metadata("b", store.resolve_update("b").pending.with_columns(n=1, m=2))
+            store.write_metadata("c", store.resolve_update("c").pending)
+        if code == 1:
+            store.create_snapshot("then")
+    assert store.diff("then").samples("c")["causes"].to_list() == [["code of b/default 1 to 2", *causes]]
+
+
 def test_what_cannot_be_compared_is_refused():
     one, other = InMemoryMetadataStore(), InMemoryMetadataStore()
     with FeatureGraph.from_specs([FeatureSpec(key="a")]).use():
