@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.insight.diff import COUNTED, ChangedRows, Diff, changed_rows, counted, samples_of, with_causes
 from metaxy_fs.metadata_store.backend import Backend
@@ -97,7 +98,7 @@ def _changed(
     more = (PARTITION, RESERVED_TIME, RESERVED_COMMIT, *carried)
     stores = (before, after)
     sides = [latest_versions(store, key, None, *more, with_retired=True) for store in stores]
-    ids = list(next(side.id_columns for side in reversed(sides) if side is not None))
+    ids = _id_columns(key, [side.id_columns for side in sides if side is not None])
     rows = pl.collect_all([side.rows for side in sides if side is not None])
     if len(rows) == len(stores):
         rows = _touched(rows, key, stores, ids)
@@ -107,6 +108,18 @@ def _changed(
     spec, declared_in = graph.find(key)
     spec = FeatureSpec(key=key, id_columns=ids) if spec is None else spec
     return with_causes(found, spec, declared_in, upstream=upstream, declared=_declared((before, after), key))
+
+
+def _id_columns(key: FeatureKey, sides: Sequence[Sequence[str]]) -> list[str]:
+    *before, after = sides
+    for then in before:
+        if set(then) != set(after):
+            raise MetadataSchemaError(
+                f"Samples of feature '{key}' are named by {list(then)} on one side and by {list(after)} on the other, "
+                "so none is the same. Name the other features with features=[...].",
+                feature=str(key),
+            )
+    return list(after)
 
 
 def _touched(

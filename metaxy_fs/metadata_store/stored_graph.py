@@ -54,6 +54,20 @@ def stored_graph(store: Backend) -> FeatureGraph:
     return graph.with_notes(notes)
 
 
+def with_stored(graph: FeatureGraph, store: Backend) -> FeatureGraph:
+    """Return a graph with the features that a chain holds beside those of it, as far as they fit.
+
+    Args:
+        graph: What is declared; it counts where a feature is stored under another declaration.
+        store: The first of the chain.
+    """
+    held = [(each, key) for each in chain(store, fallback=True) for key in each.stored_features()]
+    nearest = {key: each for each, key in reversed(held) if key not in graph.specs}
+    written = [_last_written(each, key) for key, each in nearest.items()]
+    specs = [each.stored.spec for each in sorted(written, key=lambda each: each.time) if each.stored is not None]
+    return FeatureGraph.from_fitting([*graph.specs.values(), *specs])[0] if specs else graph
+
+
 def upstream_then(
     stores: Sequence[Backend], graph: FeatureGraph, spec: FeatureSpec, partition: str
 ) -> dict[FeatureKey, StoredSpec]:

@@ -23,7 +23,7 @@ from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import FrameLike, check_ids, to_frame
-from metaxy_fs.metadata_store.stored_graph import stored_graph
+from metaxy_fs.metadata_store.stored_graph import stored_graph, with_stored
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import (
     DATA_VERSION,
@@ -46,7 +46,7 @@ _PLACE = [_STORE, PARTITION, RESERVED_COMMIT]
 def trace(
     store: Backend, feature: Declared | FeatureKey, ids: FrameLike | Sequence[object], *, direction: Direction
 ) -> Trace:
-    """Return the rows that some samples lead to, in the graph of the feature, or in that of what is stored.
+    """Return the rows that some samples lead to, in the graph of the feature and of what is stored beside it.
 
     Raises:
         FeatureNotFoundError: The feature is neither declared nor stored.
@@ -57,7 +57,8 @@ def trace(
         feature = _stored(store, feature)
     if direction not in ("down", "up"):
         raise ValueError(f'direction is "down" or "up", got {direction!r}')
-    followed = list(links(feature.graph, feature.key, direction))
+    # A process need not have loaded all that others have made from the samples.
+    followed = list(links(with_stored(feature.graph, store), feature.key, direction))
     specs = [feature.spec, *(far for far, _ in followed)]
     for spec in specs:
         refuse_id_columns(_SHOWN_COLUMNS, ids=spec.id_columns, key=spec.key, what="a trace")

@@ -366,3 +366,12 @@ def test_copies_without_samples_differ_by_these(commits, left_out):
             then, now = (set().union(*commits) - lacking for lacking in (not_then, not_now))
             expected = dict.fromkeys(then - now, "removed") | dict.fromkeys(now - then, "added")
             assert dict(rows.select("sample_id", "change").iter_rows()) == expected
+
+
+def test_stores_that_name_samples_by_other_columns_are_not_compared():
+    stores = InMemoryMetadataStore(), InMemoryMetadataStore()
+    for store, name in zip(stores, ("id", "name"), strict=True):
+        with FeatureGraph.from_specs([FeatureSpec(key="b", id_columns=[name])]).use():
+            store.write_metadata("b", pl.DataFrame({name: ["x"], "data_version": [{"default": "1"}]}))
+    with pytest.raises(MetadataSchemaError, match=r"named by \['id'\] on one side and by \['name'\]"):
+        stores[0].diff(stores[0], stores[1])

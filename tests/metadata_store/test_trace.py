@@ -318,3 +318,17 @@ def test_a_name_without_a_declaration_is_followed_in_the_graph_of_what_is_stored
         assert samples(store.trace("video", ["a"]))["scene"] == [("x",), ("y",)]
         with pytest.raises(FeatureNotFoundError):
             store.trace("audio", ["a"])
+
+
+def test_what_was_made_by_code_that_is_not_loaded_is_found(films):
+    _, store, video, _, _ = films
+    with FeatureGraph.from_specs([video.spec]).use():
+        assert samples(store.trace("video", ["a"])) == samples(store.trace(video, ["a"]))
+
+
+def test_stored_features_that_do_not_fit_what_is_declared_are_left_out(films):
+    _, store, video, _, _ = films
+    spec = FeatureSpec(key=video.spec.key, id_columns=["name"])
+    with FeatureGraph.from_specs([spec]).use():
+        store.write_metadata("video", versions(name=["a"]))
+        assert samples(store.trace("video", ["a"]))["video"] == [("a",)]
