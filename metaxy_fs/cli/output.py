@@ -21,6 +21,7 @@ from metaxy_fs.insight.rendering import printable
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
 
 _STRUCT_DIGITS = 12
+_UNBOUNDED = 1_000_000
 
 
 def print_json(command: str, answers: Sequence[Any]) -> None:
@@ -70,15 +71,31 @@ def ask_for_yes(*, is_done: bool) -> None:
 
 
 def _print_fitting(header: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
-    """Print a table no wider than the terminal; rich is imported here, since pipes do without it."""
+    """Print a table no wider than the terminal: if its rows do not fit, each row as a list of what its columns hold.
+
+    rich is imported here, since pipes do without it.
+    """
     console = import_module("rich.console").Console(width=shutil.get_terminal_size().columns, highlight=False)
-    table = import_module("rich.table").Table(box=None, pad_edge=False, header_style="bold")
+    table = _table(header, cells, numeric)
+    unbounded = console.options.update(max_width=_UNBOUNDED)
+    if console.measure(table, options=unbounded).maximum <= console.width:
+        console.print(table)
+        return
+    for row in cells:
+        console.print(_table(("", ""), list(zip(header, row, strict=True)), (False, False), has_header=False))
+        console.print()
+
+
+def _table(
+    header: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], *, has_header: bool = True
+) -> Any:
+    table = import_module("rich.table").Table(box=None, pad_edge=False, header_style="bold", show_header=has_header)
     text = import_module("rich.text").Text
     for name, is_number in zip(header, numeric, strict=True):
         table.add_column(text(name), justify="right" if is_number else "left", overflow="fold")
     for row in cells:
         table.add_row(*map(text, row))
-    console.print(table)
+    return table
 
 
 def _cell(value: Any) -> str:

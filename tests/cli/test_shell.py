@@ -351,6 +351,14 @@ class TestTerminal:
             assert max(map(len, lines)) <= columns
             assert not re.search(r"\x1b\[[0-9;]*3[0-7]", shown)
 
+    def test_rows_that_do_not_fit_are_lists_of_what_their_columns_hold(self, store):
+        shown = on_terminal(60, "history", "video", "--root", store.location)
+        [commit] = store.history("video")["commit"]
+        lines = [line.rstrip() for line in shown.splitlines()]
+        assert f"commit     {commit}" in lines
+        assert "rows       3" in lines
+        assert re.search(r"\nvideo +1 +3 +", on_terminal(60, "list", "video", "--root", store.location))
+
     def test_a_name_cannot_speak_to_the_terminal(self, store, capsys):
         rows = pl.DataFrame({"sample_id": [9], "data_version": [{"default": "v"}], "note": ["a\n\x1b[31m[red]\u202e"]})
         with FeatureGraph.from_specs([VIDEO]).use():
