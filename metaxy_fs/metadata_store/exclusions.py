@@ -69,17 +69,18 @@ def _of_each(
     source: FilesystemMetadataStore, described: Sequence[_IdColumns], exclude: Mapping[FeatureLike, FrameLike]
 ) -> dict[Partition, pl.DataFrame]:
     frames = {key_of(feature): to_frame(frame) for feature, frame in exclude.items()}
-    frames = {key: frame for key, frame in frames.items() if frame.height}
-    stored = set(source.stored_features()) if frames else set()
-    for key in frames:
-        if key not in stored:
+    stored = set(source.stored_features())
+    for key, frame in frames.items():
+        if frame.height and key not in stored:
             raise not_found(key, partition=None, store=source, fallback=False)
     by_feature = {key.dotted: frame for key, frame in frames.items()}
-    return {
+    # Of a frame without rows, too: a trace that knows other id columns than the rows have does not find any.
+    found = {
         partition: _ids_of(by_feature[partition.feature], partition, columns)
         for partition, columns, _ in described
         if partition.feature in by_feature
     }
+    return {partition: ids for partition, ids in found.items() if ids.height}
 
 
 def _ids_of(frame: pl.DataFrame, partition: Partition, columns: Sequence[str]) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from metaxy_fs import (
     Feature,
+    FeatureDep,
     FeatureGraph,
     FeatureKey,
     FeatureNotFoundError,
@@ -250,6 +251,32 @@ def test_frames_that_name_no_samples_are_refused_before_anything_is_copied(sourc
     refused({Video: excluded(), Frames: excluded().with_columns(frame=pl.lit("1"))}, MetadataSchemaError, "'frame'")
     refused({"video": [1]}, MetadataSchemaError, "Expected a Polars DataFrame")
     refused(["a"], MetadataSchemaError, "Expected a Polars DataFrame")
+
+
+def test_rows_that_a_trace_cannot_find_are_not_copied_in_silence() -> None:
+    """They were written when the feature named its samples by other columns."""
+    frame = pl.DataFrame({"sample_id": ["a", "b"], "data_version": [{"default": "1"}] * 2})
+    with FeatureGraph().use():
+
+        class Film(Feature, spec=FeatureSpec(key=FeatureKey(["film"]))):
+            pass
+
+        was = FeatureDep(key=Film.spec.key, rename={"sample_id": "film_id"})
+        made = FeatureDep(key=Film.spec.key)
+
+    store, target = InMemoryMetadataStore(), InMemoryMetadataStore()
+    store.write_metadata(Film, frame)
+    before = FeatureSpec(key="thumb", deps=[was], id_columns=["film_id"])
+    with FeatureGraph.from_specs([Film.spec, before]).use():
+        store.write_metadata("thumb", frame.rename({"sample_id": "film_id"}))
+    with FeatureGraph.from_specs([Film.spec, FeatureSpec(key="thumb", deps=[made])]).use():
+        found = store.trace("film", ["a"]).rows
+        assert not found["thumb"].height
+        with pytest.raises(MetadataSchemaError, match=r"'thumb' lacks the id columns \['film_id'\]"):
+            copy_metadata(source=store, target=target, exclude=found)
+    assert not target.list_features()
+    ids = {"film": pl.DataFrame({"sample_id": ["a"]}), "thumb": pl.DataFrame({"film_id": ["a"]})}
+    assert copy_metadata(source=store, target=target, exclude=ids).left_out == 2
 
 
 def test_a_target_that_has_them_is_refused(source: FilesystemMetadataStore) -> None:
