@@ -20,7 +20,9 @@ from tests.log.commits import PARTITION, write
 from tests.log.compactions import delete_covered, put_compaction, read
 from tests.log.faulty import FaultyStorage
 
-PIECE = IdRange(low=5, high=25)
+PIECE = IdRange(low=5, high=25, is_part=True)
+ALONE = IdRange(low=5, high=25)
+"""The same, where the ranges beside it are not read."""
 
 
 @pytest.fixture(params=["remote", "local"])
@@ -48,20 +50,22 @@ def vacuum(storage: Storage, appends: list[Manifest]) -> None:
     write(storage, 8, 99)
 
 
-def test_a_range_is_read_from_the_files_that_hold_its_commits_now(storage: Storage) -> None:
+@pytest.mark.parametrize("id_range", [PIECE, ALONE])
+def test_a_range_is_read_from_the_files_that_hold_its_commits_now(storage: Storage, id_range: IdRange) -> None:
     appends = history(storage)
     expected = read(storage).filter(pl.col("sample_id").is_between(5, 24))
     selection = select(storage)
     vacuum(storage, appends)
-    assert_frame_equal(selection.within("sample_id", PIECE).rows.collect(), expected)
+    assert_frame_equal(selection.within("sample_id", id_range).rows.collect(), expected)
 
 
-def test_a_file_that_goes_between_two_gets_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("id_range", [PIECE, ALONE])
+def test_a_file_that_goes_between_two_gets_is_looked_for(id_range: IdRange) -> None:
     """Nothing but what may lie in the range is fetched, also of the files that hold it then."""
     storage = FaultyStorage(MemoryStorage())
     appends = history(storage.inner)
     expected = read(storage.inner).filter(pl.col("sample_id").is_between(5, 24))
-    selection = select(storage).within("sample_id", PIECE)
+    selection = select(storage).within("sample_id", id_range)
     storage.fault = once(lambda path: path.endswith(".parquet"), lambda: vacuum(storage.inner, appends))
     storage.requests.clear()
     assert_frame_equal(selection.rows.collect(), expected)
