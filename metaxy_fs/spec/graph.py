@@ -114,7 +114,10 @@ class FeatureGraph:
         key = named_key(FeatureKey, feature, what="A feature")
         spec = self.find(key)
         if spec is None:
-            raise SpecError(f"This graph has no feature '{key}'; it has {_listed(self)}.{self.did_you_mean(key)}")
+            notes = "".join(f" It is {note}" for note in self.notes if note.feature == key)
+            raise SpecError(
+                f"This graph has no feature '{key}'; it has {_listed(self)}.{self.did_you_mean(key)}{notes}"
+            )
         return spec
 
     @classmethod

@@ -12,6 +12,7 @@ import pytest
 
 from metaxy_fs import FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore
 from metaxy_fs.cli.main import main
+from metaxy_fs.spec import FeatureDep
 
 HOSTILE = "\x1b[31m[red]x[/]\u202e\r\n\x07,'"
 DAY = date(2026, 11, 28)
@@ -169,6 +170,32 @@ def test_a_place_beside_the_root_is_an_error_that_names_it(root, capsys, place, 
 def test_nothing_hostile_reaches_a_terminal(root, capsys, arguments):
     _, out, err = shell(capsys, *arguments, *(["--root", "root"] if arguments[-2:] != ["--store", HOSTILE] else []))
     assert {each for each in out + err if not each.isprintable()} <= {"\n"}
+
+
+@pytest.mark.parametrize("arguments", [["graph", "lost"], ["explain", "lost", "1"], ["retire", "lost", "1"]])
+def test_a_feature_that_the_graph_leaves_out_is_an_error_that_says_why(root, capsys, arguments):
+    upstream = FeatureSpec(key=FeatureKey(["never", "written"]))
+    lost = FeatureSpec(key=FeatureKey(["lost"]), deps=[FeatureDep(key=upstream.key)])
+    with FeatureGraph.from_specs([upstream, lost]).use():
+        frame = pl.DataFrame({"sample_id": [1], "data_version": [{"default": "v"}]})
+        FilesystemMetadataStore(root).write_metadata(lost.key, frame)
+    code, out, err = shell(capsys, *arguments, "--root", "root")
+    assert (code, out) == (1, "")
+    assert "It is left out: 'lost' in" in err
+    assert "depends on 'never/written'" in err
+
+
+def test_values_that_json_has_no_form_for_have_one(root, capsys):
+    rows = {
+        "sample_id": [1],
+        "nan": [float("nan")],
+        "bytes": [[b"\xff"]],
+        "large": pl.Series([1 << 63], dtype=pl.UInt64),
+    }
+    write("root", "odd", rows)
+    _, out, _ = shell(capsys, "show", "odd", "--root", "root", "--json")
+    [row] = json.loads(out, parse_constant=pytest.fail)["answers"][0]["rows"]
+    assert (row["nan"], row["bytes"], row["large"]) == (None, ["/w=="], 1 << 63)
 
 
 class TestModules:
