@@ -85,11 +85,12 @@ class Listing:
     def frames(self, known: pl.DataFrame | None, fail: Fail, *, hashes: bool, progress: bool) -> Iterator[pl.DataFrame]:
         """Yield the rows of the files in batches; one without rows if there are none."""
         limits = [(one, ROWS_TO_HASH), (_size, BYTES_TO_HASH)] if hashes else [(one, _ROWS)]
+        held = self._held(known) if hashes and known is not None else self.schema.to_frame()
         is_empty = True
         with _bars(hashes=hashes, is_hidden=not progress) as (count, advance):
             for batch in batched(self._found(fail, count), *limits):
                 is_empty = False
-                yield self._versioned(batch, known, fail, advance) if hashes else self._described(batch)
+                yield self._versioned(batch, held, fail, advance) if hashes else self._described(batch)
         if is_empty:
             yield self.schema.to_frame()
 
@@ -99,6 +100,11 @@ class Listing:
         covered = [path for path in gone["path"] if self.files.covers(self.before + path)]
         gone = pl.DataFrame({"path": covered}, schema={"path": pl.String})
         return gone.filter(~_is_within(failed, before=self.before)) if failed else gone
+
+    def _held(self, known: pl.DataFrame) -> pl.DataFrame:
+        """Return the known rows that spare a read, one of each state of a file."""
+        has_version = pl.col(DATA_VERSION).struct.field(self.container).is_not_null()
+        return known.filter(_was_quiet() & has_version).unique(list(_NOTED), keep="last", maintain_order=True)
 
     def _found(self, fail: Fail, count: Callable[[int], object]) -> Iterator[ObjectInfo]:
         for found in self.files.found():
@@ -130,12 +136,11 @@ class Listing:
         )
 
     def _versioned(
-        self, batch: Sequence[ObjectInfo], known: pl.DataFrame | None, fail: Fail, advance: Callable[[int], object]
+        self, batch: Sequence[ObjectInfo], known: pl.DataFrame, fail: Fail, advance: Callable[[int], object]
     ) -> pl.DataFrame:
         """Return the rows of files with the hashes of their bytes; those that are known as they are are not read."""
         noted = self._noted(batch)
-        before = self.schema.to_frame() if known is None else known
-        held = noted.join(before.filter(_was_quiet()), on=list(_NOTED), how="inner", nulls_equal=True)
+        held = noted.join(known, on=list(_NOTED), how="inner", nulls_equal=True)
         is_held = noted["path"].is_in(held["path"].implode())
         to_hash = [info for info, is_known in zip(batch, is_held, strict=True) if not is_known]
         hashes = pl.DataFrame(

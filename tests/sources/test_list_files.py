@@ -217,6 +217,23 @@ def test_known_files_are_not_read_again(read):
     assert (version["b"], version["c"]) == (before["b"], before["c"])
 
 
+def test_a_file_is_one_row_however_often_it_is_known(read):
+    write("a")
+    known = list_files("*", by="content").collect()
+    again = list_files("*", by="content", known=pl.concat([known, known])).collect()
+    assert again["path"].to_list() == read == ["a"]
+
+
+@pytest.mark.parametrize("lost", ["version", "container"])
+def test_what_is_known_without_a_version_is_read_again(read, lost):
+    write("a")
+    known = list_files("*", by="content", container="other" if lost == "container" else "default").collect()
+    known = known.drop("data_version") if lost == "version" else known
+    again = list_files("*", by="content", known=known).collect()
+    assert again["data_version"].to_list() == [{"default": hashlib.sha256(b"data").hexdigest()}]
+    assert read == ["a", "a"]
+
+
 def test_a_file_hashed_right_after_its_modification_is_hashed_again(read):
     write("a", seconds=wall_clock() // 1_000_000)
     known = list_files("*", by="content").collect()
