@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 from traceback import extract_tb
@@ -215,8 +216,7 @@ def _check(source: _ConfigFile) -> None:
     stores = source.table.get("stores", {})
     for name, table in stores.items():
         _check_store(source, ("stores", name), table)
-    for name in stores:
-        _refuse_circles(source, (name,))
+    _refuse_circles(source, stores)
     if (default := source.table.get("default")) is not None:
         _refuse_unknown_store(source, ("default",), default)
 
@@ -262,13 +262,13 @@ def _refuse_unknown_store(source: _ConfigFile, path: _Keys, name: str) -> None:
         source.refuse(path, f"there is no store {name!r}; there are {', '.join(stores) or 'none'}.")
 
 
-def _refuse_circles(source: _ConfigFile, way: _Keys) -> None:
-    stores = source.table["stores"]
-    for name in stores[way[-1]].get("fallback", ()):
-        if name in way:
-            circle = " -> ".join((*way[way.index(name) :], name))
-            source.refuse(("stores", way[-1], "fallback"), f"the stores fall back on each other: {circle}.")
-        _refuse_circles(source, (*way, name))
+def _refuse_circles(source: _ConfigFile, stores: Mapping[str, Any]) -> None:
+    try:
+        TopologicalSorter({name: table.get("fallback", ()) for name, table in stores.items()}).prepare()
+    except CycleError as error:
+        circle = error.args[1][::-1]  # it names what is fallen back on first
+        way = " -> ".join(circle)
+        source.refuse(("stores", circle[-2], "fallback"), f"the stores fall back on each other: {way}.", cause=error)
 
 
 def _is_secret(path: _Keys, text: str) -> bool:

@@ -235,6 +235,12 @@ def test_the_line_is_that_of_the_statement(others, place):
     assert config._line(text, ("wrong",)) == sum(statement.count("\n") + 1 for statement in before) + 1
 
 
+def test_many_ways_between_stores_are_no_circles(configured):
+    names = [f"s{number}" for number in range(40)]
+    stores = [f"stores.{name} = {{root = '{name}', fallback = {names[n + 1 :]}}}" for n, name in enumerate(names)]
+    assert configured("\n".join(stores)).stores == tuple(names)
+
+
 @given(st.dictionaries(st.sampled_from("abcde"), st.lists(st.sampled_from("abcde"), max_size=2), min_size=1))
 def test_circles_are_refused_and_nothing_else(tmp_path_factory, edges):
     edges = {name: [to for to in targets if to in edges] for name, targets in edges.items()}
