@@ -113,6 +113,8 @@ def create_snapshot(
     keys = held_features(target.store, features)
     with has_meaning("NAME"):
         check_name(name)
+    if name in target.store.list_snapshots()["name"]:
+        refuse(f"{target.store.location} has a snapshot {name!r} already, and snapshots are never changed", "NAME")
     if yes:
         target.store.create_snapshot(name, features=keys)
     verb = "sees" if yes else "would see"

@@ -137,7 +137,7 @@ def sample_frame(target: Target, graph: FeatureGraph, feature: FeatureKey, ids: 
     rows = [_parts(text, columns) for text in ids]
     texts = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
     try:
-        return texts.select(_parsed(name, schema[name]) for name in columns)
+        return texts.select(_parsed(name, schema[name]) for name in columns).unique(maintain_order=True)
     except pl.exceptions.PolarsError as error:
         refuse(f"these name no samples by {', '.join(columns)}: {str(error).splitlines()[0]}", "ID")
 

@@ -185,6 +185,19 @@ def test_a_feature_that_the_graph_leaves_out_is_an_error_that_says_why(root, cap
     assert "depends on 'never/written'" in err
 
 
+@pytest.mark.parametrize("yes", [[], ["--yes"]])
+def test_a_snapshot_that_is_there_is_refused_without_yes_too(root, capsys, yes):
+    FilesystemMetadataStore(root).create_snapshot("monday")
+    code, out, err = shell(capsys, "snapshot", "create", "monday", "--root", "root", *yes)
+    assert (code, out) == (2, "")
+    assert "has a snapshot 'monday' already" in err
+
+
+def test_a_sample_that_is_named_twice_counts_once(root, capsys):
+    _, out, _ = shell(capsys, "retire", "numbers", "1", "01", "--root", "root")
+    assert out.startswith("numbers: 1 sample would be retired, of which 1 had rows\n")
+
+
 def test_values_that_json_has_no_form_for_have_one(root, capsys):
     rows = {
         "sample_id": [1],
