@@ -47,7 +47,8 @@ from metaxy_fs.log.view import View, ViewLoader
 from metaxy_fs.log.widening import FileSchema, conform, unify, widen
 
 if TYPE_CHECKING:
-    from metaxy_fs.log.compact import Compaction, Options, compact_partition
+    from metaxy_fs.log.compact import compact_partition
+    from metaxy_fs.log.compactor import Compaction, Options
     from metaxy_fs.log.copy import Copied, copy_partition
     from metaxy_fs.log.repair import Restoration
     from metaxy_fs.log.repair import repair as repair_root
@@ -132,8 +133,8 @@ __all__ = [
 ]
 
 _MAINTENANCE: Final = {
-    "Compaction": ("compact", "Compaction"),
-    "Options": ("compact", "Options"),
+    "Compaction": ("compactor", "Compaction"),
+    "Options": ("compactor", "Options"),
     "compact_partition": ("compact", "compact_partition"),
     "Copied": ("copy", "Copied"),
     "copy_partition": ("copy", "copy_partition"),

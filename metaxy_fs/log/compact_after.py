@@ -19,7 +19,8 @@ import logging
 
 from metaxy_fs._version import WRITER
 from metaxy_fs.ids import LamportClock, random_fraction
-from metaxy_fs.log.compact import Options, compact_partition
+from metaxy_fs.log.compact import compact_partition
+from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.levels import FANOUT, MAX_MEMBERS
 from metaxy_fs.log.view import ViewLoader

@@ -40,7 +40,8 @@ from metaxy_fs._version import WRITER
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
 from metaxy_fs.ids import random_token, shared_clock, timestamp_id, wall_clock
 from metaxy_fs.log.clock_skew import Arrivals, counting_at
-from metaxy_fs.log.compact import Options, compact_manifests, compact_view
+from metaxy_fs.log.compact import compact_manifests, compact_view
+from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.layout import Inventory, Partition, all_partitions, take_inventory
 from metaxy_fs.log.manifest import DataFile, Manifest, encode_manifest

@@ -14,7 +14,8 @@ import pytest
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.ids import MAX_TIME, LamportClock
 from metaxy_fs.log.commit import commit
-from metaxy_fs.log.compact import Options, compact_partition
+from metaxy_fs.log.compact import compact_partition
+from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Manifest

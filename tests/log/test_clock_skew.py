@@ -8,7 +8,8 @@ import pytest
 
 from metaxy_fs.ids import AHEAD, MAX_TIME, LamportClock
 from metaxy_fs.log import clock_skew
-from metaxy_fs.log.compact import Options, compact_partition
+from metaxy_fs.log.compact import compact_partition
+from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.copy import copy_partition
 from metaxy_fs.log.descriptions import PartitionInfo, open_for_writing
 from metaxy_fs.log.manifest import Definition

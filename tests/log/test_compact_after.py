@@ -10,7 +10,8 @@ from polars.testing import assert_frame_equal
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import chunks
 from metaxy_fs.log.commit import commit
-from metaxy_fs.log.compact import Options, compact_partition
+from metaxy_fs.log.compact import compact_partition
+from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.repair import repair
 from metaxy_fs.log.unreferenced import Policy

@@ -9,7 +9,8 @@ from polars.testing import assert_frame_equal
 
 from metaxy_fs.errors import ObjectNotFoundError
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log.compact import Compaction, Options, compact_partition
+from metaxy_fs.log.compact import compact_partition
+from metaxy_fs.log.compactor import Compaction, Options
 from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.unreferenced import Policy
 from metaxy_fs.log.vacuum import vacuum

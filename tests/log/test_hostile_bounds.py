@@ -8,7 +8,8 @@ import pytest
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import merge as merging
 from metaxy_fs.log import merge as relisting
-from metaxy_fs.log.compact import Compaction, Options, compact_partition
+from metaxy_fs.log.compact import compact_partition
+from metaxy_fs.log.compactor import Compaction, Options
 from metaxy_fs.log.ranges import Span, depth
 from metaxy_fs.log.view import ViewLoader
 from metaxy_fs.storage.base import Storage

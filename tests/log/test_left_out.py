@@ -15,7 +15,8 @@ from metaxy_fs.errors import MetadataSchemaError, ObjectExistsError, StorageErro
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import copied_manifests, verified_io
 from metaxy_fs.log.commit import commit
-from metaxy_fs.log.compact import Options, compact_partition
+from metaxy_fs.log.compact import compact_partition
+from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.copy import Copied, copy_partition
 from metaxy_fs.log.descriptions import PartitionInfo, open_for_writing
 from metaxy_fs.log.log import Log

@@ -8,7 +8,8 @@ import pytest
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log.compact import Options, compact_partition
+from metaxy_fs.log.compact import compact_partition
+from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.unreferenced import Policy

@@ -10,7 +10,8 @@ from metaxy_fs.ids import LamportClock
 from metaxy_fs.log import chunks
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.commit_table import CommitTables, commits_of
-from metaxy_fs.log.compact import Options, compact_partition
+from metaxy_fs.log.compact import compact_partition
+from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.decoding import decode_manifest
 from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.manifest import Manifest, encode_manifest

@@ -13,7 +13,8 @@ from polars.testing import assert_frame_equal
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.commit import commit
-from metaxy_fs.log.compact import Options, compact_partition
+from metaxy_fs.log.compact import compact_partition
+from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.view import ViewLoader

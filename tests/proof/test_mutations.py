@@ -18,7 +18,7 @@ from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import AHEAD, MAX_TIME, LamportClock
 from metaxy_fs.log import commit as commit_module
 from metaxy_fs.log import commit_table
-from metaxy_fs.log import compact as compaction_module
+from metaxy_fs.log import compactor as compaction_module
 from metaxy_fs.log import resolve as resolve_module
 from metaxy_fs.log import view as view_module
 from metaxy_fs.log.clock_skew import Arrivals
