@@ -840,10 +840,11 @@ class MetadataStore(Backend):
     ) -> "Trace":
         """Return everything that was made from some samples, or that they were made from.
 
-        Follows the deps of all features of the graph, through relations, renames and groups, and reads the rows that
-        have the values which a dep compares: files that cannot have any are not read. All rows that were ever written
-        count, in every store of the chain and under every declaration, those of retired samples too. A dep's `where` is
-        not looked at, since what it holds for now may not be what it held for then.
+        Follows the deps of all features of the graph, and of what is stored beside it, through relations, renames and
+        groups, and reads the rows that have the values which a dep compares: files that cannot have any are not read.
+        All rows that were ever written count, in every store of the chain and under every declaration with these id
+        columns, those of retired samples too. A dep's `where` is not looked at, since what it holds for now may not be
+        what it held for then.
 
         Args:
             feature: A Feature class, or a name. Of a name that the active graph does not hold, the graph is that of
