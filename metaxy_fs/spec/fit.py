@@ -86,6 +86,24 @@ def in_a_circle(circle: Sequence[FeatureKey]) -> str:
     return f"Features depend on each other in a circle: {spelled}. Remove one of these deps."
 
 
+def taken_name(key: FeatureKey, known_key: FeatureKey, *, declared_by: str | None = None) -> str:
+    """Return the message about two keys of one string, which would share the versions and columns named after it."""
+    whose = "" if declared_by is None else f", declared by class {declared_by}"
+    return (
+        f"{key!r} is called '{key.string}' in versions, and this graph already holds a feature of that name, "
+        f"{known_key!r}{whose}. Give one of them another key, or declare it in a graph of its own: "
+        "`with FeatureGraph().use():`."
+    )
+
+
+def no_longer_fits(key: FeatureKey, changed: FeatureKey, error: SpecError) -> str:
+    """Return the message about a feature that does not fit what was declared again upstream."""
+    return (
+        f"Feature '{key}' no longer fits its upstream since '{changed}' was declared again: {error} Declare '{key}' "
+        "again, too."
+    )
+
+
 def _check_containers_exist(
     spec: FeatureSpec, container: ContainerSpec, dep: ContainerDep, upstream: FeatureSpec
 ) -> None:

@@ -24,7 +24,15 @@ import msgspec
 from metaxy_fs.errors import SpecError
 from metaxy_fs.ids import random_token
 from metaxy_fs.spec.deps import ALL, SAME_NAME, All
-from metaxy_fs.spec.fit import check_containers, check_relation, find_circle, in_a_circle, upstream_first
+from metaxy_fs.spec.fit import (
+    check_containers,
+    check_relation,
+    find_circle,
+    in_a_circle,
+    no_longer_fits,
+    taken_name,
+    upstream_first,
+)
 from metaxy_fs.spec.keys import ContainerKey, FeatureKey, did_you_mean, named_key
 from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec
 
@@ -131,7 +139,7 @@ class FeatureGraph:
         by_key: dict[FeatureKey, FeatureSpec] = {}
         for spec in specs:
             if spec.key in by_key:
-                raise SpecError(_second(spec.key, spec.key))
+                raise SpecError(taken_name(spec.key, spec.key))
             by_key[spec.key] = spec
         for key in upstream_first(by_key):
             graph.add(by_key[key])
@@ -225,7 +233,7 @@ class FeatureGraph:
         with _LOCK:
             known_key = self._by_string.get(spec.key.string)
             if known_key is not None:
-                raise SpecError(_second(spec.key, known_key, declared_by=self._declared_by.get(known_key)))
+                raise SpecError(taken_name(spec.key, known_key, declared_by=self._declared_by.get(known_key)))
             self._add(spec)
 
     def declare(self, spec: FeatureSpec, *, by: str) -> None:
@@ -246,10 +254,10 @@ class FeatureGraph:
             if known_key is None:
                 self._add(spec)
             elif self._declared_by.get(known_key) != by:
-                raise SpecError(_second(spec.key, known_key, declared_by=self._declared_by.get(known_key)))
+                raise SpecError(taken_name(spec.key, known_key, declared_by=self._declared_by.get(known_key)))
             elif spec != self._specs.get(known_key):
                 if "<locals>" in by:
-                    raise SpecError(_second(spec.key, known_key, declared_by=f"{by} with another spec"))
+                    raise SpecError(taken_name(spec.key, known_key, declared_by=f"{by} with another spec"))
                 self._replace(known_key, spec)
             self._declared_by[spec.key] = by
 
@@ -305,7 +313,7 @@ class FeatureGraph:
             except SpecError as error:
                 if key == spec.key:
                     raise
-                set_aside[key] = _SetAside(specs[key], _does_not_fit(key, spec.key, error))
+                set_aside[key] = _SetAside(specs[key], no_longer_fits(key, spec.key, error))
         self._declared_by.pop(known_key, None)
         self._by_string = {key.string: key for key in specs}
         self._specs, self._set_aside, self._frozen = fitting._specs, set_aside, None
@@ -388,20 +396,3 @@ def _rebuilt(state: _GraphState) -> FeatureGraph:
 
 def _listed(graph: FeatureGraph) -> str:
     return ", ".join(sorted(repr(str(key)) for key in graph.specs)) or "none"
-
-
-def _second(key: FeatureKey, known_key: FeatureKey, *, declared_by: str | None = None) -> str:
-    """Two keys of one string would share the versions and the columns that are named after it."""
-    whose = "" if declared_by is None else f", declared by class {declared_by}"
-    return (
-        f"{key!r} is called '{key.string}' in versions, and this graph already holds a feature of that name, "
-        f"{known_key!r}{whose}. Give one of them another key, or declare it in a graph of its own: "
-        "`with FeatureGraph().use():`."
-    )
-
-
-def _does_not_fit(key: FeatureKey, changed: FeatureKey, error: SpecError) -> str:
-    return (
-        f"Feature '{key}' no longer fits its upstream since '{changed}' was declared again: {error} Declare '{key}' "
-        "again, too."
-    )
