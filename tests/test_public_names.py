@@ -81,7 +81,8 @@ def test_declarations():
 def test_what_backends_implement_is_public_and_hidden(store):
     public = {name for name in dir(Backend) if not name.startswith("_")}
     assert public - set(STORE.split()) == {
-        *("after_commits", "append_rows", "has_version", "is_written", "refuse_types", "scan_rows", "snapshot_storage"),
+        *("after_commits", "append_rows", "has_version", "identity", "is_written", "refuse_types", "scan_rows"),
+        "snapshot_storage",
         *("stored_commits", "stored_features", "stored_specs", "stored_versions", "takes_chunks"),
     }
     assert all(hasattr(store, name) for name in public)

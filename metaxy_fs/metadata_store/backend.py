@@ -184,6 +184,7 @@ _OF_BACKENDS: Final = frozenset(
         "after_commits",
         "append_rows",
         "has_version",
+        "identity",
         "is_written",
         "refuse_types",
         "scan_rows",
