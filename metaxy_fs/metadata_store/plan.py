@@ -121,7 +121,8 @@ class _FeatureRun:
 
     def run(self, needed: frozenset[str]) -> tuple[Addition, Increment]:
         """Return what the run adds, and the increment that it finds."""
-        found = increment(self.planned, self.feature, None, stale_if=None)
+        # What deps carry is no part of a version, and nobody knows it of rows that are still to come.
+        found = increment(self.planned, self.feature, None, stale_if=None, carries=False)
         new, stale = (with_other_content(frame, self.spec) for frame in (found.new, found.stale))
         pending = pl.concat([self._marked(new, "new"), self._marked(self._with_cause(stale), "stale")], how="diagonal")
         rows, names = self._rows(stale, needed), [*self.spec.id_columns, DATA_VERSION]
@@ -171,7 +172,7 @@ class _FeatureRun:
         if not self.upstream:
             return pending.with_columns(pl.lit(value=False).alias(AFTER_UPSTREAM))
         try:
-            found = increment(self.store, self.feature, None, stale_if=None)
+            found = increment(self.store, self.feature, None, stale_if=None, carries=False)
         except DependencyError:
             return pending.with_columns(pl.lit(value=True).alias(AFTER_UPSTREAM))
         now = with_other_content(found.pending, self.spec)
@@ -284,12 +285,7 @@ def _upstream_first(targets: Sequence[FeatureLike]) -> list[Declared]:
     for key, spec in reversed(list(specs.items())):
         if key in wanted:
             wanted.update(dep.key for dep in spec.deps)
-    return [Declared(_without_columns(spec), graphs[0]) for key, spec in specs.items() if key in wanted]
-
-
-def _without_columns(spec: FeatureSpec) -> FeatureSpec:
-    """Return a declaration whose deps carry no columns, which nobody knows of rows that are still to come."""
-    return msgspec.structs.replace(spec, deps=[msgspec.structs.replace(dep, columns=()) for dep in spec.deps])
+    return [Declared(spec, graphs[0]) for key, spec in specs.items() if key in wanted]
 
 
 def _needed_columns(features: Iterable[Declared]) -> dict[FeatureKey, frozenset[str]]:

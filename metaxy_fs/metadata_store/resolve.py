@@ -112,9 +112,10 @@ def increment(
     *,
     stale_if: pl.Expr | None,
     where: pl.Expr | None = None,
+    carries: bool = True,
 ) -> Increment:
-    """Return what separates the samples of a feature from what the chain holds of them."""
-    expected = _expected(store, feature, samples, where=where, carries=True)
+    """Return what separates the samples of a feature from what the chain holds of them, with what deps carry or not."""
+    expected = _expected(store, feature, samples, where=where, carries=carries)
     found = compare_with_stored(store, expected, stale_if=stale_if).increments()
     parts, given = list(found), expected.samples
     orphaned = pl.concat(part.orphaned for part in parts)
