@@ -4,11 +4,9 @@ What comes from a root may hold anything; all of it is escaped.
 """
 
 import json
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -16,11 +14,10 @@ import msgspec
 import polars as pl
 import typer
 
-from metaxy_fs.insight.rendering import printable
+from metaxy_fs.markup import cell, printable
 
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
 
-_STRUCT_DIGITS = 12
 _UNBOUNDED = 1_000_000
 
 
@@ -32,7 +29,7 @@ def print_json(command: str, answers: Sequence[Any]) -> None:
 
 def print_table(rows: pl.DataFrame) -> None:
     """Print the rows of a frame below a header."""
-    cells = [[_cell(value) for value in row] for row in rows.iter_rows()]
+    cells = [[cell(value) for value in row] for row in rows.iter_rows()]
     header = [name.replace("_", " ") for name in rows.columns]
     numeric = [dtype.is_numeric() for dtype in rows.dtypes]
     if sys.stdout.isatty():
@@ -96,22 +93,3 @@ def _table(
     for row in cells:
         table.add_row(*map(text, row))
     return table
-
-
-def _cell(value: Any) -> str:
-    match value:
-        case None:
-            text = ""
-        case bool():
-            text = "yes" if value else "no"
-        case int():
-            text = f"{value:,}"
-        case datetime():
-            text = re.sub(r"\+00:00$", "Z", value.isoformat(sep=" ", timespec="seconds"))
-        case list():
-            text = ", ".join(map(_cell, value))
-        case dict():
-            text = " ".join(f"{name}={_cell(part)[:_STRUCT_DIGITS]}" for name, part in value.items())
-        case _:
-            text = str(value)
-    return printable(text)

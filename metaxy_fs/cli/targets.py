@@ -13,7 +13,7 @@ import typer
 
 from metaxy_fs.config import Config, load_config
 from metaxy_fs.errors import ConfigError, FeatureNotFoundError, MetaxyError, SpecError
-from metaxy_fs.insight.rendering import printable
+from metaxy_fs.markup import printable
 from metaxy_fs.metadata_store import FilesystemMetadataStore, MetadataStore, open_store
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.roots import require_root

@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.insight.rendering import printable
+from metaxy_fs.markup import printable
 from metaxy_fs.reserved import CAME_BY as _ROW
 from metaxy_fs.reserved import CHANGED_AT as _TIME
 from metaxy_fs.reserved import CHANGED_BY as _BY

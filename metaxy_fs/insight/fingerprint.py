@@ -25,7 +25,7 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
 from metaxy_fs.hashing import hash_string
-from metaxy_fs.insight.rendering import printable
+from metaxy_fs.markup import printable
 from metaxy_fs.spec import Feature, FeatureKey
 from metaxy_fs.spec.keys import named_key
 from metaxy_fs.versioning.columns import DATA_VERSION

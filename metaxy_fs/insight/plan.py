@@ -6,7 +6,7 @@ from typing import Final
 
 import polars as pl
 
-from metaxy_fs.insight.rendering import printable
+from metaxy_fs.markup import printable
 from metaxy_fs.reserved import AFTER_UPSTREAM, CAUSE, KIND
 from metaxy_fs.spec import Feature, FeatureKey
 from metaxy_fs.spec.keys import named_key

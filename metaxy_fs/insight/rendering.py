@@ -11,6 +11,8 @@ from itertools import groupby
 
 import msgspec
 
+from metaxy_fs.markup import escaped, printable
+
 
 class Emphasis(StrEnum):
     """How much a box stands out."""
@@ -72,25 +74,12 @@ def to_svg(boxes: Sequence[Box], *, title: str) -> str:
     height = max([frame.bottom for frame in frames], default=0) + _GAP
     edges = [_edge(frames[above], frames[place]) for place, box in enumerate(boxes) for above in box.upstream]
     drawn = [_drawn(box, frame) for box, frame in zip(boxes, frames, strict=True)]
-    name = _svg(title)
+    name = escaped(title)
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'font-family="monospace" font-size="12" role="img" aria-label="{name}">'
     )
     return "\n".join((opening, f"<title>{name}</title>", *edges, *drawn, "</svg>"))
-
-
-def printable(text: str) -> str:
-    r"""Return a text with all that cannot be printed, such as an end of line, written as an escape.
-
-    Examples:
-        >>> printable("a\nb")
-        'a\\nb'
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 _COLOURS = {
@@ -131,14 +120,6 @@ _MERMAID_SPECIAL = re.compile(r"[^\w .,:/=+…▶-]")
 def _mermaid(text: str) -> str:
     """Write every character that Mermaid, Markdown or HTML could take for its own as a code."""
     return _MERMAID_SPECIAL.sub(lambda found: f"#{ord(found.group())};", printable(text))
-
-
-_SVG_SPECIAL = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
-"""What `html.escape` escapes; its module takes longer to import than this one."""
-
-
-def _svg(text: str) -> str:
-    return printable(text).translate(_SVG_SPECIAL)
 
 
 # The layout: each box lies one layer below the lowest of those upstream of it. All lengths are in pixels.
@@ -218,7 +199,7 @@ def _drawn(box: Box, frame: _Frame) -> str:
     )
     lines = [
         f'<text x="{frame.x + _PADDING}" y="{frame.y + _PADDING + _LINE_HEIGHT * number - 4}" fill="#1f2328" '
-        f'font-weight="{"bold" if number == 1 else "normal"}">{_svg(line)}</text>'
+        f'font-weight="{"bold" if number == 1 else "normal"}">{escaped(line)}</text>'
         for number, line in enumerate(_label(box), start=1)
     ]
     return "\n".join([shape, *lines])

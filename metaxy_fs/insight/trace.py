@@ -6,7 +6,7 @@ from typing import Final, Literal, NamedTuple
 
 import polars as pl
 
-from metaxy_fs.insight.rendering import printable
+from metaxy_fs.markup import printable
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns, stored_names
 

@@ -8,7 +8,8 @@ import pytest
 from metaxy_fs.insight.ancestry import Digests, StoredRow, StoredVersions, ancestry
 from metaxy_fs.insight.explanation import ContainerNode, ContainerRef, Difference, Explanation, RowsRef
 from metaxy_fs.insight.provenance import explain_sample
-from metaxy_fs.insight.rendering import Box, Emphasis, printable, to_mermaid, to_svg, to_text
+from metaxy_fs.insight.rendering import Box, Emphasis, to_mermaid, to_svg, to_text
+from metaxy_fs.markup import printable
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.definition import definition_version
 from tests.versioning.reference import feature_graph, row_version, sha256
