@@ -41,6 +41,9 @@ TAGS: Final = "_metaxy_tags"
 ROW_OF_SCAN: Final = "_metaxy_row"
 """The place of a row in a scan of several files."""
 
+NUMBER: Final = "_metaxy_number"
+"""The number of a row's commit among those of its feature, Int64, in stores that number them."""
+
 SHIFT: Final = "_metaxy_shift"
 """What is taken from that place to get the ordinal."""
 

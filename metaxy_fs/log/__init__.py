@@ -27,7 +27,7 @@ from metaxy_fs.log.predicates import balanced, conjuncts_on, flattened
 from metaxy_fs.log.prune import matching_ranges
 from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
 from metaxy_fs.log.scan import are_exact, column_names
-from metaxy_fs.log.schema import column, encode_schema, unstorable
+from metaxy_fs.log.schema import column, decode_schema, encode_schema, unstorable
 from metaxy_fs.log.snapshots import (
     UNKNOWN_SCHEMA,
     PinnedFeature,
@@ -41,10 +41,11 @@ from metaxy_fs.log.snapshots import (
     snapshots_of,
 )
 from metaxy_fs.log.statistics import MAX_EXACT, column_statistics, exact_in, split_points
+from metaxy_fs.log.types import AgreedTypes, fitting, large_in
 from metaxy_fs.log.values import holds_any, values_as_stored
 from metaxy_fs.log.verified_io import Finding
 from metaxy_fs.log.view import View, ViewLoader
-from metaxy_fs.log.widening import FileSchema, conform, unify, widen
+from metaxy_fs.log.widening import FileSchema, conform, differ_in_order_alone, unify, widen
 
 if TYPE_CHECKING:
     from metaxy_fs.log.compact import compact_partition
@@ -65,6 +66,7 @@ __all__ = [
     "ROW_GROUP_ROWS",
     "STORE_FILE",
     "UNKNOWN_SCHEMA",
+    "AgreedTypes",
     "Chunks",
     "CommitRequest",
     "Compaction",
@@ -103,18 +105,22 @@ __all__ = [
     "conform",
     "conjuncts_on",
     "copy_partition",
+    "decode_schema",
     "depth",
+    "differ_in_order_alone",
     "drop_snapshot",
     "encode_schema",
     "exact_in",
     "find_info",
     "find_root",
     "find_snapshot",
+    "fitting",
     "flattened",
     "holds_any",
     "is_partition_directory",
     "is_snapshot_name",
     "known_schema",
+    "large_in",
     "matching_ranges",
     "open_for_writing",
     "plan_ranges",

@@ -30,6 +30,7 @@ from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.buffer import WriteBuffer
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, InMemoryMetadataStore, open_store
 from metaxy_fs.metadata_store.scan import Scan
+from metaxy_fs.metadata_store.tables import CommitRecord, TableMetadataStore
 from metaxy_fs.versioning.increment import Increment, LazyIncrement
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMITS",
     "Append",
+    "CommitRecord",
     "CommitStateUnknownError",
     "Compaction",
     "Copied",
@@ -93,6 +95,7 @@ __all__ = [
     "SpecError",
     "StorageAccessError",
     "StorageError",
+    "TableMetadataStore",
     "Trace",
     "UnsupportedFormatError",
     "Vacuumed",

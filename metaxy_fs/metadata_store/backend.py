@@ -20,7 +20,7 @@ from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.interrupts import let_ctrl_c_end_waits
 from metaxy_fs.log.chunks import Chunks, count_retired
 from metaxy_fs.log.manifest import HISTORY, check_tags, encode_tags
-from metaxy_fs.log.types import AgreedTypes, fitting, large_in
+from metaxy_fs.log.types import AgreedTypes
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.storage.base import Storage
@@ -95,26 +95,6 @@ class Append:
     def rows(self) -> pl.DataFrame:
         """All rows as one frame, those that retire a sample among them."""
         return self.chunks.collect()
-
-    def beside(self, earlier: Iterable[pl.DataFrame]) -> "Append":
-        """Return the write in types that fit those of the writes to its partition that came before it.
-
-        Backends that hold rows in memory may call this; what it refuses could not be read beside them.
-
-        Args:
-            earlier: The rows of these writes.
-
-        Raises:
-            MetadataSchemaError: A column has a type that has none in common with theirs, or an id does not fit.
-        """
-        types = AgreedTypes(self.spec.id_columns)
-        for rows in earlier:
-            large = large_in(rows, id_columns=self.spec.id_columns)
-            types = types.added(types.further(rows.schema, large), large)
-        feature = str(self.spec.key)
-        rows = fitting(self.chunks, types, feature=feature).collect()
-        types.refuse_conflicts(rows.schema, large_in(rows, id_columns=self.spec.id_columns), feature=feature)
-        return replace(self, chunks=Chunks.of(rows))
 
     @property
     def retired(self) -> int:

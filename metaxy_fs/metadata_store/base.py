@@ -52,9 +52,9 @@ class MetadataStore(Backend):
 
     Every method that takes a feature takes a Feature class, a FeatureKey, or the text of a key: `"video/processing"`.
 
-    A new kind of store implements `location`, `append_rows`, `scan_rows`, `stored_versions`, `stored_features`
-    and `stored_commits`, and passes `metaxy_fs.testing.StoreSuite`. `Append.beside` refuses what does not fit the rows
-    that were appended before.
+    A new kind of store derives from `TableMetadataStore`, where rows and a record of them can be added in one step; any
+    other implements `location`, `append_rows`, `scan_rows`, `stored_versions`, `stored_features` and `stored_commits`.
+    Each passes `metaxy_fs.testing.StoreSuite`.
 
     Args:
         fallback_stores: Stores to read from, nearest first, where this one has no row of a feature; each asks its own
