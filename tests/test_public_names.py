@@ -1,5 +1,6 @@
 """Completion shows what users call and nothing else, and the API reference has each public name on one page."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from metaxy_fs import (
 from metaxy_fs.metadata_store.backend import Backend
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+EXTENSIONS = sorted(Path(metaxy_fs.__file__).parent.glob("ext/[!_]*.py"))
 
 STORE = """
     at buffered calculate_and_write_data_versions calculate_data_versions check create_snapshot diff drop_snapshot
@@ -88,6 +90,15 @@ def test_what_backends_implement_is_public_and_hidden(store):
     assert all(hasattr(store, name) for name in public)
 
 
+def named_in(module):
+    """The names in the `__all__` of a module that need not be importable here."""
+    body = ast.parse(module.read_text("utf-8")).body
+    [names] = [
+        each.value for each in body if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "__all__"
+    ]
+    return ast.literal_eval(names)
+
+
 def test_the_reference_has_each_public_name_on_one_page():
     pages = {path: re.findall(r"^::: (\S+)", path.read_text("utf-8"), re.MULTILINE) for path in REFERENCE.glob("*.md")}
     shown = [name for names in pages.values() for name in names]
@@ -95,6 +106,7 @@ def test_the_reference_has_each_public_name_on_one_page():
     expected += [f"metaxy_fs.storage.{name}" for name in storage.__all__]
     expected += [f"metaxy_fs.sources.{name}" for name in sources.__all__]
     expected += [f"metaxy_fs.testing.{name}" for name in testing.__all__]
+    expected += [f"metaxy_fs.ext.{module.stem}.{name}" for module in EXTENSIONS for name in named_in(module)]
     of_backends = sorted(set(metadata_store.__all__) - set(metaxy_fs.__all__))
     expected += [f"metaxy_fs.metadata_store.{name}" for name in [*of_backends, "backend.Backend"]]
     assert sorted(shown) == sorted(expected)

@@ -76,7 +76,7 @@ class BatchTask:
             return Computed(error=shown_error(error))
 
 
-def shown_error(error: Exception) -> str:
+def shown_error(error: BaseException) -> str:
     """Return an error as a job lists it."""
     try:
         text = str(error)
