@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
-from metaxy_fs.log.layout import Partition, is_commit, is_data_file_name
+from metaxy_fs.log.layout import Partition, is_commit, is_data_file_name, is_table_name
 from metaxy_fs.log.manifest import FORMAT_VERSION, DataFile, Manifest, refuse_other_format, unsealed
 from metaxy_fs.log.schema import decode_schema
 from metaxy_fs.reserved import RETIRED
@@ -107,7 +107,7 @@ def _no_compaction(manifest: Manifest) -> str | None:
     if not is_list_of_commits(manifest.covers):
         return "covers what can be no list of commits"
     table = manifest.commits
-    if table is None or not is_data_file_name(table.name):
+    if table is None or not is_table_name(table.name):
         return f"names no table of its commits, but {table.name if table else None!r}"
     if table.rows != manifest.covers.count(" ") + 1:
         return f"covers {manifest.covers.count(' ') + 1} commits, but has a table of {table.rows}"

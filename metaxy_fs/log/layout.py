@@ -7,9 +7,9 @@
         _definition.json                              the declaration that produced it
         _types/<n>.json                               types of columns that were agreed on later, from 1 on
         <commit>-<n>.parquet                          data files
-        <commit>-commits.parquet                      the commits that a compaction stands for
         _manifests/appends/<commit>.json              one write each
         _manifests/compactions/<commit>.json          each stands for many writes
+        _commits/<commit>.table                       the commits that a compaction stands for, in Parquet
         _vacuum/<id>.json                             what a vacuum has noted for the next one
         _writes/<commit>.json                         a named write that a compaction stands for; writers look there
         _decisions/<commit>.json                      which rows a name stands for that a write and a copy both took
@@ -43,9 +43,12 @@ _VERSION = re.compile(r"[0-9a-f]{16}")
 _COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 _SUBDIRECTORY = re.compile(
-    r"|/_manifests/(appends|compactions)|/_writes|/_decisions|/_copies|/_types|/_vacuum|/_damaged/[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+    r"|/_manifests/(appends|compactions)|/_commits|/_writes|/_decisions|/_copies|/_types|/_vacuum|/_damaged/[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 )
 _DATA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.parquet")
+# No pattern that finds data files finds a table: neither `*.parquet` nor `**/*.parquet`.
+_TABLE = re.compile(rf"_commits/(?P<commit>{_COMMIT.pattern})\.table")
+_EARLIER_TABLE = re.compile(r"(?P<commit>.+)-commits\.parquet")
 # Of macOS, NFS, FUSE, rsync, Syncthing and editors; of Hadoop; of Synology. None of them can be a commit.
 _STRAY_DIRECTORY = re.compile(r"[.~#].*|.*_\$folder\$|@eaDir", re.DOTALL)
 # Also of editors; rclone; Syncthing; Google's and Amazon's command lines; Windows. None of them ends as an object does.
@@ -113,7 +116,7 @@ class Partition(msgspec.Struct, frozen=True, order=True):
         return f"{self}/_damaged/{commit}/{checksum}.json"
 
     def data_file(self, name: str) -> str:
-        """Return the path of a data file, or of a table of commits."""
+        """Return the path of a data file or a commit table; the name of the latter has its directory."""
         return f"{self}/{name}"
 
 
@@ -159,6 +162,11 @@ def is_data_file_name(name: str) -> bool:
     return _DATA_FILE.fullmatch(name) is not None
 
 
+def is_table_name(name: str) -> bool:
+    """Whether a name can be that of a commit table; earlier versions put it among the data files."""
+    return _TABLE.fullmatch(name) is not None or is_data_file_name(name)
+
+
 def is_commit(text: str) -> bool:
     """Whether a string can be the id of a commit."""
     return _COMMIT.fullmatch(text) is not None
@@ -181,18 +189,20 @@ def snapshot_of(path: str) -> str | None:
 
 
 def commit_table(commit: str) -> str:
-    """Return the name of the table of the commits that a compaction stands for."""
-    return f"{commit}-commits.parquet"
+    """Return the name, within the partition, of the table of the commits that a compaction stands for."""
+    return f"_commits/{commit}.table"
 
 
 def compaction_of_table(name: str) -> str | None:
     """Return the compaction whose commit table has a name, None for any other data file."""
-    commit = name.removesuffix("-commits.parquet")
-    return commit if commit != name and is_commit(commit) else None
+    found = _TABLE.fullmatch(name) or _EARLIER_TABLE.fullmatch(name)
+    return found["commit"] if found is not None and is_commit(found["commit"]) else None
 
 
 def owners_of_data_file(name: str) -> tuple[str, str]:
     """Return the commits that a data file may be of, by its name; those of named writes have a token after it."""
+    if (compaction := compaction_of_table(name)) is not None:
+        return compaction, compaction
     stem = name.rpartition("-")[0]
     return stem, stem.rpartition("-")[0]
 
@@ -235,7 +245,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
         definition: Its description.
         appends: The manifests of single writes, by commit.
         compactions: Those that stand for many, by commit.
-        data: The data files, by name.
+        data: The data files and commit tables, by name.
         types: The types of columns that were agreed on after the description, by number.
         records: What vacuums have noted.
         copies: What says that a copy brings a compaction, by that.
@@ -282,7 +292,7 @@ def take_inventory(storage: Storage, partition: Partition) -> Inventory:
 
 
 _OBJECT: Final = re.compile(
-    rf"(?P<definition>_definition\.json)|(?P<data>{_DATA_FILE.pattern})"
+    rf"(?P<definition>_definition\.json)|(?P<data>{_DATA_FILE.pattern}|_commits/{_COMMIT.pattern}\.table)"
     rf"|_manifests/appends/(?P<appends>{_COMMIT.pattern})\.json"
     rf"|_manifests/compactions/(?P<compactions>{_COMMIT.pattern})\.json"
     rf"|(?P<misplaced>_manifests/.*)"

@@ -38,7 +38,7 @@ def build(*, root: str, commits: int, files: int) -> dict[str, Any]:
         rows=sum(entry.rows for entry in entries),
         files=tuple(entries),
         covers=" ".join(ids),
-        commits=CommitTable(name="commits.parquet", rows=commits, bytes=80 * commits, sha256="0" * 64),
+        commits=CommitTable(name="_commits/c.table", rows=commits, bytes=80 * commits, sha256="0" * 64),
     )
     path = partition.compaction_manifest(compaction.commit)
     HastyStorage(str(empty_directory(root))).put(path, encode_manifest(compaction))

@@ -28,6 +28,7 @@ FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)*")
 VERSION = re.compile(r"[0-9a-f]{16}")
 COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DATA_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.parquet")
+TABLE = re.compile(rf"_commits/{COMMIT.pattern}\.table|{DATA_FILE.pattern}")
 STRAY_DIRECTORY = re.compile(r"[.~#].*|.*_\$folder\$|@eaDir", re.DOTALL)
 STRAY_NAME = re.compile(
     r".*~|.*\.partial|.*\.tmp|.*_\.gstmp|.*\.[0-9a-f]{8}|thumbs\.db|desktop\.ini", re.DOTALL | re.IGNORECASE
@@ -275,7 +276,7 @@ def _firsts(partition: Path, manifest: Json, counting: set[str]) -> dict[int, Ke
 
 
 def _commit_table(partition: Path, manifest: Json) -> list[Json]:
-    table: list[Json] = pq.read_table(io.BytesIO(_checked(partition, manifest["commits"]))).to_pylist()
+    table: list[Json] = pq.read_table(io.BytesIO(_checked(partition, manifest["commits"], named=TABLE))).to_pylist()
     assert [row["commit"] for row in table] == manifest["covers"].split(" ")
     return table
 
@@ -321,8 +322,8 @@ def _check_provenance(table: pa.Table, content: set[str]) -> None:
             assert all(version[name] == provenance[name] for name in version if name not in content)
 
 
-def _checked(partition: Path, entry: Json) -> bytes:
-    assert DATA_FILE.fullmatch(entry["name"])
+def _checked(partition: Path, entry: Json, *, named: re.Pattern[str] = DATA_FILE) -> bytes:
+    assert named.fullmatch(entry["name"])
     data = (partition / entry["name"]).read_bytes()
     assert len(data) == entry["bytes"]
     assert hashlib.sha256(data).hexdigest() == entry["sha256"]

@@ -56,6 +56,7 @@ def test_there_are_golden_roots() -> None:
         "format-1-footers-compacted",
         "format-1-retired",
         "format-1-retired-compacted",
+        "format-1-retired-tables-compacted",
         "format-1-sealed-compacted",
         "format-1-sha3_256",
         "format-1-types",

@@ -65,7 +65,7 @@ def put_compaction(
         "digest": hashlib.sha256("".join(sorted(append.digest for append in ordered)).encode()).hexdigest(),
         "files": files,
         "covers": " ".join(append.commit for append in ordered),
-        "commits": _put_table(storage, ordered, f"{commit}-commits.parquet", schemas, partition),
+        "commits": _put_table(storage, ordered, f"_commits/{commit}.table", schemas, partition),
     }
     change(fields)
     path = f"{partition}/_manifests/compactions/{commit}.json"

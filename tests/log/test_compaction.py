@@ -156,7 +156,7 @@ def test_a_compaction_reports_what_it_has_done() -> None:
     assert (done.manifests, done.commits, done.rows, done.files_before, done.files_after) == (12, 12, 36, 12, 1)
     assert done.bytes_before == sum(file.bytes for held in appends for file in held.files)
     assert sorted(info.path.removeprefix(f"{PARTITION}/") for info in new) == sorted(
-        [f"{done.commit}-0.parquet", f"{done.commit}-commits.parquet", f"_manifests/compactions/{done.commit}.json"]
+        [f"{done.commit}-0.parquet", f"_commits/{done.commit}.table", f"_manifests/compactions/{done.commit}.json"]
     )
     assert compact(storage) == []
 

@@ -91,8 +91,8 @@ def test_vacuums_leave_nothing_of_it(source: MemoryStorage) -> None:
         for _ in range(3):
             assert vacuum(target, policy=EAGER, dry_run=False).skipped == ()
         kept = [path for path in contents(target) if "/_writes/" not in path and "/_decisions/" not in path]
-        named = {file.name for manifest in view_of(target).manifests for file in manifest.named_files}
-        assert {path.rpartition("/")[2] for path in kept if path.endswith(".parquet")} == named
+        named = {PARTITION.data_file(file.name) for found in view_of(target).manifests for file in found.named_files}
+        assert {path for path in kept if path.endswith((".parquet", ".table"))} == named
         assert not any("/_copies/" in path for path in kept)
 
 

@@ -102,7 +102,7 @@ def errors(storage: Storage) -> list[str]:
 
 def decoded_ids(storage: Storage) -> set[int]:
     """The ids in any data file, named or not."""
-    files = [storage.get(path) for path in contents(storage) if path.endswith(".parquet") and "-commits" not in path]
+    files = [storage.get(path) for path in contents(storage) if path.endswith(".parquet")]
     return {value for data in files for value in pl.read_parquet(data)["sample_id"]}
 
 

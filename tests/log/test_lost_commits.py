@@ -76,13 +76,13 @@ def nothing_goes(storage: Storage, *, because: str) -> None:
 def test_the_files_of_a_compaction_whose_manifest_is_gone_stay(storage: MemoryStorage) -> None:
     compaction = compacted(storage, vacuumed=True)
     storage.delete(PARTITION.compaction_manifest(compaction))
-    nothing_goes(storage, because=f"{compaction}-commits.parquet lists 3 commits that no manifest holds")
+    nothing_goes(storage, because=f"{compaction}.table lists 3 commits that no manifest holds")
 
 
 def test_data_files_without_a_table_go_as_those_of_a_copy_that_was_cut_short(storage: MemoryStorage) -> None:
     """A copy puts the table last, so it cannot be told from a commit of another root that was never here."""
     compaction = compacted(storage, vacuumed=True)
-    for path in (PARTITION.compaction_manifest(compaction), PARTITION.data_file(f"{compaction}-commits.parquet")):
+    for path in (PARTITION.compaction_manifest(compaction), PARTITION.data_file(f"_commits/{compaction}.table")):
         storage.delete(path)
     [first, *_] = eagerly(storage)
     deleted = [removal.path for removal in first.removals if removal.state == "deleted"]
@@ -92,8 +92,8 @@ def test_data_files_without_a_table_go_as_those_of_a_copy_that_was_cut_short(sto
 def test_they_stay_where_their_table_cannot_be_read(storage: MemoryStorage) -> None:
     compaction = compacted(storage, vacuumed=True)
     storage.delete(PARTITION.compaction_manifest(compaction))
-    replace(storage, PARTITION.data_file(f"{compaction}-commits.parquet"), b"PAR1 torn PAR1")
-    nothing_goes(storage, because="commits.parquet cannot be read")
+    replace(storage, PARTITION.data_file(f"_commits/{compaction}.table"), b"PAR1 torn PAR1")
+    nothing_goes(storage, because=".table cannot be read")
 
 
 def test_a_day_of_patience_changes_nothing(storage: MemoryStorage, clock: Clock) -> None:
@@ -101,7 +101,7 @@ def test_a_day_of_patience_changes_nothing(storage: MemoryStorage, clock: Clock)
     compaction = compacted(storage, vacuumed=True)
     manifest = storage.get(PARTITION.compaction_manifest(compaction))
     storage.delete(PARTITION.compaction_manifest(compaction))
-    for name in (f"{compaction}-0.parquet", f"{compaction}-commits.parquet"):
+    for name in (f"{compaction}-0.parquet", f"_commits/{compaction}.table"):
         record = {"format_version": 1, "unnamed": [name], "named": []}
         storage.put(PARTITION.vacuum_record(name), json.dumps(record).encode())
     before = contents(storage)
@@ -120,7 +120,7 @@ def test_a_compaction_that_is_gone_and_holds_nothing_of_its_own_does_not_stop_it
     assert found.skipped == ()
     assert {removal.path for removal in found.removals if removal.state == "deleted"} == {
         PARTITION.data_file(f"{compaction}-0.parquet"),
-        PARTITION.data_file(f"{compaction}-commits.parquet"),
+        PARTITION.data_file(f"_commits/{compaction}.table"),
     }
 
 
@@ -170,7 +170,7 @@ def test_a_manifest_that_is_damaged_where_it_is_stops_it(
 
 def test_a_file_that_cannot_be_got_stops_it(storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     append: Manifest = write(storage, 1)
-    storage.put(PARTITION.data_file("torn-commits.parquet"), b"x")
+    storage.put(PARTITION.data_file("_commits/torn.table"), b"x")
     real = MemoryStorage.get_many
 
     def get_many(self: MemoryStorage, objects: list) -> list[bytes]:
@@ -179,5 +179,5 @@ def test_a_file_that_cannot_be_got_stops_it(storage: MemoryStorage, monkeypatch:
         return real(self, objects)
 
     monkeypatch.setattr(MemoryStorage, "get_many", get_many)
-    nothing_goes(storage, because="torn-commits.parquet cannot be read")
+    nothing_goes(storage, because="torn.table cannot be read")
     assert PARTITION.append_manifest(append.commit) in contents(storage)

@@ -149,7 +149,7 @@ def test_a_compaction_that_is_gone_with_a_data_file_is_lost_but_proves_the_write
 def test_a_damaged_compaction_without_its_table_is_lost(storage: MemoryStorage, appends: list[Manifest]) -> None:
     compaction = compact(storage, appends)
     replace(storage, PARTITION.compaction_manifest(compaction), b"")
-    storage.delete(PARTITION.data_file(f"{compaction}-commits.parquet"))
+    storage.delete(PARTITION.data_file(f"_commits/{compaction}.table"))
     [found] = repair(storage, dry_run=False)
     assert (found.state, found.path) == ("lost", PARTITION.compaction_manifest(compaction))
     assert "the table of its commits is not there" in found.reason

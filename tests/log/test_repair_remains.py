@@ -80,7 +80,7 @@ def errors(storage: Storage) -> list[str]:
 def test_commits_that_are_whole_in_the_other_files_are_restored(storage: MemoryStorage) -> None:
     manifest = lost(storage, file_rows=2**19)
     break_file(storage, manifest, 0)
-    table = PARTITION.data_file(f"{manifest.commit}-commits.parquet")
+    table = PARTITION.data_file(f"_commits/{manifest.commit}.table")
     assert (ids(storage), errors(storage)) == ([100], [table])
     before = contents(storage)
     states = [(found.state, found.rows) for found in repair(storage, dry_run=True)]
@@ -151,7 +151,7 @@ def test_what_is_given_up_stops_nothing_any_more(storage: MemoryStorage) -> None
     manifest = lost(storage, file_rows=3)
     break_file(storage, manifest, 1)
     repair(storage, dry_run=False)
-    storage.delete(PARTITION.data_file(f"{manifest.commit}-commits.parquet"))
+    storage.delete(PARTITION.data_file(f"_commits/{manifest.commit}.table"))
     assert (errors(storage), repair(storage, dry_run=False)) == ([], [])
     for _ in range(3):
         assert vacuum(storage, policy=EAGER, dry_run=False).skipped == ()

@@ -81,7 +81,11 @@ def manifests(storage: Storage) -> list[str]:
 
 def data_files(storage: Storage) -> set[str]:
     prefix = f"{PARTITION}/"
-    return {info.path.removeprefix(prefix) for info in storage.list(str(PARTITION)) if info.path.endswith(".parquet")}
+    return {
+        info.path.removeprefix(prefix)
+        for info in storage.list(str(PARTITION))
+        if info.path.endswith((".parquet", ".table"))
+    }
 
 
 def appended(found: Sequence[Manifest]) -> list[str]:
@@ -124,7 +128,7 @@ def test_covered_appends_go_after_the_grace_and_their_files_after_the_retention(
     assert files_of(covered) <= data_files(storage)
     clock.pass_by(HOUR)
     run(storage)
-    assert data_files(storage) == {f"{compaction}-0-0.parquet", f"{compaction}-commits.parquet"}
+    assert data_files(storage) == {f"{compaction}-0-0.parquet", f"_commits/{compaction}.table"}
     assert_frame_equal(read(storage), expected)
 
 
@@ -270,7 +274,7 @@ def test_nothing_goes_by_a_compaction_that_is_not_whole(storage: MemoryStorage, 
     covered = appends(storage, 2)
     compaction = put_compaction(storage, covered)
     clock.pass_by(30 * DAY)
-    for name in [f"{compaction}-0-0.parquet", f"{compaction}-commits.parquet"]:
+    for name in [f"{compaction}-0-0.parquet", f"_commits/{compaction}.table"]:
         data = storage.get(PARTITION.data_file(name))
         for damaged in [None, data[:-1]]:
             storage.delete(PARTITION.data_file(name))
@@ -369,7 +373,7 @@ def test_manifests_that_vanish_while_they_are_listed_are_listed_again(storage: M
     found = run(FaultyStorage(storage, fault))
     assert {path for path, state in states(raced[0]).items() if state == "deleted"} >= set(appended(covered))
     assert set(states(found).values()) == {"waiting"}
-    assert all(path.endswith(".parquet") for path in states(found))
+    assert all(path.endswith((".parquet", ".table")) for path in states(found))
 
 
 def test_one_feature_is_vacuumed_alone(storage: MemoryStorage, clock: Clock) -> None:
@@ -418,7 +422,7 @@ def test_on_a_root_of_ones_own_all_goes_at_once(storage: MemoryStorage) -> None:
         "_store.json",
         PARTITION.compaction_manifest(compaction),
         PARTITION.data_file(f"{compaction}-0-0.parquet"),
-        PARTITION.data_file(f"{compaction}-commits.parquet"),
+        PARTITION.data_file(f"_commits/{compaction}.table"),
     }
     assert_frame_equal(read(storage), expected)
 

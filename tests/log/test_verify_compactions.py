@@ -111,10 +111,10 @@ def test_compactions_that_overlap_are_sound(storage: Storage) -> None:
     assert verify(storage).commits == 5
 
 
-@pytest.mark.parametrize("name", ["-0-0", "-1-0", "-commits"])
+@pytest.mark.parametrize("name", ["{}-0-0.parquet", "{}-1-0.parquet", "_commits/{}.table"])
 @pytest.mark.parametrize("damage", [None, lambda data: data[:-1], lambda data: bytes([data[0] ^ 1]) + data[1:]])
 def test_a_damaged_file_of_a_compaction_is_found(storage: Storage, name: str, damage: Any) -> None:
-    path = PARTITION.data_file(f"{put_compaction(storage, history(storage))}{name}.parquet")
+    path = PARTITION.data_file(name.format(put_compaction(storage, history(storage))))
     data = storage.get(path)
     storage.delete(path)
     if damage is not None:

@@ -137,7 +137,7 @@ def test_a_compaction_that_was_replaced_while_it_was_looked_into_is_looked_for_a
     inner = MemoryStorage()
     appends = [append(inner, [sample], 0, sample) for sample in range(1, 4)]
     put_compaction(inner, appends, token="a" * 16)
-    [table] = [info.path for info in inner.list("") if info.path.endswith("-commits.parquet")]
+    [table] = [info.path for info in inner.list("") if info.path.endswith(".table")]
     [manifest] = [info.path for info in inner.list(f"{PARTITION}/_manifests/compactions")]
 
     def replace(verb: str, path: str) -> None:
@@ -175,7 +175,7 @@ def test_where_all_commits_are_wanted_no_table_is_read() -> None:
     appends = [append(storage.inner, [sample], 0, sample) for sample in range(1, 4)]
     put_compaction(storage.inner, appends)
     read(storage, commits={held.commit for held in appends})
-    assert not [path for _, path in storage.requests if path.endswith("-commits.parquet")]
+    assert not [path for _, path in storage.requests if path.endswith(".table")]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class DistantStorage(MemoryStorage):
         super().put(path, data)
 
     def get_many(self, objects: Sequence[ObjectInfo]) -> builtins.list[bytes]:
-        for ending, kind in {".json": "get manifests", "-commits.parquet": "get tables"}.items():
+        for ending, kind in {".json": "get manifests", ".table": "get tables"}.items():
             if objects and objects[0].path.endswith(ending):
                 self._meet(kind, objects[0].path)
         return super().get_many(objects)

@@ -91,7 +91,7 @@ def objects(root: Path) -> dict[str, Path]:
         manifests = sorted(partition.glob("_manifests/appends/*.json"))
         found = {"append": manifests[0], "named append": manifests[-1], "data": min(partition.glob("*-0.parquet"))}
     else:
-        (table,) = partition.glob("*-commits.parquet")
+        (table,) = partition.glob("_commits/*.table")
         (data,) = partition.glob(f"{compactions[0].stem}-[0-9].parquet")
         found = {"compaction": compactions[0], "rewritten data": data, "commit table": table}
     return found | {"snapshot": root / "_snapshots" / "train.json"}

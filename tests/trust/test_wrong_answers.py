@@ -106,7 +106,7 @@ def test_a_read_asks_no_third_time(storage: Misled, part: str) -> None:
     assert storage.about(part) == objects + 1
 
 
-@pytest.mark.parametrize("part", ["_manifests/compactions", "-commits.parquet", "_snapshots/now"])
+@pytest.mark.parametrize("part", ["_manifests/compactions", "_commits/", "_snapshots/now"])
 def test_what_stands_for_many_commits_is_asked_for_once_more(storage: Misled, part: str) -> None:
     store = FilesystemMetadataStore(storage)
     assert compact(store, full=True)
@@ -143,7 +143,7 @@ def test_a_write_asks_once_more_for_what_cannot_be_right(storage: Misled, part: 
     assert FilesystemMetadataStore(storage).history(Video).height == 2
 
 
-@pytest.mark.parametrize("part", ["appends/write-", "_manifests/compactions", "-commits.parquet", "-0.parquet"])
+@pytest.mark.parametrize("part", ["appends/write-", "_manifests/compactions", "_commits/", "-0.parquet"])
 def test_nothing_is_reported_nor_mended_that_only_looked_damaged(storage: Misled, part: str) -> None:
     assert compact(FilesystemMetadataStore(storage), full=True)
     FilesystemMetadataStore(storage).write_metadata(Video, rows(4), write_id="second")

@@ -353,7 +353,7 @@ def _kind_of(path: str) -> str:
     marks = {
         "/appends": "append manifest",
         "/compactions": "compaction manifest",
-        "-commits.parquet": "commit table",
+        "_commits/": "commit table",
         ".parquet": "data file",
         "/_vacuum": "vacuum record",
         "/_writes": "kept write",
