@@ -90,7 +90,8 @@ def pythons(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Run the tests of trust with the numbers that docs/reliability.md states; takes the better part of an hour."""
     install(session, "tests", extras="all,testing")
-    session.run("python", "-m", "pytest", "tests/trust", "--soak", "--capture=no", *session.posargs)
+    soaked = ("tests/trust", "tests/metadata_store/test_concurrency.py")
+    session.run("python", "-m", "pytest", *soaked, "--soak", "--capture=no", *session.posargs)
 
 
 @nox.session(default=False)

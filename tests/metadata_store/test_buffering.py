@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metaxy_fs import (
@@ -29,6 +29,7 @@ from metaxy_fs.metadata_store import Append
 from metaxy_fs.metadata_store import pending as flushes
 from metaxy_fs.storage import local
 from tests.patience import PATIENCE
+from tests.support.examples import examples
 
 SAMPLES, CUT = 60, 5
 PIECES = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=5, unique=True), max_size=6)
@@ -77,7 +78,7 @@ def wait_until(is_so: Any) -> None:
 # Retried jobs.
 
 
-@settings(max_examples=50)
+@examples(25)
 @given(attempts=st.lists(st.tuples(PIECES, st.integers(1, 6)), max_size=4), data=st.data())
 def test_attempts_at_once_commit_every_sample_once(
     attempts: list[tuple[list[list[int]], int]], data: st.DataObject

@@ -13,6 +13,7 @@ from metaxy_fs.metadata_store import FilesystemMetadataStore
 from metaxy_fs.storage import MemoryStorage, ObjectInfo, ObjectRange
 from metaxy_fs.testing.store_carried import CLIP, CUT, clip_and_cut, clips, made_from, paths, rows, shots
 from metaxy_fs.testing.store_cases import container, declare, root, samples
+from tests.support.examples import examples
 from tests.versioning.pieces import tiny_pieces
 
 
@@ -172,6 +173,7 @@ WRITES = st.dictionaries(st.integers(0, 4), st.sampled_from(["", "x", "y"]), max
 
 
 @given(st.lists(st.lists(WRITES, min_size=1, max_size=2), min_size=1, max_size=3), st.integers(0, 5), st.data())
+@examples(30)
 def test_a_chain_by_sample_carries_the_nearest_row(
     layers: list[list[dict[int, str]]], limit: int, data: st.DataObject
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureNotFoundError, FeatureSpec, FilesystemMetadataStore
 
-WRITERS, WRITES, ROWS, READERS = 8, 50, 5, 2
+ROWS = 5
 
 with FeatureGraph().use():
 
@@ -20,12 +20,12 @@ def batch(writer: int, number: int) -> pl.DataFrame:
     """One write: all of its rows say which write they are of, so a half of one would show."""
     ids = [f"{writer}-{number}-{row}" for row in range(ROWS)]
     versions = pl.struct(pl.lit("v").alias("default")).alias("data_version")
-    return pl.DataFrame({"sample_id": ids, "write": [writer * WRITES + number] * ROWS}).with_columns(versions)
+    return pl.DataFrame({"sample_id": ids, "write": [f"{writer}-{number}"] * ROWS}).with_columns(versions)
 
 
-def write_all(root: str, options: dict[str, Any], writer: int) -> None:
+def write_all(root: str, options: dict[str, Any], writer: int, writes: int) -> None:
     store = FilesystemMetadataStore(root, storage_options=options)
-    for number in range(WRITES):
+    for number in range(writes):
         store.write_metadata(Video, batch(writer, number))
 
 
@@ -47,7 +47,12 @@ def read_until(root: str, options: dict[str, Any], done: Any, counts: Any) -> No
 
 
 @pytest.mark.parametrize("where", ["local", "s3"])
-def test_eight_writers_and_two_readers_see_each_row_exactly_once(where: str, request: pytest.FixtureRequest) -> None:
+def test_writers_and_readers_see_each_row_exactly_once(
+    where: str,
+    request: pytest.FixtureRequest,
+    soak: bool,  # noqa: FBT001
+) -> None:
+    many, writes, watching = (8, 50, 2) if soak else (4, 15, 1)
     if where == "local":
         root, options = str(request.getfixturevalue("tmp_path") / "root"), {}
     else:
@@ -55,8 +60,8 @@ def test_eight_writers_and_two_readers_see_each_row_exactly_once(where: str, req
         root, options = server.url(request.getfixturevalue("s3_bucket"), "root"), server.storage_options
     context = multiprocessing.get_context("spawn")
     done, counts = context.Event(), context.Queue()
-    readers = [context.Process(target=read_until, args=(root, options, done, counts)) for _ in range(READERS)]
-    writers = [context.Process(target=write_all, args=(root, options, n)) for n in range(WRITERS)]
+    readers = [context.Process(target=read_until, args=(root, options, done, counts)) for _ in range(watching)]
+    writers = [context.Process(target=write_all, args=(root, options, n, writes)) for n in range(many)]
     for process in [*readers, *writers]:
         process.start()
     for process in writers:
@@ -64,7 +69,7 @@ def test_eight_writers_and_two_readers_see_each_row_exactly_once(where: str, req
     done.set()
     for process in readers:
         process.join()
-    assert [process.exitcode for process in [*writers, *readers]] == [0] * (WRITERS + READERS)
+    assert [process.exitcode for process in [*writers, *readers]] == [0] * (many + watching)
     assert min(counts.get() for _ in readers) > 0
     ids = FilesystemMetadataStore(root, storage_options=options).read_metadata(Video)["sample_id"].to_list()
-    assert sorted(ids) == sorted(id_ for w in range(WRITERS) for n in range(WRITES) for id_ in batch(w, n)["sample_id"])
+    assert sorted(ids) == sorted(id_ for w in range(many) for n in range(writes) for id_ in batch(w, n)["sample_id"])

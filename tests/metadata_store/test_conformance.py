@@ -1,4 +1,9 @@
-"""All stores keep the promises of `MetadataStore`."""
+"""All stores keep the promises of `MetadataStore`.
+
+Every promise is put to the test in memory, on the local disk and on one service, that of GCS, whose client and server
+take the least time. The other storages pass one suite, in `tests/storage`, so stores on them are asked what a storage
+could make a difference to: what is written, in which order it is found again, and when.
+"""
 
 import uuid
 
@@ -8,6 +13,15 @@ from obstore.fsspec import FsspecStore
 
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
 from metaxy_fs.testing import StoreSuite
+from metaxy_fs.testing.store_clocks import StoreClocks
+from metaxy_fs.testing.store_commits import StoreCommits
+from metaxy_fs.testing.store_moments import StoreMoments
+from metaxy_fs.testing.store_reads import StoreReads
+from metaxy_fs.testing.store_writes import StoreWrites
+
+
+class StorageLane(StoreWrites, StoreReads, StoreCommits, StoreMoments, StoreClocks):
+    """What a storage could make a difference to."""
 
 
 class TestInMemory(StoreSuite):
@@ -35,7 +49,7 @@ class TestLocal(StoreSuite):
         )
 
 
-class TestFsspecMemory(StoreSuite):
+class TestFsspecMemory(StorageLane):
     @pytest.fixture
     def make_store(self):
         prefix = uuid.uuid4().hex
@@ -44,13 +58,13 @@ class TestFsspecMemory(StoreSuite):
         )
 
 
-class TestS3(StoreSuite):
+class TestS3(StorageLane):
     @pytest.fixture
     def make_store(self, s3):
         return below(*s3)
 
 
-class TestObstore(StoreSuite):
+class TestObstore(StorageLane):
     @pytest.fixture
     def make_store(self):
         # The client is the same whatever service its store speaks to, and this one answers at once.

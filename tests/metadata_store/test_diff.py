@@ -21,6 +21,7 @@ from metaxy_fs import (
     copy_metadata,
     open_store,
 )
+from tests.support.examples import examples
 
 SAMPLES = range(4)
 MADE_FROM = {"v/a": ["v/a"], "b": ["b"], "c": ["v/a", "b"], "d": ["v/a", "b"]}
@@ -105,6 +106,7 @@ def truth(feature, then, now, was, code):
 
 
 @given(states, states)
+@examples(20)
 def test_causes_are_those_that_the_states_tell(then, now):
     store, was = InMemoryMetadataStore(), dict.fromkeys(then["codes"], 1)
     code = {name: 1 + step for name, step in now["codes"].items()}
@@ -348,6 +350,7 @@ some = st.sets(st.sampled_from(SAMPLES))
 
 
 @given(st.lists(some, min_size=1, max_size=4), st.tuples(some, some))
+@examples(30)
 def test_copies_without_samples_differ_by_these(commits, left_out):
     """They have the same commits, with other rows."""
     with FeatureGraph.from_specs([FeatureSpec(key="b")]).use():

@@ -8,6 +8,7 @@ from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.metadata_store import InMemoryMetadataStore
 from metaxy_fs.spec import FeatureDep, FeatureKey, FeatureSpec
 from metaxy_fs.testing.store_cases import container, declare, root
+from tests.support.examples import examples
 from tests.versioning.lineage_model import NoVersionError
 from tests.versioning.lineage_strategies import histories
 
@@ -359,6 +360,7 @@ def test_a_sample_whose_version_a_farther_store_holds_is_up_to_date(make_store):
 
 
 @given(histories())
+@examples(30)
 def test_explanations_agree_with_increments(history):
     model, store = history.model, InMemoryMetadataStore()
     history.replay(store)

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -19,6 +19,7 @@ from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, Filesystem
 from metaxy_fs.log import local_files, parquet
 from metaxy_fs.log import predicates as predicates_module
 from metaxy_fs.log.predicates import balanced, flattened
+from tests.support.examples import examples
 
 with FeatureGraph().use():
 
@@ -181,7 +182,7 @@ def open_root(
         yield lambda: FilesystemMetadataStore(f"{prefix}/{uuid.uuid4().hex}")
 
 
-@settings(deadline=None, max_examples=50)
+@examples(25)
 @given(frames=written(), predicate=PREDICATES)
 def test_filtered_reads_are_filtered_frames(
     open_root: Callable[[], FilesystemMetadataStore], frames: list[pl.DataFrame], predicate: pl.Expr
@@ -231,7 +232,7 @@ def test_arithmetic_overflows_as_it_does_in_memory(
         assert_frame_equal(store.scan_metadata(Sample).filter(predicate).collect(), expected)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(frames=written(), predicate=PREDICATES)
 def test_chains_that_are_taken_apart_say_the_same(frames: list[pl.DataFrame], predicate: pl.Expr) -> None:
     rows = pl.concat(frame.to_struct().struct.unnest() for frame in frames)
@@ -246,8 +247,7 @@ def test_chains_that_are_taken_apart_say_the_same(frames: list[pl.DataFrame], pr
         assert rows.select(each).to_series().to_list() == expected.to_series().to_list()
 
 
-@pytest.mark.parametrize("join", [operator.or_, operator.and_])
-@pytest.mark.parametrize("nested_to", ["left", "right"])
+@pytest.mark.parametrize(("join", "nested_to"), [(operator.or_, "left"), (operator.and_, "right")])
 def test_a_filter_of_thousands_of_parts_is_no_deep_chain(tmp_path: Path, join: Any, nested_to: str) -> None:
     store = FilesystemMetadataStore(tmp_path)
     versions = pl.struct(pl.lit("v").alias("default")).alias("data_version")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore, open_store
 from metaxy_fs.testing.store_cases import pipeline, videos
+from tests.support.examples import examples
 
 VERSIONS = st.dictionaries(st.integers(0, 5), st.sampled_from("uvw"), max_size=5)
 WRITES = st.dictionaries(st.integers(0, 5), st.sampled_from(["u", "v", "w", None]), max_size=5)
@@ -45,6 +46,7 @@ def frames_of(frame):
 
 
 @given(st.lists(st.lists(WRITES, min_size=1, max_size=2), min_size=1, max_size=3), VERSIONS)
+@examples(40)
 def test_the_nearest_row_counts_and_what_any_store_holds_is_done(layers, expected):
     video, _ = pipeline()
     store = chain_of(layers, video)
@@ -126,6 +128,7 @@ def test_a_chain_by_sample_is_restored_in_its_first_store(tmp_path):
 
 
 @given(st.lists(st.tuples(VERSIONS, VERSIONS), min_size=1, max_size=3), VERSIONS)
+@examples(40)
 def test_samples_are_compared_layer_by_layer_with_the_current_partition_or_else_with_others(layers, expected):
     (video, _), (other, _) = pipeline(), pipeline(frames=2)
     store = None

@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -31,6 +30,7 @@ from metaxy_fs import (
 )
 from metaxy_fs.metadata_store import materialize
 from metaxy_fs.testing.store_cases import declare
+from tests.support.examples import examples
 
 VIDEO, FACES, SHELF, FRAME = (FeatureKey([name]) for name in ("video", "faces", "shelf", "frame"))
 SHELVES = 3
@@ -207,7 +207,7 @@ class Jobs(RuleBasedStateMachine):
 
 
 TestJobs = Jobs.TestCase
-TestJobs.settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
+TestJobs.settings = examples(25, stateful_step_count=12)
 
 
 # Executors.

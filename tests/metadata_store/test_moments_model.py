@@ -4,7 +4,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -22,6 +22,7 @@ from metaxy_fs import (
 )
 from metaxy_fs.storage import MemoryStorage
 from tests.older import forget_types
+from tests.support.examples import examples
 
 KEY = FeatureKey(["video"])
 PLAIN = ["sample_id", "data_version"]
@@ -131,7 +132,7 @@ class Root:
 
 
 @given(steps=STEPS, is_older=st.booleans())
-@settings(max_examples=30)
+@examples(15)
 def test_a_moment_is_the_same_for_ever(steps: list[tuple[object, ...]], *, is_older: bool) -> None:
     root = Root()
     root.apply(("write", [1, 7], 0))

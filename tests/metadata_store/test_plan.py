@@ -5,11 +5,12 @@ from dataclasses import replace
 import msgspec
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from metaxy_fs import FeatureGraph, FeatureKey, InMemoryMetadataStore
 from metaxy_fs.errors import DependencyError, MetadataSchemaError
+from tests.support.examples import examples
 from tests.versioning.lineage_strategies import histories
 
 COUNTS = ["new", "stale", "waiting", "orphaned"]
@@ -80,7 +81,7 @@ def filled(pending, *, keeps=False):
 
 
 @given(st.data())
-@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
+@examples(25, suppress_health_check=list(HealthCheck))
 def test_counts_are_those_of_the_run(data):
     history = data.draw(histories(max_depth=4))
     store = data.draw(chains(history))

@@ -24,6 +24,7 @@ from tests.golden.compacted import Clip, ClipBefore
 from tests.golden.content import Scan
 from tests.golden.contents import Video
 from tests.golden.retired import Take
+from tests.support.examples import examples
 from tests.versioning.lineage_strategies import histories
 
 ROOTS = sorted((Path(__file__).parents[1] / "golden").glob("format-*"))
@@ -86,6 +87,7 @@ def runs(draw):
 
 
 @given(runs())
+@examples(30)
 def test_feature_is_half_migrated_where_its_upstream_was_run_under_other_code_since(drawn):
     upstream, steps = drawn
     code, store = [1] * len(upstream), InMemoryMetadataStore()

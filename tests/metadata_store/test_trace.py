@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 from metaxy_fs import (
@@ -16,6 +16,7 @@ from metaxy_fs import (
     MetadataSchemaError,
     open_store,
 )
+from tests.support.examples import examples
 from tests.versioning.lineage_model import DIMENSIONS
 from tests.versioning.lineage_strategies import histories
 
@@ -95,7 +96,7 @@ def keys_of(history, feature, frame):
 
 
 @given(st.data())
-@settings(suppress_health_check=list(HealthCheck), deadline=None)
+@examples(25, suppress_health_check=list(HealthCheck))
 def test_a_trace_is_that_of_the_oracle(data):
     history = data.draw(histories(max_depth=4))
     oracle = Oracle(history.model)

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -24,6 +24,7 @@ from metaxy_fs.spec import FeatureDep, FeatureKey, FeatureSpec
 from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.testing.store_cases import declare, root
 from metaxy_fs.testing.store_clocks import machine_at
+from tests.support.examples import examples
 from tests.versioning.pieces import tiny_pieces
 
 CLIP, FRAME, SCENE = (FeatureKey([name]) for name in ("clip", "frame", "scene"))
@@ -182,7 +183,7 @@ def small_files():
 
 @pytest.mark.parametrize("kind", ["local", "remote"])
 @given(dice=st.randoms(use_true_random=False), mode=st.sampled_from(["feature", "sample"]))
-@settings(max_examples=4)
+@examples(2)
 def test_files_answer_as_memory_does(tmp_path_factory, kind, dice, mode):
     if kind == "local":
         places = [tmp_path_factory.mktemp(name) for name in ("near", "far")]

@@ -200,7 +200,7 @@ class PausesAlone(Source):
 
 @pytest.mark.parametrize("fault", [Fault.SLOW_DOWN, Fault.THROTTLED, Fault.ERROR_AFTER, Fault.RESET_BEFORE])
 def test_service_that_goes_on_failing_is_given_up(
-    meeting: Meet, proxy: Proxy, bucket: str, path: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    meeting: Meet, proxy: Proxy, bucket: str, path: str, *, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time = PausesAlone()
     monkeypatch.setattr(retry, "elapsed", lambda: time.now)
