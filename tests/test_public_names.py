@@ -20,6 +20,9 @@ from metaxy_fs import (
     storage,
     testing,
 )
+from metaxy_fs.cli.output import Answer
+from metaxy_fs.cli.questions import DeclaredFeature
+from metaxy_fs.cli.schema import ANSWERS
 from metaxy_fs.metadata_store.backend import Backend
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -109,4 +112,6 @@ def test_the_reference_has_each_public_name_on_one_page():
     expected += [f"metaxy_fs.ext.{module.stem}.{name}" for module in EXTENSIONS for name in named_in(module)]
     of_backends = sorted(set(metadata_store.__all__) - set(metaxy_fs.__all__))
     expected += [f"metaxy_fs.metadata_store.{name}" for name in [*of_backends, "backend.Backend"]]
+    answers = [kind for kind in ANSWERS.values() if issubclass(kind, Answer)]
+    expected += [f"{kind.__module__}.{kind.__name__}" for kind in [*answers, DeclaredFeature]]
     assert sorted(shown) == sorted(expected)

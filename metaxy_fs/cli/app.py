@@ -40,6 +40,7 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
         "repair": "upkeep.repair_roots",
         "copy": "upkeep.copy_features",
     },
+    "For programs": {"schema": "schema.show_schema"},
     "To try it": {"demo": "demo.run"},
 }
 _SNAPSHOTS: Final[dict[str, str]] = {

@@ -1,11 +1,22 @@
 """Change what a store says, or prove what it holds: retire, restore, snapshots and fingerprints."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import polars as pl
 import typer
 
-from metaxy_fs.cli.output import Json, ask_for_yes, print_json, print_lines, print_table, print_text, print_title
+from metaxy_fs.cli.output import (
+    Answer,
+    Json,
+    ask_for_yes,
+    frame_of,
+    print_json,
+    print_lines,
+    print_table,
+    print_text,
+    print_title,
+)
 from metaxy_fs.cli.report import count
 from metaxy_fs.cli.targets import (
     ConfigPath,
@@ -13,6 +24,7 @@ from metaxy_fs.cli.targets import (
     OneFeature,
     Roots,
     Stores,
+    Target,
     Yes,
     declared,
     has_meaning,
@@ -23,12 +35,42 @@ from metaxy_fs.cli.targets import (
     refuse,
     sample_frame,
 )
-from metaxy_fs.metadata_store import Fingerprint
-from metaxy_fs.metadata_store.snapshots import check_name
+from metaxy_fs.insight.fingerprint import CHECKED
+from metaxy_fs.metadata_store import Fingerprint, FingerprintCheck
+from metaxy_fs.metadata_store.snapshots import SNAPSHOTS, check_name
 
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Kept with the commit.")]
 SnapshotName = Annotated[str, typer.Argument(metavar="NAME", help="Such as train-2026-11.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Samples; several id columns with commas between.")]
+
+
+class SnapshotsAnswer(Answer, frozen=True, kw_only=True):
+    """What `snapshot list` answers.
+
+    Attributes:
+        store: The store that was asked.
+        rows: One for each snapshot, by name: `name`, `time`, `features`, `commits` (how many it sees), `stores` (where
+            it saw any) and `writer`.
+    """
+
+    rows: Annotated[pl.DataFrame, frame_of(SNAPSHOTS)]
+
+
+class CheckAnswer(Answer, frozen=True, kw_only=True):
+    """What `check` answers.
+
+    Attributes:
+        store: The store that was asked.
+        rows: One for each feature of the fingerprint: `feature`, `status` (`"same"`, `"changed"` or `"missing"`),
+            `samples_then`, `samples_now` and `buckets` (how many of the 4,096 differ).
+    """
+
+    rows: Annotated[pl.DataFrame, frame_of(CHECKED)]
+
+    @classmethod
+    def of(cls, target: Target, check: FingerprintCheck) -> "CheckAnswer":
+        """Return the answer that a check of a store is."""
+        return cls(store=target.store.location, rows=check.features)
 
 
 def retire_samples(
@@ -89,14 +131,18 @@ def list_snapshots(
 ) -> None:
     """List the snapshots that a store keeps."""
     targets = open_targets(store, root, config)
-    frames = [target.store.list_snapshots() for target in targets]
+    answers = [snapshots(target) for target in targets]
     if as_json:
-        parts = zip(targets, frames, strict=True)
-        print_json("snapshot list", [{"store": each.store.location, "rows": rows.to_dicts()} for each, rows in parts])
+        print_json("snapshot list", answers)
         return
-    for target, frame in zip(targets, frames, strict=True):
-        print_title(target.store.location, of=len(targets))
-        print_table(frame.select("name", "time", "commits", pl.col("features")))
+    for answer in answers:
+        print_title(answer.store, of=len(targets))
+        print_table(answer.rows.select("name", "time", "commits", "features"))
+
+
+def snapshots(target: Target) -> SnapshotsAnswer:
+    """Return what `snapshot list` answers about a store."""
+    return SnapshotsAnswer(store=target.store.location, rows=target.store.list_snapshots())
 
 
 def create_snapshot(
@@ -152,11 +198,16 @@ def take_fingerprint(
     if as_json and len(targets) > 1:
         refuse("a file of a fingerprint is about one store", "--json")
     for target in targets:
-        keys = held_features(target.store, features)
-        with has_meaning("--at"):
-            taken = target.store.fingerprint(keys, at=None if at is None else moment(at))
+        taken = fingerprint(target, features, at=at)
         print_title(target.store.location, of=len(targets))
         print_text(taken.to_json() if as_json else str(taken))
+
+
+def fingerprint(target: Target, features: Sequence[str] | None = None, *, at: str | None = None) -> Fingerprint:
+    """Return what `fingerprint` answers about a store."""
+    keys = held_features(target.store, features)
+    with has_meaning("--at"):
+        return target.store.fingerprint(keys, at=None if at is None else moment(at))
 
 
 def check_fingerprint(
@@ -172,13 +223,10 @@ def check_fingerprint(
     Exits with 1 if anything differs.
     """
     targets = open_targets(store, root, config)
-    fingerprint = Fingerprint.load(against)
-    checks = [target.store.check(fingerprint) for target in targets]
+    kept = Fingerprint.load(against)
+    checks = [target.store.check(kept) for target in targets]
     if as_json:
-        parts = zip(targets, checks, strict=True)
-        print_json(
-            "check", [{"store": each.store.location, "rows": found.features.to_dicts()} for each, found in parts]
-        )
+        print_json("check", list(map(CheckAnswer.of, targets, checks)))
     else:
         for target, found in zip(targets, checks, strict=True):
             print_title(target.store.location, of=len(targets))

@@ -6,9 +6,9 @@ What comes from a root may hold anything; all of it is escaped.
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import polars as pl
@@ -18,13 +18,45 @@ from metaxy_fs.markup import cell, printable
 
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
 
+_KINDS: Final[dict[Any, dict[str, str]]] = {
+    pl.String: {"type": "string"},
+    pl.Int64: {"type": "integer"},
+    pl.Float64: {"type": "number"},
+    pl.Boolean: {"type": "boolean"},
+    pl.Datetime: {"type": "string", "format": "date-time"},
+}
 _UNBOUNDED = 1_000_000
 
 
-def print_json(command: str, answers: Sequence[Any]) -> None:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command answers about one store; `metaxy_fs.cli.schema` makes the JSON Schemas of all of them."""
+
+    store: str
+
+
+def frame_of(columns: Mapping[str, pl.DataType], *, nullable: Container[str] = ()) -> msgspec.Meta:
+    """Return what a schema says of a field that is a frame: its rows are objects of these columns and of no others.
+
+    Args:
+        columns: The types of the columns.
+        nullable: Those in which there may be nulls.
+    """
+    kinds = {
+        name: {"anyOf": [_kind(dtype), {"type": "null"}]} if name in nullable else _kind(dtype)
+        for name, dtype in columns.items()
+    }
+    rows = {"type": "object", "properties": kinds, "required": list(kinds), "additionalProperties": False}
+    return msgspec.Meta(extra_json_schema={"items": rows})
+
+
+def document(command: str, answers: Sequence[Answer]) -> Any:
+    """Return the answers of a command, one for each store, as what JSON can hold."""
+    return json.loads(msgspec.json.encode({"command": command, "answers": answers}, enc_hook=_encoded))
+
+
+def print_json(command: str, answers: Sequence[Answer]) -> None:
     """Print the answers of a command, one for each store, as one JSON document of ASCII."""
-    document = json.loads(msgspec.json.encode({"command": command, "answers": answers}, enc_hook=str))
-    print(json.dumps(document, indent=2))
+    print(json.dumps(document(command, answers), indent=2))
 
 
 def print_table(rows: pl.DataFrame) -> None:
@@ -65,6 +97,16 @@ def ask_for_yes(*, is_done: bool) -> None:
     """Say that nothing was changed, if that is so."""
     if not is_done:
         print("Nothing was changed; --yes does it.")
+
+
+def _kind(dtype: pl.DataType) -> dict[str, Any]:
+    if isinstance(dtype, pl.List):
+        return {"type": "array", "items": _KINDS[dtype.inner]}
+    return _KINDS[dtype.base_type()]
+
+
+def _encoded(value: Any) -> Any:
+    return value.to_dicts() if isinstance(value, pl.DataFrame) else str(value)
 
 
 def _print_fitting(header: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:

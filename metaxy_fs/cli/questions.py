@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Final, Literal
 
+import msgspec
 import polars as pl
 import typer
 
-from metaxy_fs.cli.output import Json, print_json, print_lines, print_table, print_text, print_title
+from metaxy_fs.cli.output import Answer, Json, frame_of, print_json, print_lines, print_table, print_text, print_title
 from metaxy_fs.cli.stored import counted
 from metaxy_fs.cli.targets import (
     ConfigPath,
@@ -27,11 +28,172 @@ from metaxy_fs.cli.targets import (
     sample_frame,
 )
 from metaxy_fs.insight import rendering
-from metaxy_fs.insight.plan import FEATURES
-from metaxy_fs.metadata_store import Plan
+from metaxy_fs.insight.diff import COUNTED
+from metaxy_fs.insight.plan import CAUSES, FEATURES
+from metaxy_fs.metadata_store import Diff, Explanation, Plan, Trace
+from metaxy_fs.reserved import DATA_VERSION
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 
-_PENDING = ("new", "stale", "waiting", "orphaned")
+_PENDING: Final = ("new", "stale", "waiting", "orphaned")
+_STATUS: Final = (
+    {"feature": pl.String()}
+    | {name: pl.Int64() for name in (*_PENDING, "commits", "rows")}
+    | {"last": pl.Datetime("us", "UTC")}
+)
+_TRACED_ROWS: Final = msgspec.Meta(
+    extra_json_schema={
+        "items": {
+            "type": "object",
+            "required": ["store", DATA_VERSION, "retired", "snapshots"],
+            "properties": {
+                "store": {"type": "string"},
+                DATA_VERSION: {"type": ["object", "null"], "additionalProperties": {"type": ["string", "null"]}},
+                "retired": {"type": "boolean"},
+                "snapshots": {"type": "array", "items": {"type": "string"}},
+            },
+        }
+    }
+)
+
+
+class StatusAnswer(Answer, frozen=True, kw_only=True):
+    """What `status` answers.
+
+    Attributes:
+        store: The store that was asked.
+        rows: One for each feature, upstream first: `feature`; how many samples are `new`, `stale`, `waiting` and
+            `orphaned` (null if the feature is stored, but not declared); how many `commits` and `rows` are stored, and
+            the `last` write (null if nothing is).
+        notes: What the graph lacks, where it was read from the store.
+    """
+
+    rows: Annotated[pl.DataFrame, frame_of(_STATUS, nullable=set(_STATUS) - {"feature"})]
+    notes: list[str]
+
+
+class PlanAnswer(Answer, frozen=True, kw_only=True):
+    """What `plan` answers.
+
+    Attributes:
+        store: The store that was asked.
+        is_exact: Whether the counts are what the run will find.
+        rows: One for each feature, upstream first: `feature`, `new`, `stale`, `after_upstream`, `waiting`, `orphaned`,
+            `unknown`, `missing` and `seconds`, as in the `features` of a plan.
+        causes: Why samples are stale, each under one cause: `feature`, `cause` and `samples`.
+    """
+
+    is_exact: bool
+    rows: Annotated[pl.DataFrame, frame_of(FEATURES, nullable={"seconds"})]
+    causes: Annotated[pl.DataFrame, frame_of(CAUSES)]
+
+    @classmethod
+    def of(cls, target: Target, plan: Plan) -> "PlanAnswer":
+        """Return the answer that a plan of a store is."""
+        return cls(store=target.store.location, is_exact=plan.is_exact, rows=plan.features, causes=plan.causes)
+
+
+class DeclaredFeature(msgspec.Struct, frozen=True, kw_only=True):
+    """A feature of a graph.
+
+    Attributes:
+        feature: Its key, such as `"video/faces"`.
+        containers: The code version of each container.
+        upstream: The features that it is made from.
+    """
+
+    feature: str
+    containers: dict[str, int | str]
+    upstream: list[str]
+
+    @classmethod
+    def of(cls, spec: FeatureSpec) -> "DeclaredFeature":
+        """Return what a declaration says."""
+        return cls(
+            feature=str(spec.key),
+            containers={str(container.key): container.code_version for container in spec.containers},
+            upstream=[str(dep.key) for dep in spec.deps],
+        )
+
+
+class GraphAnswer(Answer, frozen=True, kw_only=True):
+    """What `graph` answers.
+
+    Attributes:
+        store: The store that was asked.
+        features: The features, upstream first.
+        notes: What the graph lacks, where it was read from the store.
+    """
+
+    features: list[DeclaredFeature]
+    notes: list[str]
+
+
+class ExplainAnswer(Answer, frozen=True, kw_only=True):
+    """What `explain` answers.
+
+    Attributes:
+        store: The store that was asked.
+        status: `"up to date"`, `"waiting"`, `"stale"`, `"new"`, `"excluded"` or `"retired"`.
+        reasons: Why the stored version of each container differs from the expected one, in words, or `"same"`.
+        causes: The containers from which the difference comes, such as `"video/raw/audio"`.
+        text: The tree of containers that it is made from, as `explain` prints it.
+    """
+
+    status: Literal["up to date", "waiting", "stale", "new", "excluded", "retired"]
+    reasons: dict[str, str]
+    causes: list[str]
+    text: str
+
+    @classmethod
+    def of(cls, target: Target, explanation: Explanation) -> "ExplainAnswer":
+        """Return the answer that an explanation of a store is."""
+        return cls(
+            store=target.store.location,
+            status=explanation.status,
+            reasons={str(name): node.reason for name, node in explanation.containers.items()},
+            causes=list(map(str, explanation.causes)),
+            text=explanation.to_text(),
+        )
+
+
+class TraceAnswer(Answer, frozen=True, kw_only=True):
+    """What `trace` answers.
+
+    Attributes:
+        store: The store that was asked.
+        rows: By feature, that of the samples first: the id columns, `store`, `data_version` (by container; null if the
+            last row there retires the sample), `retired` and `snapshots` (those that hold a row of the sample).
+        snapshots: The names of all snapshots that hold any of these rows.
+    """
+
+    rows: dict[str, Annotated[pl.DataFrame, _TRACED_ROWS]]
+    snapshots: tuple[str, ...]
+
+    @classmethod
+    def of(cls, target: Target, trace: Trace) -> "TraceAnswer":
+        """Return the answer that a trace in a store is."""
+        return cls(store=target.store.location, rows=dict(trace.rows), snapshots=trace.snapshots)
+
+
+class DiffAnswer(Answer, frozen=True, kw_only=True):
+    """What `diff` answers.
+
+    Attributes:
+        store: The last store that was named.
+        before: What was compared, in words.
+        after: With what, in words.
+        causes: How many samples differ, by what: `feature`, `change` (`"added"`, `"removed"` or `"changed"`), `cause`
+            and `samples`.
+    """
+
+    before: str
+    after: str
+    causes: Annotated[pl.DataFrame, frame_of(COUNTED)]
+
+    @classmethod
+    def of(cls, target: Target, diff: Diff) -> "DiffAnswer":
+        """Return the answer that a difference to a store is."""
+        return cls(store=target.store.location, before=diff.before, after=diff.after, causes=diff.causes)
 
 
 class Format(StrEnum):
@@ -61,15 +223,15 @@ def show_status(
     Where the configuration names modules that declare features, that is for the present code, else for the stored one.
     """
     targets = open_targets(store, root, config)
-    answers = [_status(target, features) for target in targets]
+    answers = [status(target, features) for target in targets]
     if as_json:
-        print_json("status", [{**answer, "rows": answer["rows"].to_dicts()} for answer in answers])
+        print_json("status", answers)
     else:
         for answer in answers:
-            print_title(answer["store"], of=len(targets))
-            print_table(answer["rows"])
-            print_lines(answer["notes"])
-    is_due = any(answer["rows"].select(pl.col("new").sum() + pl.col("stale").sum()).item() for answer in answers)
+            print_title(answer.store, of=len(targets))
+            print_table(answer.rows)
+            print_lines(answer.notes)
+    is_due = any(answer.rows.select(pl.col("new").sum() + pl.col("stale").sum()).item() for answer in answers)
     raise typer.Exit(int(exit_code and is_due))
 
 
@@ -90,9 +252,9 @@ def show_plan(
     By default that is a run of the whole graph, else of these features and of what they are made from.
     """
     targets = open_targets(store, root, config)
-    plans = [_planned(target, features, seconds) for target in targets]
+    plans = [planned(target, features, seconds=seconds) for target in targets]
     if as_json:
-        print_json("plan", [_plan_answer(target, plan) for target, plan in zip(targets, plans, strict=True)])
+        print_json("plan", list(map(PlanAnswer.of, targets, plans)))
     else:
         for target, plan in zip(targets, plans, strict=True):
             print_title(target.store.location, of=len(targets))
@@ -114,12 +276,10 @@ def draw_graph(
     That is the graph of the present code, where the configuration names its modules, else of what is stored.
     """
     target = open_target(store, root, config)
-    with declared(target) as graph:
-        specs = _upstream_of(graph, [graph[key].key for key in feature_keys(features)])
-        notes = [str(note) for note in graph.notes]
     if as_json:
-        print_json("graph", [{"store": target.store.location, "features": list(map(_of_spec, specs)), "notes": notes}])
+        print_json("graph", [graph_answer(target, features)])
         return
+    specs, notes = upstream_specs(target, features)
     draw = {Format.TEXT: rendering.to_text, Format.MERMAID: rendering.to_mermaid, Format.SVG: rendering.to_svg}
     print_text(draw[drawn_as](_boxes(specs), title=f"{len(specs)} features"))
     if drawn_as is Format.TEXT:
@@ -138,14 +298,10 @@ def explain_sample(
 ) -> None:
     """Say why a sample is new, stale, waiting or current."""
     target = open_target(store, root, config)
-    with declared(target) as graph:
-        key = _declared_key(graph, feature)
-        [ids] = sample_frame(target, graph, key, [sample]).to_dicts()
-        explanation = target.store.explain(key, ids)
+    explanation = explained(target, feature, sample)
     draw = {Format.TEXT: "to_text", Format.MERMAID: "to_mermaid", Format.SVG: "to_svg"}
     if as_json:
-        containers = {str(name): node.reason for name, node in explanation.containers.items()}
-        print_json("explain", [{"store": target.store.location, "status": explanation.status, "reasons": containers}])
+        print_json("explain", [ExplainAnswer.of(target, explanation)])
     else:
         print_text(getattr(explanation, draw[drawn_as])())
 
@@ -162,12 +318,9 @@ def trace_samples(
 ) -> None:
     """Find everything that was made from some samples."""
     target = open_target(store, root, config)
-    [key] = held_features(target.store, [feature])
-    graph = FeatureGraph.from_store(target.store)
-    found = target.store.trace(key, sample_frame(target, graph, key, ids), direction="up" if up else "down")
+    found = traced(target, feature, ids, up=up)
     if as_json:
-        rows = {name: frame.to_dicts() for name, frame in found.rows.items()}
-        print_json("trace", [{"store": target.store.location, "rows": rows, "snapshots": found.snapshots}])
+        print_json("trace", [TraceAnswer.of(target, found)])
     else:
         print_text(found.to_text())
 
@@ -188,21 +341,16 @@ def show_diff(
     Two stores are compared as they are now; of one, --before says with which moment.
     """
     targets = open_targets(store, root, config)
-    keys = sorted({key for target in targets for key in (held_features(target.store, features) if features else ())})
-    if len(targets) > 2 or (len(targets) == 2) == (before is not None) or (after is not None and before is None):
-        refuse("give two stores, or one and --before", "--before")
-    then = targets[0].store if before is None else moment(before)
-    with has_meaning("--before / --after"):
-        found = targets[-1].store.diff(then, None if after is None else moment(after), features=keys or None)
+    found = compared(targets, features, before=before, after=after)
     if as_json:
-        answer = {"before": found.before, "after": found.after, "causes": found.causes.to_dicts()}
-        print_json("diff", [{"store": targets[-1].store.location, **answer}])
+        print_json("diff", [DiffAnswer.of(targets[-1], found)])
     else:
         print_text(found.to_text())
     raise typer.Exit(int(exit_code and bool(found)))
 
 
-def _status(target: Target, features: Sequence[str] | None) -> dict[str, Any]:
+def status(target: Target, features: Sequence[str] | None = None) -> StatusAnswer:
+    """Return what `status` answers about a store."""
     with declared(target) as graph:
         keys = [_declared_key(graph, feature) for feature in features or ()] or [
             spec.key for spec in graph.specs.values()
@@ -216,21 +364,52 @@ def _status(target: Target, features: Sequence[str] | None) -> dict[str, Any]:
     rows = chosen.select("feature", *_PENDING).join(
         totals, on="feature", how="full", coalesce=True, maintain_order="left"
     )
-    return {"store": target.store.location, "rows": rows, "notes": notes}
+    return StatusAnswer(store=target.store.location, rows=rows, notes=notes)
 
 
-def _planned(target: Target, features: Sequence[str] | None, seconds: str | None) -> Plan:
+def planned(target: Target, features: Sequence[str] | None = None, *, seconds: str | None = None) -> Plan:
+    """Return the plan of a store for the present code, else for the stored graph."""
     with declared(target) as graph:
         return target.store.plan(*(_declared_key(graph, feature) for feature in features or ()), seconds=seconds)
 
 
-def _plan_answer(target: Target, plan: Plan) -> dict[str, Any]:
-    return {
-        "store": target.store.location,
-        "is_exact": plan.is_exact,
-        "rows": plan.features.to_dicts(),
-        "causes": plan.causes.to_dicts(),
-    }
+def upstream_specs(target: Target, features: Sequence[str] | None) -> tuple[list[FeatureSpec], list[str]]:
+    """Return the declarations of features and of what they are made from, by default of all, and notes on the graph."""
+    with declared(target) as graph:
+        return _upstream_of(graph, [graph[key].key for key in feature_keys(features)]), list(map(str, graph.notes))
+
+
+def graph_answer(target: Target, features: Sequence[str] | None = None) -> GraphAnswer:
+    """Return what `graph` answers about a store."""
+    specs, notes = upstream_specs(target, features)
+    return GraphAnswer(store=target.store.location, features=list(map(DeclaredFeature.of, specs)), notes=notes)
+
+
+def explained(target: Target, feature: str, sample: str) -> Explanation:
+    """Return why a sample is new, stale, waiting or current."""
+    with declared(target) as graph:
+        key = _declared_key(graph, feature)
+        [ids] = sample_frame(target, graph, key, [sample]).to_dicts()
+        return target.store.explain(key, ids)
+
+
+def traced(target: Target, feature: str, ids: Sequence[str], *, up: bool = False) -> Trace:
+    """Return what was made from some samples, or what they were made from."""
+    [key] = held_features(target.store, [feature])
+    samples = sample_frame(target, FeatureGraph.from_store(target.store), key, ids)
+    return target.store.trace(key, samples, direction="up" if up else "down")
+
+
+def compared(
+    targets: Sequence[Target], features: Sequence[str] | None = None, *, before: str | None, after: str | None = None
+) -> Diff:
+    """Return what differs between two stores, or two moments of one."""
+    keys = sorted({key for target in targets for key in (held_features(target.store, features) if features else ())})
+    if len(targets) > 2 or (len(targets) == 2) == (before is not None) or (after is not None and before is None):
+        refuse("give two stores, or one and --before", "--before")
+    then = targets[0].store if before is None else moment(before)
+    with has_meaning("--before / --after"):
+        return targets[-1].store.diff(then, None if after is None else moment(after), features=keys or None)
 
 
 def _declared_key(graph: FeatureGraph, feature: str) -> FeatureKey:
@@ -245,14 +424,6 @@ def _upstream_of(graph: FeatureGraph, keys: Sequence[FeatureKey]) -> list[Featur
         if spec.key in wanted:
             wanted.update(dep.key for dep in spec.deps)
     return [spec for spec in graph.specs.values() if not keys or spec.key in wanted]
-
-
-def _of_spec(spec: FeatureSpec) -> dict[str, Any]:
-    return {
-        "feature": str(spec.key),
-        "containers": {str(container.key): container.code_version for container in spec.containers},
-        "upstream": [str(dep.key) for dep in spec.deps],
-    }
 
 
 def _boxes(specs: Sequence[FeatureSpec]) -> list[rendering.Box]:

@@ -1,11 +1,13 @@
 """Say what is stored: features, rows, commits and definitions."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Final
 
+import msgspec
 import polars as pl
 import typer
 
-from metaxy_fs.cli.output import Json, print_json, print_table, print_title
+from metaxy_fs.cli.output import Answer, Json, frame_of, print_json, print_table, print_title
 from metaxy_fs.cli.targets import (
     ConfigPath,
     Features,
@@ -13,17 +15,77 @@ from metaxy_fs.cli.targets import (
     Roots,
     Stores,
     Target,
-    feature_keys,
     held_features,
     open_targets,
     refuse,
     sample_frame,
 )
 from metaxy_fs.metadata_store import MetadataStore
+from metaxy_fs.metadata_store.backend import COMMITS
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 
+_TIME: Final = pl.Datetime("us", "UTC")
 _COUNTED = {"commits": pl.len().cast(pl.Int64), "rows": pl.col("rows").sum(), "bytes": pl.col("bytes").sum()}
+_LISTED: Final = {name: pl.Int64() for name in _COUNTED} | {"last": _TIME, "store": pl.String()}
+_DEFINED: Final = {
+    "partition": pl.String(),
+    "code": pl.String(),
+    "first": _TIME,
+    "last": _TIME,
+    "commits": pl.Int64(),
+    "rows": pl.Int64(),
+    "store": pl.String(),
+}
+
+
+class ListAnswer(Answer, frozen=True, kw_only=True):
+    """What `list` answers.
+
+    Attributes:
+        store: The store that was asked.
+        rows: One for each feature and store of the chain: `feature`, how many `commits`, `rows` and `bytes` the `store`
+            holds of it, and the `last` write.
+    """
+
+    rows: Annotated[pl.DataFrame, frame_of({"feature": pl.String(), **_LISTED})]
+
+
+class HistoryAnswer(Answer, frozen=True, kw_only=True):
+    """What `history` answers.
+
+    Attributes:
+        store: The store that was asked.
+        rows: One for each commit, the oldest first: `time`, `commit` (its id), `rows` and `retired` (how many it wrote
+            and retired), `bytes`, `partition` (the version of the definition), `write_id`, `writer`, `compacted`
+            (whether its rows are kept with those of other commits), `tags` (a JSON object as a string) and `store`.
+    """
+
+    rows: Annotated[pl.DataFrame, frame_of({**COMMITS, "store": pl.String()}, nullable={"write_id", "tags"})]
+
+
+class DefinitionsAnswer(Answer, frozen=True, kw_only=True):
+    """What `definitions` answers.
+
+    Attributes:
+        store: The store that was asked.
+        rows: One for each definition, that with the last commit last: `partition` (its version), `code` (its code
+            versions by container, such as `"audio 1, frames 2"`; null if the root does not tell), the `first` and
+            `last` commit, how many `commits` and `rows`, and the `store` of the chain.
+    """
+
+    rows: Annotated[pl.DataFrame, frame_of(_DEFINED, nullable={"code"})]
+
+
+class ShowAnswer(Answer, frozen=True, kw_only=True):
+    """What `show` answers.
+
+    Attributes:
+        store: The store that was asked.
+        rows: Rows of the feature, with the columns that were written.
+    """
+
+    rows: Annotated[pl.DataFrame, msgspec.Meta(extra_json_schema={"items": {"type": "object"}})]
 
 
 def list_features(
@@ -35,27 +97,22 @@ def list_features(
     as_json: Json = False,
 ) -> None:
     """List features, with commits, rows and the last write."""
-    targets = open_targets(store, root, config)
-    frames = [counted(target.store, held_features(target.store, features)) for target in targets]
-    _answer("list", targets, frames, as_json=as_json)
+    _answer("list", [listing(target, features) for target in open_targets(store, root, config)], as_json=as_json)
 
 
 def show_history(
     feature: OneFeature, *, store: Stores = None, root: Roots = None, config: ConfigPath = None, as_json: Json = False
 ) -> None:
     """List the commits of a feature, the oldest first."""
-    targets = open_targets(store, root, config)
-    frames = [_commits(target.store, held_features(target.store, [feature])[0]) for target in targets]
-    _answer("history", targets, frames, as_json=as_json)
+    _answer("history", [history(target, feature) for target in open_targets(store, root, config)], as_json=as_json)
 
 
 def show_definitions(
     feature: OneFeature, *, store: Stores = None, root: Roots = None, config: ConfigPath = None, as_json: Json = False
 ) -> None:
     """List the definitions and code versions of a feature."""
-    targets = open_targets(store, root, config)
-    frames = [_definitions(target.store, held_features(target.store, [feature])[0]) for target in targets]
-    _answer("definitions", targets, frames, as_json=as_json)
+    found = [definitions(target, feature) for target in open_targets(store, root, config)]
+    _answer("definitions", found, as_json=as_json)
 
 
 def show_rows(
@@ -77,18 +134,54 @@ def show_rows(
 
     By default these are the latest row of each sample.
     """
-    targets = open_targets(store, root, config)
-    [key] = feature_keys([feature])
     wanted = columns.split(",") if columns else None
-    frames = []
-    for target in targets:
-        held_features(target.store, [feature])
-        rows = target.store.scan_metadata(key, latest_only=not every, versions="all")
-        if ids:
-            samples = sample_frame(target, FeatureGraph.from_store(target.store), key, ids)
-            rows = rows.join(samples.lazy(), on=samples.columns, how="semi", maintain_order="left")
-        frames.append(_chosen(rows, where=where, columns=wanted, limit=limit))
-    _answer("show", targets, frames, as_json=as_json)
+    found = [
+        chosen_rows(target, feature, ids, where=where, columns=wanted, every=every, limit=limit)
+        for target in open_targets(store, root, config)
+    ]
+    _answer("show", found, as_json=as_json)
+
+
+def listing(target: Target, features: Sequence[str] | None = None) -> ListAnswer:
+    """Return what `list` answers about a store."""
+    rows = counted(target.store, held_features(target.store, features))
+    return ListAnswer(store=target.store.location, rows=rows)
+
+
+def history(target: Target, feature: str) -> HistoryAnswer:
+    """Return what `history` answers about a store."""
+    [key] = held_features(target.store, [feature])
+    frames = [
+        each.history(key).with_columns(pl.lit(each.location).alias("store")) for each in _holding(target.store, key)
+    ]
+    return HistoryAnswer(store=target.store.location, rows=pl.concat(frames).sort("time", maintain_order=True))
+
+
+def definitions(target: Target, feature: str) -> DefinitionsAnswer:
+    """Return what `definitions` answers about a store."""
+    [key] = held_features(target.store, [feature])
+    frames = [_definitions(each, key) for each in _holding(target.store, key)]
+    return DefinitionsAnswer(store=target.store.location, rows=pl.concat(frames))
+
+
+def chosen_rows(
+    target: Target,
+    feature: str,
+    ids: Sequence[str] | None = None,
+    *,
+    where: str | None = None,
+    columns: list[str] | None = None,
+    every: bool = False,
+    limit: int = 20,
+) -> ShowAnswer:
+    """Return what `show` answers about a store."""
+    [key] = held_features(target.store, [feature])
+    rows = target.store.scan_metadata(key, latest_only=not every, versions="all")
+    if ids:
+        samples = sample_frame(target, FeatureGraph.from_store(target.store), key, ids)
+        rows = rows.join(samples.lazy(), on=samples.columns, how="semi", maintain_order="left")
+    found = _chosen(rows, where=where, columns=columns, limit=limit)
+    return ShowAnswer(store=target.store.location, rows=found)
 
 
 def counted(store: MetadataStore, features: list[FeatureKey]) -> pl.DataFrame:
@@ -103,10 +196,8 @@ def counted(store: MetadataStore, features: list[FeatureKey]) -> pl.DataFrame:
         for key in features
         for each in _holding(store, key)
     ]
-    schema = {"feature": pl.String, "commits": pl.Int64, "rows": pl.Int64, "bytes": pl.Int64}
-    none = pl.DataFrame(schema=schema | {"last": pl.Datetime("us", "UTC"), "store": pl.String})
-    found = pl.concat([none, *frames], how="vertical_relaxed")
-    return found if store.fallback_stores else found.drop("store")
+    none = pl.DataFrame(schema={"feature": pl.String(), **_LISTED})
+    return pl.concat([none, *frames], how="vertical_relaxed")
 
 
 def _holding(store: MetadataStore, key: FeatureKey) -> list[MetadataStore]:
@@ -114,33 +205,26 @@ def _holding(store: MetadataStore, key: FeatureKey) -> list[MetadataStore]:
     return [each for each in stores if key in each.list_features()]
 
 
-def _commits(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
-    return pl.concat(
-        [each.history(key).with_columns(pl.lit(each.location).alias("store")) for each in _holding(store, key)]
-    ).sort("time", maintain_order=True)
-
-
-def _definitions(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
-    """Return one row for each definition in each store, that with the last commit last."""
-    frames = []
-    for each in _holding(store, key):
-        by_partition = each.history(key).group_by("partition", maintain_order=True)
-        totals = by_partition.agg(
-            pl.col("time").min().alias("first"), pl.col("time").max().alias("last"), pl.len(), pl.col("rows").sum()
-        )
-        specs = each.stored_specs(key, totals["partition"].to_list())
-        codes = {
-            partition: ", ".join(f"{container.key} {container.code_version}" for container in stored.spec.containers)
-            for partition, stored in specs.items()
-        }
-        code = pl.col("partition").replace_strict(codes, default=None, return_dtype=pl.String)
-        frames.append(
-            totals.sort("last").select(
-                "partition", code.alias("code"), "first", "last", pl.col("len").alias("commits"), "rows",
-                pl.lit(each.location).alias("store"),
-            )
-        )  # fmt: skip
-    return pl.concat(frames)
+def _definitions(each: MetadataStore, key: FeatureKey) -> pl.DataFrame:
+    """Return one row for each definition that a store holds, that with the last commit last."""
+    by_partition = each.history(key).group_by("partition", maintain_order=True)
+    totals = by_partition.agg(
+        pl.col("time").min().alias("first"),
+        pl.col("time").max().alias("last"),
+        pl.len().cast(pl.Int64).alias("commits"),
+        pl.col("rows").sum(),
+    )
+    specs = each.stored_specs(key, totals["partition"].to_list())
+    codes = {
+        partition: ", ".join(f"{container.key} {container.code_version}" for container in stored.spec.containers)
+        for partition, stored in specs.items()
+    }
+    code = pl.col("partition").replace_strict(codes, default=None, return_dtype=pl.String)
+    return (
+        totals.sort("last")
+        .with_columns(code.alias("code"), pl.lit(each.location).alias("store"))
+        .select(list(_DEFINED))
+    )
 
 
 def _chosen(rows: pl.LazyFrame, *, where: str | None, columns: list[str] | None, limit: int) -> pl.DataFrame:
@@ -153,14 +237,13 @@ def _chosen(rows: pl.LazyFrame, *, where: str | None, columns: list[str] | None,
         refuse(str(error).splitlines()[0], "--where / --columns")
 
 
-def _answer(command: str, targets: list[Target], frames: list[pl.DataFrame], *, as_json: bool) -> None:
-    locations = [target.store.location for target in targets]
+def _answer(
+    command: str, answers: Sequence[ListAnswer | HistoryAnswer | DefinitionsAnswer | ShowAnswer], *, as_json: bool
+) -> None:
     if as_json:
-        print_json(
-            command,
-            [{"store": place, "rows": frame.to_dicts()} for place, frame in zip(locations, frames, strict=True)],
-        )
+        print_json(command, answers)
         return
-    for location, frame in zip(locations, frames, strict=True):
-        print_title(location, of=len(targets))
-        print_table(frame)
+    for answer in answers:
+        print_title(answer.store, of=len(answers))
+        is_named = not isinstance(answer, ShowAnswer) and (answer.rows["store"] == answer.store).all()
+        print_table(answer.rows.drop("store") if is_named else answer.rows)

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import polars as pl
 import typer
 
-from metaxy_fs.cli.output import Json, ask_for_yes, print_json, print_lines, print_title
+from metaxy_fs.cli.output import Answer, Json, ask_for_yes, print_json, print_lines, print_title
 from metaxy_fs.cli.report import count, size
 from metaxy_fs.cli.targets import (
     ConfigPath,
@@ -24,6 +24,7 @@ from metaxy_fs.cli.targets import (
 )
 from metaxy_fs.metadata_store import (
     Compaction,
+    Copied,
     FilesystemMetadataStore,
     Finding,
     Removal,
@@ -39,7 +40,72 @@ from metaxy_fs.metadata_store.roots import existing_feature, require_root
 from metaxy_fs.progress import growing, tallying
 from metaxy_fs.spec import FeatureKey
 
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+class CompactAnswer(Answer, frozen=True, kw_only=True):
+    """What `compact` answers.
+
+    Attributes:
+        store: The store whose root it is about.
+        compactions: What was done.
+        commits_not_compacted: Without `--yes`, how many commits no compaction stands for; null with it.
+    """
+
+    compactions: list[Compaction]
+    commits_not_compacted: int | None
+
+
+class VacuumAnswer(Answer, frozen=True, kw_only=True):
+    """What `vacuum` answers.
+
+    Attributes:
+        store: The store whose root it is about.
+        removals: Every object that is not needed any more.
+        skipped: The partitions of which nothing was deleted, because something in them was not understood.
+    """
+
+    removals: list[Removal]
+    skipped: list[Finding]
+
+
+class VerifyAnswer(Answer, frozen=True, kw_only=True):
+    """What `verify` answers, for each feature that was named, else for all at once.
+
+    Attributes:
+        store: The store whose root it is about.
+        feature: The feature; null for all.
+        verification: What was looked at, and found.
+    """
+
+    feature: str | None
+    verification: Verification
+
+
+class RepairAnswer(Answer, frozen=True, kw_only=True):
+    """What `repair` answers.
+
+    Attributes:
+        store: The store whose root it is about.
+        restorations: Every manifest that is damaged or lost.
+    """
+
+    restorations: list[Restoration]
+
+
+class CopyAnswer(Answer, frozen=True, kw_only=True):
+    """What `copy` answers.
+
+    Attributes:
+        store: The store that was copied from.
+        to: The location of the other root.
+        copied: What was copied; null without `--yes`.
+        commits_missing: Without `--yes`, how many commits the other root lacks; null with it.
+    """
+
+    to: str
+    copied: Copied | None = None
+    commits_missing: int | None = None
 
 
 def compact_roots(
@@ -59,14 +125,14 @@ def compact_roots(
     to do. Others may read and write meanwhile. It may be stopped at any time, and goes on when it is run again.
     """
     targets = _targets(store, root, config)
-    answers: list[Any] = []
+    answers = []
     for target in targets:
         keys = _keys(target, features)
         waiting = None if yes else _uncompacted(target.root, keys)
         done = (
             [each for key in keys for each in _compacted(target.root, key, full=full, cluster=cluster)] if yes else []
         )
-        answers.append({"store": target.store.location, "compactions": done, "commits_not_compacted": waiting})
+        answers.append(CompactAnswer(store=target.store.location, compactions=done, commits_not_compacted=waiting))
         if not as_json:
             print_title(target.store.location, of=len(targets))
             lines = [*map(_of_compaction, done)] or ["nothing to compact"]
@@ -106,14 +172,14 @@ def vacuum_roots(
             found = _vacuumed(target.root, key, dry_run=not yes, **times)
             removals, skipped = [*removals, *found.removals], [*skipped, *found.skipped]
         has_failed |= bool(skipped) or any(removal.state == "failed" for removal in removals)
-        answers.append({"store": target.store.location, "removals": removals, "skipped": skipped})
+        answers.append(VacuumAnswer(store=target.store.location, removals=removals, skipped=skipped))
         if not as_json:
             print_title(target.store.location, of=len(targets))
             print_lines([*map(_of_removal, removals), *map(_of_skipped, skipped), _removals(removals)])
     if as_json:
         print_json("vacuum", answers)
     else:
-        ask_for_yes(is_done=yes or not any(answer["removals"] for answer in answers))
+        ask_for_yes(is_done=yes or not any(answer.removals for answer in answers))
     raise typer.Exit(int(has_failed))
 
 
@@ -137,7 +203,8 @@ def verify_roots(
             with growing("verifying") as advance:
                 found = verify(target.root, key, progress=advance)
             is_sound &= found.is_sound
-            answers.append({"store": target.store.location, "feature": _name(key), "verification": found})
+            name = None if key is None else str(key)
+            answers.append(VerifyAnswer(store=target.store.location, feature=name, verification=found))
             if not as_json:
                 print_title(target.store.location, of=len(targets))
                 print_lines([*map(_of_finding, found.findings), _verification(found)])
@@ -171,7 +238,7 @@ def repair_roots(
             for each in repair(target.root, key, vouched=vouch or [], dry_run=not yes)
         ]
         states |= {each.state for each in found}
-        answers.append({"store": target.store.location, "restorations": found})
+        answers.append(RepairAnswer(store=target.store.location, restorations=found))
         if not as_json:
             print_title(target.store.location, of=len(targets))
             print_lines([*map(_of_restoration, found), _restorations(found)])
@@ -216,7 +283,7 @@ def copy_features(
     if not yes:
         missing = _missing(key, source.root, target)
         if as_json:
-            print_json("copy", [{"store": source.store.location, "to": target.location, "commits_missing": missing}])
+            print_json("copy", [CopyAnswer(store=source.store.location, to=target.location, commits_missing=missing)])
         else:
             print_lines([f"{target.location} lacks {count(missing, 'commit')} of {source.store.location}"])
             ask_for_yes(is_done=False)
@@ -231,7 +298,7 @@ def copy_features(
             progress=advance,
         )
     if as_json:
-        print_json("copy", [{"store": source.store.location, "to": target.location, "copied": found}])
+        print_json("copy", [CopyAnswer(store=source.store.location, to=target.location, copied=found)])
         return
     added = f"{count(found.added, 'commit')} copied in {count(found.files, 'data file')} ({size(found.bytes)})"
     snapshots = f" and {count(found.snapshots, 'snapshot')}" if found.snapshots else ""
@@ -253,10 +320,6 @@ def _keys(target: Target, features: Sequence[str] | None) -> list[FeatureKey | N
     for key in keys:
         existing_feature(target.root, key)
     return [*keys] or [None]
-
-
-def _name(key: FeatureKey | None) -> str | None:
-    return None if key is None else str(key)
 
 
 def _compacted(

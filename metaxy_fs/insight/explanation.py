@@ -6,7 +6,7 @@ The values of an answer. `metaxy_fs.insight.provenance` finds it, `metaxy_fs.ins
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -182,8 +182,8 @@ class Explanation(msgspec.Struct, frozen=True):
         return {ref.container: node for ref, node in self.nodes.items() if ref.feature == self.feature and not ref.rows}
 
     @property
-    def status(self) -> str:
-        """One of "up to date", "waiting", "stale", "new", "excluded" and "retired".
+    def status(self) -> Literal["up to date", "waiting", "stale", "new", "excluded", "retired"]:
+        """What the sample is.
 
         A sample is waiting if an upstream row has to be computed first, and excluded if there should be no such sample.
         """
