@@ -18,6 +18,7 @@ from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, request, rows, write
+from tests.support.examples import examples
 
 
 def scan(storage: Storage) -> pl.LazyFrame:
@@ -114,6 +115,7 @@ def spread(storage: Storage, writes: list[tuple[int, int, bool]]) -> list[tuple[
     writes=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2), st.booleans()), min_size=1, max_size=12),
     cut=st.integers(0, 30),
 )
+@examples(30)
 def test_rows_are_marked_with_their_partition(
     tmp_path_factory: pytest.TempPathFactory, *, is_local: bool, writes: list[tuple[int, int, bool]], cut: int
 ) -> None:

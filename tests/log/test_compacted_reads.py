@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -24,6 +24,7 @@ from tests.log.commits import PARTITION, may_repeat, request, rows, write
 from tests.log.compactions import delete_covered, put_compaction, read, view_of
 from tests.log.faulty import FaultyStorage
 from tests.servers.s3 import S3Server
+from tests.support.examples import examples
 
 EXTRA: list[Callable[[pl.DataFrame], pl.DataFrame]] = [
     lambda frame: frame,
@@ -50,7 +51,7 @@ WRITES = st.lists(
 
 
 @given(data=st.data(), writes=WRITES)
-@settings(max_examples=60)
+@examples(30)
 def test_rows_come_back_in_the_same_order_whatever_is_compacted(
     data: st.DataObject, writes: list[tuple[list[int], int, int]]
 ) -> None:

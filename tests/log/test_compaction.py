@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -32,6 +32,7 @@ from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, may_repeat, request, rows, write
 from tests.log.compactions import delete_covered, put_compaction, read, view_of
 from tests.log.faulty import FaultyStorage
+from tests.support.examples import examples
 
 
 def compact(storage: Storage, *, clock: LamportClock | None = None, **options: Any) -> list[Compaction]:
@@ -69,7 +70,7 @@ def append(storage: Storage, number: int, ids: list[int], kind: int, time: int) 
 
 
 @given(data=st.data(), writes=WRITES, only_grows=st.booleans())
-@settings(max_examples=40)
+@examples(20)
 def test_reads_are_the_same_after_any_compactions(
     data: st.DataObject, writes: list[tuple[list[int], int, int]], *, only_grows: bool
 ) -> None:

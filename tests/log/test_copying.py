@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -26,6 +26,7 @@ from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, request, rows
 from tests.log.compactions import delete_covered, put_compaction
 from tests.log.faulty import FaultyStorage
+from tests.support.examples import examples
 
 SPEC = b'{"made": "up"}'
 
@@ -98,7 +99,7 @@ def test_chosen_commits_are_copied_alone(source: MemoryStorage) -> None:
 
 
 @given(data=st.data(), fail_at=st.integers(0, 40), when=st.sampled_from(["before", "after"]))
-@settings(max_examples=40)
+@examples(20)
 def test_a_copy_that_was_cut_short_goes_on(data: st.DataObject, fail_at: int, when: str) -> None:
     source = MemoryStorage()
     appends = [write(source, *range(n, n + 3), write_id=f"job {n}" if n % 2 else None) for n in range(4)]

@@ -6,13 +6,14 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metaxy_fs.log.predicates import conjuncts_on, is_range_of
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.statistics import ColumnStatistics, FileStatistics, column_statistics, exact_integers
 from metaxy_fs.log.widening import conform, unify
+from tests.support.examples import examples
 from tests.support.strategies import frames, predicates, schemas
 
 BERLIN = pl.Datetime("us", "Europe/Berlin")
@@ -181,7 +182,7 @@ def split_frames(draw):
     return draw(predicates(schema)), schema, parts
 
 
-@settings(max_examples=150, deadline=None)
+@examples(75)
 @given(split_frames())
 def test_no_row_is_lost(drawn):
     predicate, schema, parts = drawn

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -24,6 +24,7 @@ from tests.golden.compacted import small_files
 from tests.log.commits import PARTITION, request, rows
 from tests.log.compactions import delete_covered, put_compaction
 from tests.log.faulty import FaultyStorage
+from tests.support.examples import examples
 
 WRITES = st.lists(
     st.tuples(st.sampled_from([[], [1], [5], [1, 2], [0, 5, 9]]), st.integers(0, 2), st.integers(1, 6)),
@@ -68,7 +69,7 @@ def read(storage: Storage, **only: Any) -> pl.DataFrame | None:
 
 
 @given(data=st.data(), writes=WRITES)
-@settings(max_examples=150)
+@examples(60)
 def test_some_commits_are_read_as_if_there_were_no_others(
     data: st.DataObject, writes: list[tuple[list[int], int, int]]
 ) -> None:
@@ -108,7 +109,7 @@ def test_columns_come_in_where_the_first_wanted_commit_has_them_though_it_has_no
 
 
 @given(data=st.data(), writes=WRITES)
-@settings(max_examples=50)
+@examples(50)
 def test_a_compaction_leaves_the_history_as_it_was(
     data: st.DataObject, writes: list[tuple[list[int], int, int]]
 ) -> None:

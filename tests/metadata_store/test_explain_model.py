@@ -4,7 +4,8 @@ import pytest
 from hypothesis.stateful import invariant, precondition, run_state_machine_as_test
 
 from metaxy_fs.spec import FeatureKey
-from tests.versioning.test_increment_model import A, D, E, Increments, IncrementsOnFiles, scaled
+from tests.support.examples import examples
+from tests.versioning.test_increment_model import A, D, E, Increments, IncrementsOnFiles
 
 UPSTREAM = {A: [A], D: [A, D], E: [A, D, E]}
 NOT_CHANGED = {"same", "upstream stale", "upstream missing"}
@@ -89,8 +90,8 @@ class ExplanationsOnFiles(Explanations):
 
 
 def test_explanations_agree_with_the_model():
-    run_state_machine_as_test(Explanations, settings=scaled(0.08))
+    run_state_machine_as_test(Explanations, settings=examples(6, stateful_step_count=20))
 
 
 def test_explanations_agree_with_the_model_on_files():
-    run_state_machine_as_test(ExplanationsOnFiles, settings=scaled(0.02))
+    run_state_machine_as_test(ExplanationsOnFiles, settings=examples(2, stateful_step_count=20))

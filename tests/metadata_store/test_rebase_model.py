@@ -12,6 +12,7 @@ from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
 from metaxy_fs.errors import SpecError
 from metaxy_fs.spec import FeatureKey
+from tests.support.examples import examples
 from tests.versioning.test_increment_model import (
     NOTHING,
     A,
@@ -21,7 +22,6 @@ from tests.versioning.test_increment_model import (
     IncrementsOnFiles,
     Versions,
     ids,
-    scaled,
     texts,
 )
 
@@ -178,8 +178,8 @@ class RebasesOnFiles(Rebases):
 
 
 def test_rebased_rows_are_of_the_data_that_there_are():
-    run_state_machine_as_test(Rebases, settings=scaled(0.3))
+    run_state_machine_as_test(Rebases, settings=examples(12, stateful_step_count=20))
 
 
 def test_rebased_rows_on_files_are_of_the_data_that_there_are():
-    run_state_machine_as_test(RebasesOnFiles, settings=scaled(0.1))
+    run_state_machine_as_test(RebasesOnFiles, settings=examples(5, stateful_step_count=20))

@@ -14,7 +14,7 @@ from tests.proof.dice import Mix, outlast, overtake, roam
 from tests.support.stepped_storage import Bucket
 
 HOUR = 3_600_000_000
-HISTORIES = int(os.environ.get("PROOF_HISTORIES", "12"))
+HISTORIES = int(os.environ.get("PROOF_HISTORIES", "8"))
 
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])

@@ -5,13 +5,13 @@ Hypothesis drives the real code, request by request; `tests.proof.oracle` says w
 """
 
 import pytest
-from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.proof.machine import LogMachine
+from tests.support.examples import examples
 
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 def test_every_reader_sees_every_commit_once(*, ordered: bool) -> None:
     machine = type("Machine", (LogMachine,), {"ordered": ordered})
-    run_state_machine_as_test(machine, settings=settings(max_examples=settings().max_examples // 4))
+    run_state_machine_as_test(machine, settings=examples(15))

@@ -167,7 +167,7 @@ def test_compactions_that_are_listed_before_appends(monkeypatch: pytest.MonkeyPa
 
     real_list = SteppedStorage.list
     monkeypatch.setattr(SteppedStorage, "list", listed)
-    find_violation(partial(roam, ordered=True, mix=SWEEPERS))
+    find_violation(partial(roam, ordered=True, mix=SWEEPERS), first=30)
 
 
 def test_a_vacuum_without_grace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from metaxy_fs.storage import LocalStorage, MemoryStorage
 from tests.log.roots import replace
 from tests.trust.damage import Damage, all_damages, damaged, outcome, outcomes, some_damages
 
-QUICK = 40
+QUICK = 20
 """Damages of each kind of object in a quick run."""
 
 with FeatureGraph().use():

@@ -3,20 +3,21 @@
 import tempfile
 
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metaxy_fs.errors import MetaxyError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore, pieces
 from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.storage.memory import MemoryStorage
+from tests.support.examples import examples
 from tests.versioning.lineage_model import Row
 from tests.versioning.lineage_strategies import histories
 from tests.versioning.pieces import tiny_pieces
 from tests.versioning.test_lineage import columns_of, compare_increment
 
 
-@settings(max_examples=25, deadline=None)
+@examples(20)
 @given(histories(), st.booleans())
 def test_increments_in_tiny_pieces_are_those_of_the_model(history, is_remote):
     with tempfile.TemporaryDirectory() as root, tiny_pieces():
@@ -27,7 +28,7 @@ def test_increments_in_tiny_pieces_are_those_of_the_model(history, is_remote):
                 compare_increment(history, store, feature)
 
 
-@settings(max_examples=12, deadline=None)
+@examples(8)
 @given(histories(), st.data())
 def test_every_way_of_execution_gives_the_same(history, data):
     model, whole = history.model, InMemoryMetadataStore()

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import polars as pl
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -29,6 +28,7 @@ from hypothesis.stateful import (
 from metaxy_fs.errors import DependencyError, MetadataSchemaError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
 from metaxy_fs.spec import FeatureKey
+from tests.support.examples import examples
 from tests.versioning.pieces import tiny_pieces
 from tests.versioning.reference import definition_versions, feature_graph, row_version
 
@@ -426,17 +426,12 @@ class IncrementsInPieces(IncrementsOnFiles):
 
 
 def test_increments_agree_with_the_model():
-    run_state_machine_as_test(Increments, settings=scaled(0.4))
+    run_state_machine_as_test(Increments, settings=examples(15, stateful_step_count=20))
 
 
 def test_increments_agree_with_the_model_on_files():
-    run_state_machine_as_test(IncrementsOnFiles, settings=scaled(0.1))
+    run_state_machine_as_test(IncrementsOnFiles, settings=examples(5, stateful_step_count=20))
 
 
 def test_increments_agree_with_the_model_in_pieces():
-    run_state_machine_as_test(IncrementsInPieces, settings=scaled(0.1))
-
-
-def scaled(share):
-    """Return the settings in force with a share of their examples; long histories matter more than many."""
-    return settings(max_examples=int(settings().max_examples * share), stateful_step_count=20)
+    run_state_machine_as_test(IncrementsInPieces, settings=examples(5, stateful_step_count=20))

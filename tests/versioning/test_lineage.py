@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from metaxy_fs.errors import DependencyError, MetadataSchemaError
 from metaxy_fs.metadata_store import InMemoryMetadataStore
 from metaxy_fs.spec import FeatureKey
+from tests.support.examples import examples
 from tests.versioning.lineage_model import NoVersionError, Row
 from tests.versioning.lineage_strategies import histories, predicates
 
@@ -83,6 +84,7 @@ def compare_increment(history, store, feature):
 
 
 @given(histories(carry=True))
+@examples(40)
 def test_increments_are_those_of_the_model(history):
     store = InMemoryMetadataStore()
     history.replay(store)
@@ -92,6 +94,7 @@ def test_increments_are_those_of_the_model(history):
 
 
 @given(histories(carry=True), st.data())
+@examples(30)
 def test_selected_increments_are_those_of_the_model(history, data):
     model, store = history.model, InMemoryMetadataStore()
     history.replay(store)
@@ -110,6 +113,7 @@ def test_selected_increments_are_those_of_the_model(history, data):
 
 
 @given(histories(carry=True), st.data())
+@examples(30)
 def test_versions_of_given_samples_are_those_of_the_model(history, data):
     model, store = history.model, InMemoryMetadataStore()
     history.replay(store)
