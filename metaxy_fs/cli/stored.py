@@ -24,6 +24,7 @@ from metaxy_fs.metadata_store import MetadataStore
 from metaxy_fs.metadata_store.backend import COMMITS
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.spec import FeatureGraph, FeatureKey
+from metaxy_fs.versioning.relations import parse_sql
 
 _TIME: Final = pl.Datetime("us", "UTC")
 _COUNTED = {"commits": pl.len().cast(pl.Int64), "rows": pl.col("rows").sum(), "bytes": pl.col("bytes").sum()}
@@ -229,7 +230,7 @@ def _definitions(each: MetadataStore, key: FeatureKey) -> pl.DataFrame:
 
 def _chosen(rows: pl.LazyFrame, *, where: str | None, columns: list[str] | None, limit: int) -> pl.DataFrame:
     try:
-        found = rows if where is None else rows.filter(pl.sql_expr(where))
+        found = rows if where is None else rows.filter(parse_sql(where))
         return (found if columns is None else found.select(columns)).head(limit).collect()
     except pl.exceptions.PolarsError as error:
         if where is None and columns is None:

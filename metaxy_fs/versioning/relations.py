@@ -24,6 +24,7 @@ Everything here takes and gives lazy frames that may hold all rows of an upstrea
 long as these are complete.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -38,6 +39,8 @@ from metaxy_fs.spec.specs import group_row_columns, join_columns, stored_names
 from metaxy_fs.versioning.columns import DATA_VERSION, RETIRED, is_id_type
 from metaxy_fs.versioning.preimages import needed_containers, present_column, version_column
 
+_QUERY = re.compile(r"\b(?:select|from)\b", re.IGNORECASE)
+_READS = re.compile(r"\b(?:read|scan)_", re.IGNORECASE)
 _UNITS = {"ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
@@ -244,7 +247,7 @@ def _holds(spec: FeatureSpec, dep: FeatureDep, schema: pl.Schema) -> pl.Expr:
 
 def _parsed(spec: FeatureSpec, dep: FeatureDep) -> pl.Expr:
     try:
-        predicate = pl.sql_expr(dep.where or "")
+        predicate = parse_sql(dep.where or "")
     except pl.exceptions.PolarsError as error:
         raise SpecError(f"{_where(spec, dep)} cannot be read as SQL: {error}") from error
     if not looks_at_one_row(predicate):
@@ -256,6 +259,21 @@ def _parsed(spec: FeatureSpec, dep: FeatureDep) -> pl.Expr:
 
 def _where(spec: FeatureSpec, dep: FeatureDep) -> str:
     return f"The predicate {dep.where!r} of feature '{spec.key}' on its upstream '{dep.key}'"
+
+
+def parse_sql(text: str) -> pl.Expr:
+    """Return a predicate that is written in SQL.
+
+    Polars opens the files of a subquery, and asks URLs, while it parses: `EXISTS (SELECT * FROM read_csv('...'))`. The
+    text may come from a root or from an agent, so one with a query and a name like those of functions that read is not
+    parsed at all, be it in quotes or not: who knows where Polars sees them end?
+
+    Raises:
+        PolarsError: It cannot be read as SQL, or it may read files.
+    """
+    if _QUERY.search(text) and _READS.search(text):
+        raise pl.exceptions.SQLInterfaceError("a predicate reads no files")
+    return pl.sql_expr(text)
 
 
 def looks_at_one_row(predicate: pl.Expr) -> bool:

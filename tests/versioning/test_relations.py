@@ -104,6 +104,18 @@ def test_predicate_on_several_rows_is_refused(store, where):
     refused(store, where, "looks at more than one row")
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "EXISTS (SELECT * FROM read_csv('/no/such/file'))", "quality IN (FROM READ_PARQUET('/no/such/file'))",
+        "name = E'\\'' AND EXISTS (SELECT * FROM read_csv('/no/such/file')) --'",
+        'EXISTS (WITH t AS (VALUES (1)) FROM "read_csv"/**/(\'/no/such/file\'))',
+    ],
+)  # fmt: skip
+def test_predicate_that_reads_files_is_refused_before_it_does(store, where):
+    refused(store, where, "a predicate reads no files")
+
+
 @pytest.mark.parametrize("where", ["quality + 1", "name", "'yes'", "NULL"])
 def test_what_gives_no_truth_is_refused(store, where):
     refused(store, where, "is no predicate: it gives")
@@ -153,7 +165,8 @@ def test_predicate_that_fails_on_a_value_is_told(store):
     [
         ("quality > 0.25 AND NOT (name LIKE '%b')", [1]), ("upper(name) IN ('A', 'B')", [1, 2]), ("1 = 1", [1, 2, 3]),
         ("coalesce(quality, 1) = 1 OR name = 'b'", [1, 2, 3]), ("CASE WHEN name = 'a' THEN FALSE END", []),
-        ("abs(quality) BETWEEN 0.4 AND 0.6", [2]), ("length(name) % 2 = 0", [3]), ("data_version.default = 'w'", [2]),
+        ("abs(quality) BETWEEN 0.4 AND 0.6", [2]), ("length(name) % 2 = 0", [3]),
+        ("name NOT IN ('select', 'from', 'b')", [1, 3]), ("data_version.default = 'w'", [2]),
     ],
 )  # fmt: skip
 def test_predicate_is_sql(store, where, kept):
