@@ -29,9 +29,15 @@ _UNBOUNDED = 1_000_000
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command answers about one store; `metaxy_fs.cli.schema` makes the JSON Schemas of all of them."""
+    """What a command answers about one store; `metaxy_fs.cli.schema` makes the JSON Schemas of all of them.
+
+    Attributes:
+        store: The location of the store.
+        left_out: How many rows are left out, by field; absent if none are. The shell leaves none out.
+    """
 
     store: str
+    left_out: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
 def frame_of(columns: Mapping[str, pl.DataType], *, nullable: Container[str] = ()) -> msgspec.Meta:

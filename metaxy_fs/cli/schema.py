@@ -59,7 +59,7 @@ def schema(command: str) -> dict[str, Any]:
     """
     kind = ANSWERS[command]
     [answer], definitions = msgspec.json.schema_components([kind], schema_hook=_of_foreign)
-    whole: dict[str, Any] = answer
+    whole = {"type": "object", **answer}
     if issubclass(kind, Answer):
         parts = {"command": {"const": command}, "answers": {"type": "array", "items": answer}}
         whole = {"type": "object", "properties": parts, "required": list(parts), "additionalProperties": False}
@@ -72,7 +72,7 @@ def _of_foreign(kind: type) -> dict[str, Any]:
 
 
 def _exact(definition: dict[str, Any]) -> dict[str, Any]:
-    """Return what the schema of a Struct says, and that it has all of its fields and no others."""
+    """Return what the schema of a Struct says, and that it has all of its fields, but for one, and no others."""
     description, _, _ = inspect.cleandoc(definition["description"]).partition("\n\nExamples:")
-    required = list(definition["properties"])
+    required = [name for name in definition["properties"] if name != "left_out"]
     return {**definition, "description": description, "required": required, "additionalProperties": False}
