@@ -68,6 +68,7 @@ QUICK = (
 )
 """Where the tests of single modules are."""
 SLOW = (
+    "spec/test_pickles.py",
     "versioning/test_execution.py",
     "versioning/test_increment_model.py",
     "versioning/test_lineage.py",
