@@ -1,5 +1,6 @@
 """Dependencies: the upstream features and containers that something is made from."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -79,6 +80,8 @@ class FeatureDep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         msgspec.structs.force_setattr(self, "key", named_key(FeatureKey, self.key, what="FeatureDep(key=...)"))
         if self.relation not in get_args(Relation):
             raise SpecError(f"{self._named('relation')} is one of {list(get_args(Relation))}, got {self.relation!r}.")
+        # What is encoded leaves out a default if it is the very same object, which is no longer so after pickling.
+        msgspec.structs.force_setattr(self, "relation", sys.intern(self.relation))
         require(self.optional, bool, what=self._named("optional"))
         msgspec.structs.force_setattr(self, "rename", _checked_names(self.rename, what=self._named("rename")))
         if self.where is not None:

@@ -4,6 +4,7 @@ Everything here is a value that is checked where it is made; sequences are kept 
 to be checked (that an upstream exists, that there is no cycle) is the graph's to check.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -65,7 +66,9 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 f"The versioned_by of container '{self.key}' is one of {list(get_args(VersionedBy))}, "
                 f"got {self.versioned_by!r}."
             )
-        if self.deps in (ALL, SAME_NAME):
+        msgspec.structs.force_setattr(self, "versioned_by", sys.intern(self.versioned_by))  # see `FeatureDep`
+        if isinstance(self.deps, str) and self.deps in (ALL, SAME_NAME):
+            msgspec.structs.force_setattr(self, "deps", sys.intern(self.deps))
             return
         deps = sequence(self.deps, ContainerDep, what=f"ContainerSpec(deps=...) of '{self.key}'")
         refuse_duplicates([dep.feature_key for dep in deps], what=f"The deps of container '{self.key}'")

@@ -1,6 +1,9 @@
 """The versions of definitions are those of the formula, now and forever."""
 
 import json
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -204,3 +207,23 @@ def test_version_follows_a_declaration_that_is_replaced():
 def test_feature_that_the_graph_lacks_has_no_version():
     with pytest.raises(KeyError):
         definition_version(FeatureGraph(), FeatureKey(["gone"]))
+
+
+def test_pickled_declarations_have_the_same_version_in_another_process():
+    keys = [FeatureKey(["a"]), FeatureKey(["b"])]
+    spec = FeatureSpec(key=keys[1], deps=[FeatureDep(key=keys[0])])
+    graph = FeatureGraph.from_specs([FeatureSpec(key=keys[0]), spec])
+    # Where the graph was pickled, the pickle stands for itself.
+    sent = subprocess.run(
+        [sys.executable, "-c", _VERSION_OF_PICKLED], input=pickle.dumps(graph), capture_output=True, check=True
+    )
+    assert sent.stdout.decode() == definition_version(graph, keys[1]).version
+
+
+_VERSION_OF_PICKLED = """
+import pickle, sys
+graph = pickle.load(sys.stdin.buffer)
+from metaxy_fs.spec import FeatureKey
+from metaxy_fs.versioning.definition import definition_version
+print(definition_version(graph, FeatureKey(["b"])).version, end="")
+"""
