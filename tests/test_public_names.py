@@ -31,7 +31,8 @@ EXTENSIONS = sorted(Path(metaxy_fs.__file__).parent.glob("ext/[!_]*.py"))
 STORE = """
     at buffered calculate_and_write_data_versions calculate_data_versions check create_snapshot diff drop_snapshot
     explain fallback_mode fallback_stores fingerprint has_feature hash_algorithm history list_features
-    list_snapshots location materialize plan read_metadata read_upstream_metadata rebase resolve_update restore retire
+    list_snapshots location materialize plan plan_read plan_update read_metadata read_upstream_metadata rebase
+    resolve_update restore retire
     scan_metadata tags trace what_if write_metadata
 """
 

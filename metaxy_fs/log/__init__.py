@@ -23,10 +23,11 @@ from metaxy_fs.log.levels import FANOUT
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Definition, check_tags
 from metaxy_fs.log.parquet import ROW_GROUP_ROWS
+from metaxy_fs.log.portable import PortableSelection, encode_files
 from metaxy_fs.log.predicates import balanced, conjuncts_on, flattened
 from metaxy_fs.log.prune import matching_ranges
-from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges
-from metaxy_fs.log.scan import are_exact, column_names
+from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges, within_ranges
+from metaxy_fs.log.scan import Selection, are_exact, column_names
 from metaxy_fs.log.schema import column, decode_schema, encode_schema, unstorable
 from metaxy_fs.log.snapshots import (
     UNKNOWN_SCHEMA,
@@ -44,7 +45,7 @@ from metaxy_fs.log.statistics import MAX_EXACT, column_statistics, exact_in, spl
 from metaxy_fs.log.types import AgreedTypes, fitting, large_in
 from metaxy_fs.log.values import holds_any, values_as_stored
 from metaxy_fs.log.verified_io import Finding
-from metaxy_fs.log.view import View, ViewLoader
+from metaxy_fs.log.view import LiveFile, View, ViewLoader
 from metaxy_fs.log.widening import FileSchema, conform, differ_in_order_alone, unify, widen
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ __all__ = [
     "FileSchema",
     "Finding",
     "IdRange",
+    "LiveFile",
     "Log",
     "Options",
     "Partition",
@@ -83,9 +85,11 @@ __all__ = [
     "PinnedPartition",
     "PinnedStore",
     "Policy",
+    "PortableSelection",
     "Progress",
     "Removal",
     "Restoration",
+    "Selection",
     "Snapshot",
     "Span",
     "Upkeep",
@@ -109,6 +113,7 @@ __all__ = [
     "depth",
     "differ_in_order_alone",
     "drop_snapshot",
+    "encode_files",
     "encode_schema",
     "exact_in",
     "find_info",
@@ -135,6 +140,7 @@ __all__ = [
     "values_as_stored",
     "verify_root",
     "widen",
+    "within_ranges",
     "without_empty_chunks",
 ]
 

@@ -20,7 +20,9 @@ from metaxy_fs.log.fetch import StagedStorage
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import CommitKey, Manifest
+from metaxy_fs.log.portable import PortableSelection, decode_files
 from metaxy_fs.log.scan import Selection, reading_schema
+from metaxy_fs.log.seen import SeenCommits
 from metaxy_fs.log.terms import Terms
 from metaxy_fs.log.view import LiveFile, View, ViewLoader, live_files, retry_listing
 from metaxy_fs.log.view_subset import outside, restrict
@@ -188,23 +190,53 @@ class Log:
             partition_column=partition_column,
             with_commits=with_commits,
             replan=partial(self._same_commits, views),
+            seen=tuple(views),
+            staged=StagedStorage(self._storage),
+            local_files=self._local_files,
+        )
+
+    def opened(self, portable: PortableSelection, files: bytes) -> Selection:
+        """Return a selection that was made elsewhere, of the same root, with some of its files.
+
+        Args:
+            portable: What `PortableSelection.of` gave.
+            files: What `encode_files` gave.
+        """
+        return Selection(
+            storage=self._storage,
+            files=decode_files(files),
+            schema=portable.schema,
+            predicate=portable.predicate,
+            partition_column=portable.partition_column,
+            with_commits=portable.with_commits,
+            change=portable.change,
+            replan=partial(self._same_commits, portable.seen),
+            seen=portable.seen,
             staged=StagedStorage(self._storage),
             local_files=self._local_files,
         )
 
     def _same_commits(
-        self, views: Sequence[View], *, after: CommitKey | None = None, until: CommitKey | None = None
+        self,
+        seen: Sequence[View | SeenCommits],
+        *,
+        after: CommitKey | None = None,
+        until: CommitKey | None = None,
     ) -> list[LiveFile]:
-        """Return the files that hold now the commits of these views, or those after one and up to another."""
-        renewed = self._asked(lambda view: retry_listing(partial(self._view_again, view, after, until)), views)
+        """Return the files that hold now the commits that were seen, or those after one and up to another."""
+        renewed = self._asked(lambda each: retry_listing(partial(self._view_again, each, after, until)), seen)
         return live_files(view for view in renewed if view is not None)
 
-    def _view_again(self, before: View, after: CommitKey | None, until: CommitKey | None) -> View | None:
-        now, wanted = self.view(before.partition), before.commits
+    def _view_again(self, before: View | SeenCommits, after: CommitKey | None, until: CommitKey | None) -> View | None:
+        now = self.view(before.partition)
         if now is None:
             raise CorruptObjectError(
                 f"The partition {self._storage.location}/{before.partition} is gone while it was read."
             )
+        if isinstance(before, SeenCommits):
+            wanted = before.among(commits_of([now], table_of=self._tables.of), location=self._storage.location)
+        else:
+            wanted = before.commits
         if after is not None or until is not None:
             wanted -= outside(commits_of([now], table_of=self._tables.of), after=after, until=until)
         return restrict(now, wanted, table_of=partial(self._tables.of, before.partition)) if wanted else None

@@ -10,7 +10,7 @@ samples repeat. Files whose ids lie in ranges that do not overlap share none, an
 history of appends can be read without looking for the latest row of each sample.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Hashable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
@@ -104,6 +104,18 @@ def plan_ranges(spans: Iterable[Span], *, rows: int) -> list[IdRange]:
         return _between(_cuts(sorted(_parts(filled), key=itemgetter(0)), rows))
     except TypeError:  # a stranger's manifest may claim a string as the bound of a number
         return [EVERYTHING]
+
+
+def within_ranges(spans: Sequence[Span], ranges: Sequence[IdRange]) -> list[list[int]]:
+    """Return, for each of some ranges in order that share no value, the places of the spans that it touches."""
+    highs = [each.high for each in ranges if each.high is not None]
+    found: list[list[int]] = [[] for _ in ranges]
+    for place, span in enumerate(spans):
+        at = 0 if span.low is None or span.high is None else bisect_right(highs, span.low)
+        while at < len(ranges) and ranges[at].touches(span):
+            found[at].append(place)
+            at += 1
+    return found
 
 
 def depth(spans: Iterable[Span]) -> int:

@@ -29,8 +29,9 @@ from metaxy_fs.log.predicates import is_range_of
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.ranges import IdRange, Span, distinct_groups, span_of
 from metaxy_fs.log.schema import Path
+from metaxy_fs.log.seen import SeenCommits
 from metaxy_fs.log.statistics import FileStatistics, exact_integers
-from metaxy_fs.log.view import ATTEMPTS, LiveFile
+from metaxy_fs.log.view import ATTEMPTS, LiveFile, View
 from metaxy_fs.log.widening import FileSchema, unify
 from metaxy_fs.storage.base import Storage
 
@@ -234,6 +235,7 @@ class Selection:
         partition_column: The column that gives the partition of each row, if it is wanted.
         with_commits: Whether each row is to say which commit it belongs to.
         replan: Looks for the same commits in other files, where one is gone.
+        seen: These commits, a partition each.
         within_range: The test of a range that all rows satisfy.
         divided_by: The id column of the range, if those beside it are read, too.
         change: What is done to every frame.
@@ -249,6 +251,7 @@ class Selection:
     partition_column: str | None = None
     with_commits: bool = False
     replan: SameCommits | None = None
+    seen: Sequence[View | SeenCommits] = ()
     within_range: pl.Expr | None = None
     divided_by: str | None = None
     change: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None
@@ -301,7 +304,13 @@ class Selection:
     def mapped(self, change: Callable[[pl.LazyFrame], pl.LazyFrame]) -> "Selection":
         """Return the selection with a change that is made to every frame; one that looks at each row alone."""
         before = self.change
-        return replace(self, change=change if before is None else lambda rows: change(before(rows)))
+        return replace(self, change=change if before is None else partial(_changed, before, change))
+
+    def needed(self) -> list[LiveFile]:
+        """Return the files that may hold a row which satisfies the predicate."""
+        frames = FileFrames(self.schema, partition_column=self.partition_column, with_commits=self.with_commits)
+        plan = _ScanPlan(self.files, frames=frames, predicate=self.predicate, replan=None, divided_by=None)
+        return plan.files
 
     @property
     def _is_local(self) -> bool:
@@ -338,6 +347,12 @@ class Selection:
             else:
                 return files
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _changed(
+    first: Callable[[pl.LazyFrame], pl.LazyFrame], then: Callable[[pl.LazyFrame], pl.LazyFrame], rows: pl.LazyFrame
+) -> pl.LazyFrame:
+    return then(first(rows))
 
 
 def _replan_within(

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     )
     from metaxy_fs.metadata_store.materialize import Materialization
     from metaxy_fs.metadata_store.rebase import Rebased
+    from metaxy_fs.metadata_store.tasks import ReadTask, UpdateTask
 
 __all__ = [
     "COMMITS",
@@ -87,6 +88,7 @@ __all__ = [
     "ObjectNotFoundError",
     "Plan",
     "Query",
+    "ReadTask",
     "Rebased",
     "Removal",
     "Restoration",
@@ -98,6 +100,7 @@ __all__ = [
     "TableMetadataStore",
     "Trace",
     "UnsupportedFormatError",
+    "UpdateTask",
     "Vacuumed",
     "Verification",
     "WriteBuffer",
@@ -120,7 +123,9 @@ _HOMES: Final = {
     "Materialization": "metaxy_fs.metadata_store.materialize",
     "Plan": "metaxy_fs.insight.plan",
     "Rebased": "metaxy_fs.metadata_store.rebase",
+    "ReadTask": "metaxy_fs.metadata_store.tasks",
     "Trace": "metaxy_fs.insight.trace",
+    "UpdateTask": "metaxy_fs.metadata_store.tasks",
 }
 """Where the names are that are looked up at their first use and are not of upkeep."""
 

@@ -166,6 +166,7 @@ _OF_BACKENDS: Final = frozenset(
         "has_version",
         "identity",
         "is_written",
+        "log",
         "refuse_types",
         "scan_rows",
         "seen",

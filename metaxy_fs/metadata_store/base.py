@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from metaxy_fs.insight.trace import Trace
     from metaxy_fs.metadata_store.materialize import Materialization, OnError
     from metaxy_fs.metadata_store.rebase import Rebased
+    from metaxy_fs.metadata_store.tasks import ReadTask, UpdateTask
 
 
 class MetadataStore(Backend):
@@ -173,8 +174,7 @@ class MetadataStore(Backend):
 
         Latest rows, joins and increments then do without these samples: features that are made from them have them
         orphaned, and the feature itself neither computes nor reports them. A row that is written later brings a sample
-        back, and nothing else does: neither its file nor its upstream row. Reads without `latest_only` show every row
-        there was, and snapshots what they saw.
+        back. Reads without `latest_only` show every row there was, and snapshots what they saw.
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
@@ -348,6 +348,55 @@ class MetadataStore(Backend):
             filters=filters, columns=columns, latest_only=latest_only, versions=versions, with_commits=with_commits
         )
         return scan_chain(self, find_declaration(feature), read, fallback=allow_fallback)
+
+    def plan_read(
+        self,
+        feature: FeatureLike,
+        *,
+        filters: pl.Expr | Iterable[pl.Expr] | None = None,
+        columns: Sequence[str] | None = None,
+        allow_fallback: bool = True,
+        latest_only: bool = False,
+        versions: Literal["current", "all"] = "current",
+        with_commits: bool | Literal["tags"] = False,
+        rows: int = 262_144,
+    ) -> "list[ReadTask]":
+        """Return tasks that other processes run, and that together return the rows of `read_metadata`.
+
+        Which commits they hold is decided by this call. `task.read()` then returns the rows of a range of ids, in
+        commit order; every row is in one task. A task is a picklable value of a few kB, lists nothing and holds no
+        credentials. What is compacted or vacuumed meanwhile makes no difference.
+
+        Args:
+            feature: As for `read_metadata`, and so are the other arguments but the last.
+            filters: See there.
+            columns: See there.
+            allow_fallback: See there.
+            latest_only: See there.
+            versions: See there.
+            with_commits: See there.
+            rows: About how many rows a task has at most. It has fewer where files are small, since a task of many files
+                would be large, and more where files overlap a lot. All rows are in one task where they cannot be
+                divided: by ids of bytes, and by ids of several types.
+
+        Returns:
+            The tasks, in the order of the ids; at least one.
+
+        Raises:
+            FeatureNotFoundError: As `read_metadata` raises it, and so are all other errors.
+            StorageError: A store of the chain could not be searched, or has the rows in no files.
+
+        Examples:
+            >>> import pickle
+            >>> tasks = store.plan_read(Video, columns=["sample_id"])
+            >>> sent = [pickle.dumps(task) for task in tasks]
+            >>> pl.concat(pickle.loads(each).read() for each in sent)["sample_id"].to_list()
+            [1, 2]
+        """
+        read = Read.checked(
+            filters=filters, columns=columns, latest_only=latest_only, versions=versions, with_commits=with_commits
+        )
+        return on_demand.plan_read(self, find_declaration(feature), read, fallback=allow_fallback, rows=rows)
 
     def history(self, feature: FeatureLike) -> pl.DataFrame:
         """Return the commits of a feature that this store itself holds, in commit order, whatever their data version.
@@ -732,6 +781,44 @@ class MetadataStore(Backend):
         compute = lazy_increment if flag(lazy, name="lazy") else increment
         return compute(self, require_declaration(feature), samples, stale_if=stale_if, where=where)
 
+    def plan_update(
+        self,
+        feature: FeatureLike,
+        *,
+        where: pl.Expr | None = None,
+        stale_if: pl.Expr | None = None,
+        rows: int = 262_144,
+    ) -> "list[UpdateTask]":
+        """Return tasks that other processes run, and that together return the increment of `resolve_update`.
+
+        Which commits they compare is decided by this call. `task.run()` then returns the `Increment` of a range of ids;
+        every sample is in one task. A task is a picklable value of a few kB, lists nothing and holds no credentials.
+
+        Where the stored rows are under several data versions, this call reads ids to find out whether some sample has
+        no row under the current one.
+
+        Args:
+            feature: As for `resolve_update`. A root feature has no tasks: only its caller knows its samples.
+            where: As for `resolve_update`.
+            stale_if: As for `resolve_update`.
+            rows: As for `plan_read`, of each feature that is read. There is one task where a range of the first id
+                column would tear apart what belongs together: where an upstream feature is grouped or joined by others
+                than that column, or where its ids are of another type.
+
+        Returns:
+            The tasks, in the order of the ids; at least one.
+
+        Raises:
+            DependencyError: As `resolve_update` raises it, and so are all other errors.
+            StorageError: A store of the chain could not be asked, or has the rows in no files.
+
+        Examples:
+            >>> tasks = store.plan_update(Faces)
+            >>> sum(task.run().counts.new for task in tasks)
+            2
+        """
+        return on_demand.plan_update(self, require_declaration(feature), where=where, stale_if=stale_if, rows=rows)
+
     def materialize(
         self,
         feature: FeatureLike,
@@ -771,8 +858,8 @@ class MetadataStore(Backend):
             on_error: `"raise"` commits what is done and raises the error, with a note of the samples. `"skip"` computes
                 the samples of a batch that fails one by one, stores nothing of those that fail again, and returns them.
             retire_orphaned: Whether to retire the orphaned samples, with the reason `orphaned`; in a feature of which
-                one upstream row makes many samples, also those that were not made again. They are new once their
-                upstream rows are back, other than what `retire` retires.
+                one upstream row makes many samples, also those that were not made again. They stay retired when their
+                upstream rows come back, until a row is written; see `retire`.
             tags: What each commit says of itself; see `write_metadata`.
             progress: Whether to show the samples, their rate and the time left on stderr, if that is a terminal.
 
@@ -806,7 +893,7 @@ class MetadataStore(Backend):
             self, require_declaration(feature), compute, samples=samples, where=where, stale_if=stale_if, how=how
         )
 
-    def plan(self, *targets: FeatureLike, seconds: str | None = None, retire_orphaned: bool = False) -> "Plan":
+    def plan(self, *targets: FeatureLike, seconds: str | None = None) -> "Plan":
         """Return what a run of whole features would compute, with all that they are made from, before anything runs.
 
         The run computes what `resolve_update` finds pending in each feature, upstream first, and commits it to this
@@ -817,8 +904,6 @@ class MetadataStore(Backend):
                 features of the active graph.
             seconds: A column of the stored rows that says how many seconds each took to compute. What is to be
                 computed is taken to last as long as the rows that are stored, on average.
-            retire_orphaned: Whether the run retires what is orphaned in each feature, as `materialize` does with this
-                option, so that it is gone for all that is made from it.
 
         Returns:
             The plan: counts for each feature, the causes of what is stale, and the samples. It prints as text and shows
@@ -826,8 +911,7 @@ class MetadataStore(Backend):
 
         Raises:
             SpecError: The targets are of several graphs, or one is not declared.
-            MetadataSchemaError: Stored rows do not fit the declarations, or `seconds` is no column of numbers, or of
-                none of the features that were computed.
+            MetadataSchemaError: Stored rows do not fit the declarations, or `seconds` is no column of numbers.
             StorageError: A store of the chain could not be asked.
 
         Examples:
@@ -837,7 +921,7 @@ class MetadataStore(Backend):
             video      0      0        0         0
             faces      2      0        0         0
         """
-        return on_demand.plan(self, targets, seconds=seconds, retire_orphaned=retire_orphaned)
+        return on_demand.plan(self, targets, seconds=seconds)
 
     def trace(
         self, feature: FeatureLike, ids: FrameLike | Sequence[object], *, direction: Literal["down", "up"] = "down"

@@ -8,6 +8,7 @@ counts, is that of the nearest store which has any.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import Concatenate, ParamSpec, TypeVar
@@ -102,19 +103,26 @@ def report_corruption(function: Callable[Concatenate[_S, _P], _R]) -> Callable[C
 
     @wraps(function)
     def checked(store: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
+        with reporting_corruption():
             return function(store, *args, **kwargs)
-        except MetaxyError:
-            raise
-        except OSError as error:
-            number, file = number_of(error), _DATA_FILE.search(str(error))
-            if file is None and number not in NO_DESCRIPTOR:
-                raise
-            kind = StorageAccessError if number in PERMISSION_DENIED else StorageError
-            what = f"the data file {file[0]}" if file else "a file"
-            raise kind(f"cannot open {what}: {explained(error)}.") from error
 
     return checked
+
+
+@contextmanager
+def reporting_corruption() -> Iterator[None]:
+    """Do for a block what `report_corruption` does for a function."""
+    try:
+        yield
+    except MetaxyError:
+        raise
+    except OSError as error:
+        number, file = number_of(error), _DATA_FILE.search(str(error))
+        if file is None and number not in NO_DESCRIPTOR:
+            raise
+        kind = StorageAccessError if number in PERMISSION_DENIED else StorageError
+        what = f"the data file {file[0]}" if file else "a file"
+        raise kind(f"cannot open {what}: {explained(error)}.") from error
 
 
 def layered(scans: Sequence[tuple[str, Scan]]) -> Scan:
@@ -129,10 +137,10 @@ def layered(scans: Sequence[tuple[str, Scan]]) -> Scan:
     if len(scans) == 1:
         return scans[0][1]
     fitted = fitting(scans)[::-1]
-    parts = _LayeredParts(fitted)
+    parts = LayeredParts(fitted)
     definitions = {each.partition: each for scan in fitted for each in scan.definitions}
     return Scan(
-        rows=parts.rows(),
+        rows=parts.rows,
         columns=list(dict.fromkeys(name for scan in fitted[::-1] for name in scan.columns)),
         id_columns=fitted[-1].id_columns,
         definitions=list(definitions.values()),
@@ -155,8 +163,14 @@ def fitting(scans: Sequence[tuple[str, Scan]]) -> list[Scan]:
 
 
 @dataclass(frozen=True)
-class _LayeredParts:
-    """The parts of several scans, the farthest first."""
+class LayeredParts:
+    """The parts of several scans.
+
+    Attributes:
+        scans: What each store holds, the farthest first.
+        column: The column by which rows are taken.
+        id_range: Those that are.
+    """
 
     scans: Sequence[Scan]
     column: str = ""
@@ -165,14 +179,15 @@ class _LayeredParts:
     def spans(self, column: str) -> list[Span]:
         return [span for scan in self.scans for span in scan.spans(column)]
 
+    @property
     def rows(self) -> pl.LazyFrame:
         return pl.concat([scan.rows for scan in self.scans])
 
-    def within(self, column: str, id_range: IdRange) -> "_LayeredParts":
+    def within(self, column: str, id_range: IdRange) -> "LayeredParts":
         return replace(self, column=column, id_range=id_range)
 
     def layers(self) -> list[ScanLayer]:
         return [layer for scan in self.scans for layer in scan.layers(column=self.column, within=self.id_range)]
 
-    def mapped(self, change: Change) -> "_LayeredParts":
+    def mapped(self, change: Change) -> "LayeredParts":
         return replace(self, scans=[scan.mapped(change, columns=scan.columns) for scan in self.scans])

@@ -7,7 +7,7 @@ the store are looked at too: for all samples, so that the answer does not depend
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from types import MappingProxyType
 from typing import Final
@@ -25,9 +25,8 @@ from metaxy_fs.metadata_store.expected import (
     same_id_types,
 )
 from metaxy_fs.metadata_store.features import Declared, check_predicate
-from metaxy_fs.metadata_store.pieces import divide, have_common_bounds, some_of
+from metaxy_fs.metadata_store.pieces import HERE, PieceLimits, divide, have_common_bounds, some_of
 from metaxy_fs.metadata_store.read import latest, refuse_unknown, require_id_columns, shown_schema
-from metaxy_fs.metadata_store.retired import retirements, scan_retired
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
@@ -143,10 +142,19 @@ class StoredLayer:
         return all(widen(types[name], schema[name]) is not None for name in ids)
 
     def _scan(self, query: Query) -> Scan | None:
-        scan = scan_retired(self._store, query)
+        scan = self._store.scan_rows(query)
         if scan is not None:
             require_id_columns(scan, self._feature.spec)
         return scan
+
+
+@dataclass(frozen=True)
+class KnownLayer:
+    """What was looked for in one store of a chain; the attributes are those of `StoredLayer`."""
+
+    location: str
+    current: Scan | None
+    others: Scan | None
 
 
 def stored_layers(
@@ -222,15 +230,15 @@ class StoredRows:
     def within(self, column: str, id_range: IdRange) -> pl.LazyFrame:
         """Return the rows of a range in commit order.
 
-        They have ids, version and partition, whether they are asked for again, whether they retire the sample and
-        until when, and what they were made from, where their version does not tell that.
+        They have ids, version and partition, whether they are asked for again, whether they retire the sample, and
+        what they were made from, where their version does not tell that.
         """
         ids = self.feature.spec.id_columns
         rows = latest(self.scan, id_columns=ids, column=column, within=id_range, where=self.where, with_retired=True)
         asked = pl.lit(value=False) if self.stale_if is None else self.stale_if.fill_null(value=False)
-        schema = rows.collect_schema()
-        made = made_from(schema, self.feature.spec)
-        return rows.select(*ids, DATA_VERSION, *made, PARTITION, asked.alias(REDO), *retirements(schema))
+        is_retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in self.scan.columns else pl.lit(value=False)
+        made = made_from(rows.collect_schema(), self.feature.spec)
+        return rows.select(*ids, DATA_VERSION, *made, PARTITION, asked.alias(REDO), is_retired.alias(RETIRED))
 
 
 @dataclass(frozen=True)
@@ -241,24 +249,41 @@ class Comparing:
         expected: The samples that there should be.
         layers: What the stores hold, the nearest first.
         stale_if: What asks for a sample to be computed again.
+        limits: How much is compared at once.
     """
 
     expected: Expected
-    layers: Sequence[StoredLayer]
+    layers: Sequence[StoredLayer | KnownLayer]
     stale_if: pl.Expr | None
+    limits: PieceLimits = HERE
 
     def increments(self) -> Iterator[Increment]:
         """Yield the increment range by range; all have the same columns."""
+        parts, ranges = self.division()
+        if parts is None:
+            yield from self._at_once(ranges[0], self._current(), may_divide=True)
+        else:
+            yield from ordered_map(partial(self.compared_within, parts), ranges)
+
+    def division(self) -> tuple[Sequence[StoredRows] | None, list[IdRange]]:
+        """Return the stored rows that are compared, those of the current partition last, and the ranges to do that in.
+
+        Where there is one range, the rows are None: its samples tell whether other partitions are looked at.
+        """
         current = self._current()
         ranges = self._ranges(current)
         if len(ranges) == 1:
-            yield from self._at_once(ranges[0], current, may_divide=True)
-            return
+            return None, ranges
         others = [
             rows for rows in self._others(range(len(self.layers))) if self._is_lacking(rows.place, ranges, current)
         ]
         parts = [*others, *current]
-        yield from self._divided(self._ranges(parts) if others else ranges, parts)
+        return parts, self._ranges(parts) if others else ranges
+
+    def compared_within(self, parts: Sequence[StoredRows], id_range: IdRange) -> Increment:
+        """Return the increment of a range, compared with some stored rows."""
+        piece, frames = self._read(id_range, parts)
+        return self._compared(piece, parts, frames)
 
     def within(self, id_range: IdRange) -> Iterator[Increment]:
         """Yield the increment of a range of the first id column alone, in one piece; that of all where it has none."""
@@ -285,20 +310,11 @@ class Comparing:
         return [StoredRows(feature, place, scan, stale_if, where) for place, scan in scans if scan is not None]
 
     def _ranges(self, parts: Sequence[StoredRows]) -> list[IdRange]:
-        ranges = divide([*self.expected.inputs, *parts], self._column)
+        ranges = divide([*self.expected.inputs, *parts], self._column, self.limits)
         selection, dtype = self.expected.selection, self.expected.id_types.get(self._column)
         if selection is None or dtype is None or len(ranges) == 1:
             return ranges
         return some_of(ranges, selection.ranges(ranges, dtype))
-
-    def _divided(self, ranges: Sequence[IdRange], parts: Sequence[StoredRows]) -> Iterator[Increment]:
-        """Yield the increment of several ranges; of one store, the current partition is the last part."""
-
-        def compare(id_range: IdRange) -> Increment:
-            piece, frames = self._read(id_range, parts)
-            return self._compared(piece, parts, frames)
-
-        return ordered_map(compare, ranges)
 
     def _at_once(
         self, id_range: IdRange, current: Sequence[StoredRows], *, may_divide: bool = False
@@ -308,7 +324,7 @@ class Comparing:
         others = self._others(p for p in range(len(self.layers)) if self._lacks(piece, p, current, frames))
         parts = [*others, *current]
         if may_divide and others and len(ranges := self._ranges(parts)) > 1:
-            yield from self._divided(ranges, parts)
+            yield from ordered_map(partial(self.compared_within, parts), ranges)
             return
         more = self.expected.collected([rows.within(self._column, id_range) for rows in others])
         yield self._compared(piece, parts, [*more, *frames])

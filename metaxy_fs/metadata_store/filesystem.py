@@ -211,6 +211,11 @@ class FilesystemMetadataStore(MetadataStore):
         return self._storage
 
     @property
+    def log(self) -> Log:
+        """What reads and writes the root's commits."""
+        return self._log
+
+    @property
     def takes_chunks(self) -> bool:
         return True
 

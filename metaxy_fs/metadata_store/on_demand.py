@@ -14,11 +14,25 @@ if TYPE_CHECKING:
     from metaxy_fs.metadata_store.plan import plan
     from metaxy_fs.metadata_store.rebase import rebase
     from metaxy_fs.metadata_store.stored_graph import stored_graph
+    from metaxy_fs.metadata_store.tasks import plan_read, plan_update
     from metaxy_fs.metadata_store.trace import trace
 
-__all__ = ["How", "check", "diff", "explain", "fingerprint", "materialize", "plan", "rebase", "stored_graph", "trace"]
+__all__ = [
+    "How",
+    "check",
+    "diff",
+    "explain",
+    "fingerprint",
+    "materialize",
+    "plan",
+    "plan_read",
+    "plan_update",
+    "rebase",
+    "stored_graph",
+    "trace",
+]
 
-_ELSEWHERE: Final = {"How": "materialize", "check": "fingerprint"}
+_ELSEWHERE: Final = {"How": "materialize", "check": "fingerprint", "plan_read": "tasks", "plan_update": "tasks"}
 """The modules of functions that are not called like them."""
 
 if not TYPE_CHECKING:  # a type checker would take the function for a promise that there is every name

@@ -7,7 +7,7 @@ overlap.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import polars as pl
@@ -33,15 +33,38 @@ class Input(Protocol):
         """Return the type of the id column, None if they have none of that name."""
 
 
-def divide(inputs: Sequence[Input], column: str) -> list[IdRange]:
+class PieceLimits(NamedTuple):
+    """How much a piece holds, about.
+
+    Attributes:
+        rows: Rows of each input.
+        files: Files of all inputs together; None where their number makes no difference.
+    """
+
+    rows: int = PIECE_ROWS
+    files: int | None = None
+
+
+HERE: Final = PieceLimits()
+"""What a piece holds that this process works on."""
+
+
+def divide(inputs: Sequence[Input], column: str, limits: PieceLimits = HERE) -> list[IdRange]:
     """Return the ranges of an id column that the pieces of some inputs hold, in order."""
     if not have_common_bounds(inputs, column):
         return [EVERYTHING]
     spans = [each.spans(column) for each in inputs]
-    if sum(span.rows for each in spans for span in each) <= PIECE_ROWS:
+    together = [span for each in spans for span in each]
+    is_few = limits.files is None or len(together) <= limits.files
+    if is_few and sum(span.rows for span in together) <= limits.rows:
         return [EVERYTHING]
-    rows = max(PIECE_ROWS, *(_ROW_GROUPS * ROW_GROUP_ROWS * (depth(each) - 1) for each in spans))
-    return plan_ranges([span for each in spans for span in each], rows=rows * len(inputs))
+    depths = [depth(each) for each in spans]
+    rows = max(limits.rows, *(_ROW_GROUPS * ROW_GROUP_ROWS * (each - 1) for each in depths)) * len(inputs)
+    if limits.files is None:
+        return plan_ranges(together, rows=rows)
+    # A file counts as so many rows besides, that a piece has no more of them than it may; those that overlap anyway.
+    charge = rows // max(limits.files, sum(depths))
+    return plan_ranges([msgspec.structs.replace(span, rows=span.rows + charge) for span in together], rows=rows)
 
 
 def clipped(ranges: Sequence[IdRange], samples: Input, column: str) -> list[IdRange]:

@@ -1,7 +1,7 @@
 """Turn the arguments of a read into a query, and its answer into rows."""
 
-from collections.abc import Iterable, Sequence
-from functools import reduce
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial, reduce
 from operator import and_
 from typing import Any, Literal, Self
 
@@ -84,11 +84,27 @@ def scan_chain(store: Backend, feature: Declared | FeatureKey, read: Read, *, fa
         MetadataSchemaError: A column that the read names does not exist.
     """
     scan = find_scan(store, feature, read, fallback=flag(fallback, name="allow_fallback"))
-    declared = feature.spec.id_columns if isinstance(feature, Declared) else None
+    return answer(scan, read, feature.spec.id_columns if isinstance(feature, Declared) else None)
+
+
+def answer(
+    scan: Scan, read: Read, declared: Sequence[str] | None, *, by: str = "", within: IdRange = EVERYTHING
+) -> pl.LazyFrame:
+    """Return the rows of a scan that a read asks for.
+
+    Args:
+        scan: What `find_scan` gave for the read.
+        read: What is asked for.
+        declared: What names a sample, as far as it is declared.
+        by: One of these columns.
+        within: The only values of that column which matter.
+    """
     if read.latest_only:
-        rows = latest(scan, id_columns=declared or scan.id_columns, where=_prune(read, declared))
+        where = _prune(read, declared)
+        rows = latest(scan, id_columns=declared or scan.id_columns, column=by, within=within, where=where)
     else:
-        rows = without_retired(scan.rows, scan)
+        found = [rows for rows, _ in scan.layers(column=by, within=within)] if within else [scan.rows]
+        rows = without_retired(pl.concat(found) if len(found) > 1 else found[0], scan)
     rows = rows if read.filters is None else rows.filter(flattened(read.filters))
     return rows if read.columns is None else rows.select(map(column, read.columns))
 
@@ -326,7 +342,11 @@ def mark_tags(scan: Scan, commits: pl.DataFrame, query: Query) -> Scan:
         tagged = tagged.filter(pl.col("partition") == query.partition)
     tags = place.replace_strict(ids, tagged.get_column("tags"), default=None, return_dtype=pl.String)
     partition = [] if query.partition is not None else [PARTITION]
-    return scan.mapped(lambda rows: rows.with_columns(tags.alias(RESERVED_TAGS)).drop(partition), columns=scan.columns)
+    return scan.mapped(partial(_with_tags, tags.alias(RESERVED_TAGS), partition), columns=scan.columns)
+
+
+def _with_tags(tags: pl.Expr, dropped: Sequence[str], rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows.with_columns(tags).drop(dropped)
 
 
 def show_commits(scan: Scan, key: FeatureKey, *, has_tags: bool) -> Scan:
@@ -345,9 +365,9 @@ def show_commits(scan: Scan, key: FeatureKey, *, has_tags: bool) -> Scan:
         )
     names = {RESERVED_COMMIT: COMMIT, RESERVED_TIME: COMMITTED_AT} | ({RESERVED_TAGS: COMMIT_TAGS} if has_tags else {})
     others = [name for name in schema if name not in names]
+    return scan.mapped(partial(_shown, names, others), columns=[*scan.columns, *names.values()])
+
+
+def _shown(names: Mapping[str, str], others: Sequence[str], rows: pl.LazyFrame) -> pl.LazyFrame:
     times = pl.col(RESERVED_TIME).cast(pl.Datetime("us", "UTC"))
-
-    def show(rows: pl.LazyFrame) -> pl.LazyFrame:
-        return rows.with_columns(times).rename(names).select(*map(column, others), *names.values())
-
-    return scan.mapped(show, columns=[*scan.columns, *names.values()])
+    return rows.with_columns(times).rename(names).select(*map(column, others), *names.values())

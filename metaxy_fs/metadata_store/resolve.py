@@ -115,12 +115,16 @@ def increment(
     carries: bool = True,
 ) -> Increment:
     """Return what separates the samples of a feature from what the chain holds of them, with what deps carry or not."""
-    expected = _expected(store, feature, samples, where=where, carries=carries)
-    found = compare_with_stored(store, expected, stale_if=stale_if).increments()
-    parts, given = list(found), expected.samples
+    expected = expected_samples(store, feature, samples, where=where, carries=carries)
+    return put_together(expected, compare_with_stored(store, expected, stale_if=stale_if).increments())
+
+
+def put_together(expected: Expected, increments: Iterable[Increment]) -> Increment:
+    """Return the increment that is made of those of ranges, in order."""
+    parts, given = list(increments), expected.samples
     orphaned = pl.concat(part.orphaned for part in parts)
     if _divides_parents(expected):
-        orphaned = orphaned.sort(feature.spec.id_columns)
+        orphaned = orphaned.sort(expected.feature.spec.id_columns)
     return Increment(
         new=_restored(given, [part.new for part in parts]),
         stale=_restored(given, [part.stale for part in parts]),
@@ -138,7 +142,7 @@ def increment_within(store: Backend, feature: Declared, id_range: IdRange) -> It
     Raises:
         DependencyError: A required upstream feature has no commit, or nothing tells which samples there should be.
     """
-    expected = _expected(store, feature, None, carries=False)
+    expected = expected_samples(store, feature, None, carries=False)
     return compare_with_stored(store, expected, stale_if=None).within(id_range)
 
 
@@ -175,7 +179,7 @@ def spooled_increment(
     held_bytes: int = 0,
 ) -> SpooledIncrement:
     """Return what `increment` does, kept in files; so much of each frame is kept in memory instead."""
-    expected = _expected(store, feature, samples, where=where, carries=carries)
+    expected = expected_samples(store, feature, samples, where=where, carries=carries)
     found = compare_with_stored(store, expected, stale_if=stale_if).increments()
     filled = (lambda frame: frame) if expected.samples is None else expected.samples.filled
     spools: list[Spool] = []
@@ -254,7 +258,7 @@ def _to_version(
     return samples, complete(ordered_map(version, ranges), feature, fallback=fallback)
 
 
-def _expected(
+def expected_samples(
     store: Backend,
     feature: Declared,
     given: FrameLike | None,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -28,6 +28,10 @@ class Parts(Protocol):
 
     def spans(self, column: str) -> Sequence[Span]:
         """Return the bounds of each run of rows; without bounds where nothing is known."""
+
+    @property
+    def rows(self) -> pl.LazyFrame:
+        """All rows in commit order."""
 
     def within(self, column: str, id_range: IdRange) -> "Parts":
         """Return those rows alone whose value in the column lies in a range."""
@@ -65,6 +69,10 @@ class Scan:
         """Return how the rows lie along a column that names samples."""
         return [Span(1)] if self.parts is None else self.parts.spans(column)
 
+    def dtype(self, column: str) -> pl.DataType | None:
+        """Return the type of a column, None if there is none of that name."""
+        return self.rows.collect_schema().get(column)
+
     def layers(self, *, column: str = "", within: IdRange = EVERYTHING) -> Sequence[ScanLayer]:
         """Return the rows, or those of a range of a column; see `Parts.layers`."""
         if self.parts is not None:
@@ -72,7 +80,17 @@ class Scan:
         predicate = within.predicate(column, self.rows.collect_schema()[column]) if within else None
         return [(self.rows if predicate is None else self.rows.filter(predicate), not self.may_repeat)]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process takes the rows from the parts, and asks of no integer whether it is exact.
+        return _of_parts, (self.parts, list(self.columns), tuple(self.id_columns), list(self.definitions))
+
     def mapped(self, change: Change, *, columns: Sequence[str]) -> "Scan":
         """Return the scan with a change that is made to its rows, whichever way they are taken."""
         parts = None if self.parts is None else self.parts.mapped(change)
         return replace(self, rows=change(self.rows), columns=columns, parts=parts)
+
+
+def _of_parts(
+    parts: Parts, columns: Sequence[str], id_columns: Sequence[str], definitions: Sequence[DefinitionVersion]
+) -> Scan:
+    return Scan(rows=parts.rows, columns=columns, id_columns=id_columns, definitions=definitions, parts=parts)

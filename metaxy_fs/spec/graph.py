@@ -38,7 +38,8 @@ from metaxy_fs.spec.specs import ContainerSpec, FeatureSpec
 
 _OF_STORES = frozenset(
     {
-        *("declare", "did_you_mean", "find", "from_fitting", "frozen", "upstream", "upstream_containers"),
+        *("declare", "did_you_mean", "find", "from_fitting", "frozen", "only_upstream", "upstream"),
+        "upstream_containers",
         "with_notes",
     }
 )
@@ -333,6 +334,17 @@ class FeatureGraph:
     def upstream(self, spec: FeatureSpec) -> list[FeatureSpec]:
         """Return the features that a feature depends on directly, sorted by key string."""
         return sorted((self._specs[dep.key] for dep in spec.deps), key=lambda upstream: upstream.key.string)
+
+    def only_upstream(self, spec: FeatureSpec) -> "FeatureGraph":
+        """Return the graph of a feature and all that it is made from, which is small beside a whole project's."""
+        found: dict[FeatureKey, FeatureSpec] = {}
+        waiting = [spec]
+        while waiting:
+            current = waiting.pop()
+            if current.key not in found:
+                found[current.key] = current
+                waiting += self.upstream(current)
+        return FeatureGraph.from_specs(found.values())
 
     def upstream_containers(
         self, spec: FeatureSpec, container: ContainerSpec

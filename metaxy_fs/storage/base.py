@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -78,6 +78,22 @@ class ObjectRange(msgspec.Struct, frozen=True, gc=False):
     end: int
 
 
+class RootReference(msgspec.Struct, frozen=True):
+    """What another process needs to open a root, but for the credentials, which it has to have by itself.
+
+    Attributes:
+        identity: That of the storage.
+        location: The root, for messages.
+        address: The path or URL that opens it; None where nothing but the storage itself does.
+        options: Those of the storage that are no credentials.
+    """
+
+    identity: str
+    location: str
+    address: str | None = None
+    options: dict[str, Any] = {}
+
+
 class NotDurableError(StorageError):
     """A put or a deletion is seen by all, and a crash may undo it."""
 
@@ -110,6 +126,11 @@ class Storage(ABC):
     def identity(self) -> str:
         """What tells the root from all others, also from one of that name elsewhere; holds no credentials."""
         return self.location
+
+    @property
+    def reference(self) -> RootReference:
+        """What another process opens the root by; storages that a path or URL opens override this."""
+        return RootReference(self.identity, self.location)
 
     @abstractmethod
     def put(self, path: str, data: bytes) -> None:
@@ -315,6 +336,10 @@ class ForwardingStorage(Storage):
     @property
     def identity(self) -> str:
         return self._storage.identity
+
+    @property
+    def reference(self) -> RootReference:
+        return self._storage.reference
 
     @property
     def put_is_conditional(self) -> bool:

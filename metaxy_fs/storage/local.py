@@ -28,6 +28,7 @@ from metaxy_fs.storage.base import (
     NoRoomError,
     NotDurableError,
     ObjectInfo,
+    RootReference,
     Storage,
     by_path,
     check_directory,
@@ -76,6 +77,10 @@ class LocalStorage(Storage):
     def identity(self) -> str:
         """The directory itself, whatever links lead to it."""
         return os.path.realpath(self._root)
+
+    @property
+    def reference(self) -> RootReference:
+        return RootReference(self.identity, self.location, self._root)
 
     @property
     def put_is_conditional(self) -> bool:

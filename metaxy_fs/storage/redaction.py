@@ -17,6 +17,7 @@ _USER_INFO = re.compile(
     r"|([A-Za-z][\w+.-]+:[/\\]+)([^/\\\s]*|(?!arn:)[^/\\\s:@]*:(?!\d{1,5}(?:/|$))\S*)@",
     re.IGNORECASE,
 )
+_MAY_HOLD_SECRETS = re.compile(r"header|cookie|passphrase|session|proxies|proxy", re.IGNORECASE)
 _QUERY_PART = re.compile(r"(?<=[?&;])([^=&;\s?]+)=([^&;#\s]*)")
 # What clients take in the place of a credential to say where to look for one.
 _NO_SECRETS = {"anon", "anonymous", "cloud", "cache", "browser", "google_default", "default", "true", "false"}
@@ -39,6 +40,29 @@ def secrets_of(url: str, storage_options: Mapping[str, Any]) -> frozenset[str]:
     plain = {*_secrets_in_url(url), *_secrets_in(storage_options, below_secret=False)}
     counted = {text for text in plain if len(text) >= _SHORTEST_SECRET and text.lower() not in _NO_SECRETS}
     return frozenset(counted | {quote(text, safe="") for text in counted})
+
+
+def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of storage options that are plain values and no credentials, at any depth.
+
+    An object may hold anything, and so may a list of headers, so both are left out.
+
+    Examples:
+        >>> without_secrets({"key": "AKIA123", "client_kwargs": {"region_name": "eu", "aws_session_token": "x"}})
+        {'client_kwargs': {'region_name': 'eu'}}
+    """
+    kept: dict[str, Any] = {}
+    for name, value in options.items():
+        is_secret = bool(_SECRET_NAME.search(str(name)) or _MAY_HOLD_SECRETS.search(str(name)))
+        if isinstance(value, Mapping) and not is_secret:
+            kept[name] = without_secrets(value)
+        elif _is_plain(value) and not (is_secret and str(value).lower() not in _NO_SECRETS):
+            kept[name] = value
+    return kept
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | float | None) and not (isinstance(value, str) and any(_secrets_in_url(value)))
 
 
 def conceal(text: str, secrets: frozenset[str]) -> str:

@@ -22,12 +22,12 @@ from metaxy_fs.errors import (
     StorageError,
     add_facts,
 )
-from metaxy_fs.storage.base import ObjectInfo, ObjectRange, Storage, check_directory, check_path
+from metaxy_fs.storage.base import ObjectInfo, ObjectRange, RootReference, Storage, check_directory, check_path
 from metaxy_fs.storage.client import Client, endpoints_of
 from metaxy_fs.storage.connect import client_of, configured, connect
 from metaxy_fs.storage.failures import Failure, described, failure_of, is_about_checksums
 from metaxy_fs.storage.open import path_on_filesystem, protocols_of, url_of
-from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
+from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of, without_secrets
 from metaxy_fs.storage.retry import GaveUpError
 
 # Enough at a time that connections are seldom idle, few enough to bound what is asked in vain after a refusal.
@@ -83,6 +83,13 @@ class ObjectStorage(Storage):
         """The root, and the endpoint if the options name one."""
         endpoints = [endpoint for options in self._reached_with for endpoint in endpoints_of(options)]
         return redact(" ".join([self.location, *endpoints]))
+
+    @property
+    def reference(self) -> RootReference:
+        """The URL and the options that are no credentials; a filesystem that the user made has none of both."""
+        if self._filesystem is not None:
+            return super().reference
+        return RootReference(self.identity, self.location, redact(self._root), without_secrets(self._options))
 
     def put(self, path: str, data: bytes) -> None:
         check_path(path, location=self.location)

@@ -17,7 +17,6 @@ from metaxy_fs.reserved import (
     PROVENANCE,
     REDO,
     RETIRED,
-    RETURNS,
     STORED_DATA_VERSION,
 )
 from metaxy_fs.reserved import COMMIT as RESERVED_COMMIT
@@ -44,7 +43,6 @@ __all__ = [
     "RESERVED_TAGS",
     "RESERVED_TIME",
     "RETIRED",
-    "RETURNS",
     "STORED_DATA_VERSION",
     "is_id_type",
     "refuse_id_columns",
