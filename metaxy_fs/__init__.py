@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         vacuum,
         verify,
     )
+    from metaxy_fs.report import write_report
     from metaxy_fs.spec import (
         ALL,
         SAME_NAME,
@@ -135,9 +136,10 @@ __all__ = [
     "repair",
     "vacuum",
     "verify",
+    "write_report",
 ]
 
-_HOMES: Final = ("spec", "errors", "metadata_store", "config")
+_HOMES: Final = ("spec", "errors", "metadata_store", "config", "report")
 """Where the names are, the quickest to import first."""
 
 if not TYPE_CHECKING:  # a type checker would take the function for a promise that there is every name

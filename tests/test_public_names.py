@@ -89,7 +89,7 @@ def test_what_backends_implement_is_public_and_hidden(store):
     assert public - set(STORE.split()) == {
         *("after_commits", "append_rows", "has_version", "identity", "is_written", "refuse_types", "scan_rows"),
         "snapshot_storage",
-        *("stored_commits", "stored_features", "stored_specs", "stored_versions", "takes_chunks"),
+        *("stored_commits", "stored_features", "stored_holdings", "stored_specs", "stored_versions", "takes_chunks"),
     }
     assert all(hasattr(store, name) for name in public)
 

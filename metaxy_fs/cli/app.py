@@ -20,6 +20,7 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
         "history": "stored.show_history",
         "definitions": "stored.show_definitions",
         "graph": "questions.draw_graph",
+        "report": "reporting.make_report",
     },
     "What next, what changed, and why": {
         "plan": "questions.show_plan",

@@ -9,7 +9,6 @@ import polars as pl
 import typer
 
 from metaxy_fs.cli.output import Answer, Json, frame_of, print_json, print_lines, print_table, print_text, print_title
-from metaxy_fs.cli.stored import counted
 from metaxy_fs.cli.targets import (
     ConfigPath,
     Features,
@@ -31,6 +30,7 @@ from metaxy_fs.insight import rendering
 from metaxy_fs.insight.diff import COUNTED
 from metaxy_fs.insight.plan import CAUSES, FEATURES
 from metaxy_fs.metadata_store import Diff, Explanation, Plan, Trace
+from metaxy_fs.metadata_store.overview import counted
 from metaxy_fs.reserved import DATA_VERSION
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 

@@ -1,7 +1,7 @@
 """Say what is stored: features, rows, commits and definitions."""
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 import polars as pl
@@ -20,24 +20,9 @@ from metaxy_fs.cli.targets import (
     refuse,
     sample_frame,
 )
-from metaxy_fs.metadata_store import MetadataStore
-from metaxy_fs.metadata_store.backend import COMMITS
-from metaxy_fs.metadata_store.chain import chain
-from metaxy_fs.spec import FeatureGraph, FeatureKey
+from metaxy_fs.metadata_store.overview import COMMITS_IN_STORES, DEFINED, LISTED, commits_in, counted, definitions_in
+from metaxy_fs.spec import FeatureGraph
 from metaxy_fs.versioning.relations import parse_sql
-
-_TIME: Final = pl.Datetime("us", "UTC")
-_COUNTED = {"commits": pl.len().cast(pl.Int64), "rows": pl.col("rows").sum(), "bytes": pl.col("bytes").sum()}
-_LISTED: Final = {name: pl.Int64() for name in _COUNTED} | {"last": _TIME, "store": pl.String()}
-_DEFINED: Final = {
-    "partition": pl.String(),
-    "code": pl.String(),
-    "first": _TIME,
-    "last": _TIME,
-    "commits": pl.Int64(),
-    "rows": pl.Int64(),
-    "store": pl.String(),
-}
 
 
 class ListAnswer(Answer, frozen=True, kw_only=True):
@@ -49,7 +34,7 @@ class ListAnswer(Answer, frozen=True, kw_only=True):
             holds of it, and the `last` write.
     """
 
-    rows: Annotated[pl.DataFrame, frame_of({"feature": pl.String(), **_LISTED})]
+    rows: Annotated[pl.DataFrame, frame_of(LISTED)]
 
 
 class HistoryAnswer(Answer, frozen=True, kw_only=True):
@@ -62,7 +47,7 @@ class HistoryAnswer(Answer, frozen=True, kw_only=True):
             (whether its rows are kept with those of other commits), `tags` (a JSON object as a string) and `store`.
     """
 
-    rows: Annotated[pl.DataFrame, frame_of({**COMMITS, "store": pl.String()}, nullable={"write_id", "tags"})]
+    rows: Annotated[pl.DataFrame, frame_of(COMMITS_IN_STORES, nullable={"write_id", "tags"})]
 
 
 class DefinitionsAnswer(Answer, frozen=True, kw_only=True):
@@ -75,7 +60,7 @@ class DefinitionsAnswer(Answer, frozen=True, kw_only=True):
             `last` commit, how many `commits` and `rows`, and the `store` of the chain.
     """
 
-    rows: Annotated[pl.DataFrame, frame_of(_DEFINED, nullable={"code"})]
+    rows: Annotated[pl.DataFrame, frame_of(DEFINED, nullable={"code"})]
 
 
 class ShowAnswer(Answer, frozen=True, kw_only=True):
@@ -152,17 +137,13 @@ def listing(target: Target, features: Sequence[str] | None = None) -> ListAnswer
 def history(target: Target, feature: str) -> HistoryAnswer:
     """Return what `history` answers about a store."""
     [key] = held_features(target.store, [feature])
-    frames = [
-        each.history(key).with_columns(pl.lit(each.location).alias("store")) for each in _holding(target.store, key)
-    ]
-    return HistoryAnswer(store=target.store.location, rows=pl.concat(frames).sort("time", maintain_order=True))
+    return HistoryAnswer(store=target.store.location, rows=commits_in(target.store, key))
 
 
 def definitions(target: Target, feature: str) -> DefinitionsAnswer:
     """Return what `definitions` answers about a store."""
     [key] = held_features(target.store, [feature])
-    frames = [_definitions(each, key) for each in _holding(target.store, key)]
-    return DefinitionsAnswer(store=target.store.location, rows=pl.concat(frames))
+    return DefinitionsAnswer(store=target.store.location, rows=definitions_in(target.store, key))
 
 
 def chosen_rows(
@@ -183,49 +164,6 @@ def chosen_rows(
         rows = rows.join(samples.lazy(), on=samples.columns, how="semi", maintain_order="left")
     found = _chosen(rows, where=where, columns=columns, limit=limit)
     return ShowAnswer(store=target.store.location, rows=found)
-
-
-def counted(store: MetadataStore, features: list[FeatureKey]) -> pl.DataFrame:
-    """Return how many commits, rows and bytes each store of a chain holds of features, and when it was last written."""
-    frames = [
-        each.history(key).select(
-            pl.lit(str(key)).alias("feature"),
-            *(count.alias(name) for name, count in _COUNTED.items()),
-            pl.col("time").max().alias("last"),
-            pl.lit(each.location).alias("store"),
-        )
-        for key in features
-        for each in _holding(store, key)
-    ]
-    none = pl.DataFrame(schema={"feature": pl.String(), **_LISTED})
-    return pl.concat([none, *frames], how="vertical_relaxed")
-
-
-def _holding(store: MetadataStore, key: FeatureKey) -> list[MetadataStore]:
-    stores = [each for each in chain(store, fallback=True) if isinstance(each, MetadataStore)]
-    return [each for each in stores if key in each.list_features()]
-
-
-def _definitions(each: MetadataStore, key: FeatureKey) -> pl.DataFrame:
-    """Return one row for each definition that a store holds, that with the last commit last."""
-    by_partition = each.history(key).group_by("partition", maintain_order=True)
-    totals = by_partition.agg(
-        pl.col("time").min().alias("first"),
-        pl.col("time").max().alias("last"),
-        pl.len().cast(pl.Int64).alias("commits"),
-        pl.col("rows").sum(),
-    )
-    specs = each.stored_specs(key, totals["partition"].to_list())
-    codes = {
-        partition: ", ".join(f"{container.key} {container.code_version}" for container in stored.spec.containers)
-        for partition, stored in specs.items()
-    }
-    code = pl.col("partition").replace_strict(codes, default=None, return_dtype=pl.String)
-    return (
-        totals.sort("last")
-        .with_columns(code.alias("code"), pl.lit(each.location).alias("store"))
-        .select(list(_DEFINED))
-    )
 
 
 def _chosen(rows: pl.LazyFrame, *, where: str | None, columns: list[str] | None, limit: int) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from metaxy_fs.log.descriptions import (
     refuse_overwriting_storage,
 )
 from metaxy_fs.log.frames import without_empty_chunks
+from metaxy_fs.log.holdings import Holdings
 from metaxy_fs.log.layout import STORE_FILE, Partition, all_partitions, is_partition_directory, is_snapshot_name
 from metaxy_fs.log.levels import FANOUT
 from metaxy_fs.log.log import Log
@@ -75,6 +76,7 @@ __all__ = [
     "Definition",
     "FileSchema",
     "Finding",
+    "Holdings",
     "IdRange",
     "LiveFile",
     "Log",

@@ -17,6 +17,7 @@ from metaxy_fs.log.commit import CommitRequest, commit
 from metaxy_fs.log.commit_table import CommitTables, commits_of
 from metaxy_fs.log.descriptions import PartitionInfo, find_info, find_root
 from metaxy_fs.log.fetch import StagedStorage
+from metaxy_fs.log.holdings import Holdings, holdings
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import CommitKey, Manifest
@@ -159,6 +160,10 @@ class Log:
     def commits(self, feature: str) -> pl.DataFrame:
         """Return what is known of each commit of a feature, in commit order, as a frame of `HISTORY`."""
         return retry_listing(partial(self._commits, feature))
+
+    def holdings(self, feature: str) -> list[Holdings]:
+        """Return what each partition of a feature takes up; see `metaxy_fs.log.holdings`."""
+        return self._asked(partial(holdings, self._storage), self.views(feature))
 
     def select(
         self,

@@ -19,6 +19,7 @@ from metaxy_fs.errors import StorageError
 from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.interrupts import let_ctrl_c_end_waits
 from metaxy_fs.log.chunks import Chunks, count_retired
+from metaxy_fs.log.holdings import Holdings
 from metaxy_fs.log.manifest import HISTORY, check_tags, encode_tags
 from metaxy_fs.log.types import AgreedTypes
 from metaxy_fs.metadata_store.scan import Scan
@@ -174,6 +175,7 @@ _OF_BACKENDS: Final = frozenset(
         "stored_commits",
         "stored_features",
         "stored_graph",
+        "stored_holdings",
         "stored_specs",
         "stored_versions",
         "takes_chunks",
@@ -332,6 +334,13 @@ class Backend(ABC):
             StorageError: They could not be looked for.
         """
         return {}
+
+    def stored_holdings(self, key: FeatureKey) -> Sequence[Holdings]:  # noqa: ARG002  # of those that keep files
+        """Return what each partition of a feature takes up, and what upkeep would change there.
+
+        Backends that leave their upkeep to metaxy_fs override this.
+        """
+        return ()
 
     def has_version(self, key: FeatureKey, partition: str) -> bool:
         """Whether a partition of a feature holds any commit; backends that know a shorter way override this."""

@@ -18,6 +18,7 @@ from metaxy_fs.log import (
     Chunks,
     CommitRequest,
     Definition,
+    Holdings,
     Log,
     Partition,
     PartitionInfo,
@@ -276,6 +277,9 @@ class FilesystemMetadataStore(MetadataStore):
         kept = self._log.descriptions(Partition(key.dotted, version) for version in partitions)
         found = map(_stored_spec, kept)
         return {stored.definition.partition: stored for stored in found if stored is not None}
+
+    def stored_holdings(self, key: FeatureKey) -> list[Holdings]:
+        return self._log.holdings(key.dotted)
 
     @property
     def identity(self) -> str:

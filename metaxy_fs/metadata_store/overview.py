@@ -1,0 +1,100 @@
+"""Count what each store of a chain holds of a feature: commits, rows, bytes and definitions. No data file is read."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import polars as pl
+
+from metaxy_fs.errors import FeatureNotFoundError
+from metaxy_fs.metadata_store.backend import COMMITS
+from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.metadata_store.chain import chain
+from metaxy_fs.spec import FeatureKey
+
+_TIME: Final = pl.Datetime("us", "UTC")
+_COUNTED: Final = {
+    "commits": pl.len().cast(pl.Int64),
+    "rows": pl.col("rows").sum(),
+    "bytes": pl.col("bytes").sum(),
+    "last": pl.col("time").max(),
+}
+
+LISTED: Final = pl.Schema(
+    {
+        "feature": pl.String(),
+        "commits": pl.Int64(),
+        "rows": pl.Int64(),
+        "bytes": pl.Int64(),
+        "last": _TIME,
+        "store": pl.String(),
+    }
+)
+"""The columns of `counted`."""
+
+COMMITS_IN_STORES: Final = pl.Schema({**COMMITS, "store": pl.String()})
+"""The columns of `commits_in`."""
+
+DEFINED: Final = pl.Schema(
+    {
+        "partition": pl.String(),
+        "code": pl.String(),
+        "first": _TIME,
+        "last": _TIME,
+        "commits": pl.Int64(),
+        "rows": pl.Int64(),
+        "store": pl.String(),
+    }
+)
+"""The columns of `definitions_in`."""
+
+
+def counted(store: MetadataStore, features: Iterable[FeatureKey]) -> pl.DataFrame:
+    """Return how many commits, rows and bytes each store of a chain holds of features, and when it was last written."""
+    frames = [
+        commits.group_by("store", maintain_order=True).agg(**_COUNTED).select(pl.lit(str(key)).alias("feature"), *_REST)
+        for key in features
+        for _, commits in _held(store, key)
+    ]
+    return pl.concat([pl.DataFrame(schema=LISTED), *frames], how="vertical_relaxed")
+
+
+def commits_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
+    """Return the commits of a feature in all stores of a chain, by time, as `history` does, with their `store`."""
+    frames = [commits for _, commits in _held(store, key)]
+    return pl.concat([pl.DataFrame(schema=COMMITS_IN_STORES), *frames]).sort("time", maintain_order=True)
+
+
+def definitions_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
+    """Return one row for each definition of a feature in each store of a chain, that with the last commit last.
+
+    `code` is null where the declaration is not kept.
+    """
+    frames = [_definitions(each, key, commits) for each, commits in _held(store, key)]
+    return pl.concat([pl.DataFrame(schema=DEFINED), *frames])
+
+
+_REST: Final = [name for name in LISTED if name != "feature"]
+
+
+def _held(store: MetadataStore, key: FeatureKey) -> Iterator[tuple[MetadataStore, pl.DataFrame]]:
+    """Yield the stores of a chain that hold a feature, the nearest first, with their commits of it."""
+    for each in chain(store, fallback=True):
+        if isinstance(each, MetadataStore):
+            try:
+                commits = each.history(key)
+            except FeatureNotFoundError:
+                continue
+            yield each, commits.with_columns(pl.lit(each.location).alias("store"))
+
+
+def _definitions(store: MetadataStore, key: FeatureKey, commits: pl.DataFrame) -> pl.DataFrame:
+    totals = commits.group_by("partition", "store", maintain_order=True).agg(
+        pl.col("time").min().alias("first"), **_COUNTED
+    )
+    specs = store.stored_specs(key, totals["partition"].to_list())
+    codes = {
+        partition: ", ".join(f"{container.key} {container.code_version}" for container in stored.spec.containers)
+        for partition, stored in specs.items()
+    }
+    code = pl.col("partition").replace_strict(codes, default=None, return_dtype=pl.String).alias("code")
+    return totals.sort("last").with_columns(code).select(DEFINED.names())
