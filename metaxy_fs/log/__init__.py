@@ -28,6 +28,7 @@ from metaxy_fs.log.portable import PortableSelection, encode_files
 from metaxy_fs.log.predicates import balanced, conjuncts_on, flattened
 from metaxy_fs.log.prune import matching_ranges
 from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges, within_ranges
+from metaxy_fs.log.receipts import Receipt
 from metaxy_fs.log.scan import Selection, are_exact, column_names
 from metaxy_fs.log.schema import column, decode_schema, encode_schema, unstorable
 from metaxy_fs.log.snapshots import (
@@ -89,6 +90,7 @@ __all__ = [
     "Policy",
     "PortableSelection",
     "Progress",
+    "Receipt",
     "Removal",
     "Restoration",
     "Selection",

@@ -86,11 +86,11 @@ class Arrivals(NamedTuple):
 
     def _arrived(self, manifest: Manifest) -> int:
         moment = self.moments.get(manifest.commit)
-        return manifest.time if moment is None else _microseconds(moment)
+        return manifest.time if moment is None else microseconds(moment)
 
     def _earliest(self, manifests: Mapping[str, Manifest]) -> int:
         """Return when the first of all was written; if that is to come, the reader's clock is the wrong one."""
-        moments = [_microseconds(min(self.moments.values()))] if self.moments else []
+        moments = [microseconds(min(self.moments.values()))] if self.moments else []
         return min([*moments, *map(self._arrived, manifests.values())])
 
 
@@ -124,5 +124,6 @@ def _shown(microseconds: int) -> str:
     return f"{_EPOCH + timedelta(microseconds=microseconds):%Y-%m-%d %H:%M} UTC"
 
 
-def _microseconds(moment: datetime) -> int:
+def microseconds(moment: datetime) -> int:
+    """Return a time that a storage tells as commits have it."""
     return max(0, (moment - _EPOCH) // timedelta(microseconds=1))

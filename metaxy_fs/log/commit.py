@@ -16,6 +16,7 @@ copy of other rows under the same name is decided in `metaxy_fs.log.named_writes
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 
 import msgspec
@@ -23,13 +24,12 @@ import polars as pl
 
 from metaxy_fs.errors import (
     CommitStateUnknownError,
-    MetaxyError,
     ObjectExistsError,
     ObjectNotFoundError,
     StorageAccessError,
     StorageError,
     WriteConflictError,
-    add_facts,
+    about,
 )
 from metaxy_fs.ids import AHEAD, LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.chunks import Chunks, file_sized, have_equal_rows
@@ -88,28 +88,58 @@ def commit(
         CommitStateUnknownError: The manifest's put failed, and so did the question whether it had landed.
         StorageError: The rows are not committed.
     """
-    started = wall_clock()
     header = _header(request, time=clock.tick())
-    try:
-        with beside(proof, at_once=storage.is_remote):
-            manifest = _put_files(storage, request, header, admit)
-        if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
-            raise StorageError(
-                f"Writing the data files of commit {header.commit} to {storage.location}/{request.partition} took "
-                f"longer than {MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; "
-                "write again."
-            )
+    with _about(storage, request, header):
+        manifest = _put_files_in_time(storage, request, header, proof, admit)
         if request.write_id is None:
             _put_manifest(storage, request.partition.append_manifest(header.commit), manifest)
             return manifest
         standing = _put_named(storage, request, manifest)
-    except MetaxyError as error:
-        facts = {"feature": request.partition.feature, "root": storage.location, "commit": header.commit}
-        add_facts(error, **facts, write_id=request.write_id)
-        raise
     if standing.time <= wall_clock() + AHEAD:
         clock.observe(standing.time)
     return standing
+
+
+def prepare(
+    storage: Storage,
+    request: CommitRequest,
+    *,
+    clock: LamportClock,
+    proof: Callable[[], object] | None,
+    admit: Callable[[DataFile], object],
+) -> Manifest:
+    """Put the data files of a write that others are going to commit; return what its manifest would say.
+
+    The arguments and errors are those of `commit`.
+    """
+    header = _header(request, time=clock.tick())
+    with _about(storage, request, header):
+        return _put_files_in_time(storage, request, header, proof, admit)
+
+
+def _about(storage: Storage, request: CommitRequest, header: CommitHeader) -> AbstractContextManager[None]:
+    facts = {"feature": request.partition.feature, "root": storage.location, "commit": header.commit}
+    return about(**facts, write_id=request.write_id)
+
+
+def _put_files_in_time(
+    storage: Storage,
+    request: CommitRequest,
+    header: CommitHeader,
+    proof: Callable[[], object] | None,
+    admit: Callable[[DataFile], object],
+) -> Manifest:
+    """Put the data files, unless that takes so long that they may be vacuumed."""
+    started = wall_clock()
+    with beside(proof, at_once=storage.is_remote):
+        manifest = _put_files(storage, request, header, admit)
+    if wall_clock() - started > MAX_AGE_SECONDS * 1_000_000:
+        raise StorageError(
+            f"Writing the data files of commit {header.commit} to {storage.location}/{request.partition} took "
+            f"longer than {MAX_AGE_SECONDS} seconds, after which they may be vacuumed. Nothing was committed; "
+            "write again."
+        )
+    return manifest
 
 
 def _put_files(

@@ -19,8 +19,9 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import MAX_TIME
-from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import HISTORY, CommitTable, Manifest, are_tags
+from metaxy_fs.log.decoding import decode_manifest
+from metaxy_fs.log.layout import Partition, compaction_of_table
+from metaxy_fs.log.manifest import HISTORY, CommitTable, Manifest, are_tags, encode_manifest
 from metaxy_fs.log.parquet import FOOTER_KEY
 from metaxy_fs.log.verified_io import decode_or_refetch
 from metaxy_fs.log.view import View
@@ -143,7 +144,12 @@ def covers_of(table: pl.DataFrame) -> str:
 
 def digest_of(table: pl.DataFrame) -> str:
     """Return the digest of all that a compaction stands for; any two that cover the same have the same."""
-    return hashlib.sha256("".join(sorted(table.get_column("digest"))).encode()).hexdigest()
+    return group_digest(table.get_column("digest"))
+
+
+def group_digest(digests: Iterable[str]) -> str:
+    """Return the digest of writes together, in whatever order they come."""
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
 def decode_table(data: bytes, *, manifest: Manifest, entry: CommitTable, name: str) -> pl.DataFrame:
@@ -162,6 +168,27 @@ def decode_table(data: bytes, *, manifest: Manifest, entry: CommitTable, name: s
     if problem := _problem(table, manifest):
         raise CorruptObjectError(f"The commit table {name} {problem}.")
     return _whole(table)
+
+
+def rebuild_compaction(data: bytes, *, name: str, partition: Partition) -> tuple[Manifest, pl.DataFrame]:
+    """Return the manifest of the compaction that a commit table belongs to, and the table.
+
+    Raises:
+        CorruptObjectError: It is no commit table, or not one of a compaction of this partition.
+    """
+    try:
+        commits = pl.read_parquet(io.BytesIO(data)).get_column("commit")
+        manifest = msgspec.json.decode(pl.read_parquet_metadata(data)[FOOTER_KEY], type=Manifest)
+        covers = " ".join(commits)
+    # A panic is no Exception, and whatever Polars makes of a hostile file must not end the process.
+    except (Exception, pl.exceptions.PanicException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CorruptObjectError(f"{name} does not tell of which compaction it is ({reason}).") from error
+    entry = CommitTable(name=name, rows=len(commits), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    whole = encode_manifest(msgspec.structs.replace(manifest, covers=covers, commits=entry))
+    commit = compaction_of_table(name) or ""
+    rebuilt = decode_manifest(whole, partition=partition, commit=commit, name=name, is_compaction=True)
+    return rebuilt, decode_table(data, manifest=rebuilt, entry=entry, name=name)
 
 
 def _whole(table: pl.DataFrame) -> pl.DataFrame:

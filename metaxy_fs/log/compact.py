@@ -16,7 +16,6 @@ Before it does, it counts: the rows that it lists must be as many as its commits
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import Final
 
 from metaxy_fs._version import WRITER
 from metaxy_fs.ids import MAX_TIME, LamportClock, wall_clock
@@ -24,7 +23,7 @@ from metaxy_fs.log.compactor import Compaction, Compactor, Options
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.left_out import LeftOut
 from metaxy_fs.log.levels import next_compaction
-from metaxy_fs.log.manifest import Manifest
+from metaxy_fs.log.manifest import COPY_MARK, Manifest
 from metaxy_fs.log.merge import (
     Division,
     divide,
@@ -33,9 +32,6 @@ from metaxy_fs.log.merge import (
 from metaxy_fs.log.verified_io import put_idempotent
 from metaxy_fs.log.view import LiveFile, View, ViewLoader, files_of, place, retry_listing
 from metaxy_fs.storage.base import Storage
-
-COPY_MARK: Final = b'{"format_version":1}'
-"""What says that a table shows no commit of a root until there is the manifest that names it."""
 
 
 def compact_partition(

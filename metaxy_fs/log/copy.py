@@ -47,7 +47,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.ids import AHEAD, shared_clock, wall_clock
 from metaxy_fs.log.commit import MAX_AGE_SECONDS, NAMED_WRITE
 from metaxy_fs.log.commit_table import CommitTables, digests_of
-from metaxy_fs.log.compact import COPY_MARK, compact_manifests
+from metaxy_fs.log.compact import compact_manifests
 from metaxy_fs.log.copied_manifests import (
     CopiedManifest,
     NamedObject,
@@ -68,7 +68,7 @@ from metaxy_fs.log.copy_conflicts import (
 )
 from metaxy_fs.log.layout import STORE_FILE, Partition, is_data_file_name, owners_of_data_file
 from metaxy_fs.log.left_out import LEFT_OUT, rows_to_leave_out
-from metaxy_fs.log.manifest import CommitTable, Manifest
+from metaxy_fs.log.manifest import COPY_MARK, CommitTable, Manifest
 from metaxy_fs.log.named_writes import WriteName, keep_write
 from metaxy_fs.log.verified_io import put_idempotent, storage_time
 from metaxy_fs.log.view import View, ViewLoader, manifest_bytes, manifest_path, retry_listing

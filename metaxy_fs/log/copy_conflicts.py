@@ -14,8 +14,7 @@ from metaxy_fs.log.descriptions import copy_description, types_of
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.left_out import rows_to_leave_out
 from metaxy_fs.log.manifest import Manifest
-from metaxy_fs.log.schema import Path, decode_schema
-from metaxy_fs.log.types import agree_on_types, large_integers
+from metaxy_fs.log.types import agree_on_types, types_of_files
 from metaxy_fs.log.view import View
 from metaxy_fs.reserved import COMMIT, ORDINAL
 from metaxy_fs.storage.base import Storage
@@ -29,15 +28,9 @@ def agree_on_copied_types(
     types = types_of(info, name=f"{target.location}/{partition.definition_file}")
     if types is None:
         return
-    brought: dict[bytes, frozenset[Path]] = {}
-    for manifest in manifests:
-        for file in manifest.files:
-            data = manifest.schema_of(file)
-            large = large_integers(decode_schema(data), file.statistics, rows=file.rows, id_columns=manifest.id_columns)
-            brought[data] = brought.get(data, frozenset()) | large
     try:
-        for data, large in brought.items():
-            types = agree_on_types(target, partition, types, decode_schema(data), large, feature="/".join(info.feature))
+        for schema, large in types_of_files(manifests):
+            types = agree_on_types(target, partition, types, schema, large, feature="/".join(info.feature))
     except MetadataSchemaError as error:
         raise MetadataSchemaError(
             f"{partition} of {source.location} does not go with what {target.location} holds, so nothing was copied. "

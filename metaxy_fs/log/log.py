@@ -8,12 +8,13 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import partial
 
+import msgspec
 import polars as pl
 
-from metaxy_fs.errors import CorruptObjectError, StorageError
+from metaxy_fs.errors import CorruptObjectError, StorageError, about
 from metaxy_fs.ids import AHEAD, LamportClock, wall_clock
 from metaxy_fs.log.chunks import Chunks
-from metaxy_fs.log.commit import CommitRequest, commit
+from metaxy_fs.log.commit import CommitRequest, commit, prepare
 from metaxy_fs.log.commit_table import CommitTables, commits_of
 from metaxy_fs.log.descriptions import PartitionInfo, find_info, find_root
 from metaxy_fs.log.fetch import StagedStorage
@@ -22,7 +23,10 @@ from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_d
 from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import CommitKey, Manifest
 from metaxy_fs.log.portable import PortableSelection, decode_files
+from metaxy_fs.log.prepared import commit_group
+from metaxy_fs.log.receipts import Receipt, receipt_of, writes_of
 from metaxy_fs.log.scan import Selection, reading_schema
+from metaxy_fs.log.schema import decode_schema
 from metaxy_fs.log.seen import SeenCommits
 from metaxy_fs.log.terms import Terms
 from metaxy_fs.log.view import LiveFile, View, ViewLoader, live_files, retry_listing
@@ -82,6 +86,39 @@ class Log:
             manifest.retired,
         )
         return manifest
+
+    def prepare(self, request: CommitRequest, *, spec: bytes, task_id: str | None) -> Receipt:
+        """Put the data files of a write that is going to be committed with others, and return its receipt.
+
+        Args:
+            request: The rows, and where they belong.
+            spec: The feature's declaration, as JSON.
+            task_id: The task whose write this is, if that has a name.
+        """
+        request = self._terms.agree(request, spec)
+        manifest = prepare(
+            self._storage,
+            request,
+            clock=self._clock,
+            proof=self._terms.proof(request, spec),
+            admit=partial(self._terms.admit, request),
+        )
+        return receipt_of(manifest, task_id=task_id)
+
+    def commit_prepared(self, request: CommitRequest, receipts: Iterable[Receipt], *, spec: bytes) -> None:
+        """Commit prepared writes together, as `commit_group` does.
+
+        Args:
+            request: Where they belong, without rows.
+            receipts: The writes.
+            spec: The feature's declaration, as JSON.
+        """
+        writes = writes_of(receipts, partition=request.partition)
+        rows = decode_schema(bytes(writes[0].schema)).to_frame()
+        request = msgspec.structs.replace(request, rows=Chunks.of(rows))
+        self._terms.agree_on_prepared(request, spec, writes)
+        with about(feature=request.partition.feature, root=self._storage.location, write_id=request.write_id):
+            commit_group(self._storage, request, writes, clock=self._clock)
 
     @property
     def expected_algorithm(self) -> str | None:

@@ -112,6 +112,9 @@ def _is_encodable(text: str) -> bool:
 
 FORMAT_VERSION: Final = 1
 
+COPY_MARK: Final = b'{"format_version":1}'
+"""What says that a table shows no commit of a root until there is the manifest that names it."""
+
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 FooterDigest = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{16})?$")]

@@ -13,11 +13,11 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, MetaxyError, UnsupportedFormatError
-from metaxy_fs.log.commit_table import decode_table
+from metaxy_fs.log.commit_table import rebuild_compaction
 from metaxy_fs.log.decoding import decode_manifest
 from metaxy_fs.log.layout import Inventory, Partition, compaction_of_table, owners_of_data_file
-from metaxy_fs.log.manifest import CommitHeader, CommitTable, DataFile, FileHeader, Manifest, encode_manifest
-from metaxy_fs.log.parquet import FOOTER_KEY, check_row_groups, checksums, content_digest, describe_file
+from metaxy_fs.log.manifest import CommitHeader, DataFile, FileHeader, Manifest, encode_manifest
+from metaxy_fs.log.parquet import FOOTER_KEY, check_row_groups, content_digest, describe_file
 from metaxy_fs.log.resolve import Covers
 from metaxy_fs.log.verified_io import Fetched, decode_each, fetch_each
 from metaxy_fs.log.verify_contents import Contents, check_commit, check_contents
@@ -75,27 +75,6 @@ def rebuild_manifest(fragments: Sequence[Fragment], *, partition: Partition) -> 
         raise CorruptObjectError(f"{finding.path} {finding.problem}")
     # A footer is as little to be trusted as a manifest.
     return decode_manifest(encode_manifest(manifest), partition=partition, commit=header.commit, name=header.commit)
-
-
-def rebuild_compaction(data: bytes, *, name: str, partition: Partition) -> tuple[Manifest, pl.DataFrame]:
-    """Return the manifest of the compaction that a commit table belongs to, and the table.
-
-    Raises:
-        CorruptObjectError: It is no commit table, or not one of a compaction of this partition.
-    """
-    try:
-        commits = pl.read_parquet(data).get_column("commit")
-        manifest = msgspec.json.decode(pl.read_parquet_metadata(data)[FOOTER_KEY], type=Manifest)
-        covers = " ".join(commits)
-    # A panic is no Exception, and whatever Polars makes of a hostile file must not end the process.
-    except (Exception, pl.exceptions.PanicException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CorruptObjectError(f"{name} does not tell of which compaction it is ({reason}).") from error
-    entry = CommitTable(name=name, rows=len(commits), bytes=len(data), sha256=checksums(data)[1])
-    whole = encode_manifest(msgspec.structs.replace(manifest, covers=covers, commits=entry))
-    commit = compaction_of_table(name) or ""
-    rebuilt = decode_manifest(whole, partition=partition, commit=commit, name=name, is_compaction=True)
-    return rebuilt, decode_table(data, manifest=rebuilt, entry=entry, name=name)
 
 
 def _refuse_incomplete(fragments: Sequence[Fragment]) -> None:

@@ -6,7 +6,7 @@ the answer, and asks again beside a later write once the answer is old, because 
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import NamedTuple
@@ -32,7 +32,7 @@ from metaxy_fs.log.descriptions import (
     types_of,
 )
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import DataFile
+from metaxy_fs.log.manifest import DataFile, Manifest
 from metaxy_fs.log.schema import Path as SchemaPath
 from metaxy_fs.log.types import (
     AgreedTypes,
@@ -41,6 +41,7 @@ from metaxy_fs.log.types import (
     agreed_columns,
     large_integers,
     refuse_unfit,
+    types_of_files,
 )
 from metaxy_fs.log.verified_io import SharedObject, ensure_shared
 from metaxy_fs.storage.base import Storage
@@ -108,6 +109,26 @@ class Terms:
         agreed, rows = agree_on_rows(self._storage, request.partition, types, request.rows, feature=_name(request))
         self._remember(request.partition, agreed)
         return msgspec.structs.replace(request, rows=rows)
+
+    def agree_on_prepared(self, request: CommitRequest, spec: bytes, writes: Sequence[Manifest]) -> None:
+        """Agree with all other writers to a partition on the types of writes whose data files are put already.
+
+        Args:
+            request: Where they belong; its rows have the first of their schemas.
+            spec: The feature's declaration, as JSON.
+            writes: What their manifests would say.
+
+        Raises:
+            MetadataSchemaError: A column does not fit what others have agreed on.
+        """
+        types = self._agreed_with(request, spec).types
+        if (prove := self.proof(request, spec)) is not None:
+            prove()
+            types = self._agreed[request.partition].types
+        if types is not None:
+            for schema, large in types_of_files(writes):
+                types = agree_on_types(self._storage, request.partition, types, schema, large, feature=_name(request))
+            self._remember(request.partition, types)
 
     def refuse_types(self, partition: Partition, rows: Chunks, *, feature: str) -> None:
         """Refuse rows in memory that do not fit what is known to be agreed on; asks the root once, and puts nothing.

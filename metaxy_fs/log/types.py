@@ -13,7 +13,7 @@ with it that would not have been refused already. Integers and floats are one ki
 +-2**53; where they do not, the agreement says so.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +24,7 @@ import polars as pl
 from metaxy_fs.errors import CorruptObjectError, MetadataSchemaError
 from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.layout import Partition
-from metaxy_fs.log.manifest import FORMAT_VERSION, decode_object
+from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object
 from metaxy_fs.log.schema import Path, decode_schema, encode_schema
 from metaxy_fs.log.statistics import ColumnStatistics, exact_in, exact_integers
 from metaxy_fs.log.verified_io import SharedObject, ensure_shared
@@ -189,6 +189,18 @@ def large_integers(
     paths = [path for path in wide_integers(schema) if path[0] not in id_columns]
     is_exact = exact_integers(statistics, rows=rows)
     return frozenset(path for path in paths if not is_exact(path))
+
+
+def types_of_files(manifests: Iterable[Manifest]) -> Iterator[tuple[pl.Schema, frozenset[Path]]]:
+    """Yield each schema of the data files of manifests, and the leaves that hold integers beyond +-2**53 there."""
+    found: dict[bytes, frozenset[Path]] = {}
+    for manifest in manifests:
+        for file in manifest.files:
+            data = manifest.schema_of(file)
+            large = large_integers(decode_schema(data), file.statistics, rows=file.rows, id_columns=manifest.id_columns)
+            found[data] = found.get(data, frozenset()) | large
+    for data, large in found.items():
+        yield decode_schema(data), large
 
 
 def large_in(frame: pl.DataFrame, *, id_columns: Sequence[str]) -> frozenset[Path]:

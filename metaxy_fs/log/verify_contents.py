@@ -163,7 +163,8 @@ def _footer_findings(footer: dict[str, str], manifest: Manifest, file: DataFile,
         yield Finding(path, "note", problem, "Nothing has to be done.")
         return
     expected = _expected_header(manifest, file)
-    if file.time is not None and file.time < header.time - AHEAD:  # a compaction wrote down when the commit counts
+    # A compaction wrote down when the commit counts, or it was prepared, and counts as of the commit of its group.
+    if file.time is not None and not header.time - AHEAD <= file.time < header.time:
         del expected["time"]
     if differing := [name for name, value in expected.items() if _plain(getattr(header, name)) != value]:
         problem = f"says something else in its footer of {', '.join(differing)} than its manifest"

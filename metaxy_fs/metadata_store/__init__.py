@@ -25,6 +25,7 @@ from metaxy_fs.errors import (
     UnsupportedFormatError,
     WriteConflictError,
 )
+from metaxy_fs.log import Receipt
 from metaxy_fs.metadata_store.backend import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.buffer import WriteBuffer
@@ -90,6 +91,7 @@ __all__ = [
     "Query",
     "ReadTask",
     "Rebased",
+    "Receipt",
     "Removal",
     "Restoration",
     "Scan",

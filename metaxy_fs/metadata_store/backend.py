@@ -21,6 +21,7 @@ from metaxy_fs.interrupts import let_ctrl_c_end_waits
 from metaxy_fs.log.chunks import Chunks, count_retired
 from metaxy_fs.log.holdings import Holdings
 from metaxy_fs.log.manifest import HISTORY, check_tags, encode_tags
+from metaxy_fs.log.receipts import Receipt
 from metaxy_fs.log.types import AgreedTypes
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
@@ -108,6 +109,17 @@ class Append:
         return encode_tags(self.tags)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedWrites:
+    """Prepared writes that are to be committed together; what is said of them is said as of an `Append`."""
+
+    spec: FeatureSpec
+    definition: DefinitionVersion
+    receipts: tuple[Receipt, ...]
+    write_id: str | None
+    tags: Mapping[str, str]
+
+
 class StoredSpec(NamedTuple):
     """What a partition was first written under: the declaration of the feature, and the version of that then."""
 
@@ -164,10 +176,12 @@ _OF_BACKENDS: Final = frozenset(
     {
         "after_commits",
         "append_rows",
+        "commit_prepared_rows",
         "has_version",
         "identity",
         "is_written",
         "log",
+        "prepare_rows",
         "refuse_types",
         "scan_rows",
         "seen",
@@ -265,6 +279,30 @@ class Backend(ABC):
             WriteConflictError: The `write_id` was used for other rows.
             StorageError: The rows could not be written.
         """
+
+    def prepare_rows(self, append: Append, *, task_id: str | None) -> Receipt:  # noqa: ARG002  # for those that can
+        """Store the rows of one write so that nobody sees them before `commit_prepared_rows`; some backends can.
+
+        Raises:
+            StorageError: This store cannot, or the rows could not be stored.
+        """
+        raise self._cannot_prepare()
+
+    def commit_prepared_rows(self, writes: PreparedWrites) -> None:  # noqa: ARG002  # for those that can
+        """Commit prepared writes together, all or none; those that are committed already stay as they are.
+
+        Raises:
+            WriteConflictError: The `write_id` was used for other rows.
+            StorageError: This store cannot, a receipt is too old, or its rows are not there.
+        """
+        raise self._cannot_prepare()
+
+    def _cannot_prepare(self) -> StorageError:
+        return StorageError(
+            f"{self.location} cannot commit writes together that others have prepared; take a FilesystemMetadataStore, "
+            "or write each part with write_metadata.",
+            root=self.location,
+        )
 
     def refuse_types(self, spec: FeatureSpec, partition: str, rows: Chunks) -> None:
         """Refuse rows that are going to be appended, and whose types do not fit those that are known in the partition.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import polars as pl
 
+from metaxy_fs.log import Receipt
 from metaxy_fs.metadata_store import on_demand
 from metaxy_fs.metadata_store.arrow import ArrowStream
 from metaxy_fs.metadata_store.backend import Backend
@@ -161,6 +162,75 @@ class MetadataStore(Backend):
             [2, 2]
         """
         return buffered(self, require_declaration(feature), rows=rows, seconds=seconds, write_id=write_id, tags=tags)
+
+    def prepare_write(self, feature: FeatureLike, df: FrameLike, *, task_id: str | None = None) -> Receipt:
+        """Store rows that nobody sees before a driver commits them with those of other workers: `commit_prepared`.
+
+        For jobs of many workers, in any process or on any machine that reaches the root. Each prepares its part, and
+        one commit shows them all. Rows whose receipt is never committed are removed by a vacuum, a day and its
+        retention later.
+
+        Args:
+            feature: A Feature class, or a key that the active graph holds.
+            df: The rows, as `write_metadata` takes them.
+            task_id: A name of the task within its job. An engine may run a task twice; of several receipts of one task
+                the one that was prepared first is committed, and no other.
+
+        Returns:
+            A small value without credentials, which can be pickled, or sent as JSON (`receipt.to_json()`).
+
+        Raises:
+            MetadataSchemaError: The frame does not fit the feature, or the rows written before it.
+            StorageError: The rows could not be stored, or this store cannot prepare any.
+
+        Examples:
+            >>> parts = [rows.head(1), rows.tail(1)]
+            >>> receipts = [store.prepare_write(Video, part, task_id=str(n)) for n, part in enumerate(parts)]
+            >>> store.history(Video)["rows"].to_list()
+            [2]
+            >>> store.commit_prepared(Video, receipts)
+            >>> store.history(Video)["rows"].to_list()
+            [2, 1, 1]
+        """
+        return on_demand.prepare_write(self, require_declaration(feature), df, task_id=task_id)
+
+    def commit_prepared(
+        self,
+        feature: FeatureLike,
+        receipts: Iterable[Receipt],
+        *,
+        write_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Commit rows that workers have prepared, all of them or none, as many commits that are seen at one moment.
+
+        Receipts that are committed already are passed over, so a driver may repeat the call with the same ones. Those
+        of other receipts are another commit, which comes later. Where two prepared writes hold one sample, the row that
+        was prepared later counts. Costs one listing of the partition, however many receipts there are.
+
+        Args:
+            feature: A Feature class, or a key that the active graph holds, declared as it was for the workers.
+            receipts: What `prepare_write` returned in this root, in any order; none commit nothing.
+            write_id: A name for the job that is the same when it is retried. A retry whose tasks prepared the same rows
+                anew, in the same parts, does nothing.
+            tags: What the commits say of themselves; see `write_metadata`.
+
+        Raises:
+            ValueError: The tags or the `write_id` cannot be kept.
+            MetadataSchemaError: A receipt is of another feature or definition, or rows that others have written since
+                do not go with its types.
+            WriteConflictError: The `write_id` was used for other rows, or for a commit that did not end within a day.
+            StorageError: Nothing is committed: a receipt is older than 24 hours or of another root, or the root failed.
+            CommitStateUnknownError: The rows may or may not have been committed; repeat the call.
+
+        Examples:
+            >>> receipt = store.prepare_write(Video, rows, task_id="part-0")
+            >>> store.commit_prepared(Video, [receipt], write_id="import-2", tags={"run": "7"})
+            >>> store.commit_prepared(Video, [store.prepare_write(Video, rows)], write_id="import-2")
+            >>> store.history(Video)["rows"].to_list()
+            [2, 2]
+        """
+        on_demand.commit_prepared(self, require_declaration(feature), receipts, write_id=write_id, tags=tags)
 
     def retire(
         self,

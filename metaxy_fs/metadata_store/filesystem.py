@@ -22,13 +22,14 @@ from metaxy_fs.log import (
     Log,
     Partition,
     PartitionInfo,
+    Receipt,
     Upkeep,
     View,
     are_exact,
     check_threshold,
     column_names,
 )
-from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Moment, Query, StoredSpec
+from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Moment, PreparedWrites, Query, StoredSpec
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import asked
@@ -221,18 +222,15 @@ class FilesystemMetadataStore(MetadataStore):
         return True
 
     def append_rows(self, append: Append) -> None:
-        definition = append.definition
-        request = CommitRequest(
-            partition=Partition(append.spec.key.dotted, definition.partition),
-            feature=tuple(append.spec.key.parts),
-            definition=Definition(definition.version, definition.containers),
-            id_columns=tuple(append.spec.id_columns),
-            rows=append.chunks,
-            writer=WRITER,
-            write_id=append.write_id,
-            tags=append.tags,
-        )
-        self._log.append(request, spec=msgspec.json.encode(append.spec))
+        self._log.append(_request(append, append.chunks), spec=msgspec.json.encode(append.spec))
+
+    def prepare_rows(self, append: Append, *, task_id: str | None) -> Receipt:
+        spec = msgspec.json.encode(append.spec)
+        return self._log.prepare(_request(append, append.chunks), spec=spec, task_id=task_id)
+
+    def commit_prepared_rows(self, writes: PreparedWrites) -> None:
+        spec = msgspec.json.encode(writes.spec)
+        self._log.commit_prepared(_request(writes, Chunks.of(pl.DataFrame())), writes.receipts, spec=spec)
 
     def refuse_types(self, spec: FeatureSpec, partition: str, rows: Chunks) -> None:
         super().refuse_types(spec, partition, rows)
@@ -363,6 +361,21 @@ class InMemoryMetadataStore(FilesystemMetadataStore):
             "an InMemoryMetadataStore lives in one process and cannot be pickled: use a FilesystemMetadataStore on a "
             "local directory to share rows"
         )
+
+
+def _request(writes: Append | PreparedWrites, rows: Chunks) -> CommitRequest:
+    """Return what the log is asked to commit."""
+    definition = writes.definition
+    return CommitRequest(
+        partition=Partition(writes.spec.key.dotted, definition.partition),
+        feature=tuple(writes.spec.key.parts),
+        definition=Definition(definition.version, definition.containers),
+        id_columns=tuple(writes.spec.id_columns),
+        rows=rows,
+        writer=WRITER,
+        write_id=writes.write_id,
+        tags=writes.tags,
+    )
 
 
 def _check_options(roots: list[RootPath], storage_options: Mapping[str, Any] | None) -> None:

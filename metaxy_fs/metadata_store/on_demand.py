@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from metaxy_fs.metadata_store.fingerprint import check, fingerprint
     from metaxy_fs.metadata_store.materialize import How, materialize
     from metaxy_fs.metadata_store.plan import plan
+    from metaxy_fs.metadata_store.prepared import commit_prepared, prepare_write
     from metaxy_fs.metadata_store.rebase import rebase
     from metaxy_fs.metadata_store.stored_graph import stored_graph
     from metaxy_fs.metadata_store.tasks import plan_read, plan_update
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "How",
     "check",
+    "commit_prepared",
     "diff",
     "explain",
     "fingerprint",
@@ -27,12 +29,20 @@ __all__ = [
     "plan",
     "plan_read",
     "plan_update",
+    "prepare_write",
     "rebase",
     "stored_graph",
     "trace",
 ]
 
-_ELSEWHERE: Final = {"How": "materialize", "check": "fingerprint", "plan_read": "tasks", "plan_update": "tasks"}
+_ELSEWHERE: Final = {
+    "How": "materialize",
+    "check": "fingerprint",
+    "commit_prepared": "prepared",
+    "plan_read": "tasks",
+    "plan_update": "tasks",
+    "prepare_write": "prepared",
+}
 """The modules of functions that are not called like them."""
 
 if not TYPE_CHECKING:  # a type checker would take the function for a promise that there is every name

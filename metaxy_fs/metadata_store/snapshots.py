@@ -30,7 +30,7 @@ from metaxy_fs.log import (
     snapshots_of,
 )
 from metaxy_fs.log import drop_snapshot as drop_object
-from metaxy_fs.metadata_store.backend import Append, Backend, Moment, Query, StoredSpec
+from metaxy_fs.metadata_store.backend import Append, Backend, Moment, PreparedWrites, Query, StoredSpec
 from metaxy_fs.metadata_store.chain import chain, not_found
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import ordered_map
@@ -104,6 +104,12 @@ class BackendAt(Backend):
 
     def append_rows(self, append: Append) -> NoReturn:
         self._refuse(append.spec)
+
+    def prepare_rows(self, append: Append, *, task_id: str | None) -> NoReturn:  # noqa: ARG002  # of any task
+        self._refuse(append.spec)
+
+    def commit_prepared_rows(self, writes: PreparedWrites) -> NoReturn:
+        self._refuse(writes.spec)
 
     def refuse_types(self, spec: FeatureSpec, partition: str, rows: Chunks) -> NoReturn:  # noqa: ARG002  # of any type
         self._refuse(spec)

@@ -34,11 +34,14 @@ def write(store: Backend, feature: Declared, df: FrameLike, *, write_id: str | N
     if write_id is not None:
         check_write_id(write_id)
     check_tags(store.tags, tags)
+    append(store, feature, checked_rows(feature, df), write_id=write_id, tags=tags)
+
+
+def checked_rows(feature: Declared, df: FrameLike) -> Chunks:
+    """Return the rows of a frame as they are written, or say why they do not fit."""
     if isinstance(df, pl.LazyFrame):
-        spooled = SpooledSamples(df, feature.spec, check=lambda run: rows_to_write(run, feature.spec))
-        append(store, feature, spooled.chunks(), write_id=write_id, tags=tags)
-    else:
-        append(store, feature, Chunks.of(rows_to_write(df, feature.spec)), write_id=write_id, tags=tags)
+        return SpooledSamples(df, feature.spec, check=lambda run: rows_to_write(run, feature.spec)).chunks()
+    return Chunks.of(rows_to_write(df, feature.spec))
 
 
 def append(

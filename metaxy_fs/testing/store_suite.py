@@ -19,6 +19,7 @@ from metaxy_fs.testing.store_increments import StoreIncrements
 from metaxy_fs.testing.store_materialize import StoreMaterialize
 from metaxy_fs.testing.store_moments import StoreMoments
 from metaxy_fs.testing.store_plan import StorePlan
+from metaxy_fs.testing.store_prepared import StorePrepared
 from metaxy_fs.testing.store_questions import StoreQuestions
 from metaxy_fs.testing.store_reads import StoreReads
 from metaxy_fs.testing.store_rebase import StoreRebase
@@ -52,6 +53,7 @@ class StoreSuite(
     StoreRetired,
     StoreClocks,
     StorePlan,
+    StorePrepared,
     StoreTrace,
 ):
     """Tests of one kind of store; each test opens fresh ones through the fixture `make_store`, see `StoreCase`."""

@@ -1,0 +1,385 @@
+"""Commit prepared writes together: workers put data files, and one driver puts the manifest of them all.
+
+Theory of operation. A worker does all of a write but its manifest, and returns a receipt: what that would have said.
+The driver puts one manifest, of the kind that stands for many commits, which lists the data files as they are. So
+readers, compactors and vacuums need no rule of their own, and the group is seen whole or not at all.
+
+All writes of a group count at one time, that of the group: no moment shows a part of it, and what others have
+committed since a worker began does not come after it. Where two of them hold one sample, the one that was prepared
+later counts, by the order of their ids.
+
+A data file that no manifest names is spared by vacuums for a day and the retention. So receipts are refused whose files
+are older than a day, by the clock of the storage, since those of workers and drivers may be wrong by days; and if
+files are not there, as after a receipt of another root. The driver lists the partition for that, and leaves out what a
+compaction which came after the files has already: a driver that comes twice with its receipts does nothing.
+
+The table of commits of a group proves nothing before its manifest is there, while that of a compaction does, whose
+commits existed before. So a mark is put first, as copies put it (see `metaxy_fs.log.unreferenced`), and repair
+calls a group that was not published unproven.
+
+With a `write_id`, drivers decide before the manifest which of their groups the name stands for: an object that is put
+if it is absent and never deleted names it. Whoever finds a decision for equal rows completes that group, from the
+footer of its table, however its own receipts came about. A group that was decided on and not published within a day
+never will be, and its name is used up. `tests/proof/prepared_model.py` is a model of all this.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import timedelta
+from functools import partial
+from typing import Final, Self
+
+import msgspec
+
+from metaxy_fs.errors import (
+    CommitStateUnknownError,
+    MetadataSchemaError,
+    ObjectExistsError,
+    StorageAccessError,
+    StorageError,
+    WriteConflictError,
+)
+from metaxy_fs.ids import AHEAD, LamportClock, random_token, timestamp_id, wall_clock
+from metaxy_fs.log.clock_skew import microseconds
+from metaxy_fs.log.commit import MAX_AGE_SECONDS, CommitRequest
+from metaxy_fs.log.commit_table import covers_of, digest_of, encode_table, group_digest, rebuild_compaction, rows_of
+from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES
+from metaxy_fs.log.layout import Inventory, Partition, commit_table, take_inventory
+from metaxy_fs.log.manifest import (
+    COPY_MARK,
+    FORMAT_VERSION,
+    DataFile,
+    Digest,
+    Manifest,
+    decode_object,
+    encode_manifest,
+)
+from metaxy_fs.log.resolve import Covers
+from metaxy_fs.log.verified_io import SilentRefusalError, get_checked, put_idempotent, storage_time
+from metaxy_fs.log.view import read_manifests, retry_listing
+from metaxy_fs.storage.base import NoRoomError, Storage
+from metaxy_fs.storage.logged import LOGGER
+
+_MAX_AGE: Final = MAX_AGE_SECONDS * 1_000_000
+_MAX_DECISION_BYTES: Final = 4096
+_AGAIN: Final = "Nothing was committed; prepare these rows again."
+
+
+class _GroupDecision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which group a name stands for.
+
+    Attributes:
+        digest: What tells its rows.
+        commit: The id of its manifest.
+        first: One of the writes in it: where this is, all of them are.
+    """
+
+    format_version: int
+    digest: Digest
+    commit: str
+    first: str
+
+
+def commit_group(
+    storage: Storage, request: CommitRequest, writes: Sequence[Manifest], *, clock: LamportClock
+) -> Manifest | None:
+    """Commit prepared writes together; None if they are committed already.
+
+    Args:
+        storage: The root.
+        request: Where they belong, and what is said of all of them; its rows do not matter.
+        writes: What their manifests would say, each once and in the order of their ids.
+        clock: Gives the group its time.
+
+    Raises:
+        MetadataSchemaError: A write names its samples by other columns.
+        WriteConflictError: The `write_id` was used for other rows.
+        CommitStateUnknownError: The manifest's put failed, and so did the question whether it had landed.
+        StorageError: Nothing is committed: a receipt is too old, its files are not there, or the root failed.
+    """
+    for write in writes:
+        _refuse_other_samples(request, write)
+    committed, deadline = retry_listing(partial(_look, storage, request.partition, writes))
+    new = tuple(write for write in writes if write.commit not in committed)
+    if not new:
+        return None
+    name = _Name.of(storage, request, writes)
+    if name is not None and (decision := name.find()) is not None:
+        return name.complete(decision)
+    deadline.check(new)
+    manifest = _put_table(storage, request, new, clock=clock, deadline=deadline)
+    if name is not None:
+        decision = name.decide(manifest, first=new[0].commit)
+        if decision.commit != manifest.commit:
+            return name.complete(decision)
+    deadline.check(new)
+    _put_manifest(storage, request.partition, manifest)
+    LOGGER.info(
+        "%s: committed %d rows of feature %s together, which %d tasks had prepared, as %s",
+        *(storage.location, manifest.rows, request.partition.feature, len(new), manifest.commit),
+    )
+    return manifest
+
+
+class _Deadline:
+    """Until when data files may be committed that no manifest names, by the clock of the storage if it has one.
+
+    Args:
+        storage: The root.
+        inventory: What the partition holds.
+        now: The time of the storage, just before that was listed; None if it tells none.
+        looked: When this machine asked for it.
+    """
+
+    def __init__(self, storage: Storage, inventory: Inventory, *, now: int | None, looked: int) -> None:
+        self._storage = storage
+        self._inventory = inventory
+        self._looked = looked
+        self.now = now
+
+    def check(self, writes: Sequence[Manifest]) -> None:
+        """Refuse writes whose data files are not there, or are too old.
+
+        Raises:
+            StorageError: They have to be prepared again.
+        """
+        passed = wall_clock() - self._looked
+        for write in writes:
+            for file in write.files:
+                self._check(write, file, passed=passed)
+
+    def _check(self, write: Manifest, file: DataFile, *, passed: int) -> None:
+        path = self._inventory.partition.data_file(file.name)
+        info = self._inventory.data.get(file.name)
+        if info is None or info.size != file.bytes:
+            raise StorageError(
+                f"{self._storage.location}/{path}, which was prepared as commit {write.commit}, is not there: it was "
+                f"prepared in another root, or was vacuumed. {_AGAIN}",
+                path=path,
+            )
+        if self.now is None or info.modified is None:
+            age = wall_clock() - write.time
+        else:
+            age = self.now + passed - microseconds(info.modified)
+        if age > _MAX_AGE:
+            raise StorageError(
+                f"{self._storage.location}/{path} was prepared {timedelta(microseconds=age)} ago, and a vacuum may "
+                f"remove it {timedelta(seconds=MAX_AGE_SECONDS)} after that. {_AGAIN}",
+                path=path,
+            )
+
+
+def _look(storage: Storage, partition: Partition, writes: Sequence[Manifest]) -> tuple[AbstractSet[str], _Deadline]:
+    """Return which writes are committed, and until when the others may be."""
+    looked, now = wall_clock(), _now(storage)
+    inventory = take_inventory(storage, partition)
+    ids = frozenset(write.commit for write in writes)
+    infos = (inventory.data.get(file.name) for write in writes for file in write.files)
+    oldest = min((info.modified for info in infos if info is not None and info.modified is not None), default=None)
+    since = {
+        commit: info
+        for commit, info in inventory.compactions.items()
+        if oldest is None or info.modified is None or info.modified >= oldest
+    }
+    committed = ids & inventory.appends.keys()
+    for _, manifest in read_manifests(storage, partition, since, is_compaction=True):
+        committed |= Covers(manifest.covers).intersection(ids)
+    return committed, _Deadline(storage, inventory, now=now, looked=looked)
+
+
+def _refuse_other_samples(request: CommitRequest, write: Manifest) -> None:
+    """Refuse a write that one manifest cannot say together with the others."""
+    if (write.definition, write.id_columns) != (request.definition, request.id_columns):
+        raise MetadataSchemaError(
+            f"Prepared commit {write.commit} of {request.partition} names its samples by {list(write.id_columns)} and "
+            f"has the containers {sorted(write.definition.containers)}; the feature has {list(request.id_columns)} and "
+            f"{sorted(request.definition.containers)}. {_AGAIN}"
+        )
+
+
+def _now(storage: Storage) -> int | None:
+    """Return the time of a storage, None if it tells none: then nothing is vacuumed there either."""
+    try:
+        return microseconds(storage_time(storage))
+    except StorageAccessError:
+        raise
+    except StorageError:
+        return None
+
+
+def _put_table(
+    storage: Storage, request: CommitRequest, writes: Sequence[Manifest], *, clock: LamportClock, deadline: _Deadline
+) -> Manifest:
+    """Put the table of commits of a group, and what says that it proves nothing; return the manifest to put."""
+    time = _time(writes, clock=clock, now=deadline.now)
+    commit = timestamp_id(time + 1, random_token())
+    numbers: dict[bytes, int] = {}
+    schemas = [numbers.setdefault(bytes(write.schema), len(numbers)) for write in writes]
+    tags = dict(request.tags) or msgspec.UNSET
+    table = rows_of([msgspec.structs.replace(write, time=time, tags=tags) for write in writes], schemas)
+    listed = Manifest(
+        format_version=FORMAT_VERSION,
+        commit=commit,
+        time=time + 1,
+        feature=request.feature,
+        definition=request.definition,
+        id_columns=request.id_columns,
+        schema=msgspec.Raw(next(iter(numbers))),
+        writer=request.writer,
+        rows=sum(write.rows for write in writes),
+        digest=digest_of(table),
+        files=tuple(_listed(writes, schemas, time=time)),
+        schemas=tuple(msgspec.Raw(schema) for schema in [*numbers][1:]),
+    )
+    data, entry = encode_table(table, manifest=listed, name=commit_table(commit))
+    manifest = msgspec.structs.replace(listed, covers=covers_of(table), commits=entry)
+    _refuse_oversized(storage, request.partition, manifest)
+    put_idempotent(storage, request.partition.copy_mark(commit), COPY_MARK)
+    deadline.check(writes)
+    put_idempotent(storage, request.partition.data_file(entry.name), data)
+    return manifest
+
+
+def _time(writes: Sequence[Manifest], *, clock: LamportClock, now: int | None) -> int:
+    """Return the time at which all writes of a group count: after all that workers and driver have seen.
+
+    A clock that is far ahead is not followed, as with any write (see `metaxy_fs.log.clock_skew`).
+    """
+    latest = (wall_clock() if now is None else now) + AHEAD
+    clock.observe(max((write.time for write in writes if write.time <= latest), default=0))
+    time = clock.tick()
+    if time > latest and now is not None:
+        return now
+    clock.observe(time + 1)
+    return time
+
+
+def _listed(writes: Sequence[Manifest], schemas: Sequence[int], *, time: int) -> Iterable[DataFile]:
+    for write, schema in zip(writes, schemas, strict=True):
+        offset = 0
+        for file in write.files:
+            yield msgspec.structs.replace(file, schema=schema, commit=write.commit, time=time, offset=offset)
+            offset += file.rows
+
+
+def _refuse_oversized(storage: Storage, partition: Partition, manifest: Manifest) -> None:
+    size = len(encode_manifest(manifest))
+    if size > MAX_COMPACTION_BYTES:
+        raise StorageError(
+            f"The manifest of {len(manifest.files)} prepared data files of {storage.location}/{partition} would have "
+            f"{size} bytes, more than the {MAX_COMPACTION_BYTES} that readers take. Nothing was committed; commit the "
+            "receipts in several calls, or prepare fewer and larger parts."
+        )
+
+
+def _put_manifest(storage: Storage, partition: Partition, manifest: Manifest) -> None:
+    path = partition.compaction_manifest(manifest.commit)
+    try:
+        put_idempotent(storage, path, encode_manifest(manifest))
+    except StorageError as error:
+        is_known = isinstance(error, ObjectExistsError | StorageAccessError | NoRoomError)
+        if is_known and not isinstance(error, SilentRefusalError):
+            raise
+        raise CommitStateUnknownError(
+            f"The rows were prepared, but whether they are committed is unknown: {error}. Commit the same receipts "
+            "again: that does nothing if they are.",
+            path=path,
+        ) from error
+
+
+class _Name:
+    """The name that a driver gives to a group.
+
+    Args:
+        storage: The root.
+        partition: Where it is given.
+        write_id: The name.
+        digest: What tells the rows that the driver wants to commit under it, however often its tasks were run.
+    """
+
+    def __init__(self, storage: Storage, partition: Partition, write_id: str, *, digest: str) -> None:
+        self._storage = storage
+        self._partition = partition
+        self._write_id = write_id
+        self._digest = digest
+        self._path = partition.decided_write(f"group-{hashlib.sha256(write_id.encode()).hexdigest()[:32]}")
+
+    @classmethod
+    def of(cls, storage: Storage, request: CommitRequest, writes: Sequence[Manifest]) -> Self | None:
+        """Return the name of a group, None if it has none."""
+        if request.write_id is None:
+            return None
+        return cls(storage, request.partition, request.write_id, digest=group_digest(write.digest for write in writes))
+
+    def find(self) -> _GroupDecision | None:
+        """Return which group the name stands for, None if that is not decided."""
+        data = get_checked(self._storage, self._path, limit=_MAX_DECISION_BYTES, check=self._decoded)
+        return None if data is None else self._decoded(data)
+
+    def decide(self, manifest: Manifest, *, first: str) -> _GroupDecision:
+        """Return which group the name stands for: this one, unless another driver has come before."""
+        mine = _GroupDecision(FORMAT_VERSION, self._digest, manifest.commit, first)
+        try:
+            put_idempotent(self._storage, self._path, msgspec.json.encode(mine))
+        except ObjectExistsError:
+            decision = self.find()
+            if decision is None:
+                raise
+            return decision
+        return mine
+
+    def complete(self, decision: _GroupDecision) -> Manifest | None:
+        """Make sure that the group is committed which the name stands for; None if it is already.
+
+        Raises:
+            WriteConflictError: It has other rows, or was not committed in time.
+        """
+        if decision.digest != self._digest:
+            raise WriteConflictError(
+                f"The write_id {self._write_id!r} in {self._partition} names other prepared rows, "
+                f"as {self._storage.location}/{self._path} says. Use another write_id for these.",
+                path=self._path,
+                write_id=self._write_id,
+            )
+        committed, manifest, deadline = retry_listing(partial(self._look_for, decision))
+        if committed:
+            return None
+        if manifest is None:
+            raise self._used_up()
+        try:
+            deadline.check([manifest])
+        except StorageError as error:
+            raise self._used_up() from error
+        _put_manifest(self._storage, self._partition, manifest)
+        return manifest
+
+    def _look_for(self, decision: _GroupDecision) -> tuple[bool, Manifest | None, _Deadline]:
+        """Return whether a group is committed, and else its manifest, if its table is there."""
+        partition = self._partition
+        looked, now = wall_clock(), _now(self._storage)
+        inventory = take_inventory(self._storage, partition)
+        deadline = _Deadline(self._storage, inventory, now=now, looked=looked)
+        first = frozenset([decision.first])
+        compactions = read_manifests(self._storage, partition, inventory.compactions, is_compaction=True)
+        if decision.first in inventory.appends or any(
+            Covers(manifest.covers).intersection(first) for _, manifest in compactions
+        ):
+            return True, None, deadline
+        table = commit_table(decision.commit)
+        if table not in inventory.data:
+            return False, None, deadline
+        data = self._storage.get(partition.data_file(table))
+        return False, rebuild_compaction(data, name=table, partition=partition)[0], deadline
+
+    def _used_up(self) -> WriteConflictError:
+        return WriteConflictError(
+            f"The write_id {self._write_id!r} in {self._partition} names prepared rows whose driver ended before "
+            f"it had committed them, more than {MAX_AGE_SECONDS // 3600} hours ago, or whose files "
+            f"are gone ({self._storage.location}/{self._path}). Nothing was committed; use another write_id.",
+            path=self._path,
+            write_id=self._write_id,
+        )
+
+    def _decoded(self, data: bytes) -> _GroupDecision:
+        return decode_object(data, _GroupDecision, name=f"The decision {self._storage.location}/{self._path}")
