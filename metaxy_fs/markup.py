@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import polars as pl
+if TYPE_CHECKING:  # who declares features alone does without Polars
+    import polars as pl
 
 _ROWS: Final = 10
+_COLUMNS: Final = 30
 _CELL: Final = 200
 """So many characters of a cell are shown; a frame may hold texts of megabytes."""
 _STRUCT_DIGITS: Final = 12
@@ -16,7 +18,7 @@ _SPECIAL: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&
 
 _STYLE: Final = (
     ".metaxy-fs{font-family:system-ui,sans-serif;font-size:13px}"
-    ".metaxy-fs table{border-collapse:collapse;margin:.4em 0}"
+    ".metaxy-fs table{border-collapse:collapse;margin:.4em 0;font-size:inherit;color:inherit}"
     ".metaxy-fs th,.metaxy-fs td{padding:.2em .7em;text-align:left;border-bottom:1px solid rgba(127,127,127,.3)}"
     ".metaxy-fs .number{text-align:right;font-variant-numeric:tabular-nums}"
     ".metaxy-fs .note{opacity:.75}"
@@ -53,19 +55,21 @@ def fragment(title: str, *parts: str) -> str:
     return f'<div class="metaxy-fs"><style>{_STYLE}</style><b>{escaped(title)}</b>{"".join(parts)}</div>'
 
 
-def table(frame: pl.DataFrame, *, rows: int = _ROWS) -> str:
-    """Return the first rows of a frame as a table, with the number of those left out below it.
+def table(frame: "pl.DataFrame", *, rows: int = _ROWS) -> str:
+    """Return the first rows and columns of a frame as a table, with the number of those left out below it.
 
     Examples:
+        >>> import polars as pl
         >>> "<td>&lt;b&gt;</td>" in table(pl.DataFrame({"name": ["<b>"]}))
         True
     """
-    kinds = [' class="number"' if dtype.is_numeric() else "" for dtype in frame.dtypes]
-    names = [name.replace("_", " ") for name in frame.columns]
-    body = "".join(f"<tr>{_cells('td', row, kinds)}</tr>" for row in frame.head(rows).iter_rows())
-    left_out = frame.height - rows
-    more = note(f"{left_out:,} more {'row' if left_out == 1 else 'rows'}") if left_out > 0 else ""
-    return f"<table><thead><tr>{_cells('th', names, kinds)}</tr></thead><tbody>{body}</tbody></table>{more}"
+    shown = frame.head(rows)[:, :_COLUMNS]
+    kinds = [' class="number"' if dtype.is_numeric() else "" for dtype in shown.dtypes]
+    body = "".join(f"<tr>{_cells('td', row, kinds)}</tr>" for row in shown.iter_rows())
+    left_out = {"row": frame.height - shown.height, "column": frame.width - shown.width}
+    counts = [f"{count:,} more {what}{'' if count == 1 else 's'}" for what, count in left_out.items() if count]
+    more = note(", ".join(counts)) if counts else ""
+    return f"<table><thead><tr>{_cells('th', shown.columns, kinds)}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
 def note(text: str) -> str:
@@ -79,7 +83,7 @@ def folded(summary: str, *parts: str) -> str:
 
 
 def drawing(svg: str) -> str:
-    """Return a picture that `metaxy_fs.insight.rendering.to_svg` has drawn, which scrolls where it is too large."""
+    """Return a picture that `metaxy_fs.drawing.to_svg` has drawn, which scrolls where it is too large."""
     return f'<div class="drawing">{svg}</div>'
 
 

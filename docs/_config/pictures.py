@@ -7,7 +7,7 @@ script. Only what the pages use is understood: `id["title<br/>line"]`, and edges
 import re
 from typing import TYPE_CHECKING, Any
 
-from metaxy_fs.insight.rendering import Box, Emphasis, to_svg
+from metaxy_fs.drawing import Box, Emphasis, to_svg
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

@@ -8,6 +8,7 @@ import msgspec
 import polars as pl
 import typer
 
+from metaxy_fs import drawing
 from metaxy_fs.cli.output import Answer, Json, frame_of, print_json, print_lines, print_table, print_text, print_title
 from metaxy_fs.cli.targets import (
     ConfigPath,
@@ -26,13 +27,13 @@ from metaxy_fs.cli.targets import (
     refuse,
     sample_frame,
 )
-from metaxy_fs.insight import rendering
 from metaxy_fs.insight.diff import COUNTED
 from metaxy_fs.insight.plan import CAUSES, FEATURES
 from metaxy_fs.metadata_store import Diff, Explanation, Plan, Trace
 from metaxy_fs.metadata_store.overview import counted
 from metaxy_fs.reserved import DATA_VERSION
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec.graph import boxes
 
 _PENDING: Final = ("new", "stale", "waiting", "orphaned")
 _STATUS: Final = (
@@ -280,8 +281,8 @@ def draw_graph(
         print_json("graph", [graph_answer(target, features)])
         return
     specs, notes = upstream_specs(target, features)
-    draw = {Format.TEXT: rendering.to_text, Format.MERMAID: rendering.to_mermaid, Format.SVG: rendering.to_svg}
-    print_text(draw[drawn_as](_boxes(specs), title=f"{len(specs)} features"))
+    draw = {Format.TEXT: drawing.to_text, Format.MERMAID: drawing.to_mermaid, Format.SVG: drawing.to_svg}
+    print_text(draw[drawn_as](boxes(specs), title=f"{len(specs)} features"))
     if drawn_as is Format.TEXT:
         print_lines(notes)
 
@@ -424,16 +425,3 @@ def _upstream_of(graph: FeatureGraph, keys: Sequence[FeatureKey]) -> list[Featur
         if spec.key in wanted:
             wanted.update(dep.key for dep in spec.deps)
     return [spec for spec in graph.specs.values() if not keys or spec.key in wanted]
-
-
-def _boxes(specs: Sequence[FeatureSpec]) -> list[rendering.Box]:
-    places = {spec.key: place for place, spec in enumerate(specs)}
-    return [
-        rendering.Box(
-            title=str(spec.key),
-            lines=tuple(f"{container.key} {container.code_version}" for container in spec.containers),
-            emphasis=rendering.Emphasis.NONE,
-            upstream=tuple(places[dep.key] for dep in spec.deps if dep.key in places),
-        )
-        for spec in specs
-    ]

@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.markup import printable
+from metaxy_fs.markup import fragment, printable, table
 from metaxy_fs.reserved import CAME_BY as _ROW
 from metaxy_fs.reserved import CHANGED_AT as _TIME
 from metaxy_fs.reserved import CHANGED_BY as _BY
@@ -39,6 +39,7 @@ ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 COUNTED: Final = pl.Schema({"feature": pl.String(), CHANGE: pl.String(), "cause": pl.String(), "samples": pl.Int64()})
 """The columns of the causes of a diff; see `Diff`."""
 
+_CAUSES_SHOWN: Final = 50
 _NEXT: Final = "\n"
 """Between causes in a text; no name holds it."""
 
@@ -108,7 +109,7 @@ class Diff:
         return self.to_text()
 
     def _repr_html_(self) -> str:
-        return f"<div><b>{self.to_text().splitlines()[0]}</b>{self.causes._repr_html_()}</div>"
+        return fragment(self.to_text().splitlines()[0], *([table(self.causes, rows=_CAUSES_SHOWN)] if self else []))
 
 
 class ChangedRows(NamedTuple):

@@ -1,6 +1,6 @@
 """The model of an explanation: why a sample has its version, and why it is stale.
 
-The values of an answer. `metaxy_fs.insight.provenance` finds it, `metaxy_fs.insight.rendering` draws it.
+The values of an answer. `metaxy_fs.insight.provenance` finds it, `metaxy_fs.drawing` draws it.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from metaxy_fs.insight import rendering
+from metaxy_fs import drawing, markup
 from metaxy_fs.spec import FeatureKey
 
 _DIGEST = re.compile(r"(?:[0-9a-f]{32}){1,2}")
@@ -200,15 +200,15 @@ class Explanation(msgspec.Struct, frozen=True):
 
     def to_text(self) -> str:
         """Return the tree of containers, downstream first; one that was shown before is not unfolded again."""
-        return rendering.to_text(self._boxes(), title=self._title())
+        return drawing.to_text(self._boxes(), title=self._title())
 
     def to_mermaid(self) -> str:
         """Return a Mermaid flowchart, upstream above downstream, for Markdown that renders it."""
-        return rendering.to_mermaid(self._boxes(), title=self._title())
+        return drawing.to_mermaid(self._boxes(), title=self._title())
 
     def to_svg(self) -> str:
         """Return a picture, upstream above downstream, as the text of an SVG file."""
-        return rendering.to_svg(self._boxes(), title=self._title())
+        return drawing.to_svg(self._boxes(), title=self._title())
 
     def __str__(self) -> str:
         return self.to_text()
@@ -216,18 +216,18 @@ class Explanation(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return self.to_text()
 
-    def _repr_svg_(self) -> str:
-        return self.to_svg()
+    def _repr_html_(self) -> str:
+        return markup.fragment(self._title(), markup.drawing(self.to_svg()))
 
     def _title(self) -> str:
         sample = ", ".join(f"{column}={value!r}" for column, value in self.sample.items())
         because = f", because of {_names(self.causes)}" if self.causes else ""
         return f"{self.feature} of {sample} is {self.status}{because}"
 
-    def _boxes(self) -> list[rendering.Box]:
+    def _boxes(self) -> list[drawing.Box]:
         places = {ref: place for place, ref in enumerate(self.nodes)}
         return [
-            rendering.Box(
+            drawing.Box(
                 title=str(node.ref),
                 lines=_lines(node),
                 emphasis=self._emphasis(node),
@@ -236,11 +236,11 @@ class Explanation(msgspec.Struct, frozen=True):
             for node in self.nodes.values()
         ]
 
-    def _emphasis(self, node: ContainerNode) -> rendering.Emphasis:
+    def _emphasis(self, node: ContainerNode) -> drawing.Emphasis:
         if node.ref in self.causes:
-            return rendering.Emphasis.CAUSE
+            return drawing.Emphasis.CAUSE
         is_same = node.difference is Difference.SAME
-        return rendering.Emphasis.NONE if is_same else rendering.Emphasis.DIFFERENT
+        return drawing.Emphasis.NONE if is_same else drawing.Emphasis.DIFFERENT
 
 
 def _lines(node: ContainerNode) -> tuple[str, ...]:

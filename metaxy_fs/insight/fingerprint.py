@@ -25,7 +25,7 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
 from metaxy_fs.hashing import hash_string
-from metaxy_fs.markup import printable
+from metaxy_fs.markup import fragment, printable, table
 from metaxy_fs.spec import Feature, FeatureKey
 from metaxy_fs.spec.keys import named_key
 from metaxy_fs.versioning.columns import DATA_VERSION
@@ -35,6 +35,7 @@ FORMAT_VERSION: Final = 1
 BUCKET_DIGITS: Final = 3
 BUCKETS: Final = 16**BUCKET_DIGITS
 
+_SHOWN: Final = {"feature": pl.String, "samples": pl.Int64, "digest": pl.String}
 _BUCKET, _ROW, _IDS, _SAMPLES, _DIGEST = "bucket", "row", "ids", "samples", "digest"
 _KEPT_DIGITS: Final = 16
 """Of the digests of buckets, which only say where to look."""
@@ -103,6 +104,12 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def __str__(self) -> str:
         samples = sum(feature.samples for feature in self.features.values())
         return f"Fingerprint {self.digest[:16]} of {samples:,} samples of {', '.join(sorted(self.features))}"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, feature.samples, feature.digest) for name, feature in self.features.items()]
+        return fragment(
+            f"Fingerprint {self.digest[:16]}", table(pl.DataFrame(rows, schema=_SHOWN, orient="row"), rows=len(rows))
+        )
 
     def to_json(self) -> str:
         """Return the fingerprint as JSON, which `from_json` reads."""
@@ -178,7 +185,7 @@ class FingerprintCheck:
         return self.to_text()
 
     def _repr_html_(self) -> str:
-        return f"<div><b>{self.to_text().splitlines()[0]}</b>{self.features._repr_html_()}</div>"
+        return fragment(self.to_text().splitlines()[0], table(self.features))
 
     def _line(self, row: Mapping[str, object]) -> str:
         name = printable(str(row["feature"]))

@@ -6,7 +6,7 @@ from typing import Final
 
 import polars as pl
 
-from metaxy_fs.markup import printable
+from metaxy_fs.markup import fragment, printable, table
 from metaxy_fs.reserved import AFTER_UPSTREAM, CAUSE, KIND
 from metaxy_fs.spec import Feature, FeatureKey
 from metaxy_fs.spec.keys import named_key
@@ -117,7 +117,7 @@ class Plan:
 
     def to_text(self) -> str:
         """Return the plan as a table with the causes below each feature."""
-        names = [name for name in _SHOWN if name not in ("after_upstream", "unknown") or self.features[name].sum()]
+        names = self._shown_counts()
         has_seconds = self.seconds is not None
         header = ["feature", *(name.replace("_", " ") for name in names), *(["time"] if has_seconds else [])]
         rows = [self._cells(row, names, has_seconds=has_seconds) for row in self.features.iter_rows(named=True)]
@@ -135,8 +135,13 @@ class Plan:
         return self.to_text()
 
     def _repr_html_(self) -> str:
-        title = self._title()
-        return f"<div><b>{title}</b>{self.features._repr_html_()}{self.causes._repr_html_()}</div>"
+        causes = [] if self.causes.is_empty() else [table(self.causes, rows=self.causes.height)]
+        told = {"missing": self.features["missing"].list.len().sum() > 0, "seconds": self.seconds is not None}
+        shown = self.features.select("feature", *self._shown_counts(), *(name for name in told if told[name]))
+        return fragment(self._title(), table(shown, rows=shown.height), *causes)
+
+    def _shown_counts(self) -> list[str]:
+        return [name for name in _SHOWN if name not in ("after_upstream", "unknown") or self.features[name].sum()]
 
     def _title(self) -> str:
         seconds = self.seconds

@@ -16,7 +16,7 @@ from metaxy_fs.metadata_store import on_demand
 from metaxy_fs.metadata_store.arrow import ArrowStream
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
-from metaxy_fs.metadata_store.chain import chain
+from metaxy_fs.metadata_store.chain import chain, chain_html
 from metaxy_fs.metadata_store.expected import read_upstream
 from metaxy_fs.metadata_store.features import (
     FeatureLike,
@@ -82,6 +82,13 @@ class MetadataStore(Backend):
         fallback = f", fallback_stores={list(self._fallback_stores)!r}" if self._fallback_stores else ""
         mode = "" if self.fallback_mode == "feature" else f", fallback_mode={self.fallback_mode!r}"
         return f"{type(self).__name__}({self.location!r}{fallback}{mode})"
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook where the store and those that it falls back on are.
+
+        Nothing is listed or fetched, as with `repr`: `FeatureGraph.from_store(store)` shows what is stored.
+        """
+        return chain_html(self)
 
     def write_metadata(
         self,

@@ -17,6 +17,7 @@ import polars as pl
 
 from metaxy_fs.errors import FeatureNotFoundError, HashAlgorithmError, MetaxyError, StorageAccessError, StorageError
 from metaxy_fs.log import EVERYTHING, IdRange, Span, conform, unify
+from metaxy_fs.markup import fragment, note, table
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.scan import Change, Scan, ScanLayer
 from metaxy_fs.spec import FeatureKey
@@ -41,6 +42,16 @@ def chain(store: Backend, *, fallback: bool) -> Iterator[Backend]:
         yield current
         if fallback:
             waiting = [*current.fallback_stores, *waiting]
+
+
+def chain_html(store: Backend) -> str:
+    """Return a table of the stores of a chain, in the order in which they are asked; none is asked now."""
+    stores = list(chain(store, fallback=True))
+    rows = [(number, type(each).__name__, each.location) for number, each in enumerate(stores, start=1)]
+    places = table(pl.DataFrame(rows, schema=["asked", "store", "location"], orient="row"), rows=len(rows))
+    mode = note(f"A {store.fallback_mode} is read from the first that has it.") if len(stores) > 1 else ""
+    tags = note(f"tags: {', '.join(f'{name}={value}' for name, value in store.tags.items())}") if store.tags else ""
+    return fragment(type(store).__name__, places, mode, tags)
 
 
 def not_found(key: FeatureKey, *, partition: str | None, store: Backend, fallback: bool) -> FeatureNotFoundError:

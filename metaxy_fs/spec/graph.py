@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from metaxy_fs import drawing, markup
 from metaxy_fs.errors import SpecError
 from metaxy_fs.ids import random_token
 from metaxy_fs.spec.deps import ALL, SAME_NAME, All
@@ -44,6 +45,9 @@ _OF_STORES = frozenset(
     }
 )
 """What stores and classes ask of a graph, and users do not call."""
+
+_DRAWN = 100
+"""The most features of a picture in a notebook."""
 
 
 class HoldsFeatures(Protocol):
@@ -109,6 +113,15 @@ class FeatureGraph:
     def __repr__(self) -> str:
         notes = f"; {len(self._notes)} notes" if self._notes else ""
         return f"FeatureGraph({', '.join(map(str, self._specs)) or 'empty'}{notes})"
+
+    def _repr_html_(self) -> str:
+        """Draw the features in a notebook, and say what the graph lacks; of many, name them."""
+        count = f"{len(self._specs)} feature{'' if len(self._specs) == 1 else 's'}"
+        notes = [markup.note(str(note)) for note in self._notes]
+        if len(self._specs) > _DRAWN:
+            return markup.fragment(count, markup.folded("names", *map(markup.note, map(str, self._specs))), *notes)
+        picture = drawing.to_svg(boxes(list(self._specs.values())), title=count)
+        return markup.fragment(count, markup.drawing(picture), *notes)
 
     def __contains__(self, feature: FeatureKey | str) -> bool:
         """Whether the graph holds a feature, by its key or the text of that."""
@@ -363,6 +376,20 @@ class FeatureGraph:
             is_same = container.deps == SAME_NAME
             return [(above, _of_name(container, above) if is_same else ALL) for above in self.upstream(spec)]
         return [(self._specs[dep.feature_key], dep.containers) for dep in container.deps]
+
+
+def boxes(specs: Sequence[FeatureSpec]) -> list[drawing.Box]:
+    """Return what is drawn of declarations, which come upstream first: a box each, with the code of its containers."""
+    places = {spec.key: place for place, spec in enumerate(specs)}
+    return [
+        drawing.Box(
+            title=str(spec.key),
+            lines=tuple(f"{container.key} {container.code_version}" for container in spec.containers),
+            emphasis=drawing.Emphasis.NONE,
+            upstream=tuple(places[dep.key] for dep in spec.deps if dep.key in places),
+        )
+        for spec in specs
+    ]
 
 
 def _of_name(container: ContainerSpec, upstream: FeatureSpec) -> Sequence[ContainerKey] | All:

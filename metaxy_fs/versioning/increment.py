@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from metaxy_fs.markup import folded, fragment, note, table
 from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, STORED_DATA_VERSION
 
 
@@ -92,8 +93,7 @@ class Increment:
 
     def _repr_html_(self) -> str:
         """Show the counts and the first samples of each kind in a notebook."""
-        heads = [frame.head() for frame in (self.new, self.stale, self.orphaned, self.waiting)]
-        return _html("Increment", self.counts, heads)
+        return _html("Increment", self.counts, [self.new, self.stale, self.orphaned, self.waiting])
 
     def __repr__(self) -> str:
         return _shown("Increment", self.counts)
@@ -139,8 +139,8 @@ class LazyIncrement:
         return [self.new, self.stale, self.orphaned, self.waiting]
 
     def _repr_html_(self) -> str:
-        """Show the counts and the first samples of each kind in a notebook."""
-        return _html("LazyIncrement", self.counts, pl.collect_all([frame.head(5) for frame in self._frames]))
+        """Show the counts and the first samples of each kind in a notebook; these alone are read."""
+        return _html("LazyIncrement", self.counts, pl.collect_all([frame.head() for frame in self._frames]))
 
     def __repr__(self) -> str:
         return _shown("LazyIncrement", self.counts)
@@ -152,9 +152,11 @@ def _shown(name: str, counts: Counts) -> str:
     return f"{name}({', '.join(f'{kind}={count}' for kind, count in kinds)})"
 
 
-def _html(name: str, counts: Counts, heads: list[pl.DataFrame]) -> str:
-    kinds = zip(counts._fields, counts, heads, strict=False)  # of those that are retired there is no frame
+def _html(name: str, counts: Counts, frames: list[pl.DataFrame]) -> str:
+    # Of those that are retired there is no frame.
+    kinds = zip(counts._fields, counts, frames, strict=False)
     parts = [
-        f"<details><summary>{kind}: {count}</summary>{head._repr_html_()}</details>" for kind, count, head in kinds
+        folded(f"{kind}: {count:,}", table(frame.head())) if count else note(f"{kind}: 0")
+        for kind, count, frame in kinds
     ]
-    return f"<div><b>{name}</b>" + "".join(parts) + f"<div>retired: {counts.retired}</div></div>"
+    return fragment(name, *parts, note(f"retired: {counts.retired:,}"))

@@ -40,6 +40,11 @@ def sent(server: ObjectServer, action: Callable[[], object]) -> list[str]:
     return [request.kind for request in server.requests()]
 
 
+def test_a_store_shows_itself_without_a_request(server: ObjectServer, open_root: Opener) -> None:
+    store = open_root()
+    assert sent(server, lambda: (repr(store), store._repr_html_())) == []
+
+
 def test_a_write_to_a_warm_store_is_two_puts(server: ObjectServer, open_root: Opener, video: type[Feature]) -> None:
     store = open_root()
     store.write_metadata(video, frame(1))

@@ -5,10 +5,10 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from metaxy_fs.drawing import Box, Emphasis, to_mermaid, to_svg, to_text
 from metaxy_fs.insight.ancestry import Digests, StoredRow, StoredVersions, ancestry
 from metaxy_fs.insight.explanation import ContainerNode, ContainerRef, Difference, Explanation, RowsRef
 from metaxy_fs.insight.provenance import explain_sample
-from metaxy_fs.insight.rendering import Box, Emphasis, to_mermaid, to_svg, to_text
 from metaxy_fs.markup import printable
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.definition import definition_version
@@ -138,7 +138,7 @@ def test_explanation_prints_as_a_tree():
 
 
 def test_notebook_shows_the_picture():
-    assert explanation()._repr_svg_() == explanation().to_svg()
+    assert explanation().to_svg() in explanation()._repr_html_()
     assert parsed(explanation().to_svg()).get("aria-label").startswith("sound of sample_id='s' is stale")
 
 
