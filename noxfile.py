@@ -94,6 +94,13 @@ def pythons(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def spark(session: nox.Session) -> None:
+    """Run the tests of what Spark reads; needs Java 17."""
+    install(session, "spark", extras="all,testing")
+    session.run("python", "-m", "pytest", "tests/engines/test_spark.py", "--soak", *session.posargs)
+
+
+@nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """Run the tests of trust with the numbers that docs/reliability.md states; takes the better part of an hour."""
     install(session, "tests", extras="all,testing")

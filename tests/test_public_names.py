@@ -30,9 +30,9 @@ EXTENSIONS = sorted(Path(metaxy_fs.__file__).parent.glob("ext/[!_]*.py"))
 
 STORE = """
     at buffered calculate_and_write_data_versions calculate_data_versions check commit_prepared create_snapshot diff
-    drop_snapshot explain fallback_mode fallback_stores fingerprint has_feature hash_algorithm history list_features
-    list_snapshots location materialize plan plan_read plan_update prepare_write read_metadata read_upstream_metadata
-    rebase resolve_update restore retire scan_metadata tags trace what_if write_metadata
+    drop_snapshot explain fallback_mode fallback_stores files fingerprint has_feature hash_algorithm history
+    list_features list_snapshots location materialize plan plan_read plan_update prepare_write read_metadata
+    read_upstream_metadata rebase resolve_update restore retire scan_metadata tags trace what_if write_metadata
 """
 
 with FeatureGraph().use() as GRAPH:
@@ -88,7 +88,7 @@ def test_what_backends_implement_is_public_and_hidden(store):
     assert public - set(STORE.split()) == {
         *("after_commits", "append_rows", "commit_prepared_rows", "has_version", "identity", "is_written"),
         *("prepare_rows", "refuse_types", "scan_rows"),
-        "snapshot_storage",
+        *("list_files", "snapshot_storage"),
         *("stored_commits", "stored_features", "stored_holdings", "stored_specs", "stored_versions", "takes_chunks"),
     }
     assert all(hasattr(store, name) for name in public)

@@ -19,6 +19,7 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
         "show": "stored.show_rows",
         "history": "stored.show_history",
         "definitions": "stored.show_definitions",
+        "files": "stored.show_files",
         "graph": "questions.draw_graph",
         "report": "reporting.make_report",
     },

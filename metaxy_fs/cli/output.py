@@ -106,6 +106,8 @@ def ask_for_yes(*, is_done: bool) -> None:
 
 
 def _kind(dtype: pl.DataType) -> dict[str, Any]:
+    if isinstance(dtype, pl.Struct):
+        return {"type": "object"}
     if isinstance(dtype, pl.List):
         return {"type": "array", "items": _KINDS[dtype.inner]}
     return _KINDS[dtype.base_type()]

@@ -11,7 +11,7 @@ import typer
 from metaxy_fs.cli.changes import CheckAnswer, SnapshotsAnswer
 from metaxy_fs.cli.output import Answer
 from metaxy_fs.cli.questions import DiffAnswer, ExplainAnswer, GraphAnswer, PlanAnswer, StatusAnswer, TraceAnswer
-from metaxy_fs.cli.stored import DefinitionsAnswer, HistoryAnswer, ListAnswer, ShowAnswer
+from metaxy_fs.cli.stored import DefinitionsAnswer, FilesAnswer, HistoryAnswer, ListAnswer, ShowAnswer
 from metaxy_fs.cli.targets import refuse
 from metaxy_fs.cli.upkeep import CompactAnswer, CopyAnswer, RepairAnswer, VacuumAnswer, VerifyAnswer
 from metaxy_fs.metadata_store import Fingerprint
@@ -22,6 +22,7 @@ ANSWERS: Final[dict[str, type[Answer | Fingerprint]]] = {
     "show": ShowAnswer,
     "history": HistoryAnswer,
     "definitions": DefinitionsAnswer,
+    "files": FilesAnswer,
     "graph": GraphAnswer,
     "plan": PlanAnswer,
     "explain": ExplainAnswer,

@@ -20,7 +20,16 @@ from metaxy_fs.cli.targets import (
     refuse,
     sample_frame,
 )
-from metaxy_fs.metadata_store.overview import COMMITS_IN_STORES, DEFINED, LISTED, commits_in, counted, definitions_in
+from metaxy_fs.metadata_store.overview import (
+    COMMITS_IN_STORES,
+    DEFINED,
+    FILES_IN_STORES,
+    LISTED,
+    commits_in,
+    counted,
+    definitions_in,
+    files_in,
+)
 from metaxy_fs.spec import FeatureGraph
 from metaxy_fs.versioning.relations import parse_sql
 
@@ -63,6 +72,17 @@ class DefinitionsAnswer(Answer, frozen=True, kw_only=True):
     rows: Annotated[pl.DataFrame, frame_of(DEFINED, nullable={"code"})]
 
 
+class FilesAnswer(Answer, frozen=True, kw_only=True):
+    """What `files` answers.
+
+    Attributes:
+        store: The store that was asked.
+        rows: One for each data file, as `store.files` says, and the `store` of the chain that has it.
+    """
+
+    rows: Annotated[pl.DataFrame, frame_of(FILES_IN_STORES, nullable={"commit"})]
+
+
 class ShowAnswer(Answer, frozen=True, kw_only=True):
     """What `show` answers.
 
@@ -99,6 +119,16 @@ def show_definitions(
     """List the definitions and code versions of a feature."""
     found = [definitions(target, feature) for target in open_targets(store, root, config)]
     _answer("definitions", found, as_json=as_json)
+
+
+def show_files(
+    feature: OneFeature, *, store: Stores = None, root: Roots = None, config: ConfigPath = None, as_json: Json = False
+) -> None:
+    """List the data files of a feature, in all its data versions.
+
+    A glob over its directory also finds files that were compacted, and those of writes that died.
+    """
+    _answer("files", [data_files(target, feature) for target in open_targets(store, root, config)], as_json=as_json)
 
 
 def show_rows(
@@ -146,6 +176,12 @@ def definitions(target: Target, feature: str) -> DefinitionsAnswer:
     return DefinitionsAnswer(store=target.store.location, rows=definitions_in(target.store, key))
 
 
+def data_files(target: Target, feature: str) -> FilesAnswer:
+    """Return what `files` answers about a store."""
+    [key] = held_features(target.store, [feature])
+    return FilesAnswer(store=target.store.location, rows=files_in(target.store, key))
+
+
 def chosen_rows(
     target: Target,
     feature: str,
@@ -177,7 +213,10 @@ def _chosen(rows: pl.LazyFrame, *, where: str | None, columns: list[str] | None,
 
 
 def _answer(
-    command: str, answers: Sequence[ListAnswer | HistoryAnswer | DefinitionsAnswer | ShowAnswer], *, as_json: bool
+    command: str,
+    answers: Sequence[ListAnswer | HistoryAnswer | DefinitionsAnswer | FilesAnswer | ShowAnswer],
+    *,
+    as_json: bool,
 ) -> None:
     if as_json:
         print_json(command, answers)

@@ -18,6 +18,7 @@ from metaxy_fs.log.commit import CommitRequest, commit, prepare
 from metaxy_fs.log.commit_table import CommitTables, commits_of
 from metaxy_fs.log.descriptions import PartitionInfo, find_info, find_root
 from metaxy_fs.log.fetch import StagedStorage
+from metaxy_fs.log.file_list import list_files
 from metaxy_fs.log.holdings import Holdings, holdings
 from metaxy_fs.log.layout import Partition, is_feature_directory, is_partition_directory
 from metaxy_fs.log.local_files import LocalFiles
@@ -257,6 +258,10 @@ class Log:
             staged=StagedStorage(self._storage),
             local_files=self._local_files,
         )
+
+    def list_files(self, views: Sequence[View], *, id_columns: Sequence[str]) -> pl.DataFrame:
+        """Return the data files of the views as a frame, see `metaxy_fs.log.file_list`."""
+        return list_files(self._storage, views, id_columns=id_columns)
 
     def _same_commits(
         self,

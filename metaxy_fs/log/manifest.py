@@ -285,6 +285,27 @@ HISTORY: Final = pl.Schema(
 )
 """What is known of a commit. `rows` leaves out those that retire a sample, which `retired` counts."""
 
+FILES: Final = pl.Schema(
+    {
+        "path": pl.String(),
+        "rows": pl.Int64(),
+        "bytes": pl.Int64(),
+        "sha256": pl.String(),
+        "partition": pl.String(),
+        "commit": pl.String(),
+        "first": pl.Datetime("us", "UTC"),
+        "last": pl.Datetime("us", "UTC"),
+        "excluded": pl.List(pl.String()),
+        "schema": pl.String(),
+    }
+)
+"""What is said of each file; the bounds of its ids, `min` and `max`, come on top, since they have the types of these.
+
+`commit` is null where a file holds rows of several commits, each of which says whose it is; `first` and `last` are the
+times of the first and the last of them. `excluded` are commits whose rows in the file do not count, and
+`schema` its columns and their types, but for those of commits, as `metaxy_fs.log.schema` writes them.
+"""
+
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest, which end with their checksum."""

@@ -51,6 +51,23 @@ _NEGATED = {"eq": "ne", "ne": "eq", "gt": "le", "le": "gt", "ge": "lt", "lt": "g
 _FLIPPED = {"eq": "eq", "ne": "ne", "gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
 
 
+def bounds(files: Sequence[FileStatistics], *, path: Path, dtype: pl.DataType) -> tuple[pl.Series, pl.Series]:
+    """Return the least and the greatest value of a leaf in each file, null where nothing is known.
+
+    Args:
+        files: What is known of them.
+        path: The names from a column down to the leaf.
+        dtype: The type of the leaf in the reading schema, which the bounds get.
+    """
+    nothing = pl.Series([None] * len(files), dtype=dtype)
+    try:
+        facts = list(_facts(path, dtype, files))
+        least, greatest = (_series([each[end] for each in facts], dtype).cast(dtype) for end in (0, 1))
+    except (TypeError, OverflowError, pl.exceptions.PolarsError):  # a stranger's manifest may claim anything
+        return nothing, nothing
+    return least, greatest
+
+
 class _Leaf(NamedTuple):
     """The frame's columns on one leaf: its bounds, and whether some row may hold a value, or a null."""
 

@@ -20,7 +20,7 @@ from metaxy_fs.hashing import DEFAULT_ALGORITHM
 from metaxy_fs.interrupts import let_ctrl_c_end_waits
 from metaxy_fs.log.chunks import Chunks, count_retired
 from metaxy_fs.log.holdings import Holdings
-from metaxy_fs.log.manifest import HISTORY, check_tags, encode_tags
+from metaxy_fs.log.manifest import FILES, HISTORY, check_tags, encode_tags
 from metaxy_fs.log.receipts import Receipt
 from metaxy_fs.log.types import AgreedTypes
 from metaxy_fs.metadata_store.scan import Scan
@@ -67,6 +67,10 @@ COMMITS: Final = pl.Schema({**HISTORY, "time": pl.Datetime("us", "UTC")})
 kept, `write_id` null where none was given, `writer` the library and version that wrote it, `compacted` whether its rows
 are now kept with those of others, and `tags` a JSON object of strings, null where there is none.
 """
+
+
+LISTED_FILES: Final = pl.Schema({**FILES, "min": pl.Struct([]), "max": pl.Struct([])})
+"""The columns of a frame of data files; `min` and `max` have a field for each id column, of the type that this has."""
 
 
 FallbackMode = Literal["feature", "sample"]
@@ -180,6 +184,7 @@ _OF_BACKENDS: Final = frozenset(
         "has_version",
         "identity",
         "is_written",
+        "list_files",
         "log",
         "prepare_rows",
         "refuse_types",
@@ -344,6 +349,19 @@ class Backend(ABC):
         Raises:
             StorageError: The commits could not be looked for.
         """
+
+    def list_files(self, query: Query) -> pl.DataFrame | None:  # noqa: ARG002  # for those that keep files
+        """Return the data files that hold the rows of a feature, None only if it is certain that there is no commit.
+
+        Backends that keep Parquet files override this.
+
+        Raises:
+            StorageError: This store keeps no files.
+        """
+        raise StorageError(
+            f"{self.location} keeps no data files that others could read; ask for rows with read_metadata.",
+            root=self.location,
+        )
 
     @property
     def identity(self) -> str | None:

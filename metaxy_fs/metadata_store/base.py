@@ -28,7 +28,7 @@ from metaxy_fs.metadata_store.features import (
     require_declaration,
 )
 from metaxy_fs.metadata_store.frames import FrameLike
-from metaxy_fs.metadata_store.read import Read, has_commit, history, read_chain, scan_chain
+from metaxy_fs.metadata_store.read import Read, has_commit, history, list_files, read_chain, scan_chain
 from metaxy_fs.metadata_store.resolve import calculate, calculate_and_write, impact, increment, lazy_increment
 from metaxy_fs.metadata_store.snapshots import BackendAt, at, create_snapshot, drop_snapshot, list_snapshots
 from metaxy_fs.metadata_store.write import restore, retire, write
@@ -493,6 +493,42 @@ class MetadataStore(Backend):
             [(2, 0, False)]
         """
         return history(self, key_of(feature))
+
+    def files(self, feature: FeatureLike, *, versions: Literal["current", "all"] = "current") -> pl.DataFrame:
+        """Return the Parquet files that hold the rows of a feature in this store now, for engines that take a list.
+
+        A glob over the directory of a feature also finds files that were compacted, and those of writes that died.
+        Later commits are not in the answer, and a vacuum keeps its files for a week at least.
+
+        Args:
+            feature: A Feature class, or a key.
+            versions: `"current"` lists what was written under the present declaration; `"all"` lists every data
+                version.
+
+        Returns:
+            One row a file, ordered by their first commits: `path` (string, a local path or a URL), `rows` (Int64),
+            `bytes` (Int64), `min` and `max` (structs of the id columns, null where a bound is unknown; long strings are
+            cut short, `max` is then rounded up), `sha256` (string), `partition` (string, the version of the
+            definition), `commit` (string, null where the file holds several; its rows have the columns `_metaxy_commit`
+            and `_metaxy_time`), `first` and `last` (Datetime("us", "UTC"), the times of the first and the last commit),
+            `excluded` (list of strings, commits whose rows in the file do not count because another file has them;
+            empty but for compactions that overlap, and for a store at a moment), and `schema` (string, the columns and
+            types of the file as docs/format.md writes them, for engines that cannot widen types). Rows in which a
+            column `_metaxy_retired` is true say that their sample exists no more; see docs/how-to/sql.md.
+
+        Raises:
+            FeatureNotFoundError: This store has no commit of the feature (in its current data version).
+            MetadataSchemaError: Two files hold types of an id column that have no type in common.
+            StorageError: This store keeps no files, or could not be searched.
+
+        Examples:
+            >>> [file] = store.files(Video).to_dicts()
+            >>> file["rows"], file["min"], file["max"]
+            (2, {'sample_id': 1}, {'sample_id': 2})
+            >>> pl.read_parquet(store.files(Video)["path"].to_list())["sample_id"].to_list()
+            [1, 2]
+        """
+        return list_files(self, find_declaration(feature), versions=versions)
 
     def at(self, moment: str | datetime) -> "StoreAt":
         """Return the chain as it was at a snapshot, or as if nothing had been committed after a time; read-only.

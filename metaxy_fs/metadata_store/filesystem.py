@@ -262,6 +262,10 @@ class FilesystemMetadataStore(MetadataStore):
             is_exact=partial(are_exact, selection.files),
         )
 
+    def list_files(self, query: Query) -> pl.DataFrame | None:
+        views = self._views(query)
+        return self._log.list_files(views, id_columns=_latest_id_columns(views)) if views else None
+
     def stored_versions(self, key: FeatureKey) -> list[str]:
         return [partition.version for partition in self._log.partitions(key.dotted)]
 

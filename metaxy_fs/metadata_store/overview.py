@@ -6,7 +6,7 @@ from typing import Final
 import polars as pl
 
 from metaxy_fs.errors import FeatureNotFoundError
-from metaxy_fs.metadata_store.backend import COMMITS
+from metaxy_fs.metadata_store.backend import COMMITS, LISTED_FILES
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.spec import FeatureKey
@@ -33,6 +33,9 @@ LISTED: Final = pl.Schema(
 
 COMMITS_IN_STORES: Final = pl.Schema({**COMMITS, "store": pl.String()})
 """The columns of `commits_in`."""
+
+FILES_IN_STORES: Final = pl.Schema({**LISTED_FILES, "store": pl.String()})
+"""The columns of `files_in`."""
 
 DEFINED: Final = pl.Schema(
     {
@@ -71,6 +74,15 @@ def definitions_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
     """
     frames = [_definitions(each, key, commits) for each, commits in _held(store, key)]
     return pl.concat([pl.DataFrame(schema=DEFINED), *frames])
+
+
+def files_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
+    """Return the data files of a feature in all stores of a chain, as `files` does, with their `store`."""
+    frames = [
+        each.files(key, versions="all").with_columns(pl.lit(each.location).alias("store"))
+        for each, _ in _held(store, key)
+    ]
+    return pl.concat(frames, how="vertical_relaxed")
 
 
 _REST: Final = [name for name in LISTED if name != "feature"]

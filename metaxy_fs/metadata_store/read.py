@@ -53,15 +53,14 @@ class Read(msgspec.Struct, frozen=True):
         with_commits: bool | Literal["tags"] = False,
     ) -> Self:
         """Return the options, or say which of them has no meaning."""
-        if versions not in ("current", "all"):
-            raise ValueError(f'versions is "current" or "all", got {versions!r}.')
+        all_versions = _are_all(versions)
         selected = _column_names(columns)
         has_tags = with_commits == "tags"
         is_marked = has_tags or flag(with_commits, name="with_commits", others='"tags"')
         if selected is not None and is_marked:
             selected = tuple(dict.fromkeys((*selected, *commit_columns(has_tags=has_tags))))
         is_latest = flag(latest_only, name="latest_only")
-        return cls(_one_predicate(filters), selected, is_latest, versions == "all", is_marked, has_tags)
+        return cls(_one_predicate(filters), selected, is_latest, all_versions, is_marked, has_tags)
 
 
 @about_feature
@@ -246,6 +245,12 @@ def _subject(feature: Declared | FeatureKey, *, all_versions: bool) -> tuple[Fea
     return feature.key, None if all_versions else feature.definition.partition
 
 
+def _are_all(versions: Literal["current", "all"]) -> bool:
+    if versions not in ("current", "all"):
+        raise ValueError(f'versions is "current" or "all", got {versions!r}.')
+    return versions == "all"
+
+
 def _named_columns(read: Read, id_columns: Sequence[str] | None) -> set[str]:
     """Return the columns that a read cannot do without."""
     filtered = [] if read.filters is None or _selects(read.filters) else read.filters.meta.root_names()
@@ -322,6 +327,22 @@ def history(store: Backend, key: FeatureKey) -> pl.DataFrame:
     if commits.is_empty():
         raise not_found(key, partition=None, store=store, fallback=False)
     return commits
+
+
+@about_feature
+def list_files(store: Backend, feature: Declared | FeatureKey, *, versions: Literal["current", "all"]) -> pl.DataFrame:
+    """Return the live data files of a feature in one store.
+
+    Raises:
+        FeatureNotFoundError: There is no commit of it.
+        ValueError: `versions` has no meaning.
+    """
+    refuse_lost_threads()
+    key, partition = _subject(feature, all_versions=_are_all(versions))
+    files = store.list_files(Query(key=key, partition=partition))
+    if files is None:
+        raise not_found(key, partition=partition, store=store, fallback=False)
+    return files
 
 
 def mark_tags(scan: Scan, commits: pl.DataFrame, query: Query) -> Scan:

@@ -122,6 +122,13 @@ class BackendAt(Backend):
             root=self._store.location,
         )
 
+    def list_files(self, query: Query) -> pl.DataFrame | None:
+        moment = self._visible.moment(query.key)
+        if moment is None:
+            return None
+        at = moment if query.at is None else _both(moment, query.at)
+        return self._store.list_files(msgspec.structs.replace(query, at=at))
+
     def scan_rows(self, query: Query) -> Scan | None:
         moment = self._visible.moment(query.key)
         if moment is None:

@@ -39,6 +39,7 @@ COMMANDS = """
     show video/faces --all --limit 1
     history video/raw
     definitions video/faces
+    files video/faces
     graph
     graph video/faces
     plan

@@ -85,7 +85,7 @@ def answers(ask):
 
 def test_help_fits_one_screen(ask):
     lines = ask("--help").splitlines()
-    assert len(lines) <= 45
+    assert len(lines) <= 48
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines[1:] if line.endswith("...")]
 
@@ -186,6 +186,11 @@ class TestStored:
     def test_history_has_the_commits(self, store, answers):
         [answer] = answers("history video")
         assert [row["commit"] for row in answer["rows"]] == store.history("video")["commit"].to_list()
+
+    def test_files_are_those_of_the_method(self, store, answers):
+        [answer] = answers("files video")
+        assert [row["path"] for row in answer["rows"]] == store.files("video", versions="all")["path"].to_list()
+        assert (answer["rows"][0]["min"], answer["rows"][0]["rows"]) == ({"sample_id": 1}, 3)
 
     def test_definitions_have_code_versions(self, store, answers):
         [answer] = answers("definitions faces")

@@ -37,6 +37,7 @@ COMMANDS = {
     "show": ["show", "--root", "{root}", "{named}"],
     "history": ["history", "--root", "{root}", "{named}"],
     "definitions": ["definitions", "--root", "{root}", "{named}"],
+    "files": ["files", "--root", "{root}", "{named}"],
     "graph": ["graph", "--root", "{root}", "{feature}"],
     "plan": ["plan", "--root", "{root}", "{feature}"],
     "explain": ["explain", "--root", "{root}", "{named}", "1"],
