@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import polars as pl
@@ -17,10 +17,12 @@ from metaxy_fs.cli.targets import (
     Roots,
     Stores,
     Target,
+    complain,
     declared,
     feature_keys,
     has_meaning,
     held_features,
+    is_damage,
     moment,
     open_target,
     open_targets,
@@ -65,10 +67,12 @@ class StatusAnswer(Answer, frozen=True, kw_only=True):
         rows: One for each feature, upstream first: `feature`; how many samples are `new`, `stale`, `waiting` and
             `orphaned` (null if the feature is stored, but not declared); how many `commits` and `rows` are stored, and
             the `last` write (null if nothing is).
+        causes: Why samples are stale, each under one cause: `feature`, `cause` and `samples`.
         notes: What the graph lacks, where it was read from the store.
     """
 
     rows: Annotated[pl.DataFrame, frame_of(_STATUS, nullable=set(_STATUS) - {"feature"})]
+    causes: Annotated[pl.DataFrame, frame_of(CAUSES)]
     notes: list[str]
 
 
@@ -231,9 +235,13 @@ def show_status(
         for answer in answers:
             print_title(answer.store, of=len(targets))
             print_table(answer.rows)
-            print_lines(answer.notes)
+            if answer.causes.height:
+                print_text("")
+                print_table(answer.causes.select("feature", pl.col("cause").alias("stale by"), "samples"))
+            print_lines(note for note in answer.notes if not is_damage(note))
     is_due = any(answer.rows.select(pl.col("new").sum() + pl.col("stale").sum()).item() for answer in answers)
-    raise typer.Exit(int(exit_code and is_due))
+    is_damaged = complain(note for answer in answers for note in answer.notes)
+    raise typer.Exit(int(is_damaged or (exit_code and is_due)))
 
 
 def show_plan(
@@ -243,6 +251,9 @@ def show_plan(
     seconds: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The column that says how long a row took.")
     ] = None,
+    retire_orphaned: Annotated[
+        bool, typer.Option("--retire-orphaned", help="As if the run retired what is orphaned.")
+    ] = False,
     store: Stores = None,
     root: Roots = None,
     config: ConfigPath = None,
@@ -253,14 +264,19 @@ def show_plan(
     By default that is a run of the whole graph, else of these features and of what they are made from.
     """
     targets = open_targets(store, root, config)
-    plans = [planned(target, features, seconds=seconds) for target in targets]
+    plans: list[Plan] = []
+    notes: list[str] = []
+    for target in targets:
+        with declared(target) as graph:
+            plans.append(_plan(target, graph, features, seconds=seconds, retire_orphaned=retire_orphaned))
+            notes += map(str, graph.notes)
     if as_json:
         print_json("plan", list(map(PlanAnswer.of, targets, plans)))
     else:
         for target, plan in zip(targets, plans, strict=True):
             print_title(target.store.location, of=len(targets))
             print_text(plan.to_text())
-    raise typer.Exit(int(exit_code and any(plans)))
+    raise typer.Exit(int(complain(notes) or (exit_code and any(plans))))
 
 
 def draw_graph(
@@ -277,14 +293,14 @@ def draw_graph(
     That is the graph of the present code, where the configuration names its modules, else of what is stored.
     """
     target = open_target(store, root, config)
-    if as_json:
-        print_json("graph", [graph_answer(target, features)])
-        return
     specs, notes = upstream_specs(target, features)
     draw = {Format.TEXT: drawing.to_text, Format.MERMAID: drawing.to_mermaid, Format.SVG: drawing.to_svg}
-    print_text(draw[drawn_as](boxes(specs), title=f"{len(specs)} features"))
-    if drawn_as is Format.TEXT:
-        print_lines(notes)
+    if as_json:
+        print_json("graph", [_graph_answer(target, specs, notes)])
+    else:
+        print_text(draw[drawn_as](boxes(specs), title=f"{len(specs)} features"))
+        print_lines(note for note in notes if drawn_as is Format.TEXT and not is_damage(note))
+    raise typer.Exit(int(complain(notes)))
 
 
 def explain_sample(
@@ -356,22 +372,30 @@ def status(target: Target, features: Sequence[str] | None = None) -> StatusAnswe
         keys = [_declared_key(graph, feature) for feature in features or ()] or [
             spec.key for spec in graph.specs.values()
         ]
-        due = target.store.plan(*keys).features if keys else pl.DataFrame(schema=FEATURES)
+        plan = target.store.plan(*keys) if keys else None
         notes = [str(note) for note in graph.notes]
+    due = pl.DataFrame(schema=FEATURES) if plan is None else plan.features
+    causes = pl.DataFrame(schema=CAUSES) if plan is None else plan.causes
     held = target.store.list_features(include_fallback=True)
     named = [key for key in held if not features or key in keys]
     totals = counted(target.store, named).group_by("feature").agg(pl.col("commits", "rows").sum(), pl.col("last").max())
-    chosen = due.filter(pl.col("feature").is_in(list(map(str, keys)))) if features else due
-    rows = chosen.select("feature", *_PENDING).join(
-        totals, on="feature", how="full", coalesce=True, maintain_order="left"
+    is_chosen = pl.col("feature").is_in(list(map(str, keys))) if features else pl.lit(value=True)
+    rows = (
+        due.filter(is_chosen)
+        .select("feature", *_PENDING)
+        .join(totals, on="feature", how="full", coalesce=True, maintain_order="left")
     )
-    return StatusAnswer(store=target.store.location, rows=rows, notes=notes)
+    return StatusAnswer(store=target.store.location, rows=rows, causes=causes.filter(is_chosen), notes=notes)
 
 
 def planned(target: Target, features: Sequence[str] | None = None, *, seconds: str | None = None) -> Plan:
     """Return the plan of a store for the present code, else for the stored graph."""
     with declared(target) as graph:
-        return target.store.plan(*(_declared_key(graph, feature) for feature in features or ()), seconds=seconds)
+        return _plan(target, graph, features, seconds=seconds)
+
+
+def _plan(target: Target, graph: FeatureGraph, features: Sequence[str] | None, **options: Any) -> Plan:
+    return target.store.plan(*(_declared_key(graph, feature) for feature in features or ()), **options)
 
 
 def upstream_specs(target: Target, features: Sequence[str] | None) -> tuple[list[FeatureSpec], list[str]]:
@@ -382,7 +406,10 @@ def upstream_specs(target: Target, features: Sequence[str] | None) -> tuple[list
 
 def graph_answer(target: Target, features: Sequence[str] | None = None) -> GraphAnswer:
     """Return what `graph` answers about a store."""
-    specs, notes = upstream_specs(target, features)
+    return _graph_answer(target, *upstream_specs(target, features))
+
+
+def _graph_answer(target: Target, specs: Sequence[FeatureSpec], notes: list[str]) -> GraphAnswer:
     return GraphAnswer(store=target.store.location, features=list(map(DeclaredFeature.of, specs)), notes=notes)
 
 

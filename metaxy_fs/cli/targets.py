@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ from metaxy_fs.metadata_store import FilesystemMetadataStore, MetadataStore, ope
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.roots import require_root
 from metaxy_fs.metadata_store.snapshots import check_name
+from metaxy_fs.metadata_store.stored_graph import stored_graph
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.spec.keys import did_you_mean
 
@@ -117,14 +118,30 @@ def held_features(store: MetadataStore, features: Sequence[str] | None) -> list[
 
 @contextmanager
 def declared(target: Target) -> Iterator[FeatureGraph]:
-    """Make the features that the configuration's modules declare the active graph, else those that are stored."""
+    """Make the features that the configuration's modules declare the active graph, else those that are stored.
+
+    A stored declaration that is damaged hides no other; the notes of the graph name it.
+    """
     if target.config is not None and target.config.entrypoints:
         with redirect_stdout(sys.stderr):  # what modules print is no answer
             graph = target.config.import_features()
     else:
-        graph = FeatureGraph.from_store(target.store)
+        graph = stored_graph(target.store, skip_unreadable=True)
     with graph.use():
         yield graph
+
+
+def complain(notes: Iterable[str]) -> bool:
+    """Say on stderr what of a graph cannot be read, and return whether there is any; the answer is about the rest."""
+    damaged = list(filter(is_damage, notes))
+    for note in damaged:
+        print(f"metaxy-fs: {printable(note)}", file=sys.stderr)
+    return bool(damaged)
+
+
+def is_damage(note: str) -> bool:
+    """Whether a note on a graph says that a declaration is damaged."""
+    return note.startswith("unreadable: ")
 
 
 def sample_frame(target: Target, graph: FeatureGraph, feature: FeatureKey, ids: Sequence[str]) -> pl.DataFrame:

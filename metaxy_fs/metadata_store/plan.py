@@ -11,12 +11,13 @@ plan takes each output that is computed again for another one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError, SpecError
+from metaxy_fs.errors import CorruptObjectError, DependencyError, FeatureNotFoundError, MetadataSchemaError, SpecError
 from metaxy_fs.insight.plan import CAUSES, FEATURES, Plan
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, report_corruption
@@ -232,8 +233,9 @@ class _FeatureRun:
         for candidate in chain(self.store, fallback=True):
             others = [v for v in candidate.stored_versions(self.spec.key) if v != self.feature.definition.partition]
             for version in others:
-                for stored in candidate.stored_specs(self.spec.key, [version]).values():
-                    versions.setdefault(version, _own_change(stored.spec, self.spec))
+                with suppress(CorruptObjectError):  # no count depends on it, and `verify` names it
+                    for stored in candidate.stored_specs(self.spec.key, [version]).values():
+                        versions.setdefault(version, _own_change(stored.spec, self.spec))
         return versions
 
     def _partitions(self) -> pl.DataFrame | None:

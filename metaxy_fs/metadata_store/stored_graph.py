@@ -10,12 +10,13 @@ the graph, which is how this is found; and which of the earlier upstream definit
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice, product
 from typing import NamedTuple
 
 import msgspec
 
-from metaxy_fs.errors import SpecError, StorageError
+from metaxy_fs.errors import CorruptObjectError, SpecError, StorageError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.metadata_store.backend import Backend, StoredSpec
 from metaxy_fs.metadata_store.chain import chain
@@ -28,18 +29,24 @@ _MOST_COMBINATIONS = 4_096
 """So many combinations of earlier upstream definitions are looked through for the one that a feature was made under."""
 
 
-def stored_graph(store: Backend) -> FeatureGraph:
+def stored_graph(store: Backend, *, skip_unreadable: bool = False) -> FeatureGraph:
     """Return the graph of what a chain holds, with notes.
+
+    Args:
+        store: The first of the chain.
+        skip_unreadable: Whether to leave out features of which a declaration is damaged, with a note.
 
     Raises:
         StorageError: Nothing was ever written to any store of it.
+        CorruptObjectError: A declaration is damaged.
     """
     refuse_lost_threads()
     stores = list(chain(store, fallback=True))
     questions = [(each, key) for each in stores for key in each.stored_features()]
     if not questions:
         _require_written(stores)
-    found = ordered_map(lambda question: _last_written(*question), questions, workers=_QUESTIONS_AT_ONCE)
+    ask = partial(_last_written, skip_unreadable=skip_unreadable)
+    found = ordered_map(lambda question: ask(*question), questions, workers=_QUESTIONS_AT_ONCE)
     by_key: dict[FeatureKey, list[_LastWritten]] = {}
     for written in found:
         by_key.setdefault(written.key, []).append(written)
@@ -47,9 +54,14 @@ def stored_graph(store: Backend) -> FeatureGraph:
     by_time = sorted(nearest.values(), key=lambda written: written.time)
     graph, refused = FeatureGraph.from_fitting([each.stored.spec for each in by_time if each.stored is not None])
     notes = [
+        *(_unreadable(each) for several in by_key.values() for each in several if each.error is not None),
         *(note for key in sorted(by_key) for note in _disagreements(by_key[key])),
-        *(note for key in graph.specs for note in _half_migrated(stores, graph, nearest[key])),
-        *(_left_out(nearest[key], refused.get(key)) for key in sorted(nearest) if key not in graph.specs),
+        *(note for key in graph.specs for note in _half_migrated(stores, graph, nearest[key], skip=skip_unreadable)),
+        *(
+            _left_out(each, refused.get(key))
+            for key, each in sorted(nearest.items())
+            if key not in graph.specs and each.error is None
+        ),
     ]
     return graph.with_notes(notes)
 
@@ -117,13 +129,20 @@ class _LastWritten(NamedTuple):
     partition: str
     time: int
     stored: StoredSpec | None
+    error: CorruptObjectError | None = None
 
 
-def _last_written(store: Backend, key: FeatureKey) -> _LastWritten:
+def _last_written(store: Backend, key: FeatureKey, *, skip_unreadable: bool = False) -> _LastWritten:
     last = store.stored_commits(key).row(-1, named=True)
     partition = last["partition"]
     time = int(last["time"].timestamp() * 1_000_000)
-    return _LastWritten(key, store.location, partition, time, store.stored_specs(key, [partition]).get(partition))
+    try:
+        stored = store.stored_specs(key, [partition]).get(partition)
+    except CorruptObjectError as error:
+        if not skip_unreadable:
+            raise
+        return _LastWritten(key, store.location, partition, time, None, error)
+    return _LastWritten(key, store.location, partition, time, stored)
 
 
 def _require_written(stores: Sequence[Backend]) -> None:
@@ -152,12 +171,20 @@ def _disagreements(several: Sequence[_LastWritten]) -> Iterator[GraphNote]:
         )
 
 
-def _half_migrated(stores: Sequence[Backend], graph: FeatureGraph, written: _LastWritten) -> Iterator[GraphNote]:
+def _half_migrated(
+    stores: Sequence[Backend], graph: FeatureGraph, written: _LastWritten, *, skip: bool
+) -> Iterator[GraphNote]:
     """Yield a note if the last rows of a feature were written under other upstream definitions than the last ones."""
     if definition_version(graph, written.key).partition == written.partition:
         return
     spec = graph.specs[written.key]
-    then = upstream_then(stores, graph, spec, written.partition)
+    try:
+        then = upstream_then(stores, graph, spec, written.partition)
+    except CorruptObjectError as error:
+        if not skip:
+            raise
+        yield _unreadable(written._replace(error=error))
+        return
     versions = {key: stored.definition.partition for key, stored in then.items()}
     replaced = {key: v for key, v in versions.items() if v != definition_version(graph, key).partition}
     if replaced:
@@ -181,6 +208,15 @@ def _definitions(stores: Sequence[Backend], graph: FeatureGraph, key: FeatureKey
     kept = list(kept_definitions(stores, key).values())
     declared = [StoredSpec(graph.specs[key], definition_version(graph, key))] if key in graph.specs else []
     return [*kept, *declared]
+
+
+def _unreadable(written: _LastWritten) -> GraphNote:
+    return GraphNote(
+        kind="unreadable",
+        feature=written.key,
+        text=f"{written.error} `verify` says what to do.",
+        stores=(written.location,),
+    )
 
 
 def _left_out(written: _LastWritten, error: SpecError | None) -> GraphNote:

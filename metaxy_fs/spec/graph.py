@@ -63,14 +63,15 @@ class GraphNote(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: `"half migrated"`: its last rows were written under upstream definitions that are no longer the last.
             `"disagreement"`: two stores of the chain hold it under two definitions. `"left out"`: the graph lacks it,
-            because its declaration does not fit the others, or cannot be read.
+            because its declaration does not fit the others, or cannot be read. `"unreadable"`: a declaration is
+            damaged; `from_store` raises instead, and the shell says so and shows the rest.
         feature: The feature.
         text: What is so, in a sentence.
         upstream: The features that it comes from, where these could be told.
         stores: The stores that it is about.
     """
 
-    kind: Literal["half migrated", "disagreement", "left out"]
+    kind: Literal["half migrated", "disagreement", "left out", "unreadable"]
     feature: FeatureKey
     text: str
     upstream: tuple[FeatureKey, ...] = ()

@@ -6,6 +6,7 @@ The root is on a disk or in a bucket, and no configuration leads to it: nothing 
 import json
 import re
 
+import fsspec
 import polars as pl
 import pytest
 
@@ -59,13 +60,19 @@ def videos(*rows):
     return pl.DataFrame({"sample_id": ids, "size": sizes, "data_version": [{"default": each} for each in versions]})
 
 
-@pytest.fixture(params=["a disk", "a bucket"])
+@pytest.fixture(params=["a disk", "S3", "GCS"])
 def root(request, tmp_path, monkeypatch):
     """A root with three videos, of which one was replaced after the faces of two were found."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("METAXY_FS_CONFIG", "")
     monkeypatch.setenv("METAXY_FS_STORE", "")
-    place = str(tmp_path / "root") if request.param == "a disk" else request.getfixturevalue("bucket")
+    place = str(tmp_path / "root")
+    if request.param == "S3":
+        place = request.getfixturevalue("bucket")
+    elif request.param == "GCS":
+        server = request.getfixturevalue("gcs_server")
+        monkeypatch.setitem(fsspec.config.conf, "gs", server.storage_options)
+        place = server.url(request.getfixturevalue("gcs_bucket"))
     store = FilesystemMetadataStore(place)
     write(store, VIDEO, videos(("a", 10, "a1"), ("b", 20, "b1"), ("c", 30, "c1")), write_id="batch-1")
     with FeatureGraph.from_specs([VIDEO, FACES]).use():

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from metaxy_fs import FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, MetadataStore
+from metaxy_fs import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, MetadataStore
 from metaxy_fs.cli.main import main
 from metaxy_fs.spec import FeatureDep
 
@@ -245,7 +245,7 @@ class TestQuestions:
         ask("status --exit-code", code=1)
         ask("status video --exit-code")
 
-    def test_status_is_of_the_present_code_where_there_is_some(self, store, answers, project, monkeypatch):
+    def test_status_is_of_the_present_code_where_there_is_some(self, store, ask, answers, project, monkeypatch):
         monkeypatch.setattr(sys, "path", list(sys.path))
         (project / "code_of_the_shell.py").write_text(CODE)
         text = (project / "metaxy_fs.toml").read_text()
@@ -253,9 +253,36 @@ class TestQuestions:
         with FeatureGraph().use():
             due = {row["feature"]: (row["new"], row["stale"]) for row in answers("status")[0]["rows"]}
             causes = answers("plan")[0]["causes"]
+            shown = ask("status")
         del sys.modules["code_of_the_shell"]
         assert due == {"video": (0, 0), "faces": (1, 2)}
         assert causes == [{"feature": "faces", "cause": "code of faces/default 1 to 2", "samples": 2}]
+        assert re.search(r"stale by +samples\nfaces +code of faces/default 1 to 2 +2\n", shown)
+
+    def test_a_damaged_declaration_hides_no_other_feature(self, store, project, capsys):
+        with FeatureGraph.from_specs([other := FeatureSpec(key="other")]).use():
+            store.write_metadata(other.key, pl.DataFrame({"sample_id": [1], "data_version": [{"default": "v"}]}))
+        [file] = (project / "root" / "other").glob("*/_definition.json")
+        file.write_text("{")
+        for line, shown in (("status", "\nfaces +1 +0 "), ("plan", "\nfaces +1 +0 "), ("graph", "\n└─ video")):
+            for options in ([], ["--json"]):
+                assert main([line, *options]) == 1
+                captured = capsys.readouterr()
+                assert re.search('"faces"' if options else shown, captured.out)
+                assert captured.err.startswith("metaxy-fs: unreadable: ")
+                assert file.name in captured.err
+        assert main(["explain", "faces", "1"]) == 0
+        assert main(["trace", "video", "1"]) == 1  # it may lack what was made from the sample
+
+    def test_a_damaged_earlier_declaration_changes_no_count(self, store, project, ask, answers):
+        newer = FeatureSpec(key=FACES.key, deps=FACES.deps, containers=[ContainerSpec(code_version=2)])
+        with FeatureGraph.from_specs([VIDEO, newer]).use():
+            store.write_metadata(newer.key, store.resolve_update(newer.key).pending[:1])
+        before = answers("status")[0]["rows"]
+        for file in (project / "root" / "faces").glob("*/_definition.json"):
+            if '"code_version":1' in file.read_text():
+                file.write_text("{")
+        assert answers("status")[0]["rows"] == before
 
     def test_plan_counts_with_an_exit_code(self, store, ask):
         assert ": 1 sample to compute" in ask("plan")
