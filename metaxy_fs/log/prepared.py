@@ -107,14 +107,15 @@ def commit_group(
     name = _Name.of(storage, request, writes)
     if name is not None and (decision := name.find()) is not None:
         return name.complete(decision)
-    deadline.check(new)
-    manifest = _put_table(storage, request, new, clock=clock, deadline=deadline)
+    deadline.start((file.name, file.bytes, write.time) for write in new for file in write.files)
+    deadline.check()
+    manifest, data = _put_table(storage, request, new, clock=clock, deadline=deadline)
     if name is not None:
         decision = name.decide(manifest, first=new[0].commit)
         if decision.commit != manifest.commit:
             return name.complete(decision)
-    deadline.check(new)
-    _put_manifest(storage, request.partition, manifest)
+    deadline.check()
+    _put_manifest(storage, request.partition, manifest, data)
     LOGGER.info(
         "%s: committed %d rows of feature %s together, which %d tasks had prepared, as %s",
         *(storage.location, manifest.rows, request.partition.feature, len(new), manifest.commit),
@@ -136,37 +137,39 @@ class _Deadline:
         self._storage = storage
         self._inventory = inventory
         self._looked = looked
+        self._oldest = looked
         self.now = now
 
-    def check(self, writes: Sequence[Manifest]) -> None:
-        """Refuse writes whose data files are not there, or are too old.
+    def start(self, files: Iterable[tuple[str, int, int]]) -> None:
+        """Refuse data files that are not there, and note the oldest.
+
+        Args:
+            files: The name, the size and the time of each, as its writer has them.
+        """
+        offset = 0 if self.now is None else self._looked - self.now
+        for name, size, time in files:
+            info = self._inventory.data.get(name)
+            if info is None or info.size != size:
+                raise StorageError(
+                    f"{self._storage.location}/{self._inventory.partition.data_file(name)} was prepared and is not "
+                    f"there: that was in another root, or a vacuum has removed it. {_AGAIN}"
+                )
+            known = self.now is not None and info.modified is not None
+            written = microseconds(info.modified) + offset if known and info.modified is not None else time
+            self._oldest = min(self._oldest, written)
+
+    def check(self) -> None:
+        """Refuse what is too old by now.
 
         Raises:
-            StorageError: They have to be prepared again.
+            StorageError: It has to be prepared again.
         """
-        passed = wall_clock() - self._looked
-        for write in writes:
-            for file in write.files:
-                self._check(write, file, passed=passed)
-
-    def _check(self, write: Manifest, file: DataFile, *, passed: int) -> None:
-        path = self._inventory.partition.data_file(file.name)
-        info = self._inventory.data.get(file.name)
-        if info is None or info.size != file.bytes:
-            raise StorageError(
-                f"{self._storage.location}/{path}, which was prepared as commit {write.commit}, is not there: it was "
-                f"prepared in another root, or was vacuumed. {_AGAIN}",
-                path=path,
-            )
-        if self.now is None or info.modified is None:
-            age = wall_clock() - write.time
-        else:
-            age = self.now + passed - microseconds(info.modified)
+        age = wall_clock() - self._oldest
         if age > _MAX_AGE:
             raise StorageError(
-                f"{self._storage.location}/{path} was prepared {timedelta(microseconds=age)} ago, and a vacuum may "
-                f"remove it {timedelta(seconds=MAX_AGE_SECONDS)} after that. {_AGAIN}",
-                path=path,
+                f"Rows in {self._storage.location}/{self._inventory.partition} were prepared "
+                f"{timedelta(microseconds=age)} ago, and a vacuum may remove them {timedelta(seconds=MAX_AGE_SECONDS)} "
+                f"after that. {_AGAIN}"
             )
 
 
@@ -210,7 +213,7 @@ def _now(storage: Storage) -> int | None:
 
 def _put_table(
     storage: Storage, request: CommitRequest, writes: Sequence[Manifest], *, clock: LamportClock, deadline: _Deadline
-) -> Manifest:
+) -> tuple[Manifest, bytes]:
     """Put the table of commits of a group, and what says that it proves nothing; return the manifest to put."""
     time = _time(writes, clock=clock, now=deadline.now)
     commit = timestamp_id(time + 1, random_token())
@@ -234,11 +237,11 @@ def _put_table(
     )
     data, entry = encode_table(table, manifest=listed, name=commit_table(commit))
     manifest = msgspec.structs.replace(listed, covers=covers_of(table), commits=entry)
-    _refuse_oversized(storage, request.partition, manifest)
+    encoded = _encoded(storage, request.partition, manifest)
     put_idempotent(storage, request.partition.copy_mark(commit), COPY_MARK)
-    deadline.check(writes)
+    deadline.check()
     put_idempotent(storage, request.partition.data_file(entry.name), data)
-    return manifest
+    return manifest, encoded
 
 
 def _time(writes: Sequence[Manifest], *, clock: LamportClock, now: int | None) -> int:
@@ -247,10 +250,11 @@ def _time(writes: Sequence[Manifest], *, clock: LamportClock, now: int | None) -
     A clock that is far ahead is not followed, as with any write (see `metaxy_fs.log.clock_skew`).
     """
     latest = (wall_clock() if now is None else now) + AHEAD
-    clock.observe(max((write.time for write in writes if write.time <= latest), default=0))
+    prepared = max((write.time for write in writes if write.time < latest), default=0)
+    clock.observe(prepared)
     time = clock.tick()
     if time > latest and now is not None:
-        return now
+        return max(now, prepared + 1)
     clock.observe(time + 1)
     return time
 
@@ -263,20 +267,21 @@ def _listed(writes: Sequence[Manifest], schemas: Sequence[int], *, time: int) ->
             offset += file.rows
 
 
-def _refuse_oversized(storage: Storage, partition: Partition, manifest: Manifest) -> None:
-    size = len(encode_manifest(manifest))
-    if size > MAX_COMPACTION_BYTES:
+def _encoded(storage: Storage, partition: Partition, manifest: Manifest) -> bytes:
+    data = encode_manifest(manifest)
+    if len(data) > MAX_COMPACTION_BYTES:
         raise StorageError(
             f"The manifest of {len(manifest.files)} prepared data files of {storage.location}/{partition} would have "
-            f"{size} bytes, more than the {MAX_COMPACTION_BYTES} that readers take. Nothing was committed; commit the "
-            "receipts in several calls, or prepare fewer and larger parts."
+            f"{len(data)} bytes, more than the {MAX_COMPACTION_BYTES} that readers take. Nothing was committed; commit "
+            "the receipts in several calls, or prepare fewer and larger parts."
         )
+    return data
 
 
-def _put_manifest(storage: Storage, partition: Partition, manifest: Manifest) -> None:
+def _put_manifest(storage: Storage, partition: Partition, manifest: Manifest, data: bytes) -> None:
     path = partition.compaction_manifest(manifest.commit)
     try:
-        put_idempotent(storage, path, encode_manifest(manifest))
+        put_idempotent(storage, path, data)
     except StorageError as error:
         is_known = isinstance(error, ObjectExistsError | StorageAccessError | NoRoomError)
         if is_known and not isinstance(error, SilentRefusalError):
@@ -348,10 +353,11 @@ class _Name:
         if manifest is None:
             raise self._used_up()
         try:
-            deadline.check([manifest])
+            deadline.start((file.name, file.bytes, file.time or 0) for file in manifest.files)
+            deadline.check()
         except StorageError as error:
             raise self._used_up() from error
-        _put_manifest(self._storage, self._partition, manifest)
+        _put_manifest(self._storage, self._partition, manifest, encode_manifest(manifest))
         return manifest
 
     def _look_for(self, decision: _GroupDecision) -> tuple[bool, Manifest | None, _Deadline]:

@@ -7,6 +7,7 @@ is in the footer of its commit table.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -128,6 +129,7 @@ class RecoveryInputs(NamedTuple):
         pinned: The commits that snapshots name, and one that does.
         groups: Data files that no manifest names.
         tables: Commit tables that no manifest names, the latest first.
+        unpublished: Those that prove nothing: of copies and prepared writes whose manifest may never have been put.
     """
 
     partition: Partition
@@ -138,6 +140,7 @@ class RecoveryInputs(NamedTuple):
     pinned: dict[str, str]
     groups: list[AttemptFiles]
     tables: list[Table]
+    unpublished: list[Table]
 
 
 def gather(storage: Storage, inventory: Inventory, *, pinned: dict[str, str]) -> RecoveryInputs:
@@ -152,23 +155,21 @@ def gather(storage: Storage, inventory: Inventory, *, pinned: dict[str, str]) ->
         UnsupportedFormatError: A newer metaxy_fs has compacted the partition.
         StorageError: A manifest could not be got, so nobody can tell whether it is damaged.
     """
-    found = RecoveryInputs(inventory.partition, {}, {}, {}, set(), pinned, [], [])
+    found = RecoveryInputs(inventory.partition, {}, {}, {}, set(), pinned, [], [], [])
     found.damages.update(dict.fromkeys(inventory.damaged, "its manifest was damaged, and its repair was not finished"))
     named = {*_of_compactions(storage, inventory, found)}
     named |= {*_of_appends(storage, inventory, found)}
     known = found.present | inventory.compactions.keys() - found.broken.keys()
     unnamed = [(name, info) for name, info in inventory.data.items() if name not in named]
-    # What a copy that was cut short has left shows no commit of this root.
-    own = [(name, info) for name, info in unnamed if _compaction(name) not in inventory.copies.keys() - found.broken]
-    _read_tables(storage, own, found)
-    known |= {table.manifest.commit for table in found.tables}
+    # What a copy or a driver that was cut short has left shows no commit of this root.
+    marked = inventory.copies.keys() - found.broken
+    tables = _read_tables(storage, unnamed, partition=found.partition)
+    for table in sorted(tables, key=lambda table: table.manifest.commit, reverse=True):
+        (found.unpublished if table.manifest.commit in marked else found.tables).append(table)
+    known |= {table.manifest.commit for table in tables}
     orphans = [(name, info) for name, info in unnamed if known.isdisjoint(owners_of_data_file(name))]
     _read_groups(storage, orphans, found)
     return found
-
-
-def _compaction(name: str) -> str:
-    return compaction_of_table(name) or ""
 
 
 def _of_compactions(storage: Storage, inventory: Inventory, found: RecoveryInputs) -> Iterator[str]:
@@ -220,16 +221,14 @@ def _decoded(
                 raise manifest
 
 
-def _read_tables(storage: Storage, unnamed: Iterable[tuple[str, ObjectInfo]], found: RecoveryInputs) -> None:
-    listed = [(name, info) for name, info in unnamed if compaction_of_table(name) is not None]
-    for name, _, data in fetch_each(storage, listed):
-        if isinstance(data, bytes):
-            try:
-                manifest, table = rebuild_compaction(data, name=name, partition=found.partition)
-            except CorruptObjectError:
-                continue
-            found.tables.append(Table(manifest, table))
-    found.tables.sort(key=lambda table: table.manifest.commit, reverse=True)
+def _read_tables(storage: Storage, unnamed: Iterable[tuple[str, ObjectInfo]], *, partition: Partition) -> list[Table]:
+    """Return the commit tables among objects that no manifest names, as far as they can be read."""
+    tables = []
+    for name, _, data in fetch_each(storage, [each for each in unnamed if compaction_of_table(each[0]) is not None]):
+        with suppress(CorruptObjectError):
+            if isinstance(data, bytes):
+                tables.append(Table(*rebuild_compaction(data, name=name, partition=partition)))
+    return tables
 
 
 def _read_groups(storage: Storage, unnamed: Iterable[tuple[str, ObjectInfo]], found: RecoveryInputs) -> None:

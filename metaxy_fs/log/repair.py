@@ -11,7 +11,8 @@ writer believes to be lost, and may have written again. So repair goes by eviden
 
 - something that is no manifest lies where the manifest was: an object of that name was put by its writer alone;
 - repair itself found that once, and keeps it in `_damaged`, so that an interrupted repair is taken up again;
-- the commit table of a compaction lists it: who compacts has seen the manifests of all that it covers;
+- the commit table of a compaction lists it: who compacts has seen the manifests of all that it covers. That of a copy
+  or of prepared writes proves nothing as long as its mark is there (see `metaxy_fs.log.prepared`);
 - a snapshot names it: who makes one has seen it too;
 - the user names the data files, and thereby says that the commit existed.
 
@@ -141,7 +142,9 @@ def repair(
     for partition in all_partitions(storage, feature=feature):
         inventory = take_inventory(storage, partition)
         inputs = gather(storage, inventory, pinned=refs.naming(partition))
-        for restoration, restored in chain(_of_compactions(storage, inputs), _of_writes(inputs, vouched)):
+        for restoration, restored in chain(
+            _of_compactions(storage, inputs), _of_unpublished(storage, inputs, vouched), _of_writes(inputs, vouched)
+        ):
             found.append(restoration)
             if restoration.state == "restorable" and restored is not None and not dry_run:
                 _restore(storage, partition, restored, counts=_time_that_counts(inputs, inventory, restored))
@@ -179,6 +182,20 @@ def _of_compactions(storage: Storage, inputs: RecoveryInputs) -> Iterator[Judgem
     for commit, damage in broken.items():
         reason = f"{damage}; the table of its commits is not there"
         yield Restoration(partition.compaction_manifest(commit), "lost", commit, reason), None
+
+
+def _of_unpublished(storage: Storage, inputs: RecoveryInputs, vouched: Collection[str]) -> Iterator[Judgement]:
+    """Yield what a copy or a driver was about to publish that is all there: prepared writes are no commits by then."""
+    for table in inputs.unpublished:
+        manifest = table.manifest
+        is_new = inputs.present.isdisjoint(table.digests)
+        if is_new and _problem_with(storage, inputs.partition, manifest) is None:
+            is_vouched = manifest.commit in vouched
+            reason = "you vouch for it" if is_vouched else "nothing shows that its manifest was ever put"
+            state: RestorationState = "restorable" if is_vouched else "unproven"
+            path = inputs.partition.compaction_manifest(manifest.commit)
+            yield Restoration(path, state, manifest.commit, reason, manifest.rows), manifest
+            inputs.present.update(table.digests)
 
 
 def _of_remains(storage: Storage, inputs: RecoveryInputs, table: Table, reason: str) -> Iterator[Judgement]:

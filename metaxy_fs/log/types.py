@@ -186,7 +186,14 @@ def large_integers(
     schema: pl.Schema, statistics: Sequence[ColumnStatistics], *, rows: int, id_columns: Sequence[str]
 ) -> frozenset[Path]:
     """Return the leaves of which statistics do not prove that all integers lie within +-2**53; ids are no floats."""
-    paths = [path for path in wide_integers(schema) if path[0] not in id_columns]
+    return _large_leaves(_wide_leaves(schema, id_columns), statistics, rows=rows)
+
+
+def _wide_leaves(schema: pl.Schema, id_columns: Sequence[str]) -> list[Path]:
+    return [path for path in wide_integers(schema) if path[0] not in id_columns]
+
+
+def _large_leaves(paths: Iterable[Path], statistics: Sequence[ColumnStatistics], *, rows: int) -> frozenset[Path]:
     is_exact = exact_integers(statistics, rows=rows)
     return frozenset(path for path in paths if not is_exact(path))
 
@@ -194,11 +201,15 @@ def large_integers(
 def types_of_files(manifests: Iterable[Manifest]) -> Iterator[tuple[pl.Schema, frozenset[Path]]]:
     """Yield each schema of the data files of manifests, and the leaves that hold integers beyond +-2**53 there."""
     found: dict[bytes, frozenset[Path]] = {}
+    wide: dict[bytes, list[Path]] = {}
     for manifest in manifests:
         for file in manifest.files:
             data = manifest.schema_of(file)
-            large = large_integers(decode_schema(data), file.statistics, rows=file.rows, id_columns=manifest.id_columns)
-            found[data] = found.get(data, frozenset()) | large
+            if data not in wide:
+                wide[data] = _wide_leaves(decode_schema(data), manifest.id_columns)
+                found[data] = frozenset()
+            if wide[data]:
+                found[data] |= _large_leaves(wide[data], file.statistics, rows=file.rows)
     for data, large in found.items():
         yield decode_schema(data), large
 
@@ -206,7 +217,7 @@ def types_of_files(manifests: Iterable[Manifest]) -> Iterator[tuple[pl.Schema, f
 def large_in(frame: pl.DataFrame, *, id_columns: Sequence[str]) -> frozenset[Path]:
     """Return the same leaves of the rows of a frame."""
     is_exact = exact_in(frame)
-    return frozenset(path for path in wide_integers(frame.schema) if path[0] not in id_columns and not is_exact(path))
+    return frozenset(path for path in _wide_leaves(frame.schema, id_columns) if not is_exact(path))
 
 
 def agreed_columns(schema: pl.Schema) -> msgspec.Raw:
