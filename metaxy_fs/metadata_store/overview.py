@@ -1,6 +1,7 @@
 """Count what each store of a chain holds of a feature: commits, rows, bytes and definitions. No data file is read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import polars as pl
@@ -56,15 +57,14 @@ def counted(store: MetadataStore, features: Iterable[FeatureKey]) -> pl.DataFram
     frames = [
         commits.group_by("store", maintain_order=True).agg(**_COUNTED).select(pl.lit(str(key)).alias("feature"), *_REST)
         for key in features
-        for _, commits in _held(store, key)
+        for _, commits in held_in(store, key)
     ]
     return pl.concat([pl.DataFrame(schema=LISTED), *frames], how="vertical_relaxed")
 
 
 def commits_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
     """Return the commits of a feature in all stores of a chain, by time, as `history` does, with their `store`."""
-    frames = [commits for _, commits in _held(store, key)]
-    return pl.concat([pl.DataFrame(schema=COMMITS_IN_STORES), *frames]).sort("time", maintain_order=True)
+    return commits_of(held_in(store, key))
 
 
 def definitions_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
@@ -72,7 +72,32 @@ def definitions_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
 
     `code` is null where the declaration is not kept.
     """
-    frames = [_definitions(each, key, commits) for each, commits in _held(store, key)]
+    return definitions_of(held_in(store, key), key)
+
+
+Held = Sequence[tuple[MetadataStore, pl.DataFrame]]
+"""The stores of a chain that hold a feature, the nearest first, with their commits of it."""
+
+
+def held_in(store: MetadataStore, key: FeatureKey) -> Held:
+    """Return the stores of a chain that hold a feature, with their commits of it."""
+    held = []
+    for each in chain(store, fallback=True):
+        if isinstance(each, MetadataStore):
+            with suppress(FeatureNotFoundError):
+                held.append((each, each.history(key).with_columns(pl.lit(each.location).alias("store"))))
+    return held
+
+
+def commits_of(held: Held) -> pl.DataFrame:
+    """Return the commits of some stores together, by time."""
+    frames = [commits for _, commits in held]
+    return pl.concat([pl.DataFrame(schema=COMMITS_IN_STORES), *frames]).sort("time", maintain_order=True)
+
+
+def definitions_of(held: Held, key: FeatureKey) -> pl.DataFrame:
+    """Return one row for each definition of a feature in some stores, by store and last commit."""
+    frames = [_definitions(each, key, commits) for each, commits in held]
     return pl.concat([pl.DataFrame(schema=DEFINED), *frames])
 
 
@@ -86,17 +111,6 @@ def files_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
 
 
 _REST: Final = [name for name in LISTED if name != "feature"]
-
-
-def _held(store: MetadataStore, key: FeatureKey) -> Iterator[tuple[MetadataStore, pl.DataFrame]]:
-    """Yield the stores of a chain that hold a feature, the nearest first, with their commits of it."""
-    for each in chain(store, fallback=True):
-        if isinstance(each, MetadataStore):
-            try:
-                commits = each.history(key)
-            except FeatureNotFoundError:
-                continue
-            yield each, commits.with_columns(pl.lit(each.location).alias("store"))
 
 
 def _definitions(store: MetadataStore, key: FeatureKey, commits: pl.DataFrame) -> pl.DataFrame:

@@ -4,7 +4,7 @@ What is stored may hold anything. Here strings are cut and what cannot be printe
 the page adds nothing to them.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,8 +15,9 @@ from metaxy_fs.log import Holdings
 from metaxy_fs.markup import printable
 from metaxy_fs.metadata_store import MetadataStore
 from metaxy_fs.metadata_store.chain import chain
-from metaxy_fs.metadata_store.overview import commits_in, definitions_in
+from metaxy_fs.metadata_store.overview import Held, commits_of, definitions_of, held_in
 from metaxy_fs.parallel import ordered_map
+from metaxy_fs.progress import counting
 from metaxy_fs.spec import ALL, SAME_NAME, ContainerDep, ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 
 MOST_COMMITS: Final = 5_000
@@ -159,7 +160,7 @@ def store_facts(
         is_declared=is_declared,
         notes=_texts(graph.notes),
         snapshots=_snapshots(store),
-        features=list(ordered_map(feature, keys, workers=_AT_ONCE)),
+        features=list(counting(ordered_map(feature, keys, workers=_AT_ONCE), what="features")),
     )
 
 
@@ -193,8 +194,9 @@ def _feature(
     *,
     is_held: bool,
 ) -> FeatureFacts:
-    commits = commits_in(store, key) if is_held else None
-    totals = (0, 0, 0, None) if commits is None else _totals(commits)
+    held = held_in(store, key) if is_held else ()
+    commits = commits_of(held)
+    totals = _totals(commits) if held else (0, 0, 0, None)
     return FeatureFacts(
         key=_text(key),
         ids=_texts(spec.id_columns if spec else ()),
@@ -204,10 +206,10 @@ def _feature(
         rows=totals[1],
         bytes=totals[2],
         last=totals[3],
-        definitions=[] if commits is None else _definitions(store, key),
-        timeline=[] if commits is None else _timeline(commits),
-        newest=[] if commits is None else _newest(commits, most_commits),
-        upkeep=[] if commits is None else _upkeep(store, key, set(commits["store"])),
+        definitions=_definitions(held, key),
+        timeline=_timeline(commits) if held else [],
+        newest=_newest(commits, most_commits),
+        upkeep=[UpkeepFacts(_text(each.location), *_sums(each.stored_holdings(key))) for each, _ in held],
         states=states,
     )
 
@@ -233,9 +235,9 @@ def _named(dep: ContainerDep) -> str:
     return ", ".join(f"{dep.feature_key}/{name}" for name in names)
 
 
-def _definitions(store: MetadataStore, key: FeatureKey) -> list[DefinitionFacts]:
+def _definitions(held: Held, key: FeatureKey) -> list[DefinitionFacts]:
     """Return the newest definitions, that with the last commit first."""
-    newest = definitions_in(store, key).sort("last", descending=True).head(_MOST)
+    newest = definitions_of(held, key).sort("last", descending=True).head(_MOST)
     return [
         DefinitionFacts(
             version=_text(row["partition"]),
@@ -276,14 +278,9 @@ def _tags(encoded: str | None) -> str:
     return _text(", ".join(f"{name} {value}" for name, value in tags.items()))
 
 
-def _upkeep(store: MetadataStore, key: FeatureKey, holding: Collection[str]) -> list[UpkeepFacts]:
-    stores = [each for each in chain(store, fallback=True) if each.location in holding]
-    return [UpkeepFacts(_text(each.location), *_sums(each.stored_holdings(key))) for each in stores]
-
-
-def _sums(held: Sequence[Holdings]) -> Iterator[int]:
+def _sums(partitions: Sequence[Holdings]) -> Iterator[int]:
     for name in ("files", "bytes", "manifests", "due", "removable", "removable_bytes"):
-        yield sum(getattr(each, name) for each in held)
+        yield sum(getattr(each, name) for each in partitions)
 
 
 def _snapshots(store: MetadataStore) -> list[SnapshotFacts]:

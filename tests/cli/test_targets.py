@@ -39,6 +39,7 @@ COMMANDS = {
     "definitions": ["definitions", "--root", "{root}", "{named}"],
     "files": ["files", "--root", "{root}", "{named}"],
     "graph": ["graph", "--root", "{root}", "{feature}"],
+    "report": ["report", "--root", "{root}", "-o", "{directory}/report.html"],
     "plan": ["plan", "--root", "{root}", "{feature}"],
     "explain": ["explain", "--root", "{root}", "{named}", "1"],
     "trace": ["trace", "--root", "{root}", "{named}", "1"],
@@ -128,14 +129,14 @@ def test_place_at_which_there_is_nothing_is_refused(run, tmp_path, command):
         assert "there is nothing at" in error
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "demo"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("demo", "report")])
 def test_feature_that_is_not_there_is_refused(run, root, command):
     code, out, error, is_unchanged = run(command, root, "video/framse")
     assert (code, out, is_unchanged) == (1, "", True)
     assert "framse" in error
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "demo"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("demo", "report")])
 def test_feature_that_is_there_is_taken(run, root, command):
     assert run(command, root, "video/frames")[0] == 0
 
