@@ -42,8 +42,7 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
         "repair": "upkeep.repair_roots",
         "copy": "upkeep.copy_features",
     },
-    "For programs": {"schema": "schema.show_schema", "mcp": "mcp.serve"},
-    "To try it": {"demo": "demo.run"},
+    "For programs, and to try it": {"schema": "schema.show_schema", "mcp": "mcp.serve", "demo": "demo.run"},
 }
 _SNAPSHOTS: Final[dict[str, str]] = {
     "list": "changes.list_snapshots",

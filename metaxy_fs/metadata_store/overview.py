@@ -105,7 +105,7 @@ def files_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
     """Return the data files of a feature in all stores of a chain, as `files` does, with their `store`."""
     frames = [
         each.files(key, versions="all").with_columns(pl.lit(each.location).alias("store"))
-        for each, _ in _held(store, key)
+        for each, _ in held_in(store, key)
     ]
     return pl.concat(frames, how="vertical_relaxed")
 
