@@ -47,6 +47,9 @@ NUMBER: Final = "_metaxy_number"
 SHIFT: Final = "_metaxy_shift"
 """What is taken from that place to get the ordinal."""
 
+RETURNS: Final = "_metaxy_returns"
+"""Whether a row retires its sample only until that comes back."""
+
 # In increments; other names than these are for users.
 
 STORED_DATA_VERSION: Final = "stored_data_version"

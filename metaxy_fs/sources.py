@@ -13,6 +13,7 @@ from metaxy_fs.ids import elapsed
 from metaxy_fs.listing import HASHED_AT, By, Listing, of_schema
 from metaxy_fs.metadata_store import MetadataStore
 from metaxy_fs.metadata_store.features import FeatureLike, require_declaration
+from metaxy_fs.metadata_store.retired import UNTIL_BACK, retired_for_good
 from metaxy_fs.reserved import DATA_VERSION
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.storage.files import Unread
@@ -31,6 +32,8 @@ class FileUpdate:
             that they need not be hashed again; what is made from them stays as it is.
         missing: Files that have rows and are gone. They were retired if that was asked for.
         failed: Files and directories that could not be read, with `error`. What has rows there keeps them.
+        retired: Files that are there although somebody retired them, by `MetadataStore.retire` or `metaxy-fs retire`.
+            Their samples stay retired until somebody writes a row of them, or restores it.
         unchanged: How many files are as their rows say.
         seconds: How long it took.
     """
@@ -40,11 +43,12 @@ class FileUpdate:
     touched: pl.DataFrame
     missing: pl.DataFrame
     failed: pl.DataFrame
+    retired: pl.DataFrame
     unchanged: int
     seconds: float
 
     def __repr__(self) -> str:
-        frames = ("new", "changed", "touched", "missing", "failed")
+        frames = ("new", "changed", "touched", "missing", "failed", "retired")
         counts = ", ".join(f"{name}={getattr(self, name).height}" for name in frames)
         return f"FileUpdate({counts}, unchanged={self.unchanged})"
 
@@ -151,7 +155,8 @@ def update_files(
         relative_to: See `list_files`.
         include_hidden: See `list_files`.
         storage_options: See `list_files`; those of the files, not of the store.
-        retire_missing: Whether to retire files that have rows, match the pattern, and are gone.
+        retire_missing: Whether to retire files that have rows, match the pattern, and are gone; a file that is there
+            again is new. One that somebody else has retired stays so.
         rehash: With `by="content"`, whether to read all files, also those with the size, time and ETag of their rows.
         on_error: Whether a file or directory that cannot be read ends the call, or is left for the next one and
             returned in `failed`. Nothing is retired that could not be looked at.
@@ -173,30 +178,31 @@ def update_files(
         >>> _ = Path("photos/cat.png").write_bytes(b"cat")
         >>> store = open_store("./photo-features")
         >>> update_files(store, Photo, "photos/*.png")
-        FileUpdate(new=1, changed=0, touched=0, missing=0, failed=0, unchanged=0)
+        FileUpdate(new=1, changed=0, touched=0, missing=0, failed=0, retired=0, unchanged=0)
         >>> update_files(store, Photo, "photos/*.png")
-        FileUpdate(new=0, changed=0, touched=0, missing=0, failed=0, unchanged=1)
+        FileUpdate(new=0, changed=0, touched=0, missing=0, failed=0, retired=0, unchanged=1)
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error is "raise" or "skip", got {on_error!r}')
-    started = elapsed()
+    started, declared = elapsed(), require_declaration(feature)
     listing = Listing.of(
         pattern,
         storage_options,
         by=by,
         relative_to=relative_to,
         include_hidden=include_hidden,
-        container=_only_container(require_declaration(feature).spec),
+        container=_only_container(declared.spec),
     )
     stored = _stored(store, feature)
     known = listing.schema.to_frame() if stored is None else of_schema(stored, listing.schema)
+    retired = retired_for_good(store, declared, fallback=store.fallback_mode == "sample").cast(pl.String)
     failed: list[Unread] = []
     fail = failed.append if on_error == "skip" else _raise
     differences: list[pl.DataFrame] = []
     is_begun = stored is not None
     held = None if rehash else known
     for files in listing.frames(held, fail, hashes=by == "content", progress=progress):
-        rows, difference = _compared(files, known)
+        rows, difference = _compared(files, known, retired)
         differences.append(difference)
         if rows.height or not is_begun:
             store.write_metadata(feature, rows, tags=tags)
@@ -205,7 +211,7 @@ def update_files(
     missing = listing.missing(known, seen, failed)
     if retire_missing and missing.height:
         _refuse_to_retire_all(seen, missing, listing)
-        store.retire(feature, missing, reason="the file is gone", tags=tags)
+        store.retire(feature, missing, reason="the file is gone", tags={**UNTIL_BACK, **(tags or {})})
     unread = [(each.path.removeprefix(listing.before), str(each.error)) for each in failed]
     return _outcome(seen, missing, unread, seconds=elapsed() - started)
 
@@ -214,14 +220,16 @@ _DIFFERENCE = "difference"
 _NO_DIFFERENCE = pl.DataFrame(schema={"path": pl.String, _DIFFERENCE: pl.String})
 
 
-def _compared(files: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows that are not as they are known, and of each file in what it differs."""
+def _compared(files: pl.DataFrame, known: pl.DataFrame, retired: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows to write, which are not as they are known, and of each file in what it differs."""
     others = [name for name in files.columns if name not in ("path", DATA_VERSION)]
     joined = files.join(known, on="path", how="left", suffix="_known", maintain_order="left")
     same_version = pl.col(DATA_VERSION).eq_missing(pl.col(f"{DATA_VERSION}_known"))
     same_notes = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_known")) for name in others)
     difference = (
-        pl.when(pl.col("bytes_known").is_null() & pl.col(f"{DATA_VERSION}_known").is_null())
+        pl.when(pl.col("path").is_in(retired["path"].implode()))
+        .then(pl.lit("retired"))
+        .when(pl.col("bytes_known").is_null() & pl.col(f"{DATA_VERSION}_known").is_null())
         .then(pl.lit("new"))
         .when(~same_version)
         .then(pl.lit("changed"))
@@ -231,7 +239,7 @@ def _compared(files: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, p
         .alias(_DIFFERENCE)
     )
     found = joined.select("path", difference)
-    return files.filter(found[_DIFFERENCE] != "unchanged"), found
+    return files.filter(~found[_DIFFERENCE].is_in(["unchanged", "retired"])), found
 
 
 def _stored(store: MetadataStore, feature: FeatureLike) -> pl.LazyFrame | None:
@@ -265,7 +273,8 @@ def _refuse_to_retire_all(seen: pl.DataFrame, missing: pl.DataFrame, listing: Li
 def _outcome(
     seen: pl.DataFrame, missing: pl.DataFrame, failed: Sequence[tuple[str, str]], *, seconds: float
 ) -> FileUpdate:
-    parts = {name: seen.filter(pl.col(_DIFFERENCE) == name).select("path") for name in ("new", "changed", "touched")}
+    names = ("new", "changed", "touched", "retired")
+    parts = {name: seen.filter(pl.col(_DIFFERENCE) == name).select("path") for name in names}
     return FileUpdate(
         **parts,
         missing=missing,

@@ -87,8 +87,7 @@ def run_demo(directory: Path, store: MetadataStore, *, rehash: bool) -> None:
         retire_orphaned=True,
     )
     print_texts(plan, texts)
-    if store.has_feature(features.texts):
-        print_totals(store.read_metadata(features.texts, latest_only=True))
+    print_totals(store.read_metadata(features.texts, latest_only=True))
 
 
 def _is_listed(root: str, directory: str) -> bool:

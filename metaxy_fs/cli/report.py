@@ -41,7 +41,9 @@ def print_texts(plan: Plan, texts: Materialization) -> None:
 
 
 def print_totals(texts: pl.DataFrame) -> None:
-    """Say what is in all the texts together."""
+    """Say what is in all the texts together, if there ever were any."""
+    if "is_text" not in texts.columns:
+        return
     counted = texts.filter("is_text")
     words, lines = int(counted["words"].sum()), int(counted["lines"].sum())
     print(f"\n{count(counted.height, 'text')}: {count(lines, 'line')}, {count(words, 'word')}{_others(texts)}")

@@ -251,7 +251,8 @@ class MetadataStore(Backend):
 
         Latest rows, joins and increments then do without these samples: features that are made from them have them
         orphaned, and the feature itself neither computes nor reports them. A row that is written later brings a sample
-        back. Reads without `latest_only` show every row there was, and snapshots what they saw.
+        back, and nothing else does: neither its file nor its upstream row. Reads without `latest_only` show every row
+        there was, and snapshots what they saw.
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
@@ -971,8 +972,8 @@ class MetadataStore(Backend):
             on_error: `"raise"` commits what is done and raises the error, with a note of the samples. `"skip"` computes
                 the samples of a batch that fails one by one, stores nothing of those that fail again, and returns them.
             retire_orphaned: Whether to retire the orphaned samples, with the reason `orphaned`; in a feature of which
-                one upstream row makes many samples, also those that were not made again. They stay retired when their
-                upstream rows come back, until a row is written; see `retire`.
+                one upstream row makes many samples, also those that were not made again. They are new once their
+                upstream rows are back, other than what `retire` retires.
             tags: What each commit says of itself; see `write_metadata`.
             progress: Whether to show the samples, their rate and the time left on stderr, if that is a terminal.
 
@@ -1006,7 +1007,7 @@ class MetadataStore(Backend):
             self, require_declaration(feature), compute, samples=samples, where=where, stale_if=stale_if, how=how
         )
 
-    def plan(self, *targets: FeatureLike, seconds: str | None = None) -> "Plan":
+    def plan(self, *targets: FeatureLike, seconds: str | None = None, retire_orphaned: bool = False) -> "Plan":
         """Return what a run of whole features would compute, with all that they are made from, before anything runs.
 
         The run computes what `resolve_update` finds pending in each feature, upstream first, and commits it to this
@@ -1017,6 +1018,8 @@ class MetadataStore(Backend):
                 features of the active graph.
             seconds: A column of the stored rows that says how many seconds each took to compute. What is to be
                 computed is taken to last as long as the rows that are stored, on average.
+            retire_orphaned: Whether the run retires what is orphaned in each feature, as `materialize` does with this
+                option, so that it is gone for all that is made from it.
 
         Returns:
             The plan: counts for each feature, the causes of what is stale, and the samples. It prints as text and shows
@@ -1024,7 +1027,8 @@ class MetadataStore(Backend):
 
         Raises:
             SpecError: The targets are of several graphs, or one is not declared.
-            MetadataSchemaError: Stored rows do not fit the declarations, or `seconds` is no column of numbers.
+            MetadataSchemaError: Stored rows do not fit the declarations, or `seconds` is no column of numbers, or of
+                none of the features that were computed.
             StorageError: A store of the chain could not be asked.
 
         Examples:
@@ -1034,7 +1038,7 @@ class MetadataStore(Backend):
             video      0      0        0         0
             faces      2      0        0         0
         """
-        return on_demand.plan(self, targets, seconds=seconds)
+        return on_demand.plan(self, targets, seconds=seconds, retire_orphaned=retire_orphaned)
 
     def trace(
         self, feature: FeatureLike, ids: FrameLike | Sequence[object], *, direction: Literal["down", "up"] = "down"

@@ -27,6 +27,7 @@ from metaxy_fs.metadata_store.expected import (
 from metaxy_fs.metadata_store.features import Declared, check_predicate
 from metaxy_fs.metadata_store.pieces import HERE, PieceLimits, divide, have_common_bounds, some_of
 from metaxy_fs.metadata_store.read import latest, refuse_unknown, require_id_columns, shown_schema
+from metaxy_fs.metadata_store.retired import retirements, scan_retired
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
@@ -142,7 +143,7 @@ class StoredLayer:
         return all(widen(types[name], schema[name]) is not None for name in ids)
 
     def _scan(self, query: Query) -> Scan | None:
-        scan = self._store.scan_rows(query)
+        scan = scan_retired(self._store, query)
         if scan is not None:
             require_id_columns(scan, self._feature.spec)
         return scan
@@ -230,15 +231,15 @@ class StoredRows:
     def within(self, column: str, id_range: IdRange) -> pl.LazyFrame:
         """Return the rows of a range in commit order.
 
-        They have ids, version and partition, whether they are asked for again, whether they retire the sample, and
-        what they were made from, where their version does not tell that.
+        They have ids, version and partition, whether they are asked for again, whether they retire the sample and
+        until when, and what they were made from, where their version does not tell that.
         """
         ids = self.feature.spec.id_columns
         rows = latest(self.scan, id_columns=ids, column=column, within=id_range, where=self.where, with_retired=True)
         asked = pl.lit(value=False) if self.stale_if is None else self.stale_if.fill_null(value=False)
-        is_retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in self.scan.columns else pl.lit(value=False)
-        made = made_from(rows.collect_schema(), self.feature.spec)
-        return rows.select(*ids, DATA_VERSION, *made, PARTITION, asked.alias(REDO), is_retired.alias(RETIRED))
+        schema = rows.collect_schema()
+        made = made_from(schema, self.feature.spec)
+        return rows.select(*ids, DATA_VERSION, *made, PARTITION, asked.alias(REDO), *retirements(schema))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import msgspec
 import polars as pl
 
 from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
@@ -139,19 +140,42 @@ def find_upstream(
         columns = dict.fromkeys((*stored_columns(feature.spec, upstream), *carried.values()))
         where = None if selection is None else selection.of_upstream(upstream)
         read = Read(columns=tuple(columns), latest_only=True, prune=where)
+        known = feature
         try:
             scan = _find(store, feature, upstream, read, fallback=fallback)
         except MetadataSchemaError as error:
-            if error.column not in carried.values():
-                raise
-            raise MetadataSchemaError(
-                f"Feature '{feature.key}' carries column '{error.column}' of its upstream '{upstream.key}'. {error}",
-                feature=feature.key.dotted,
-                column=error.column,
-            ) from error
+            scan = _find(store, feature, upstream, Read(latest_only=True), fallback=fallback)
+            if scan is None or scan.rows.head(1).collect().height:
+                raise _without_column(error, feature, upstream, carried.values()) from error
+            scan, known = _with_columns(scan, columns), _without_where(feature, upstream)
         if scan is not None:
-            found.append(UpstreamRows(feature, upstream, scan, carried, where))
+            found.append(UpstreamRows(known, upstream, scan, carried, where))
     return found
+
+
+def _without_column(
+    error: MetadataSchemaError, feature: Declared, upstream: FeatureSpec, carried: Iterable[str]
+) -> MetadataSchemaError:
+    """Return an error about a column that upstream rows lack, which says so where the feature carries it."""
+    if error.column is None or error.column not in carried:
+        return error
+    return MetadataSchemaError(
+        f"Feature '{feature.key}' carries column '{error.column}' of its upstream '{upstream.key}'. {error}",
+        feature=feature.key.dotted,
+        column=error.column,
+    )
+
+
+def _with_columns(scan: Scan, columns: Iterable[str]) -> Scan:
+    """Return a scan without rows that has some columns, whatever their types will be."""
+    missing = [pl.lit(None).alias(name) for name in columns if name not in scan.columns]
+    return scan.mapped(lambda rows: rows.with_columns(missing), columns=scan.columns)
+
+
+def _without_where(feature: Declared, upstream: FeatureSpec) -> Declared:
+    """Return a feature whose dep takes all rows of an upstream feature: a predicate needs the types of its columns."""
+    deps = [msgspec.structs.replace(dep, where=None) if dep.key == upstream.key else dep for dep in feature.spec.deps]
+    return Declared(msgspec.structs.replace(feature.spec, deps=deps), feature.graph)
 
 
 def _find(store: Backend, feature: Declared, upstream: FeatureSpec, read: Read, *, fallback: bool) -> Scan | None:

@@ -30,6 +30,7 @@ from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.read import Read, find_scan, latest, require_id_columns
 from metaxy_fs.metadata_store.resolve import increment_within
+from metaxy_fs.metadata_store.retired import retirements, scan_retired
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.selection import id_equals, id_literal
 from metaxy_fs.reserved import KEPT as _IS_KEPT
@@ -199,12 +200,14 @@ class _StoredMember(NamedTuple):
         partition: Where it is.
         member: The row.
         retires: Whether it retires the sample.
+        returns: Whether it does so only until that comes back.
         provenance: What its versions follow from, where that is kept beside them.
     """
 
     partition: str
     member: Member
     retires: bool
+    returns: bool
     provenance: Versions
 
 
@@ -237,8 +240,8 @@ def _row_versions(
     last = [(one.compared(partition), one.definitions) for one in compared if one.rows]
     # As in an increment: what the nearest store has in the current partition decides, or else the nearest of all.
     deciding = next((row for row, _ in last if row.partition == partition), last[0][0] if last else None)
-    is_retired = deciding is not None and deciding.retires
-    last = [] if is_retired else [(row, definitions) for row, definitions in last if not row.retires]
+    is_gone = deciding is not None and deciding.retires
+    last = [] if is_gone else [(row, definitions) for row, definitions in last if not row.retires]
     return StoredVersions(
         current=read[-1].versions if is_kept else None,
         layers=[StoredRow(row.member.versions, each[row.partition], row.provenance) for row, each in last],
@@ -249,7 +252,7 @@ def _row_versions(
             for row in reversed(one.rows)
             if row.provenance
         ],
-        is_retired=is_retired,
+        is_retired=deciding is not None and deciding.retires and not deciding.returns,
         definitions=_definitions(found),
         code_versions=_code_versions(found),
         is_excluded=bool(read) and not is_kept,
@@ -313,7 +316,7 @@ def _find(store: Backend, rows: AncestorRows, partition: str) -> _FoundRows | No
         with_partition=True,
         with_commits=rows.is_group,
     )
-    scan = store.scan_rows(query)
+    scan = scan_retired(store, query)
     if scan is None:
         return None
     require_id_columns(scan, rows.spec)
@@ -339,17 +342,17 @@ def _members(scan: Scan, rows: AncestorRows) -> list[_StoredMember]:
     elif below is not None:  # rows that lack what the predicate looks at
         is_kept = pl.lit(value=False)
     commit = pl.col(RESERVED_COMMIT) if rows.is_group else pl.lit("")
-    retires = pl.col(RETIRED).fill_null(value=False) if RETIRED in scan.columns else pl.lit(value=False)
+    retires, returns = retirements(schema)
     # A row that retires its sample is in no group, as one that `where` excludes.
     is_kept &= ~retires
-    columns = (row.alias(ROW_IN_GROUP), commit.alias(RESERVED_COMMIT), is_kept.alias(_IS_KEPT), retires.alias(RETIRED))
+    columns = (row.alias(ROW_IN_GROUP), commit.alias(RESERVED_COMMIT), is_kept.alias(_IS_KEPT), retires, returns)
     with evaluating_where(below):
         made = made_from(schema, rows.spec) or [pl.lit(None).alias(MADE_FROM)]
         found = ever.select(PARTITION, *columns, DATA_VERSION, *made, *apart).collect()
     members = []
-    for partition, text, written, kept, retired, versions, provenance, *values in found.iter_rows():
+    for partition, text, written, kept, retired, back, versions, provenance, *values in found.iter_rows():
         member = Member(text, _named(apart, values), written, kept, _own(versions))
-        members.append(_StoredMember(partition, member, retired, _own(provenance)))
+        members.append(_StoredMember(partition, member, retired, back, _own(provenance)))
     return members
 
 

@@ -21,18 +21,20 @@ import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.ids import elapsed
-from metaxy_fs.log import check_tags
+from metaxy_fs.log import Chunks, check_tags
 from metaxy_fs.markup import folded, fragment, table
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.batches import BatchTask, Compute, Computed, shown_error
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
 from metaxy_fs.metadata_store.frames import FrameLike, show_samples, to_frame
+from metaxy_fs.metadata_store.read import has_commit
 from metaxy_fs.metadata_store.resolve import SpooledIncrement, spooled_increment
-from metaxy_fs.metadata_store.write import retire
+from metaxy_fs.metadata_store.retired import UNTIL_BACK
+from metaxy_fs.metadata_store.write import append, retire
 from metaxy_fs.progress import samples_done
 from metaxy_fs.spec import FeatureSpec
-from metaxy_fs.versioning.columns import refuse_id_columns
+from metaxy_fs.versioning.columns import DATA_VERSION, PROVENANCE, refuse_id_columns
 
 _LOG: Final = logging.getLogger("metaxy_fs")
 
@@ -158,6 +160,8 @@ def materialize(
     _log(store, feature, f"{new} new and {stale} stale samples to compute, {waiting} waiting, {orphaned} orphaned")
     retired = _retire_orphaned(store, feature, increment, how)
     written, failed = _compute_all(store, feature, compute, increment, how)
+    if not written and not has_commit(store, feature, fallback=True):
+        _commit_no_rows(store, feature, increment.new.schema, how)
     if _makes_many(increment, feature) and increment.counts.stale and how.retire_orphaned:
         # What was not made again of a parent is known only now.
         retired += _retire_orphaned(store, feature, resolve(), how)
@@ -192,8 +196,18 @@ def _retire_orphaned(store: Backend, feature: Declared, increment: SpooledIncrem
     if not how.retire_orphaned or not increment.counts.orphaned:
         return 0
     orphaned = pl.concat(frame.select(feature.spec.id_columns) for frame in increment.orphaned)
-    retire(store, feature, orphaned, reason="orphaned", tags=how.tags)
+    retire(store, feature, orphaned, reason="orphaned", tags={**UNTIL_BACK, **(how.tags or {})})
     return orphaned.height
+
+
+def _commit_no_rows(store: Backend, feature: Declared, schema: pl.Schema, how: How) -> None:
+    """Commit that the feature has no samples so far, so that what is made from it has none, and not a missing upstream.
+
+    The types of ids that only the function would give are left open.
+    """
+    names = [*feature.spec.id_columns, DATA_VERSION, *([PROVENANCE] if PROVENANCE in schema else [])]
+    rows = pl.DataFrame(schema={name: schema.get(name, pl.Null()) for name in names})
+    append(store, feature, Chunks.of(rows), tags=how.tags)
 
 
 def _compute_all(

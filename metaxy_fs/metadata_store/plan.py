@@ -22,9 +22,9 @@ from metaxy_fs.insight.plan import CAUSES, FEATURES, Plan
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, report_corruption
 from metaxy_fs.metadata_store.comparing import compared_partitions
-from metaxy_fs.metadata_store.features import Declared, FeatureLike, require_declaration
+from metaxy_fs.metadata_store.features import Declared, FeatureLike, flag, require_declaration
 from metaxy_fs.metadata_store.planned import Addition, PlannedStore
-from metaxy_fs.metadata_store.read import Read, find_scan, latest, read_chain
+from metaxy_fs.metadata_store.read import Read, find_scan, has_commit, latest, read_chain, shown_schema
 from metaxy_fs.metadata_store.resolve import increment
 from metaxy_fs.reserved import AFTER_UPSTREAM, CAUSE, KIND, KNOWN, OWN_CODE, PREFIX
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
@@ -37,21 +37,26 @@ from metaxy_fs.versioning.relations import stored_columns
 
 
 @report_corruption
-def plan(store: Backend, targets: Sequence[FeatureLike], *, seconds: str | None) -> Plan:
+def plan(store: Backend, targets: Sequence[FeatureLike], *, seconds: str | None, retire_orphaned: bool) -> Plan:
     """Return what a run of some features, and of all that they are made from, would compute.
 
     Args:
         store: The first of the chain; the run would write to it.
         targets: The features, all of one graph; none for all that are declared.
         seconds: The column of the features' rows that says how long each took.
+        retire_orphaned: Whether the run retires what is orphaned, so that this is gone downstream.
+
+    Raises:
+        MetadataSchemaError: No feature has the column of seconds.
     """
+    flag(retire_orphaned, name="retire_orphaned")
     features = _upstream_first(targets)
     needed = _needed_columns(features)
     added: dict[FeatureKey, Addition] = {}
     unknown: dict[FeatureKey, int] = {}
     rows = []
     for feature in features:
-        step = _FeatureRun(store, feature, added, unknown)
+        step = _FeatureRun(store, feature, added, unknown, retire_orphaned)
         unknown[feature.key] = step.unknown
         if feature.spec.is_root:
             rows.append(_row(feature.key))
@@ -63,6 +68,8 @@ def plan(store: Backend, targets: Sequence[FeatureLike], *, seconds: str | None)
             continue
         unknown[feature.key] += found.new.height if step.makes_many else 0
         rows.append(_counted(step, added[feature.key], found, seconds))
+    if seconds is not None and not any(row[-1] is not None for row in rows):
+        _require_column(store, features, seconds)
     causes = [_causes(key, addition.pending) for key, addition in added.items()]
     return Plan(
         features=pl.DataFrame(rows, schema=FEATURES, orient="row"),
@@ -86,6 +93,7 @@ class _FeatureRun:
     feature: Declared
     added: Mapping[FeatureKey, Addition]
     unknown_upstream: Mapping[FeatureKey, int]
+    retire_orphaned: bool
 
     @property
     def spec(self) -> FeatureSpec:
@@ -94,7 +102,8 @@ class _FeatureRun:
     @property
     def upstream(self) -> list[FeatureSpec]:
         """The upstream features that the run adds to."""
-        return [above for above in self.feature.graph.upstream(self.spec) if self.added.get(above.key)]
+        above = self.feature.graph.upstream(self.spec)
+        return [each for each in above if each.key in self.added and self.added[each.key].has_rows]
 
     @property
     def hidden(self) -> frozenset[FeatureKey]:
@@ -130,12 +139,15 @@ class _FeatureRun:
         bare = rows.clear().select(names) if self.makes_many else new.select(names)
         if not needed.issubset(rows.columns):  # of columns that are new to the feature, the computation tells all
             bare, rows = pl.concat([rows.select(names), bare], how="diagonal_relaxed"), rows.clear()
+        orphaned = found.orphaned.select(self.spec.id_columns)
         addition = Addition(
             definition=self.feature.definition,
             id_columns=self.spec.id_columns,
             rows=rows,
             bare=bare,
+            retired=orphaned if self.retire_orphaned else orphaned.clear(),
             pending=self._with_after_upstream(pending).drop(DATA_VERSION),
+            is_first=pending.is_empty() and not has_commit(self.store, self.feature, fallback=True),
         )
         return addition, found
 
@@ -271,6 +283,21 @@ class _FeatureRun:
             texts[str(container.key)] = names or f"definition of {self.spec.key}/{container.key}"
         first = pl.col(CHANGED_CONTAINERS).list.first()
         return first.replace_strict(texts, default=f"definition of {self.spec.key}", return_dtype=pl.String)
+
+
+def _require_column(store: Backend, features: Sequence[Declared], column: str) -> None:
+    """Refuse a column that no computed feature has, if any was computed yet."""
+    known: dict[str, None] = {}
+    for feature in features:
+        with suppress(FeatureNotFoundError):
+            if not feature.spec.is_root:
+                scan = find_scan(store, feature, Read(latest_only=True, all_versions=True), fallback=True)
+                known |= dict.fromkeys(shown_schema(scan))
+    if known and column not in known:
+        raise MetadataSchemaError(
+            f"seconds={column!r} names a column of none of the features that are computed; they have {list(known)}.",
+            column=column,
+        )
 
 
 def _upstream_first(targets: Sequence[FeatureLike]) -> list[Declared]:

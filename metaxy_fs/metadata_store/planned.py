@@ -11,7 +11,7 @@ from metaxy_fs.metadata_store.backend import Append, Backend, Query, StoredSpec
 from metaxy_fs.metadata_store.chain import layered
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey
-from metaxy_fs.versioning.columns import PARTITION
+from metaxy_fs.versioning.columns import PARTITION, RETIRED
 from metaxy_fs.versioning.definition import DefinitionVersion
 
 
@@ -24,18 +24,27 @@ class Addition:
         id_columns: What names a sample.
         rows: Those of samples that are stored already, with their other columns as they are.
         bare: Those of new samples: ids and versions alone.
+        retired: The ids of samples that the run would retire.
         pending: What is to be computed, with the cause.
+        is_first: Whether it would be the first commit of the feature, although it has no rows.
     """
 
     definition: DefinitionVersion
     id_columns: Sequence[str]
     rows: pl.DataFrame
     bare: pl.DataFrame
+    retired: pl.DataFrame
     pending: pl.DataFrame
+    is_first: bool
 
     def __bool__(self) -> bool:
-        """Whether there are any: a run without samples commits nothing."""
-        return bool(self.rows.height or self.bare.height)
+        """Whether the run would commit anything: a later one without samples does not."""
+        return self.is_first or self.has_rows
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether any sample would be written or retired."""
+        return bool(self.rows.height or self.bare.height or self.retired.height)
 
 
 class PlannedStore(Backend):
@@ -92,10 +101,11 @@ class PlannedStore(Backend):
         if not addition or query.partition not in (None, addition.definition.partition):
             return None
         is_hidden = query.key in self._hidden
-        if is_hidden and addition.rows.is_empty():
+        if is_hidden and addition.rows.is_empty() and addition.retired.is_empty() and not addition.is_first:
             return None  # a scan without rows would lack the columns for which the new rows are hidden
         bare = addition.bare.clear() if is_hidden else addition.bare
-        rows = pl.concat([addition.rows, bare], how="diagonal_relaxed").sort(addition.id_columns)
+        retired = [addition.retired.with_columns(pl.lit(value=True).alias(RETIRED))] if addition.retired.height else []
+        rows = pl.concat([addition.rows, bare, *retired], how="diagonal_relaxed").sort(addition.id_columns)
         columns = rows.columns
         if query.columns is not None:
             rows = rows.select(name for name in columns if name in query.columns)

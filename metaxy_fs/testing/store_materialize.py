@@ -204,6 +204,58 @@ class StoreMaterialize(StoreCase):
         assert ids_of(store.read_metadata(processed, latest_only=True)) == [1]
         assert store.resolve_update(processed).orphaned.is_empty()
 
+    def test_sample_that_a_job_retired_is_computed_again_once_it_is_back(self, store: MetadataStore) -> None:
+        video, processed = pipeline()
+        store.write_metadata(video, videos([1, 2, 3]))
+        store.materialize(processed, doubled)
+        store.retire(video, pl.DataFrame({"sample_id": [2, 3]}))
+        store.materialize(processed, doubled, retire_orphaned=True)
+        store.retire(processed, pl.DataFrame({"sample_id": [3]}), "nobody wants it")
+        assert store.resolve_update(processed).counts == (0, 0, 0, 0, 0)
+
+        store.write_metadata(video, videos([2, 3]))
+
+        assert store.resolve_update(processed).counts == (1, 0, 0, 0, 1)
+        assert [store.explain(processed, sample).status for sample in (2, 3)] == ["new", "retired"]
+        assert store.plan(processed).pending(processed).rows() == [(2, "new", None, False)]
+        assert store.materialize(processed, doubled).counts.written == 1
+        assert sorted(ids_of(store.read_metadata(processed, latest_only=True))) == [1, 2]
+
+    def test_job_without_samples_does_not_stop_the_next(self, store: MetadataStore) -> None:
+        """Whatever it knows of the columns: the next one carries them, tests them, groups by them or makes many."""
+        keys = [FeatureKey([name]) for name in ("loud", "word", "line", "shout")]
+        loud, word, line, shout = (
+            FeatureSpec(key=keys[0], deps=[FeatureDep(key=VIDEO, where="length > 3")]),
+            FeatureSpec(
+                key=keys[1],
+                id_columns=["sample_id", "word"],
+                deps=[FeatureDep(key=keys[0], relation="expansion", where="text LIKE 'a%'")],
+            ),
+            FeatureSpec(key=keys[2], id_columns=["line"], deps=[FeatureDep(key=keys[1], relation="aggregation")]),
+            FeatureSpec(key=keys[3], id_columns=["word"], deps=[FeatureDep(key=keys[1], relation="aggregation")]),
+        )
+        video, *jobs = declare(root(VIDEO), loud, word, line, shout)
+        store.write_metadata(video, _roots([1]).with_columns(length=1))
+        plan = store.plan(*jobs)
+        assert plan.features.select("new", "missing").rows() == [(0, [])] * 5
+
+        done = [store.materialize(job, doubled).counts for job in jobs]
+
+        assert [sum(counts) for counts in done] == [0] * 4
+        assert [store.history(job)["rows"].to_list() for job in jobs] == [[0]] * 4
+        store.materialize(jobs[0], doubled)
+        assert store.history(jobs[0]).height == 1
+        store.write_metadata(video, _roots([1]).with_columns(length=4))
+        store.materialize(jobs[0], lambda batch: batch.with_columns(text=pl.lit("alas")))
+        store.materialize(jobs[1], lambda batch: batch.with_columns(word=pl.col("sample_id"), line=pl.lit("x")))
+        assert [store.resolve_update(job).counts.new for job in jobs[2:]] == [1, 1]
+
+    def test_upstream_that_no_job_has_run_for_is_missing(self, store: MetadataStore) -> None:
+        _, processed = pipeline()
+        with pytest.raises(DependencyError, match="missing"):
+            store.materialize(processed, doubled)
+        assert not store.has_feature(processed)
+
     def test_one_row_may_make_many_samples(self, store: MetadataStore) -> None:
         video, frame = _expanded()
         store.write_metadata(video, _roots([1, 2, 3]))

@@ -134,6 +134,24 @@ class StorePlan(StoreCase):
         with pytest.raises(MetadataSchemaError, match="names a column"):
             store.plan(crop, seconds="took")
 
+    def test_a_column_that_no_feature_has_tells_no_seconds(self, store: MetadataStore) -> None:
+        video, crop, face = chain_of_three()
+        store.write_metadata(video, rows({1: "a"}))
+        assert store.plan(face, seconds="took").seconds is None  # nothing is computed yet
+        store.write_metadata(crop, store.resolve_update(crop).pending.with_columns(took=1.0))
+        with pytest.raises(MetadataSchemaError, match=r"'tok' names a column of none .*'took'") as error:
+            store.plan(face, seconds="tok")
+        assert error.value.column == "tok"
+
+    def test_what_the_run_retires_is_gone_downstream(self, store: MetadataStore) -> None:
+        video, crop, face = chain_of_three()
+        store.write_metadata(video, rows({1: "a", 2: "a"}))
+        for job in (crop, face):
+            store.write_metadata(job, store.resolve_update(job).pending)
+        store.retire(video, pl.DataFrame({"sample_id": [2]}))
+        assert store.plan(face).features["orphaned"].to_list() == [0, 1, 0]
+        assert store.plan(face, retire_orphaned=True).features["orphaned"].to_list() == [0, 1, 1]
+
     def test_columns_to_carry_are_not_needed(self, store: MetadataStore) -> None:
         video, _, face = chain_of_three(carried=["path"])
         store.write_metadata(video, rows({1: "a", 2: "a"}))

@@ -17,6 +17,7 @@ from metaxy_fs.reserved import (
     PROVENANCE,
     REDO,
     RETIRED,
+    RETURNS,
     STORED_DATA_VERSION,
 )
 from metaxy_fs.reserved import COMMIT as RESERVED_COMMIT
@@ -43,6 +44,7 @@ __all__ = [
     "RESERVED_TAGS",
     "RESERVED_TIME",
     "RETIRED",
+    "RETURNS",
     "STORED_DATA_VERSION",
     "is_id_type",
     "refuse_id_columns",

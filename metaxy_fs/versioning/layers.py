@@ -24,6 +24,7 @@ from metaxy_fs.versioning.columns import (
     PARTITION,
     REDO,
     RETIRED,
+    RETURNS,
     STORED_DATA_VERSION,
 )
 from metaxy_fs.versioning.definition import DefinitionVersion
@@ -81,7 +82,7 @@ def compare_layers(
         expected: As `compare` and `compare_parents` take it.
         waiting: Samples, or parents, that lack an upstream row; nothing is said of what is stored of them.
         layers: What the stores hold, the nearest first, with ids and versions of the same types, and whether each row
-            retires its sample.
+            retires its sample, for good or until that comes back.
         id_columns: What names a sample.
         parent_columns: What names a row of `expected`: the same, or those of them that name a parent.
         current: The version of the feature's definition now.
@@ -248,22 +249,26 @@ def _retired(
     """Return which samples, or parents, are retired, and what the stores hold of the others.
 
     What retires a sample counts where it is the row to compare with: of the nearest store that has one in the current
-    partition, or else of the nearest that has any. A parent is retired if all of its samples are.
+    partition, or else of the nearest that has any. A parent is retired if all of its samples are. Of what was retired
+    until it comes back, a parent by its last row, nothing is stored: it is new where it is expected.
     """
     if not any(layer.stored.get_column(RETIRED).any() for layer in layers):
-        return None, [layer._replace(stored=layer.stored.drop(RETIRED)) for layer in layers]
+        return None, [layer._replace(stored=layer.stored.drop(RETIRED, RETURNS)) for layer in layers]
     is_current = (pl.col(PARTITION) == current.partition).alias(_IS_CURRENT)
     rows_of_layers = [
-        layer.stored.select(*samples, RETIRED, is_current, pl.lit(place).alias(_PLACE))
+        layer.stored.select(*samples, RETIRED, RETURNS, is_current, pl.lit(place).alias(_PLACE))
         for place, layer in enumerate(layers)
     ]
     rows = pl.concat(rows_of_layers).sort(pl.col(_IS_CURRENT), _PLACE, descending=[True, False], maintain_order=True)
     rows = rows.unique(samples, keep="first", maintain_order=True)
     # A parent that has a row in the current partition is judged by what is there.
     rows = rows.filter(pl.col(_IS_CURRENT) | ~pl.col(_IS_CURRENT).any().over(names))
-    retired = rows.group_by(names).agg(pl.col(RETIRED).all()).filter(RETIRED).select(names)
-    rest = [_without(layer.stored.filter(~pl.col(RETIRED)), retired, names).drop(RETIRED) for layer in layers]
-    return retired, [layer._replace(stored=stored) for layer, stored in zip(layers, rest, strict=True)]
+    is_nearest = pl.col(_PLACE) == pl.col(_PLACE).min()
+    by_name = rows.group_by(names, maintain_order=True)
+    gone = by_name.agg(pl.col(RETIRED).all(), pl.col(RETURNS).filter(is_nearest).last()).filter(RETIRED)
+    rest = [_without(layer.stored.filter(~pl.col(RETIRED)), gone, names).drop(RETIRED, RETURNS) for layer in layers]
+    kept = [layer._replace(stored=stored) for layer, stored in zip(layers, rest, strict=True)]
+    return gone.filter(~pl.col(RETURNS)).select(names), kept
 
 
 def _compare_all(

@@ -216,10 +216,13 @@ def _seconds(ticks: pl.Expr, per_second: int) -> pl.Expr:
 
 
 def _check_id_types(spec: FeatureSpec, upstream: FeatureSpec, schema: pl.Schema) -> None:
-    """Refuse to group by what is no id; the ids of the upstream itself were checked when they were written."""
+    """Refuse to group by what is no id; the ids of the upstream itself were checked when they were written.
+
+    A column that never had a value has no type yet.
+    """
     ids = join_columns(spec, upstream)
     for old, new in zip(stored_names(spec.dep(upstream.key), ids), ids, strict=True):
-        if not is_id_type(schema[old]):
+        if schema[old] != pl.Null and not is_id_type(schema[old]):
             raise MetadataSchemaError(
                 f"Feature '{spec.key}' groups the rows of its upstream '{upstream.key}' by '{new}', which has the type "
                 f"{schema[old]} there; ids are integers, strings, binary, dates or datetimes. Write one of these.",

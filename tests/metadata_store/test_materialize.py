@@ -195,6 +195,8 @@ class Jobs(RuleBasedStateMachine):
         if not self.store.has_feature(feature):
             return {}
         rows = self.store.read_metadata(feature, with_commits=True)
+        if rows.is_empty():
+            return {}
         if which != FRAME:
             rows = rows.unique(rows.columns[0], keep="last", maintain_order=True)
             return dict(rows.select(rows.columns[0], "token").iter_rows())

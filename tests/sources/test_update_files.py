@@ -65,7 +65,7 @@ def opened(monkeypatch):
 def counts(update):
     return {
         name: value if isinstance(value := getattr(update, name), int) else sorted(value["path"])
-        for name in ("new", "changed", "touched", "missing", "failed", "unchanged")
+        for name in ("new", "changed", "touched", "missing", "failed", "retired", "unchanged")
         if (isinstance(value := getattr(update, name), int) and value) or (not isinstance(value, int) and value.height)
     }
 
@@ -133,6 +133,31 @@ def test_missing_files_are_retired_when_asked(store, video):
     assert counts(update_files(store, video, "v", retire_missing=True)) == {"unchanged": 2}
     write("v/b", b"b")
     assert counts(update_files(store, video, "v")) == {"new": ["v/b"], "unchanged": 2}
+
+
+def test_a_file_that_is_back_is_new_unless_somebody_retired_it(store):
+    deps = [FeatureDep(key="video")]
+    graph = FeatureGraph.from_specs(
+        [FeatureSpec(key="video", id_columns=["path"]), FeatureSpec(key="faces", id_columns=["path"], deps=deps)]
+    )
+
+    def night():
+        with graph.use():
+            files = update_files(store, "video", "v", retire_missing=True)
+            done = store.materialize("faces", lambda batch: batch, retire_orphaned=True)
+        return counts(files), done.counts.new, done.counts.retired
+
+    assert night() == ({"new": ["v/a", "v/b", "v/x/c"]}, 3, 0)
+    with graph.use():
+        store.retire("video", pl.DataFrame({"path": ["v/b"]}), "not ours")
+    Path("v/a").rename("a")
+    assert night() == ({"missing": ["v/a"], "retired": ["v/b"], "unchanged": 1}, 0, 2)
+    Path("a").rename("v/a")
+    write("v/b", b"another")
+    assert night() == ({"new": ["v/a"], "retired": ["v/b"], "unchanged": 1}, 1, 0)
+    with graph.use():
+        store.restore("video", at=store.history("video")["time"][0])
+    assert night() == ({"changed": ["v/b"], "unchanged": 2}, 1, 0)
 
 
 def test_files_of_another_pattern_are_not_missing(store, video):
@@ -281,7 +306,7 @@ def test_objects_of_a_bucket_are_written_once(server, bucket, store, video):
 
 def test_it_says_what_it_did(store, video):
     update = update_files(store, video, "v")
-    assert repr(update) == "FileUpdate(new=3, changed=0, touched=0, missing=0, failed=0, unchanged=0)"
+    assert repr(update) == "FileUpdate(new=3, changed=0, touched=0, missing=0, failed=0, retired=0, unchanged=0)"
     assert update
     assert 0 <= update.seconds < time.monotonic() + 1
     assert isinstance(update.new, pl.DataFrame)

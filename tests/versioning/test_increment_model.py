@@ -3,9 +3,9 @@
 Three features: `a` is a root, `d` is made from `a`, `e` from both. The model keeps the latest row of each sample, in
 each partition and over all of them, and compares by hand: with the row in the current partition, or else with the
 latest in the others. Samples that lack an upstream row wait, unless what they lack is retired: then there should be no
-such sample. Where the row to compare with retires the sample, it is in no frame. Containers of `d` and `e` may be
-versioned by content: then the outputs are drawn, and often the same. `d` and `e` carry a path of `a`, and each
-increment is also asked for some samples alone.
+such sample. Where the row to compare with retires the sample for good, it is in no frame; where it does so until the
+sample is back, the sample is new. Containers of `d` and `e` may be versioned by content: then the outputs are drawn,
+and often the same. `d` and `e` carry a path of `a`, and each increment is also asked for some samples alone.
 """
 
 import uuid
@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 
 from metaxy_fs.errors import DependencyError, MetadataSchemaError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore
+from metaxy_fs.metadata_store.retired import UNTIL_BACK
 from metaxy_fs.spec import FeatureKey
 from tests.support.examples import examples
 from tests.versioning.pieces import tiny_pieces
@@ -71,6 +72,10 @@ PREDICATES = [
 ]
 
 
+BACK, FOR_GOOD = "back", "for good"
+"""Until when a sample is retired: until it is expected again, or until a row of it is written."""
+
+
 class Versions(dict):
     """The versions of a row by container, and those that it should have had when it was made."""
 
@@ -93,8 +98,8 @@ class Increments(RuleBasedStateMachine):
         # The latest row of each sample: by feature and version of the definition, and by feature alone.
         self.current = defaultdict(dict)
         self.latest = {feature: {} for feature in self.codes}
-        # The samples that are retired in each partition; over all of them the latest row is None.
-        self.gone = defaultdict(set)
+        # The samples that are retired in each partition, and until when, which stands for the latest row over all.
+        self.gone = defaultdict(dict)
         self.ever = defaultdict(set)
         # The path in the latest row of each sample of the root, in each partition; and how many frames there were.
         self.paths = defaultdict(dict)
@@ -173,15 +178,20 @@ class Increments(RuleBasedStateMachine):
         self.remember(A, {i: Versions(given[i]) for i in pending["sample_id"]}, pending)
         self.check_holds(A, done)
 
-    @rule(feature=st.sampled_from([A, D, E]), samples=st.lists(ids, unique=True, min_size=1, max_size=3))
-    def retire(self, feature, samples):
+    @rule(
+        feature=st.sampled_from([A, D, E]),
+        samples=st.lists(ids, unique=True, min_size=1, max_size=3),
+        until_back=st.booleans(),
+    )
+    def retire(self, feature, samples, until_back):
         frame = pl.DataFrame({"sample_id": samples}, schema={"sample_id": pl.Int64})
         with self.graph.use():
-            self.store.retire(FeatureKey(feature), frame)
+            self.store.retire(FeatureKey(feature), frame, tags=UNTIL_BACK if until_back else None)
         for i in samples:
             self.rows(feature).pop(i, None)
-        self.gone[feature, self.definitions[feature]["version"]].update(samples)
-        self.latest[feature].update(dict.fromkeys(samples))
+        until = BACK if until_back else FOR_GOOD
+        self.gone[feature, self.definitions[feature]["version"]].update(dict.fromkeys(samples, until))
+        self.latest[feature].update(dict.fromkeys(samples, until))
 
     # What is compared.
 
@@ -317,7 +327,7 @@ class Increments(RuleBasedStateMachine):
         above = [up for up in self.upstream(feature) if self.is_written(up)]
         named = {i for up in above for i in self.rows(up)}
         return sorted(
-            named - {i for up in above for i in self.gone[up, self.definitions[up]["version"]] - {*self.rows(up)}}
+            named - {i for up in above for i in {*self.gone[up, self.definitions[up]["version"]]} - {*self.rows(up)}}
         )
 
     def is_computable(self, feature, samples):
@@ -344,20 +354,25 @@ class Increments(RuleBasedStateMachine):
         for i, versions in expected.items():
             if self.is_retired(feature, i):
                 continue
-            if i not in self.latest[feature]:
+            if i not in self.latest[feature] or self.retired_until(feature, i) == BACK:
                 new[i] = versions
             elif changed := self.changed(feature, versions, *self.compared_row(feature, i)):
                 stale[i] = changed
-        elsewhere = {i for i in self.latest[feature] if not self.is_retired(feature, i)}
+        elsewhere = {i for i in self.latest[feature] if self.retired_until(feature, i) is None}
         looked_at = {*present, *(elsewhere if looks_elsewhere else ())}
         return new, stale, looked_at - {*expected} - {*waiting}
 
     def is_retired(self, feature, i):
-        """Whether the row to compare with retires the sample."""
+        """Whether the row to compare with retires the sample for good."""
+        return self.retired_until(feature, i) == FOR_GOOD
+
+    def retired_until(self, feature, i):
+        """Return until when the row to compare with retires the sample, None if it does not."""
         place = feature, self.definitions[feature]["version"]
         if i in self.current.get(place, {}):
-            return False
-        return i in self.gone[place] or (i in self.latest[feature] and self.latest[feature][i] is None)
+            return None
+        until = self.gone[place].get(i, self.latest[feature].get(i))
+        return until if until in (BACK, FOR_GOOD) else None
 
     def compared_row(self, feature, i):
         """Return the row in the current partition, or else the latest in the others, and its definition."""
@@ -397,7 +412,8 @@ class Increments(RuleBasedStateMachine):
             self.paths[self.definitions[A]["version"]].update(frame.select("sample_id", "path").iter_rows())
         self.rows(feature).update(versions)
         self.ever[feature].update(versions)
-        self.gone[feature, self.definitions[feature]["version"]].difference_update(versions)
+        for i in versions:
+            self.gone[feature, self.definitions[feature]["version"]].pop(i, None)
         definition = self.definitions[feature]["containers"]
         self.latest[feature].update({i: (found, definition) for i, found in versions.items()})
 
