@@ -67,7 +67,7 @@ def test_a_store_at_a_snapshot_shows_what_others_do(store):
 
 def test_increments(store):
     increment = store.resolve_update(Frames, samples=ROWS)
-    assert completed(increment) == "counts lazy new orphaned pending retired stale waiting"
+    assert completed(increment) == "concat counts lazy new orphaned pending retired stale waiting"
     assert completed(increment.lazy()) == "collect counts new orphaned pending stale waiting"
 
 

@@ -363,21 +363,34 @@ _LOCK = threading.Lock()
 
 def _opened(root: RootReference, storage_options: Mapping[str, Any]) -> Log:
     """Return what reads a root that is opened by its address, the same for all tasks of this process."""
-    if root.address is None:
-        raise StorageError(
-            f"the task reads {root.location}, which no path or URL opens: give the store that reads it, as in "
-            "task.read(store=store) or task.run(store=store)",
-            root=root.location,
-        )
-    options = _merged(root.options, storage_options) if is_url(root.address) else {}
+    address, options = address_and_options(root, storage_options)
     with _LOCK:
         for known in _OPEN:
-            if known.address == root.address and known.options == options:
+            if known.address == address and known.options == options:
                 return known.log
-        storage = logged(open_storage(root.address, storage_options=options))
+        storage = logged(open_storage(address, storage_options=options))
         log = Log(storage, clock=shared_clock(storage.identity))
-        _OPEN.append(_OpenRoot(root.address, options, log))
+        _OPEN.append(_OpenRoot(address, options, log))
         return log
+
+
+def address_and_options(root: RootReference, storage_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return what opens a root in another process.
+
+    Args:
+        root: The root, as it was referred to where it was open.
+        storage_options: What a remote one is opened with besides.
+
+    Raises:
+        StorageError: Nothing but the storage itself does.
+    """
+    if root.address is None:
+        raise StorageError(
+            f"no path or URL opens {root.location} in another process. A task takes the store that reads it: "
+            "task.read(store=store) or task.run(store=store).",
+            root=root.location,
+        )
+    return root.address, _merged(root.options, storage_options) if is_url(root.address) else {}
 
 
 def _merged(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

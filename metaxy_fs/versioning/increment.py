@@ -1,7 +1,8 @@
 """An increment: what separates the samples of a feature from what a store holds of them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import polars as pl
 
@@ -60,6 +61,29 @@ class Increment:
     orphaned: pl.DataFrame
     waiting: pl.DataFrame
     retired: int = 0
+
+    @classmethod
+    def concat(cls, parts: Iterable[Self]) -> Self:
+        """Return the increment that parts of one make together, such as those of the tasks of a plan, in their order.
+
+        Examples:
+            >>> from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, InMemoryMetadataStore
+            >>> with FeatureGraph().use():
+            ...
+            ...     class Video(Feature, spec=FeatureSpec(key=FeatureKey(["video"]))):
+            ...         pass
+            >>> files = pl.DataFrame({"sample_id": [1, 2], "data_version": [{"default": "v1"}] * 2})
+            >>> store = InMemoryMetadataStore()
+            >>> Increment.concat(store.resolve_update(Video, samples=some) for some in (files[:1], files[1:]))
+            Increment(new=2, stale=0, orphaned=0, waiting=0)
+        """
+        together = list(parts)
+        new, stale, orphaned, waiting = (
+            pl.concat(getattr(part, name) for part in together) for name in ("new", "stale", "orphaned", "waiting")
+        )
+        # Where ranges are those of parents, their samples need not come in the order of their own ids.
+        orphaned = orphaned.sort([name for name in orphaned.columns if name != STORED_DATA_VERSION])
+        return cls(new, stale, orphaned, waiting, sum(part.retired for part in together))
 
     @property
     def pending(self) -> pl.DataFrame:

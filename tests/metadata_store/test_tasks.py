@@ -270,7 +270,7 @@ def test_task_takes_the_roots_of_a_store_that_is_given(tmp_path, graph):
     store = filled(FilesystemMetadataStore(storage), commits=2)
     [task] = store.plan_read("video")
     assert_frame_equal(task.read(), store.read_metadata("video"))
-    with pytest.raises(StorageError, match=r"task.read\(store=store\)"):
+    with pytest.raises(StorageError, match=r"task\.read\(store=store\)"):
         travelled(task).read()
     with pytest.raises(StorageError, match="not among the stores"):
         travelled(task).read(store=open_store(tmp_path))
