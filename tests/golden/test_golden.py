@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,19 +15,22 @@ from metaxy_fs import (
     FilesystemMetadataStore,
     MetadataSchemaError,
     UnsupportedFormatError,
+    WriteConflictError,
     compact,
     repair,
     vacuum,
     verify,
 )
-from tests.golden import compacted, content, retired
+from tests.golden import compacted, content, prepared, retired
 from tests.golden.contents import FACES, FIRST, SECOND, Faces, Video
 
 ROOTS = sorted(Path(__file__).parent.glob("format-*"))
 RETIRED = [root for root in ROOTS if root.name.startswith("format-1-retired")]
 CONTENT = [root for root in ROOTS if root.name.startswith("format-1-content")]
-SIMPLE = [root for root in ROOTS if not root.name.endswith("-compacted") and root not in RETIRED + CONTENT]
-COMPACTED = [root for root in ROOTS if root.name.endswith("-compacted") and root not in RETIRED + CONTENT]
+PREPARED = [root for root in ROOTS if root.name == "format-1-prepared"]
+OTHERS = RETIRED + CONTENT + PREPARED
+SIMPLE = [root for root in ROOTS if not root.name.endswith("-compacted") and root not in OTHERS]
+COMPACTED = [root for root in ROOTS if root.name.endswith("-compacted") and root not in OTHERS]
 
 
 @pytest.fixture(params=SIMPLE, ids=lambda root: root.name)
@@ -54,6 +58,7 @@ def test_there_are_golden_roots() -> None:
         "format-1-content",
         "format-1-content-compacted",
         "format-1-footers-compacted",
+        "format-1-prepared",
         "format-1-retired",
         "format-1-retired-compacted",
         "format-1-retired-tables-compacted",
@@ -316,3 +321,67 @@ def test_rows_of_content_are_compacted_and_seen_as_they_were(content_root: Files
     then = content_root.at("before").resolve_update(content.Mask)
     assert not then
     assert verify(content_root).is_sound
+
+
+# The root of prepared writes.
+
+
+@pytest.fixture
+def prepared_root(tmp_path: Path) -> FilesystemMetadataStore:
+    [root] = PREPARED
+    return FilesystemMetadataStore(shutil.copytree(root, tmp_path / "root"))
+
+
+def test_prepared_rows_are_those_of_their_commits(prepared_root: FilesystemMetadataStore) -> None:
+    parts = [*prepared.FIRST, prepared.BETWEEN, *prepared.SECOND, prepared.LAST]
+    rows = prepared_root.read_metadata(prepared.Tile)
+    assert_frame_equal(rows, pl.concat(parts, how="diagonal_relaxed"), check_column_order=False)
+    latest = prepared_root.read_metadata(prepared.Tile, latest_only=True)
+    takes = {sample: version["default"][0] for sample, version in latest.select("sample_id", "data_version").rows()}
+    expected = {**dict.fromkeys(range(10), "a"), **dict.fromkeys((8, 9, 10), "b"), 1: "d"}
+    expected |= {**dict.fromkeys(range(20, 30), "e"), 0: "f", 20: "f", 30: "i"}
+    assert takes == expected
+    then = prepared_root.at("then").read_metadata(prepared.Tile)
+    assert_frame_equal(then, rows.head(-1))
+
+
+def test_prepared_writes_of_a_group_have_one_time(prepared_root: FilesystemMetadataStore) -> None:
+    history = prepared_root.history(prepared.Tile)
+    assert history["rows"].to_list() == [10, 3, 0, 2, 11, 2, 1]
+    assert [commits["rows"].to_list() for _, commits in history.group_by("time", maintain_order=True)] == [
+        [10, 3, 0],
+        [2],
+        [11, 2],
+        [1],
+    ]
+    assert history["tags"].to_list() == ['{"run":"1"}'] * 3 + [None] + ['{"run":"2"}'] * 2 + [None]
+
+
+def test_a_driver_that_comes_again_finds_its_commit(prepared_root: FilesystemMetadataStore) -> None:
+    before = prepared_root.history(prepared.Tile)
+    with compacted.small_files():
+        first, second, never = (
+            prepared.prepare(prepared_root, parts) for parts in (prepared.FIRST, prepared.SECOND, prepared.NEVER)
+        )
+    prepared_root.commit_prepared(prepared.Tile, second, write_id="job 7")
+    assert prepared_root.history(prepared.Tile).equals(before)
+    with pytest.raises(WriteConflictError, match="other prepared rows"):
+        prepared_root.commit_prepared(prepared.Tile, first, write_id="job 7")
+    _long_ago(prepared_root)
+    with pytest.raises(WriteConflictError, match="driver ended before"):
+        prepared_root.commit_prepared(prepared.Tile, never, write_id="job 8")
+
+
+def test_what_was_not_committed_stays_so(prepared_root: FilesystemMetadataStore) -> None:
+    before = prepared_root.read_metadata(prepared.Tile)
+    [found] = [each for each in repair(prepared_root, dry_run=False) if "compactions" in each.path]
+    assert (found.state, found.rows) == ("unproven", 3)
+    compact(prepared_root, prepared.Tile, full=True)
+    assert_frame_equal(prepared_root.read_metadata(prepared.Tile), before)
+    assert verify(prepared_root).is_sound
+
+
+def _long_ago(store: FilesystemMetadataStore) -> None:
+    """Let the files of the golden root be older than their copies."""
+    for path in PREPARED[0].rglob("*.parquet"):
+        os.utime(Path(store.location) / path.relative_to(PREPARED[0]), (1, 1))
