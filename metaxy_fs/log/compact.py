@@ -27,6 +27,7 @@ from metaxy_fs.log.manifest import COPY_MARK, Manifest
 from metaxy_fs.log.merge import (
     Division,
     divide,
+    is_loose,
     overlap,
 )
 from metaxy_fs.log.verified_io import put_idempotent
@@ -132,8 +133,14 @@ def _next(
         if view is None:
             return None
         if clustered is None:
+            few = 2 if options.full else options.fan
             manifests = next_compaction(
-                view.manifests, fan=options.fan, full=options.full, before=before, ahead=view.ahead
+                view.manifests,
+                fan=options.fan,
+                full=options.full,
+                before=before,
+                ahead=view.ahead,
+                loose=frozenset(each.commit for each in view.manifests if is_loose(each, files=few)),
             )
         else:
             manifests = _overlapping(view, but=clustered)

@@ -31,6 +31,7 @@ def next_compaction(
     full: bool = False,
     before: int,
     ahead: AbstractSet[str] = frozenset(),
+    loose: AbstractSet[str] = frozenset(),
 ) -> tuple[Manifest, ...]:
     """Return the manifests that should become one now, none if all is well.
 
@@ -41,11 +42,12 @@ def next_compaction(
         fan: How many members of a level are compacted.
         full: Compact everything into one, whatever its level.
         ahead: Single writes whose times a compaction is to write down (see `metaxy_fs.log.clock_skew`), even of one.
+        loose: Manifests whose small files nobody has merged so far (see `metaxy_fs.log.merge`), even of one.
         before: Leave out writes of this time and later, so that writers cannot keep a compactor busy forever.
     """
     for members in _alike(_members(manifests)):
         old = [member for member in members if member.manifests[0].covers or member.manifests[0].time < before]
-        unsettled = [member for member in old if member.manifests[0].commit in ahead]
+        unsettled = [member for member in old if member.manifests[0].commit in ahead | loose]
         chosen = old if full else _due(old, fan) or unsettled
         if len(chosen) > 1 or any(len(member.manifests) > 1 for member in chosen) or (unsettled and chosen):
             chosen = sorted(chosen, key=lambda member: _level(member.commits, fan))[:MAX_MEMBERS]

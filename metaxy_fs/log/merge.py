@@ -14,6 +14,7 @@ written is if no other file that is merged may hold a sample of it, since no two
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from operator import attrgetter
@@ -26,7 +27,7 @@ import polars as pl
 from metaxy_fs.log.chunks import MAX_FILE_BYTES, MAX_FILE_ROWS, rows_a_file
 from metaxy_fs.log.fetch import fetch_whole
 from metaxy_fs.log.frames import FileFrames
-from metaxy_fs.log.manifest import CommitKey, DataFile
+from metaxy_fs.log.manifest import CommitKey, DataFile, Manifest
 from metaxy_fs.log.ranges import Span, plan_ranges, span_of
 from metaxy_fs.log.schema import column
 from metaxy_fs.log.view import LiveFile
@@ -251,6 +252,18 @@ def overlap(files: Sequence[LiveFile]) -> bool:
 def _is_single(live: LiveFile, *, clusters: bool) -> bool:
     """Whether a file stays as it is because it is that of a commit."""
     return not clusters and not live.is_rewritten
+
+
+def is_loose(manifest: Manifest, *, files: int) -> bool:
+    """Whether a manifest stands for so many small files of one schema as they were written, and for no others.
+
+    So does that of prepared writes (see `metaxy_fs.log.prepared`), and no compaction that follows it: of the small
+    files of one schema it writes others, unless there is one.
+    """
+    if not manifest.covers or any(file.first is not None for file in manifest.files):
+        return False
+    small = Counter(file.schema for file in manifest.files if file.rows < LARGE_ROWS and file.bytes < LARGE_BYTES)
+    return max(small.values(), default=0) >= files
 
 
 def _is_large(live: LiveFile) -> bool:

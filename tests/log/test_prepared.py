@@ -175,6 +175,20 @@ def test_a_name_is_kept_when_the_group_was_compacted_and_vacuumed() -> None:
         commit(storage, prepare(storage, [1], [3]), write_id="job")
 
 
+@pytest.mark.parametrize(("parts", "full", "files"), [(12, False, 1), (9, False, 9), (9, True, 1), (1, True, 1)])
+def test_parts_are_compacted_even_if_there_is_nothing_else(parts: int, files: int, *, full: bool) -> None:
+    storage = MemoryStorage()
+    commit(storage, prepare(storage, *([n, n + 1] for n in range(parts))))
+    before = read(storage)
+    clock = LamportClock()
+    options = Options(writer="a test", full=full)
+    for _ in range(2):
+        list(compact_partition(storage, ViewLoader(storage, clock=clock), PARTITION, clock=clock, options=options))
+        assert len(view_of(storage).files) == files
+    assert read(storage).equals(before)
+    assert errors(storage) == []
+
+
 # Ages, by the clock of the storage.
 
 

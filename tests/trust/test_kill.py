@@ -9,7 +9,20 @@ import polars as pl
 import pytest
 
 from metaxy_fs import FeatureNotFoundError, FilesystemMetadataStore, vacuum, verify
-from tests.trust.victims import AT_ONCE, JOB_ROWS, ROLES, Clip, Death, Job, Keeper, Order, Video
+from tests.trust.victims import (
+    AT_ONCE,
+    GROUP_PARTS,
+    JOB_ROWS,
+    PART_ROWS,
+    ROLES,
+    Clip,
+    Death,
+    Group,
+    Job,
+    Keeper,
+    Order,
+    Video,
+)
 
 EPISODE = 40
 """How many victims a root has."""
@@ -23,12 +36,12 @@ class Root:
         self.is_synced = is_synced
         self.store = FilesystemMetadataStore(self.url, storage_options=options)
         self.copy = FilesystemMetadataStore(self.copy_url, storage_options=options)
-        self.written: dict[str, set[str]] = {"video": set(), "clip": set(), "copy": set(), "job": set()}
+        self.written: dict[str, set[str]] = {"video": set(), "clip": set(), "copy": set(), "job": set(), "group": set()}
         self.named: int | None = None
 
     def order(self, role: str, *, number: int, delay: float, last_step: int) -> Order:
         retry, self.named = (self.named, number) if role == "write" else (None, self.named)
-        job = len(self.written["job"])
+        job = len(self.written["group" if role == "group" else "job"])
         return Order(role, number, delay, last_step, self.url, self.copy_url, self.options, retry, job, self.is_synced)
 
     def note(self, death: Death) -> None:
@@ -51,11 +64,20 @@ class Root:
             check_writes(rows_of(self.copy, Video), self.written["copy"])
         if role == "job":
             self._check_jobs()
+        if role == "group":
+            self._check_groups()
 
     def _check_jobs(self) -> None:
         jobs = rows_of(self.store, Job).get_column("sample_id")
         assert not jobs.is_duplicated().any()
         assert {f"{job}/{index}" for job in self.written["job"] for index in range(JOB_ROWS)} <= set(jobs)
+
+    def _check_groups(self) -> None:
+        samples = rows_of(self.store, Group).get_column("sample_id")
+        assert not samples.is_duplicated().any()
+        sizes = Counter(samples.str.split("/").list.first())
+        assert set(sizes.values()) <= {GROUP_PARTS * PART_ROWS}
+        assert self.written["group"] <= sizes.keys()
 
     def tidy(self) -> None:
         """Nothing has to be repaired, and vacuum leaves nothing that is not needed."""
@@ -67,7 +89,7 @@ class Root:
                 assert not vacuum(store, dry_run=False, grace=AT_ONCE, retention=AT_ONCE, unsafe=True).skipped
             assert verify(store).findings == ()
             assert store.storage.list_temporaries("") == []
-        for role in ROLES:
+        for role in (*ROLES, "group"):
             self.check(role)
 
 
@@ -136,6 +158,16 @@ def test_killed_processes_leave_whole_commits_on_s3(tmp_path, soak, s3_server, s
         for first, roles in episodes(300 if soak else 3):
             url = f"{s3_server.url(s3_bucket)}/root{first}"
             steps += kill(keeper, Root(url, options=s3_server.storage_options), roles, first=first)
+    report(steps)
+
+
+def test_killed_workers_and_drivers_leave_whole_groups(tmp_path, keeper, soak):
+    steps: Counter[str] = Counter()
+    for first in range(0, 1000 if soak else 20, EPISODE):
+        root = Root(str(tmp_path / f"root{first}"), is_synced=False)
+        roles = ["compact" if number % 5 == 4 else "group" for number in range(EPISODE if soak else 20)]
+        steps += kill(keeper, root, roles, first=first, is_stepped=first % (2 * EPISODE) == 0)
+        assert root.written["group"]
     report(steps)
 
 

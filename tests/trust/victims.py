@@ -18,9 +18,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from hashlib import sha256
 from importlib import import_module
 from itertools import count
 from pathlib import Path
+from tempfile import gettempdir
 from threading import Lock
 from typing import Any, Self
 
@@ -34,6 +36,7 @@ from metaxy_fs import (
     FeatureKey,
     FeatureSpec,
     FilesystemMetadataStore,
+    Receipt,
     compact,
     copy_metadata,
     vacuum,
@@ -46,6 +49,7 @@ Done = tuple[str, str]
 """Something that a victim has done: the kind, and the name."""
 
 JOB_ROWS = 40
+GROUP_PARTS, PART_ROWS = 3, 4
 AT_ONCE = timedelta(0)
 
 VIDEO = FeatureKey(["video"])
@@ -62,6 +66,9 @@ with FeatureGraph().use():
     class Job(Feature, spec=FeatureSpec(key=FeatureKey(["job"]))):
         """What is written by jobs that are begun again until they end."""
 
+    class Group(Feature, spec=FeatureSpec(key=FeatureKey(["group"]))):
+        """What is prepared in parts and committed together, by victims that go on with what others have left."""
+
 
 class Order(msgspec.Struct, frozen=True):
     """One victim.
@@ -75,7 +82,7 @@ class Order(msgspec.Struct, frozen=True):
         target: That of the root which copies go to.
         options: The `storage_options` of both.
         retry: The number of a victim whose first named write is to be written again.
-        job: The number of the job that is to be begun again.
+        job: The number of the job, or of the group, that is to be begun again.
         is_synced: Whether it waits for the disk.
     """
 
@@ -224,6 +231,28 @@ def _copy(store: FilesystemMetadataStore, target: FilesystemMetadataStore, order
         yield "copy", tag
 
 
+def _group(store: FilesystemMetadataStore, _target: FilesystemMetadataStore, order: Order) -> Iterator[Done]:
+    """Be the workers and the driver of one group after the other; odd groups have a name.
+
+    Receipts outlive victims. Of some tasks there are several, prepared by one victim after the other.
+    """
+    shelf = Path(gettempdir()) / sha256(order.root.encode()).hexdigest()
+    shelf.mkdir(exist_ok=True)
+    for group in count(order.job):
+        for part in range(GROUP_PARTS):
+            if not list(shelf.glob(f"{group}-{part}-*.json")) or (order.number + part) % 3 == 0:
+                ids = [f"{group}/{part}/{index}" for index in range(PART_ROWS)]
+                rows = pl.DataFrame({"sample_id": ids, "data_version": versions(ids)})
+                receipt = store.prepare_write(Group, rows, task_id=str(part))
+                written = shelf / f"{group}-{part}-{order.number}.new"
+                written.write_text(receipt.to_json())
+                written.rename(written.with_suffix(".json"))
+                yield "part", f"{group}-{part}"
+        kept = [Receipt.from_json(path.read_text()) for path in shelf.glob(f"{group}-*.json")]
+        store.commit_prepared(Group, kept, write_id=f"group-{group}" if group % 2 else None)
+        yield "group", str(group)
+
+
 ROLES: dict[str, Callable[[FilesystemMetadataStore, FilesystemMetadataStore, Order], Iterator[Done]]] = {
     "write": _write,
     "calculate": _calculate,
@@ -234,6 +263,9 @@ ROLES: dict[str, Callable[[FilesystemMetadataStore, FilesystemMetadataStore, Ord
     "copy": _copy,
 }
 """What each kind of victim does, yielding what is done."""
+
+_EVERY = ROLES | {"group": _group}
+"""Those too that must not have a vacuum beside them which takes at once what is not committed."""
 
 
 def _tags(order: Order) -> Iterator[tuple[str, int]]:
@@ -308,7 +340,7 @@ def _live(order: Order, step: _Step, pipe: int) -> None:
         step.stop_after(order.last_step)
         tell("begun", "")
         _trace(step, role=order.role)  # from now on it may stop forever, and somebody looks whether it has
-        for kind, name in ROLES[order.role](*stores, order):
+        for kind, name in _EVERY[order.role](*stores, order):
             step.set(f"{order.role}: between two operations")
             tell(kind, name)
             step.set(f"{order.role}: computing")
@@ -357,6 +389,8 @@ def _kind_of(path: str) -> str:
         ".parquet": "data file",
         "/_vacuum": "vacuum record",
         "/_writes": "kept write",
+        "/_copies": "mark",
+        "/_decisions": "decision",
     }
     return next((kind for mark, kind in marks.items() if mark in path), "other")
 
