@@ -39,7 +39,7 @@ TAGS: Final = "_metaxy_tags"
 """The tags of a row's commit, where a scan is asked to say so."""
 
 ROW_OF_SCAN: Final = "_metaxy_row"
-"""The place of a row in a scan of several files."""
+"""The place of a row in a scan of several files; in a table of a database, in its commit."""
 
 NUMBER: Final = "_metaxy_number"
 """The number of a row's commit among those of its feature, Int64, in stores that number them."""

@@ -90,10 +90,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="the tests of single modules, which need no server, alone")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark of tests that take minutes and state no number."""
+    config.addinivalue_line("markers", "soak: run with --soak alone, because a part of it runs always")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--quick`, leave out what is not of the quick lane."""
+    """Leave out what is for `--soak` alone and, with `--quick`, what is not of the quick lane."""
+    chosen = items if config.getoption("--soak") else [item for item in items if not item.get_closest_marker("soak")]
     if config.getoption("--quick"):
-        chosen = [item for item in items if _is_quick(item, top=config.rootpath)]
+        chosen = [item for item in chosen if _is_quick(item, top=config.rootpath)]
+    if len(chosen) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
         items[:] = chosen
 

@@ -25,12 +25,12 @@ from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Definition, check_tags
 from metaxy_fs.log.parquet import ROW_GROUP_ROWS
 from metaxy_fs.log.portable import PortableSelection, encode_files
-from metaxy_fs.log.predicates import balanced, conjuncts_on, flattened
+from metaxy_fs.log.predicates import Node, NotUnderstoodError, balanced, conjuncts_on, flattened, parse
 from metaxy_fs.log.prune import matching_ranges
 from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges, within_ranges
 from metaxy_fs.log.receipts import Receipt
 from metaxy_fs.log.scan import Selection, are_exact, column_names
-from metaxy_fs.log.schema import column, decode_schema, encode_schema, unstorable
+from metaxy_fs.log.schema import column, decode_schema, encode_schema, instance, unstorable
 from metaxy_fs.log.snapshots import (
     UNKNOWN_SCHEMA,
     PinnedFeature,
@@ -81,6 +81,8 @@ __all__ = [
     "IdRange",
     "LiveFile",
     "Log",
+    "Node",
+    "NotUnderstoodError",
     "Options",
     "Partition",
     "PartitionInfo",
@@ -126,12 +128,14 @@ __all__ = [
     "fitting",
     "flattened",
     "holds_any",
+    "instance",
     "is_partition_directory",
     "is_snapshot_name",
     "known_schema",
     "large_in",
     "matching_ranges",
     "open_for_writing",
+    "parse",
     "plan_ranges",
     "put_snapshot",
     "refuse_overwriting_storage",
