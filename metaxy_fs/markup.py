@@ -82,6 +82,12 @@ def folded(summary: str, *parts: str) -> str:
     return f"<details><summary>{escaped(summary)}</summary>{''.join(parts)}</details>"
 
 
+def counted(name: str, frame: "pl.DataFrame", *, count: int | None = None) -> str:
+    """Return how many rows there are of a kind, which unfolds to the first of them; by default those of the frame."""
+    label = f"{name}: {frame.height if count is None else count:,}"
+    return folded(label, table(frame)) if frame.height else note(label)
+
+
 def drawing(svg: str) -> str:
     """Return a picture that `metaxy_fs.drawing.to_svg` has drawn, which scrolls where it is too large."""
     return f'<div class="drawing">{svg}</div>'

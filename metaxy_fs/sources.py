@@ -11,6 +11,7 @@ from polars.io.plugins import register_io_source
 from metaxy_fs.errors import FeatureNotFoundError, MetadataSchemaError, StorageError
 from metaxy_fs.ids import elapsed
 from metaxy_fs.listing import HASHED_AT, By, Listing, of_schema
+from metaxy_fs.markup import counted, fragment, note
 from metaxy_fs.metadata_store import MetadataStore
 from metaxy_fs.metadata_store.features import FeatureLike, require_declaration
 from metaxy_fs.metadata_store.retired import UNTIL_BACK, retired_for_good
@@ -48,9 +49,16 @@ class FileUpdate:
     seconds: float
 
     def __repr__(self) -> str:
-        frames = ("new", "changed", "touched", "missing", "failed", "retired")
-        counts = ", ".join(f"{name}={getattr(self, name).height}" for name in frames)
+        counts = ", ".join(f"{name}={frame.height}" for name, frame in self._frames.items())
         return f"FileUpdate({counts}, unchanged={self.unchanged})"
+
+    def _repr_html_(self) -> str:
+        frames = [counted(name, frame) for name, frame in self._frames.items()]
+        return fragment("FileUpdate", *frames, note(f"unchanged: {self.unchanged:,}"))
+
+    @property
+    def _frames(self) -> dict[str, pl.DataFrame]:
+        return {name: getattr(self, name) for name in ("new", "changed", "touched", "missing", "failed", "retired")}
 
     def __bool__(self) -> bool:
         """Whether any row was written because a file was new or changed."""

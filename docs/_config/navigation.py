@@ -11,6 +11,7 @@ from mkdocs.structure.files import Files
 ORDER = (
     "index",
     "quickstart",
+    "tour",
     "tutorial",
     "how-to",
     "versioning",

@@ -131,6 +131,11 @@ def _definitions(target: Target, *, feature: _NamedFeature) -> stored.Definition
     return stored.definitions(target, feature)
 
 
+def _files(target: Target, *, feature: _NamedFeature) -> stored.FilesAnswer:
+    """List the data files of a feature, with the ids and commits that each holds, for an engine that reads Parquet."""
+    return stored.data_files(target, feature)
+
+
 def _graph(target: Target, *, features: _NamedFeatures = None) -> questions.GraphAnswer:
     """Say what is made from what: features upstream first, with their containers and code versions."""
     return questions.graph_answer(target, features)
@@ -196,6 +201,7 @@ _TOOLS: Final[dict[str, Callable[..., Answer | Fingerprint]]] = {
     "show": _show,
     "history": _history,
     "definitions": _definitions,
+    "files": _files,
     "graph": _graph,
     "plan": _plan,
     "explain": _explain,

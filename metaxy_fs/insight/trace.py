@@ -6,7 +6,7 @@ from typing import Final, Literal, NamedTuple
 
 import polars as pl
 
-from metaxy_fs.markup import folded, fragment, note, printable, table
+from metaxy_fs.markup import counted, fragment, note, printable, table
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns, stored_names
 
@@ -98,7 +98,7 @@ class Trace:
     def _repr_html_(self) -> str:
         start, *_ = self.rows
         title = f"What was made from samples of {start}" if self.direction == "down" else f"What {start} was made from"
-        rows = [folded(f"{name}: {frame.height:,}", table(frame)) for name, frame in self.rows.items() if frame.height]
+        rows = [counted(name, frame) for name, frame in self.rows.items()]
         snapshots = note(f"snapshots: {', '.join(self.snapshots) or 'none'}")
         return fragment(title, table(self.features, rows=self.features.height), *rows, snapshots)
 

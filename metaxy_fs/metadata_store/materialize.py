@@ -22,7 +22,7 @@ import polars as pl
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.ids import elapsed
 from metaxy_fs.log import Chunks, check_tags
-from metaxy_fs.markup import folded, fragment, table
+from metaxy_fs.markup import counted, fragment, table
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.batches import BatchTask, Compute, Computed, shown_error
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
@@ -100,9 +100,8 @@ class Materialization:
         return f"Materialization({', '.join(f'{kind}={count}' for kind, count in counts)})"
 
     def _repr_html_(self) -> str:
-        failed = [folded(f"failed: {self.failed.height:,}", table(self.failed))] if self.failed.height else []
-        counts = table(pl.DataFrame([self.counts._asdict()]))
-        return fragment(f"{self.counts.written:,} rows written in {self.seconds:,.1f} s", counts, *failed)
+        title = f"{self.counts.written:,} row{'' if self.counts.written == 1 else 's'} written in {self.seconds:,.1f} s"
+        return fragment(title, table(pl.DataFrame([self.counts._asdict()])), counted("failed", self.failed))
 
 
 @dataclass(frozen=True, kw_only=True)

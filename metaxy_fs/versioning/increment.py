@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 
 import polars as pl
 
-from metaxy_fs.markup import folded, fragment, note, table
+from metaxy_fs.markup import counted, fragment, note
 from metaxy_fs.versioning.columns import CHANGED_CONTAINERS, STORED_DATA_VERSION
 
 
@@ -179,8 +179,5 @@ def _shown(name: str, counts: Counts) -> str:
 def _html(name: str, counts: Counts, frames: list[pl.DataFrame]) -> str:
     # Of those that are retired there is no frame.
     kinds = zip(counts._fields, counts, frames, strict=False)
-    parts = [
-        folded(f"{kind}: {count:,}", table(frame.head())) if count else note(f"{kind}: 0")
-        for kind, count, frame in kinds
-    ]
+    parts = [counted(kind, frame.head(), count=count) for kind, count, frame in kinds]
     return fragment(name, *parts, note(f"retired: {counts.retired:,}"))

@@ -41,6 +41,7 @@ ASKED = {
     "show": {"feature": "video", "ids": ["3", "1"], "where": "sample_id > 1", "columns": ["sample_id"]},
     "history": {"feature": "video", "store": "other"},
     "definitions": {"feature": "faces"},
+    "files": {"feature": "faces"},
     "graph": {},
     "plan": {},
     "explain": {"feature": "faces", "sample": "1"},
