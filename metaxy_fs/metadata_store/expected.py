@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import msgspec
@@ -169,7 +169,11 @@ def _without_column(
 def _with_columns(scan: Scan, columns: Iterable[str]) -> Scan:
     """Return a scan without rows that has some columns, whatever their types will be."""
     missing = [pl.lit(None).alias(name) for name in columns if name not in scan.columns]
-    return scan.mapped(lambda rows: rows.with_columns(missing), columns=scan.columns)
+    return scan.mapped(partial(_added, missing=missing), columns=scan.columns)
+
+
+def _added(rows: pl.LazyFrame, *, missing: Sequence[pl.Expr]) -> pl.LazyFrame:
+    return rows.with_columns(missing)
 
 
 def _without_where(feature: Declared, upstream: FeatureSpec) -> Declared:

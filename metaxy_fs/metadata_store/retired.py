@@ -4,7 +4,8 @@ A user retires samples for good: they stay retired until a row of theirs is writ
 sample was gone, it marks by a tag of the commit; such a retirement ends when the sample is there again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -35,7 +36,11 @@ def scan_retired(store: Backend, query: Query) -> Scan | None:
         return scan
     returns = (pl.col(RETIRED) & pl.col(RESERVED_COMMIT).is_in(commits.implode())).alias(RETURNS)
     added = () if query.with_commits else (RESERVED_COMMIT, RESERVED_TIME)
-    return marked.mapped(lambda rows: rows.with_columns(returns).drop(added), columns=scan.columns)
+    return marked.mapped(partial(_marked, returns=returns, added=added), columns=scan.columns)
+
+
+def _marked(rows: pl.LazyFrame, *, returns: pl.Expr, added: Sequence[str]) -> pl.LazyFrame:
+    return rows.with_columns(returns).drop(added)
 
 
 def retirements(rows: pl.Schema) -> list[pl.Expr]:

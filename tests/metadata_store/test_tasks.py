@@ -239,6 +239,17 @@ def test_task_runs_in_a_process_that_knows_nothing_of_the_features(tmp_path, gra
     assert_equal(loaded(sent.stdout), store.resolve_update("faces"))
 
 
+def test_what_a_job_retired_is_new_in_a_task_too(tmp_path, graph):
+    store = filled(open_store(tmp_path), commits=3)
+    store.materialize("faces", lambda batch: batch)
+    videos = store.read_metadata("video", latest_only=True)
+    store.retire("video", videos)
+    store.materialize("faces", lambda batch: batch, retire_orphaned=True)
+    store.write_metadata("video", videos)
+    assert (expected := store.resolve_update("faces")).new.height == videos.height
+    assert_equal(together([travelled(task).run() for task in store.plan_update("faces")]), expected)
+
+
 SECRETS = {"key": "AKIA-not-to-be-seen", "secret": "s3cr3t-not-to-be-seen", "token": "t0ken-not-to-be-seen"}
 
 
