@@ -55,7 +55,13 @@ _SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_
 
 
 class _ByGroups(TyperGroup):
-    """Commands, in the help, below the group that they belong to."""
+    """Commands, in the help, below the group that they belong to; the help fits one screen of 40 lines."""
+
+    def get_help(self, ctx: Any) -> str:
+        for option in self.params:
+            if option.name == "show_completion":
+                option.help = "Show what that would install."  # type: ignore[attr-defined]  # all options have one
+        return "\n".join(line for line in super().get_help(ctx).splitlines() if line)
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # Typer's signature
         return list(self.commands)

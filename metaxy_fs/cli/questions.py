@@ -24,7 +24,6 @@ from metaxy_fs.cli.targets import (
     held_features,
     is_damage,
     moment,
-    open_target,
     open_targets,
     refuse,
     sample_frame,
@@ -292,15 +291,19 @@ def draw_graph(
 
     That is the graph of the present code, where the configuration names its modules, else of what is stored.
     """
-    target = open_target(store, root, config)
-    specs, notes = upstream_specs(target, features)
+    targets = open_targets(store, root, config)
+    if drawn_as is not Format.TEXT and len(targets) > 1:
+        refuse("a drawing is of one store", "--format")
+    found = [(target, *upstream_specs(target, features)) for target in targets]
     draw = {Format.TEXT: drawing.to_text, Format.MERMAID: drawing.to_mermaid, Format.SVG: drawing.to_svg}
     if as_json:
-        print_json("graph", [_graph_answer(target, specs, notes)])
+        print_json("graph", [_graph_answer(*each) for each in found])
     else:
-        print_text(draw[drawn_as](boxes(specs), title=f"{len(specs)} features"))
-        print_lines(note for note in notes if drawn_as is Format.TEXT and not is_damage(note))
-    raise typer.Exit(int(complain(notes)))
+        for target, specs, notes in found:
+            print_title(target.store.location, of=len(targets))
+            print_text(draw[drawn_as](boxes(specs), title=f"{len(specs)} features"))
+            print_lines(note for note in notes if drawn_as is Format.TEXT and not is_damage(note))
+    raise typer.Exit(int(complain(note for _, _, notes in found for note in notes)))
 
 
 def explain_sample(
@@ -314,12 +317,16 @@ def explain_sample(
     as_json: Json = False,
 ) -> None:
     """Say why a sample is new, stale, waiting or current."""
-    target = open_target(store, root, config)
-    explanation = explained(target, feature, sample)
+    targets = open_targets(store, root, config)
+    if drawn_as is not Format.TEXT and len(targets) > 1:
+        refuse("a drawing is of one store", "--format")
+    explanations = [explained(target, feature, sample) for target in targets]
     draw = {Format.TEXT: "to_text", Format.MERMAID: "to_mermaid", Format.SVG: "to_svg"}
     if as_json:
-        print_json("explain", [ExplainAnswer.of(target, explanation)])
-    else:
+        print_json("explain", list(map(ExplainAnswer.of, targets, explanations)))
+        return
+    for target, explanation in zip(targets, explanations, strict=True):
+        print_title(target.store.location, of=len(targets))
         print_text(getattr(explanation, draw[drawn_as])())
 
 
@@ -334,12 +341,14 @@ def trace_samples(
     as_json: Json = False,
 ) -> None:
     """Find everything that was made from some samples."""
-    target = open_target(store, root, config)
-    found = traced(target, feature, ids, up=up)
+    targets = open_targets(store, root, config)
+    found = [traced(target, feature, ids, up=up) for target in targets]
     if as_json:
-        print_json("trace", [TraceAnswer.of(target, found)])
-    else:
-        print_text(found.to_text())
+        print_json("trace", list(map(TraceAnswer.of, targets, found)))
+        return
+    for target, trace in zip(targets, found, strict=True):
+        print_title(target.store.location, of=len(targets))
+        print_text(trace.to_text())
 
 
 def show_diff(

@@ -1,9 +1,11 @@
 """Answer questions from the shell: about stores that a file names, several roots, as tables and as JSON."""
 
+import inspect
 import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import termios
@@ -13,6 +15,7 @@ import polars as pl
 import pytest
 
 from metaxy_fs import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, MetadataStore
+from metaxy_fs.cli.app import _GROUPS, _function
 from metaxy_fs.cli.main import main
 from metaxy_fs.spec import FeatureDep
 
@@ -85,7 +88,7 @@ def answers(ask):
 
 def test_help_fits_one_screen(ask):
     lines = ask("--help").splitlines()
-    assert len(lines) <= 48
+    assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines[1:] if line.endswith("...")]
 
@@ -101,6 +104,31 @@ def test_the_page_has_every_command(ask):
     commands = re.findall(r"^  (\w+)  ", ask("--help").partition("What is stored:")[2], re.MULTILINE)
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "shell.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `(\w+)", page, re.MULTILINE)) == set(commands)
+
+
+def test_the_page_has_the_commands_that_answer_and_exit_with_one(ask):
+    functions = {name: _function(place) for group in _GROUPS.values() for name, place in group.items()}
+    source = {name: inspect.getsource(function) for name, function in functions.items()}
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "shell.md").read_text(encoding="utf-8")
+    rows = page.partition("| Command | Answers, and exits with 1 |")[2].partition("\n\n")[0]
+    named = {name for row in re.findall(r"^\| (`[^|]*) \|", rows, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == {name for name, text in source.items() if "typer.Exit(" in text}
+
+
+@pytest.mark.parametrize(("line", "expected"), [("metaxy-fs ver", "verify"), ("metaxy-fs list --st", "--store")])
+def test_a_shell_completes_words(line, expected, tmp_path):
+    """In bash itself, with the script that is to be installed."""
+    if (bash := shutil.which("bash")) is None:
+        pytest.skip("needs bash")
+    (tmp_path / "metaxy-fs").write_text(f'#!{bash}\nexec {sys.executable} -m metaxy_fs "$@"\n')
+    (tmp_path / "metaxy-fs").chmod(0o755)
+    words = " ".join(f"'{word}'" for word in line.split())
+    script = f"""eval "$(_METAXY_FS_COMPLETE=source_bash metaxy-fs)"
+        COMP_WORDS=({words}); COMP_CWORD={len(line.split()) - 1}; COMP_LINE='{line}'; COMP_POINT={len(line)}
+        $(complete -p metaxy-fs | sed 's/.*-F \\([^ ]*\\).*/\\1/') metaxy-fs; echo "${{COMPREPLY[@]}}" """
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([bash, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == [expected]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
@@ -164,7 +192,18 @@ class TestTargets:
         assert {row["store"] for row in answer["rows"]} == {store.location}
 
     def test_one_store_is_enough_for_some(self, store, ask):
-        assert "about one store" in ask("explain faces 1 --store dev --store dev", code=2)
+        assert "about one store" in ask("restore faces --at now --store dev --store dev", code=2)
+        assert "of one store" in ask("graph --format svg --store dev --store dev", code=2)
+        assert "of one store" in ask("explain faces 1 --format svg --store dev --store dev", code=2)
+
+    def test_what_only_looks_answers_for_several(self, store, ask, answers, project):
+        other = fill(FilesystemMetadataStore(project / "other")).location
+        for line in ("graph", "explain faces 1", "trace video 1", "status", "plan", "files video", "show faces"):
+            assert [answer["store"] for answer in answers(f"{line} --store dev --root {other}")] == [
+                store.location,
+                other,
+            ]
+            assert ask(f"{line} --store dev --root {other}").count(f"\n{other}\n") == 1
 
     def test_buckets_are_asked_as_disks_are(self, store, answers, monkeypatch, s3_server, s3_bucket):
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.endpoint)
@@ -382,6 +421,10 @@ class TestTerminal:
             assert lines
             assert max(map(len, lines)) <= columns
             assert not re.search(r"\x1b\[[0-9;]*3[0-7]", shown)
+
+    def test_a_terminal_that_can_do_nothing_gets_plain_lines(self, store):
+        shown = on_terminal(100, "list", "video", "--root", store.location, TERM="dumb")
+        assert shown.replace("\r\n", "").isprintable()
 
     def test_rows_that_do_not_fit_are_lists_of_what_their_columns_hold(self, store):
         shown = on_terminal(60, "history", "video", "--root", store.location)

@@ -246,7 +246,8 @@ def test_what_a_job_retired_is_new_in_a_task_too(tmp_path, graph):
     store.retire("video", videos)
     store.materialize("faces", lambda batch: batch, retire_orphaned=True)
     store.write_metadata("video", videos)
-    assert (expected := store.resolve_update("faces")).new.height == videos.height
+    expected = store.resolve_update("faces")
+    assert expected.new.height == videos.height
     assert_equal(together([travelled(task).run() for task in store.plan_update("faces")]), expected)
 
 
