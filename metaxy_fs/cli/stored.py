@@ -77,7 +77,10 @@ class FilesAnswer(Answer, frozen=True, kw_only=True):
 
     Attributes:
         store: The store that was asked.
-        rows: One for each data file, as `store.files` says, and the `store` of the chain that has it.
+        rows: One for each data file: `path`, `rows`, `bytes`, the `min` and `max` of each id (null where unknown),
+            `sha256`, `partition` (the version of the definition), `commit` (null where it holds several), the times of
+            the `first` and `last` commit, `excluded` (commits whose rows in it do not count), `schema` (its columns and
+            types), and the `store` of the chain that has it.
     """
 
     rows: Annotated[pl.DataFrame, frame_of(FILES_IN_STORES, nullable={"commit"})]

@@ -124,12 +124,8 @@ class TableMetadataStore(MetadataStore):
     """A store that adds the rows of a commit and its record in one step; the base of stores in databases.
 
     A kind of store implements `location`, `add_commit`, `commits_since`, `scan_commits` and `stored_features`, and
-    `snapshot_storage` if it can keep snapshots. It passes `metaxy_fs.testing.StoreSuite`.
-
-    Args:
-        fallback_stores: Stores to read from, nearest first, where this one lacks a feature.
-        fallback_mode: Whether they are read by feature or by sample; see `MetadataStore`.
-        tags: What every commit that is made through this store says of itself; see `MetadataStore.write_metadata`.
+    `snapshot_storage` if it can keep snapshots. It passes `metaxy_fs.testing.StoreSuite`. Its arguments are those of
+    `MetadataStore`.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -146,6 +146,17 @@ def test_objects_have_the_fields_of_the_schema_and_no_others(name):
         assert set(described["required"]) == set(described["properties"]) - {"left_out"}
 
 
+@pytest.mark.parametrize("name", ANSWERS)
+def test_descriptions_name_every_column(name):
+    for definition in schema(name)["$defs"].values():
+        columns = [
+            part["items"]["properties"]
+            for part in definition["properties"].values()
+            if "items" in part and "properties" in part["items"]
+        ]
+        assert not [column for each in columns for column in each if f"`{column}`" not in definition["description"]]
+
+
 @pytest.mark.parametrize("place", [[], ["answers", 0], ["answers", 0, "rows", 0]])
 def test_a_field_too_many_or_too_few_is_seen(tmp_path, monkeypatch, printed, validators, place):
     monkeypatch.chdir(tmp_path)
