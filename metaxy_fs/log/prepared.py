@@ -130,7 +130,7 @@ class _Deadline:
         storage: The root.
         inventory: What the partition holds.
         now: The time of the storage, just before that was listed; None if it tells none.
-        looked: When this machine asked for it.
+        looked: When this machine was about to ask for it: the longer that took, the older files seem.
     """
 
     def __init__(self, storage: Storage, inventory: Inventory, *, now: int | None, looked: int) -> None:

@@ -88,6 +88,14 @@ def covering(bench: Bench) -> Iterator[Result]:
         shutil.rmtree(root)
 
 
+def groups(bench: Bench) -> Iterator[Result]:
+    """The commit of very many writes that workers have prepared."""
+    for receipts in bench.plan.receipts:
+        arguments = {"root": str(bench.scratch / "groups"), "receipts": receipts}
+        yield bench.runner.compare("groups", {"receipts": receipts}, {OURS: Job("groups:commit", arguments)})
+        shutil.rmtree(arguments["root"])
+
+
 def requests_since(server: S3Server) -> dict[str, float]:
     """Return how many requests there were since the last call."""
     count = float(len(server.requests()))

@@ -24,6 +24,7 @@ class Plan:
         many_writes: Writes of ten rows to one root.
         network: How many seconds away a bucket is, how many small writes are read from it, and how many large files of
             how many rows.
+        receipts: How many prepared writes one call commits.
         covered: How many commits one manifest covers, and how many files it lists.
         repeats: Rounds of everything but imports.
         import_repeats: Rounds of imports.
@@ -50,6 +51,7 @@ class Plan:
     crowd: tuple[int, int] = (32, 20)
     many_writes: tuple[int, ...] = (10, 10_000, 100_000)
     network: tuple[float, tuple[int, ...], tuple[int, int]] = (0.03, (100, 1_000), (20, 500_000))
+    receipts: tuple[int, ...] = (10_000, 100_000)
     covered: tuple[tuple[int, int], ...] = ((10_000, 1_000), (100_000, 10_000), (1_000_000, 100_000))
     repeats: int = 3
     import_repeats: int = 25
@@ -72,6 +74,7 @@ SMOKE = Plan(
     crowd=(2, 3),
     many_writes=(10, 30),
     network=(0.0, (3,), (2, 200)),
+    receipts=(50,),
     covered=((100, 10),),
     repeats=1,
     import_repeats=1,
