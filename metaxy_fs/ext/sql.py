@@ -211,11 +211,9 @@ class SQLMetadataStore(TableMetadataStore):
         with self._database.connected(f"read feature '{key}'") as connection:
             found = self._database.driver.read(connection, query, kinds)
         found = found if is_exact else found.filter(pl.col(NUMBER).is_in(numbers))
-        return (
-            found.sort(NUMBER, ROW)
-            .head(found.height if limit is None else limit)
-            .select(*decoded(schema, names), NUMBER)
-        )
+        places = found.select(pl.col(NUMBER) * 2**32 + pl.col(ROW)).to_series()
+        ordered = found if places.is_sorted() else found.sort(NUMBER, ROW)
+        return ordered.head(found.height if limit is None else limit).select(*decoded(schema, names), NUMBER)
 
     def _stands(self, key: FeatureKey, record: CommitRecord, error: StorageError) -> bool:
         """Return whether a commit was added after all; False if its number is taken by another one.

@@ -26,6 +26,7 @@ class Plan:
             how many rows.
         receipts: How many prepared writes one call commits.
         covered: How many commits one manifest covers, and how many files it lists.
+        sql_rows: Rows that are written to a database at once.
         repeats: Rounds of everything but imports.
         import_repeats: Rounds of imports.
         fresh: Whether every measurement gets a process of its own.
@@ -53,6 +54,7 @@ class Plan:
     network: tuple[float, tuple[int, ...], tuple[int, int]] = (0.03, (100, 1_000), (20, 500_000))
     receipts: tuple[int, ...] = (10_000, 100_000)
     covered: tuple[tuple[int, int], ...] = ((10_000, 1_000), (100_000, 10_000), (1_000_000, 100_000))
+    sql_rows: int = 1_000_000
     repeats: int = 3
     import_repeats: int = 25
     fresh: bool = True
@@ -76,6 +78,7 @@ SMOKE = Plan(
     network=(0.0, (3,), (2, 200)),
     receipts=(50,),
     covered=((100, 10),),
+    sql_rows=200,
     repeats=1,
     import_repeats=1,
     fresh=False,

@@ -6,6 +6,7 @@ yields a result a case. Peers take part if their Python is given.
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,7 @@ from tests.benchmarks.data import Graph
 from tests.benchmarks.log_sections import covering, crowd, formats, groups, many, remote_formats, requests_since
 from tests.benchmarks.network_sections import network
 from tests.benchmarks.runner import OURS, Job, Result, Runner
+from tests.servers import postgres
 from tests.servers.s3 import S3Server
 
 
@@ -183,6 +185,24 @@ def remote(bench: Bench) -> Iterator[Result]:
         yield bench.runner.compare("remote", case, jobs, observe=lambda: requests_since(server))
 
 
+def sql(bench: Bench) -> Iterator[Result]:
+    """A store in DuckDB and, with more than a smoke, in PostgreSQL, beside the bulk path of the driver."""
+    programs = postgres.programs() if bench.plan.fresh else None
+    with nullcontext() if programs is None else postgres.PostgreSQLServer(programs) as server:
+        for database in ("duckdb",) if server is None else ("duckdb", "postgresql"):
+            urls = {
+                who: f"duckdb:///{bench.scratch}/{who}" if server is None or database == "duckdb" else server.url
+                for who in (OURS, "driver")
+            }
+            for work in ("write", "read"):
+                jobs = {
+                    who: Job(f"sql:{kind}_{work}", {"url": urls[who], "count": bench.plan.sql_rows})
+                    for who, kind in ((OURS, "store"), ("driver", "driver"))
+                }
+                case = {"database": database, "work": work, "rows": bench.plan.sql_rows}
+                yield bench.runner.compare("sql", case, jobs)
+
+
 SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
     section.__name__: section
     for section in (
@@ -203,6 +223,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
         questions,
         carried,
         scale,
+        sql,
         resolve,
     )
 }

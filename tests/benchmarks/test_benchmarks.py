@@ -52,6 +52,7 @@ def test_ours_is_set_against_the_limit_of_each_work(document):
         "materialize",
         "questions",
         "carried",
+        "sql",
     }
 
 
