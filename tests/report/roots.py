@@ -9,7 +9,18 @@ from metaxy_fs import ContainerSpec, FeatureDep, FeatureGraph, FeatureSpec, InMe
 from metaxy_fs.ids import Source, driven_by
 
 SUBJECTS = ("video", "audio", "text", "image", "lidar", "users", "ads", "search")
-STEPS = ("frames", "faces", "crops", "embedding", "captions", "tracks", "scenes", "quality", "doubles", "labels")
+STEPS = (
+    "frames",
+    "faces",
+    "crops",
+    "embedding",
+    "captions",
+    "tracks",
+    "scenes",
+    "quality",
+    "near_duplicates",
+    "labels",
+)
 OF_A_SUBJECT = 25
 SAMPLES = 12
 TAGS = {"run": "2026-11-28", "git": "3f2a9c1"}

@@ -7,12 +7,9 @@ const NEAREST = 3, FARTHEST = 0.04, SMALLEST = 0.5, DETAILED = 0.62; // scales: 
 /** A drawn graph, in an element that has its place in the page already. */
 class Graph {
   constructor(place, features, choose) {
-    Object.assign(this, { features, choose, chosen: null });
-    this.isTall = place.clientWidth < 700;
-    this.view = { x: 0, y: 0, scale: 1 };
-    this.byKey = new Map(features.map((feature) => [feature.key, feature]));
-    this.upstream = new Map(features.map((feature) => [feature.key, feature.upstream.filter((key) => this.byKey.has(key))]));
+    Object.assign(this, { features, choose, chosen: null, isTall: place.clientWidth < 700, view: { x: 0, y: 0, scale: 1 } });
     this.downstream = new Map(features.map((feature) => [feature.key, []]));
+    this.upstream = new Map(features.map((feature) => [feature.key, feature.upstream.filter((key) => this.downstream.has(key))]));
     for (const [key, above] of this.upstream) above.forEach((each) => this.downstream.get(each).push(key));
     this.layOut();
     this.drawAll(place);
@@ -110,10 +107,7 @@ class Graph {
       this.move();
       if (this.chosen) this.show(this.chosen);
     }).observe(this.svg);
-    this.map.addEventListener("click", (event) => {
-      const box = this.map.getBoundingClientRect();
-      this.centre({ x: ((event.clientX - box.left) / box.width) * this.size.x, y: ((event.clientY - box.top) / box.height) * this.size.y });
-    });
+    this.map.addEventListener("click", (event) => this.centre(new DOMPoint(event.clientX, event.clientY).matrixTransform(this.map.getScreenCTM().inverse())));
   }
 
   press(event) {
@@ -157,13 +151,13 @@ class Graph {
   /** Put a feature, and all that it is made from and that is made from it, before the others. */
   highlight(key) {
     this.chosen = key;
-    const near = key === null ? new Set(this.byKey.keys()) : new Set([...this.reach(key, this.upstream), ...this.reach(key, this.downstream)]);
+    const near = key === null ? this.boxes : new Set([...this.reach(key, this.upstream), ...this.reach(key, this.downstream)]);
     for (const [each, box] of this.boxes) {
       box.classList.toggle("dim", !near.has(each));
       box.classList.toggle("chosen", each === key);
     }
-    const isNear = (edge) => near.has(edge.from) && near.has(edge.to);
-    this.edges.forEach((edge, number) => this.lines[number].setAttribute("class", `edge${key === null ? "" : isNear(edge) ? " lit" : " dim"}`));
+    const kind = ({ from, to }) => (key === null ? "" : near.has(from) && near.has(to) ? "lit" : "dim");
+    this.edges.forEach((edge, number) => this.lines[number].setAttribute("class", `edge ${kind(edge)}`));
   }
 
   reach(key, neighbours) {
@@ -196,14 +190,17 @@ class Graph {
     this.centre({ x: this.size.x / 2, y: this.size.y / 2 }, Math.max(FARTHEST, scale));
   }
 
-  /** All of a small graph; of a large one its beginning, as far as it can be read. */
+  /** All of a small graph; of a large one the part with the most boxes, as far as their names can be read. */
   start() {
-    this.current = this.features.length ? this.features[0].key : null;
-    if (this.current) this.boxes.get(this.current).setAttribute("tabindex", 0);
+    this.current = this.features[0].key;
+    this.boxes.get(this.current).setAttribute("tabindex", 0);
     this.fit();
     if (this.view.scale >= SMALLEST) return;
-    const first = [...this.places.values()].reduce((best, at) => (at.x + at.y < best.x + best.y ? at : best));
-    this.view = { x: 24 - (first.x - BOX.width / 2) * SMALLEST, y: 24 - (first.y - BOX.height / 2) * SMALLEST, scale: SMALLEST };
+    const corners = [...this.boxes.keys()].map((key) => this.corner(key));
+    const width = this.svg.clientWidth / SMALLEST - BOX.width, height = this.svg.clientHeight / SMALLEST - BOX.height;
+    const around = (corner) => corners.filter(({ x, y }) => x >= corner.x && y >= corner.y && x < corner.x + width && y < corner.y + height).length;
+    const [, { x, y }] = corners.map((corner) => [around(corner), corner]).reduce((best, each) => (each[0] > best[0] ? each : best));
+    this.view = { x: 24 - x * SMALLEST, y: 24 - y * SMALLEST, scale: SMALLEST };
     this.move();
   }
 

@@ -116,13 +116,12 @@ function snapshotsPart(feature, store) {
 }
 
 function othersPart(feature, others) {
-  const rows = others.map((store) => [store, store.features.find((each) => each.key === feature.key)]);
   return table([
     { title: "Store", cell: ([store]) => foreign(store.location) },
     { title: "Rows", number: true, cell: ([, there]) => (there ? many(there.rows) : "none") },
     { title: "Last write", cell: ([, there]) => (there ? time(there.last) : "") },
     { title: "Definition", cell: ([, there]) => (there ? comparison(feature, there) : "") },
-  ], rows, { label: "In other stores" });
+  ], others.map((store) => [store, store.features.find((each) => each.key === feature.key)]), { label: "In other stores" });
 }
 
 function comparison(here, there) {

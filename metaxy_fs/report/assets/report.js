@@ -42,7 +42,7 @@ function summarize() {
   const state = (kind) => sum((feature) => feature.states?.[kind] ?? 0);
   page.summary.replaceChildren(
     make("div", { class: "tile wide" }, make("b", {}, foreign(middle(shown.store.location, 60), { title: shown.store.location })),
-      make("span", {}, shown.store.chain.length > 1 ? ["falls back on ", foreign(shown.store.chain.slice(1).join(", "))] : shown.store.is_declared ? "graph of the present code" : "graph as it is stored")),
+      make("span", {}, shown.store.chain.length > 1 ? ["falls back on ", foreign(middle(shown.store.chain.slice(1).join(", "), 60))] : shown.store.is_declared ? "graph of the present code" : "graph as it is stored")),
     tile(many(features.length), "features"), tile(brief(sum((feature) => feature.rows)), "rows written"), tile(size(sum(held("bytes"))), "in data files"),
     ...(counted ? ["new", "stale", "waiting", "orphaned"].map((kind) => tile(brief(state(kind)), kind, state(kind) ? kind : "none")) : []),
     tile(many(sum(held("due"))), "manifests to compact", sum(held("due")) ? "todo" : "none"), tile(size(sum(held("removable_bytes"))), "to vacuum", sum(held("removable_bytes")) ? "todo" : "none"));
@@ -59,19 +59,14 @@ function see(view) {
   page.views.replaceChildren();
   page.views.className = view;
   page.views.setAttribute("aria-labelledby", `tab-${view}`);
-  if (view === "graph") drawGraph();
-  else page.views.append({ table: featureTable, stores: sideBySide, snapshots: snapshotTable, notes: noteList }[view]());
+  if (view === "graph" && shown.store.features.length) {
+    shown.graph = new Graph(page.views, shown.store.features, openPanel);
+    shown.graph.highlight(shown.feature);
+  } else page.views.append({ graph: () => quiet("There is no feature."), table: featureTable, stores: sideBySide, snapshots: snapshotTable, notes: noteList }[view]());
   search();
 }
 
-function drawGraph() {
-  if (!shown.store.features.length) return page.views.append(quiet("There is no feature."));
-  shown.graph = new Graph(page.views, shown.store.features, openPanel);
-  if (shown.feature) shown.graph.highlight(shown.feature);
-}
-
 const faint = (number, shownAs) => (number ? shownAs(number) : make("span", { class: "quiet" }, "0"));
-
 const openButton = (feature) => make("button", { type: "button", class: "open", onclick: () => openPanel(feature.key, true) }, foreign(feature.key));
 
 function featureTable() {
@@ -107,19 +102,18 @@ function sideBySide() {
   const there = (store, key) => store.features.find((feature) => feature.key === key);
   const cell = (store) => (key) => {
     const feature = there(store, key);
-    if (!feature) return make("span", { class: "quiet" }, "not there");
+    if (!feature?.commits) return make("span", { class: "quiet" }, feature ? "nothing written" : "not there");
     const first = there(REPORT.stores[0], key);
     const differs = first && comparison(first, feature) !== "the same";
     return [`${things(feature.rows, "row")}, ${day(feature.last)}`, make("br"), make("small", { class: differs ? "todo" : "" }, differs ? "▲ another definition: " : "", foreign(middle(codes(feature), 40)))];
   };
-  const wanted = keys.filter((key) => matches(key, words()));
-  return table([{ title: "Feature", cell: (key) => foreign(key) }, ...REPORT.stores.map((store) => ({ title: foreign(middle(store.location, 40)), cell: cell(store) }))], wanted, { label: "Stores side by side" });
+  const columns = REPORT.stores.map((store) => ({ title: foreign(middle(store.location, 40)), cell: cell(store) }));
+  return table([{ title: "Feature", cell: (key) => foreign(key) }, ...columns], keys.filter((key) => matches(key, words())), { label: "Stores side by side" });
 }
 
 const snapshotTable = () => (shown.store.snapshots.length ? table([
   { title: "Name", cell: (row) => foreign(row.name) }, { title: "Made", cell: (row) => moment(row.time) }, { title: "Commits", number: true, cell: (row) => many(row.commits) },
   { title: "Features", cell: (row) => foreign(row.features.join(", ")) }], shown.store.snapshots, { label: "Snapshots" }) : quiet("There is no snapshot."));
-
 const noteList = () => (shown.store.notes.length ? make("ul", {}, shown.store.notes.map((note) => make("li", {}, foreign(note)))) : quiet("There is nothing to note about the graph."));
 
 const words = () => page.search.value.toLowerCase().split(/\s+/).filter(Boolean);
