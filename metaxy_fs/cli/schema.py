@@ -10,6 +10,7 @@ import typer
 
 from metaxy_fs.cli.changes import CheckAnswer, SnapshotsAnswer
 from metaxy_fs.cli.output import Answer
+from metaxy_fs.cli.publishing import PublishAnswer
 from metaxy_fs.cli.questions import DiffAnswer, ExplainAnswer, GraphAnswer, PlanAnswer, StatusAnswer, TraceAnswer
 from metaxy_fs.cli.stored import DefinitionsAnswer, FilesAnswer, HistoryAnswer, ListAnswer, ShowAnswer
 from metaxy_fs.cli.targets import refuse
@@ -36,6 +37,7 @@ ANSWERS: Final[dict[str, type[Answer | Fingerprint]]] = {
     "verify": VerifyAnswer,
     "repair": RepairAnswer,
     "copy": CopyAnswer,
+    "publish": PublishAnswer,
 }
 """What the commands that have `--json` answer. A fingerprint stands alone: it is the file that `check` takes."""
 

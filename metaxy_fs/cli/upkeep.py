@@ -113,6 +113,7 @@ def compact_roots(
     *,
     full: Annotated[bool, typer.Option("--full", help="Compact everything, also what is not due.")] = False,
     cluster: Annotated[bool, typer.Option("--cluster", help="Rewrite large files, too, whose ids overlap.")] = False,
+    republish: Annotated[bool, typer.Option("--republish", help="Publish again what is published.")] = False,
     yes: Yes = False,
     store: Stores = None,
     root: Roots = None,
@@ -129,9 +130,8 @@ def compact_roots(
     for target in targets:
         keys = _keys(target, features)
         waiting = None if yes else _uncompacted(target.root, keys)
-        done = (
-            [each for key in keys for each in _compacted(target.root, key, full=full, cluster=cluster)] if yes else []
-        )
+        options = {"full": full, "cluster": cluster, "republish": republish}
+        done = [each for key in keys for each in _compacted(target.root, key, **options)] if yes else []
         answers.append(CompactAnswer(store=target.store.location, compactions=done, commits_not_compacted=waiting))
         if not as_json:
             print_title(target.store.location, of=len(targets))
@@ -148,6 +148,7 @@ def vacuum_roots(
     *,
     grace: Annotated[str, typer.Option(metavar="TIME", help="Keep manifests for so long.")] = "1h",
     retention: Annotated[str, typer.Option(metavar="TIME", help="Keep data files for so long.")] = "7d",
+    republish: Annotated[bool, typer.Option("--republish", help="First publish again what is published.")] = False,
     yes: Yes = False,
     store: Stores = None,
     root: Roots = None,
@@ -169,7 +170,7 @@ def vacuum_roots(
         removals: list[Removal] = []
         skipped: list[Finding] = []
         for key in _keys(target, features):
-            found = _vacuumed(target.root, key, dry_run=not yes, **times)
+            found = _vacuumed(target.root, key, dry_run=not yes, republish=republish, **times)
             removals, skipped = [*removals, *found.removals], [*skipped, *found.skipped]
         has_failed |= bool(skipped) or any(removal.state == "failed" for removal in removals)
         answers.append(VacuumAnswer(store=target.store.location, removals=removals, skipped=skipped))
@@ -322,11 +323,9 @@ def _keys(target: Target, features: Sequence[str] | None) -> list[FeatureKey | N
     return [*keys] or [None]
 
 
-def _compacted(
-    store: FilesystemMetadataStore, key: FeatureKey | None, *, full: bool, cluster: bool
-) -> list[Compaction]:
+def _compacted(store: FilesystemMetadataStore, key: FeatureKey | None, **options: bool) -> list[Compaction]:
     with growing("compacting", unit=" rows") as advance:
-        return compact(store, key, full=full, cluster=cluster, progress=advance)
+        return compact(store, key, **options, progress=advance)
 
 
 def _vacuumed(store: FilesystemMetadataStore, key: FeatureKey | None, **options: Any) -> Any:

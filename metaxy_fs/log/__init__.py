@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from metaxy_fs.log.compact import compact_partition
     from metaxy_fs.log.compactor import Compaction, Options
     from metaxy_fs.log.copy import Copied, copy_partition
+    from metaxy_fs.log.delta import Published, has_delta_log, publish_view
     from metaxy_fs.log.repair import Restoration
     from metaxy_fs.log.repair import repair as repair_root
     from metaxy_fs.log.unreferenced import Policy
@@ -92,6 +93,7 @@ __all__ = [
     "Policy",
     "PortableSelection",
     "Progress",
+    "Published",
     "Receipt",
     "Removal",
     "Restoration",
@@ -127,6 +129,7 @@ __all__ = [
     "find_snapshot",
     "fitting",
     "flattened",
+    "has_delta_log",
     "holds_any",
     "instance",
     "is_partition_directory",
@@ -137,6 +140,7 @@ __all__ = [
     "open_for_writing",
     "parse",
     "plan_ranges",
+    "publish_view",
     "put_snapshot",
     "refuse_overwriting_storage",
     "repair_root",
@@ -158,6 +162,9 @@ _MAINTENANCE: Final = {
     "compact_partition": ("compact", "compact_partition"),
     "Copied": ("copy", "Copied"),
     "copy_partition": ("copy", "copy_partition"),
+    "Published": ("delta", "Published"),
+    "has_delta_log": ("delta", "has_delta_log"),
+    "publish_view": ("delta", "publish_view"),
     "Restoration": ("repair", "Restoration"),
     "repair_root": ("repair", "repair"),
     "Policy": ("unreferenced", "Policy"),

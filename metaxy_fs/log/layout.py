@@ -16,6 +16,8 @@
         _copies/<commit>.json                         a compaction that a copy brings, until its manifest is there
         _damaged/<commit>/<checksum>.json             what repair has replaced; nobody else looks there
 
+    video.processing/_delta_log/<n>.json              what a feature is published as; other engines read it
+
 `appends` sorts before `compactions`, so that a listing of `_manifests` sees every append that some compaction it sees
 stands for, or that compaction itself. All paths are relative to the root; this is the only module that makes or takes
 apart one.
@@ -120,6 +122,27 @@ class Partition(msgspec.Struct, frozen=True, order=True):
         return f"{self}/{name}"
 
 
+def delta_log(feature: str) -> str:
+    """Return the directory of the Delta log of a feature."""
+    return f"{feature}/_delta_log"
+
+
+def delta_version(feature: str, version: int) -> str:
+    """Return the path of one version in the Delta log of a feature."""
+    return f"{delta_log(feature)}/{version:020}.json"
+
+
+def delta_checkpoint(feature: str, version: int) -> str:
+    """Return the path of all that the Delta log of a feature says up to a version."""
+    return f"{delta_log(feature)}/{version:020}.checkpoint.parquet"
+
+
+def version_of_delta(path: str, feature: str) -> tuple[int, bool] | None:
+    """Return the version that an object of a Delta log is of, and whether it is a checkpoint; None for any other."""
+    found = _DELTA.fullmatch(path.removeprefix(f"{delta_log(feature)}/"))
+    return None if found is None else (int(found["version"]), found["kind"] == "checkpoint.parquet")
+
+
 def clock_probe(token: str) -> str:
     """Return the path of an object that is there for a moment, so that the storage tells the time."""
     return f"{CLOCK}/{token}"
@@ -136,6 +159,8 @@ def holds_objects(directory: str) -> bool:
     if directory in ("", CLOCK, SNAPSHOTS):
         return True
     feature, _, rest = directory.partition("/")
+    if rest == "_delta_log":
+        return is_feature_directory(feature)
     version, slash, below = rest.partition("/")
     is_partition = is_feature_directory(feature) and is_partition_directory(version)
     return is_partition and _SUBDIRECTORY.fullmatch(slash + below) is not None
@@ -291,6 +316,7 @@ def take_inventory(storage: Storage, partition: Partition) -> Inventory:
     )
 
 
+_DELTA: Final = re.compile(r"(?P<version>[0-9]{20})\.(?P<kind>json|checkpoint\.parquet)")
 _OBJECT: Final = re.compile(
     rf"(?P<definition>_definition\.json)|(?P<data>{_DATA_FILE.pattern}|_commits/{_COMMIT.pattern}\.table)"
     rf"|_manifests/appends/(?P<appends>{_COMMIT.pattern})\.json"

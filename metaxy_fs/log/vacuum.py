@@ -39,7 +39,7 @@ from metaxy_fs.log.layout import (
     Partition,
     all_partitions,
     commit_of_append,
-    commit_table,
+    compaction_of_table,
     holds_objects,
     is_clock_probe,
 )
@@ -347,9 +347,10 @@ def _damaged(run: _VacuumRun, state: PartitionState) -> Iterator[Removal]:
 
 def _copies(run: _VacuumRun, state: PartitionState) -> Iterator[Removal]:
     """Yield what says that a copy brings a compaction which is there, or of which nothing is there any more."""
+    tables = set(map(compaction_of_table, state.inventory.data))
     for commit, info in state.inventory.copies.items():
         is_there = commit in state.inventory.compactions
-        if info.modified is not None and (is_there or commit_table(commit) not in state.inventory.data):
+        if info.modified is not None and (is_there or commit not in tables):
             wait = timedelta(0) if is_there else run.policy.quiescent_after
             yield run.due(info, "the copy has ended", since=info.modified, wait=wait)
 

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         verify,
     )
     from metaxy_fs.metadata_store.materialize import Materialization
+    from metaxy_fs.metadata_store.publishing import Published, publish
     from metaxy_fs.metadata_store.rebase import Rebased
     from metaxy_fs.metadata_store.tasks import ReadTask, UpdateTask
 
@@ -88,6 +89,7 @@ __all__ = [
     "ObjectExistsError",
     "ObjectNotFoundError",
     "Plan",
+    "Published",
     "Query",
     "ReadTask",
     "Rebased",
@@ -110,6 +112,7 @@ __all__ = [
     "compact",
     "copy_metadata",
     "open_store",
+    "publish",
     "repair",
     "vacuum",
     "verify",
@@ -124,10 +127,12 @@ _HOMES: Final = {
     "FingerprintCheck": "metaxy_fs.insight.fingerprint",
     "Materialization": "metaxy_fs.metadata_store.materialize",
     "Plan": "metaxy_fs.insight.plan",
+    "Published": "metaxy_fs.metadata_store.publishing",
     "Rebased": "metaxy_fs.metadata_store.rebase",
     "ReadTask": "metaxy_fs.metadata_store.tasks",
     "Trace": "metaxy_fs.insight.trace",
     "UpdateTask": "metaxy_fs.metadata_store.tasks",
+    "publish": "metaxy_fs.metadata_store.publishing",
 }
 """Where the names are that are looked up at their first use and are not of upkeep."""
 

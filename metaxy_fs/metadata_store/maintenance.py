@@ -28,6 +28,7 @@ from metaxy_fs.log import (
 from metaxy_fs.metadata_store.features import FeatureLike, flag
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 from metaxy_fs.metadata_store.promotion import copy_metadata
+from metaxy_fs.metadata_store.publishing import publish, published_features
 from metaxy_fs.metadata_store.roots import existing_feature
 from metaxy_fs.storage.logged import LOGGER
 
@@ -54,6 +55,7 @@ def compact(
     full: bool = False,
     cluster: bool = False,
     fan: int = FANOUT,
+    republish: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[Compaction]:
     """Merge small data files of a root into large ones, and many manifests into few; rows and their order stay.
@@ -68,6 +70,7 @@ def compact(
         cluster: Compact everything, and rewrite large files, too, whose ids overlap: then each holds a range of ids of
             its own, so that few ids are found in few files.
         fan: How many manifests of a level are compacted into one: fewer leave less to read, and rewrite more often.
+        republish: Publish features again that are published, once they are compacted; see `publish`.
         progress: Called with how many rows of a step were read and written so far, and how many are going to be.
 
     Returns:
@@ -95,12 +98,15 @@ def compact(
     options = Options(writer=WRITER, fan=fan, full=full, cluster=cluster, progress=progress)
     name = existing_feature(store, feature)
     names = log.features() if name is None else [name]
-    return [
+    compactions = [
         done
         for name in names
         for partition in log.partitions(name)
         for done in compact_partition(storage, loader, partition, clock=clock, options=options)
     ]
+    if flag(republish, name="republish"):
+        _republish(store, names)
+    return compactions
 
 
 def vacuum(
@@ -111,6 +117,7 @@ def vacuum(
     grace: timedelta = timedelta(hours=1),
     retention: timedelta = timedelta(days=7),
     unsafe: bool = False,
+    republish: bool = False,
     advance: Callable[[int], object] = lambda _count: None,
 ) -> Vacuumed:
     """Delete the objects of a root that nobody needs any more; no row is ever deleted.
@@ -128,6 +135,8 @@ def vacuum(
             A scan that was made and not collected for longer may fail.
         unsafe: Take any grace and retention, also those that would lose rows of others; only for a root that nobody
             else uses meanwhile.
+        republish: First publish features again that are published, so that their tables name nothing that is going to
+            be deleted; see `publish`.
         advance: Called with the number of objects that were looked at since the last call.
 
     Returns:
@@ -147,6 +156,8 @@ def vacuum(
     """
     policy = Policy(grace=grace, retention=retention, is_safe=not flag(unsafe, name="unsafe"))
     name = existing_feature(store, feature)
+    if flag(republish, name="republish") and not dry_run:
+        _republish(store, store.log.features() if name is None else [name])
     done = vacuum_root(
         storage_of(store), policy=policy, dry_run=flag(dry_run, name="dry_run"), feature=name, advance=advance
     )
@@ -229,6 +240,11 @@ def repair(
     done = repair_root(storage_of(store), feature=name, vouched=vouched, dry_run=flag(dry_run, name="dry_run"))
     _report(store, "repair (dry run)" if dry_run else "repair", [restoration.state for restoration in done])
     return done
+
+
+def _republish(store: FilesystemMetadataStore, names: Iterable[str]) -> None:
+    for key in published_features(store, names):
+        publish(store, key)
 
 
 def _report(store: FilesystemMetadataStore, job: str, states: Iterable[str], *, others: int = 0) -> None:

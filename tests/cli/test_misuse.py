@@ -137,7 +137,8 @@ def test_moments_without_meaning_are_refused(root, capsys, arguments):
 @pytest.mark.parametrize(
     "command",
     ["list", "show", "history", "definitions", "files", "status", "plan", "graph", "trace", "diff", "fingerprint",
-     "retire", "restore", "explain", "compact", "vacuum", "verify", "repair", "copy", "snapshot create"],
+     "retire", "restore", "explain", "compact", "vacuum", "verify", "repair", "copy", "publish",
+     "snapshot create"],
 )  # fmt: skip
 def test_a_misspelt_feature_is_an_error_that_names_the_near_one(root, capsys, command):
     options = {"diff": ["--before", "monday"], "restore": ["--at", "monday"], "copy": ["--to-root", "x"]}

@@ -57,7 +57,10 @@ COMMANDS = """
     vacuum
     copy --to-root other
     copy video/raw --to-root other --yes
-    compact video/faces --full --yes
+    publish video/faces
+    publish video/faces --yes
+    publish
+    compact video/faces --full --republish --yes
     vacuum --yes
     list
 """

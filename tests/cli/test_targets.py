@@ -30,6 +30,7 @@ COMMANDS = {
     "vacuum": ["vacuum", "--root", "{root}", "{feature}"],
     "vacuum --yes": ["vacuum", "--root", "{root}", "{feature}", "--yes"],
     "copy": ["copy", "--root", "{root}", "--to-root", "{target}", "{feature}"],
+    "publish": ["publish", "--root", "{root}", "{feature}", "--yes"],
     "copy --latest": ["copy", "--root", "{root}", "--to-root", "{target}", "{feature}", "--latest", "--yes"],
     "copy into": ["copy", "--root", "{target}", "--to-root", "{root}", "{feature}", "--yes"],
     "list": ["list", "--root", "{root}", "{feature}"],

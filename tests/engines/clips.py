@@ -72,6 +72,20 @@ def check(found: pl.DataFrame, store: FilesystemMetadataStore, *, latest_only: b
     assert_frame_equal(found.sort("sample_id", "committed_at"), expected)
 
 
+def check_table(table: pl.DataFrame, store: FilesystemMetadataStore, *, lacking: str = "") -> None:
+    """Compare a published table, as an engine reads it, with all rows that the library reads.
+
+    Args:
+        table: What was read.
+        store: Whose it is.
+        lacking: A column that the engine cannot read.
+    """
+    expected = store.read_metadata(Clip).drop(lacking, strict=False)
+    rows = table.filter(pl.col("_metaxy_retired").ne_missing(pl.lit(value=True))).select(expected.columns)
+    by = pl.struct("sample_id", "data_version")
+    assert_frame_equal(rows.cast(expected.schema).sort(by), expected.sort(by))  # type: ignore[arg-type]
+
+
 def rows_of(store: FilesystemMetadataStore, *, latest_only: bool = False) -> pl.DataFrame:
     """Return what the library reads, each with its commit, in an order of its own."""
     return store.read_metadata(Clip, latest_only=latest_only, with_commits=True).sort("sample_id", "committed_at")
