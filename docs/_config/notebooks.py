@@ -4,8 +4,6 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File
-
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
@@ -16,7 +14,7 @@ def on_files(files: "Files", *, config: "MkDocsConfig") -> "Files":
     for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
         page = str(PurePosixPath(file.src_uri).with_suffix(".md"))
         notebook = json.loads(Path(str(file.abs_src_path)).read_text(encoding="utf-8"))
-        files.append(File.generated(config, page, content=to_markdown(notebook)))
+        files.append(type(file).generated(config, page, content=to_markdown(notebook)))
     return files
 
 

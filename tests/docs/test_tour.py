@@ -3,6 +3,7 @@
 `python -m tests.docs.test_tour DIRECTORY` runs it in a directory, and keeps what it shows.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def test_what_the_tour_shows_is_stored_and_comes_from_nobodys_machine():
     assert sum(SHOWN in kind for cell in kinds(nbformat.read(TOUR, as_version=4)) for kind in cell) > 12
     assert "/tmp" not in text  # noqa: S108  # a place that is looked for
     assert "stderr" not in text
+
+
+def test_the_page_of_the_site_has_all_text_code_and_what_is_shown():
+    spec = importlib.util.spec_from_file_location("notebooks", TOUR.parent / "_config" / "notebooks.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    notebook = nbformat.read(TOUR, as_version=4)
+    page = hook.to_markdown(notebook)
+    shown = [
+        output.data[SHOWN] for cell in notebook.cells for output in cell.get("outputs", []) if SHOWN in output.data
+    ]
+    assert all(part in page for part in [cell.source for cell in notebook.cells] + shown)
+    assert hook.on_page_markdown("[Tour](tour.ipynb)") == "[Tour](tour.md)"
 
 
 def kinds(notebook):
