@@ -3,10 +3,11 @@
 What draws the bars is imported with the first of them: most processes that open a store show none.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -75,6 +76,47 @@ def samples_done(what: str, *, total: int, is_shown: bool) -> Iterator[Callable[
     is_hidden = None if is_shown and total else True
     with _bar(desc=what, total=total, unit=" samples", disable=is_hidden) as bar:
         yield bar.update
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[Callable[[], object]]:
+    """Say on stderr, if that is a terminal, from the first second on what goes on and for how long, until that ends.
+
+    Give the function that takes the line away, as everything that prints has to; a second call does nothing. What goes
+    on is told by `at`.
+    """
+    ended = Event()
+    line = Thread(target=_show, args=(what, ended), daemon=True)
+
+    def end() -> None:
+        ended.set()
+        if line.is_alive():
+            line.join()
+
+    if sys.stderr.isatty():
+        line.start()
+    try:
+        yield end
+    finally:
+        end()
+
+
+def at(step: object) -> None:
+    """Note which step a long job has come to, such as a feature, for the line that `waiting` shows."""
+    _STEP[:] = [step]
+
+
+_STEP: list[object] = []
+_PATIENCE, _PERIOD = 1.0, 0.2
+
+
+def _show(what: str, ended: Event) -> None:
+    if ended.wait(_PATIENCE):
+        return
+    with _bar(desc=what, bar_format="{desc} {elapsed}{postfix}", disable=None) as bar:
+        bar.start_t -= _PATIENCE
+        while not ended.wait(_PERIOD):
+            bar.set_postfix_str(" ".join(map(str, _STEP)))
 
 
 def _bar(*items: Iterable[Any], **options: Any) -> "tqdm[Any]":

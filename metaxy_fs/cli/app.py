@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from metaxy_fs._version import __version__
+from metaxy_fs.cli.output import line_of_progress
 
 _GROUPS: Final[dict[str, dict[str, str]]] = {
     "What is stored": {
@@ -51,6 +52,9 @@ _SNAPSHOTS: Final[dict[str, str]] = {
     "drop": "changes.drop_snapshot",
 }
 _OF_SNAPSHOTS = "Corrections"
+_WITH_BARS: Final = frozenset({"report", "compact", "vacuum", "verify", "copy", "schema", "mcp", "demo"})
+"""The commands that say themselves how far they are, or take no time."""
+
 _NAMES = 11
 _SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -125,3 +129,5 @@ def _without_command(
 ) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
+    elif context.invoked_subcommand not in _WITH_BARS:
+        context.with_resource(line_of_progress(context.invoked_subcommand))

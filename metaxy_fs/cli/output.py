@@ -6,7 +6,8 @@ What comes from a root may hold anything; all of it is escaped.
 import json
 import shutil
 import sys
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any, Final
 
@@ -15,6 +16,7 @@ import polars as pl
 import typer
 
 from metaxy_fs.markup import cell, printable
+from metaxy_fs.progress import waiting
 
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
 
@@ -40,6 +42,30 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     left_out: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
+@contextmanager
+def line_of_progress(command: str) -> Iterator[None]:
+    """Show on a terminal how long a command takes, until it prints something or ends."""
+    with waiting(command) as end:
+        _ENDS.append(end)
+        try:
+            yield
+        finally:
+            _ENDS.remove(end)
+
+
+_ENDS: Final[list[Callable[[], object]]] = []
+
+
+def _end_line() -> None:
+    for end in _ENDS:
+        end()
+
+
+def _print(line: str) -> None:
+    _end_line()
+    print(line)
+
+
 def frame_of(columns: Mapping[str, pl.DataType], *, nullable: Container[str] = ()) -> msgspec.Meta:
     """Return what a schema says of a field that is a frame: its rows are objects of these columns and of no others.
 
@@ -62,7 +88,7 @@ def document(command: str, answers: Sequence[Answer]) -> Any:
 
 def print_json(command: str, answers: Sequence[Answer]) -> None:
     """Print the answers of a command, one for each store, as one JSON document of ASCII."""
-    print(json.dumps(document(command, answers), indent=2))
+    _print(json.dumps(document(command, answers), indent=2))
 
 
 def print_table(rows: pl.DataFrame) -> None:
@@ -79,19 +105,19 @@ def print_table(rows: pl.DataFrame) -> None:
             cell.rjust(width) if is_number else cell.ljust(width)
             for cell, width, is_number in zip(line, widths, numeric, strict=True)
         )
-        print("  ".join(padded).rstrip())
+        _print("  ".join(padded).rstrip())
 
 
 def print_title(location: str, *, of: int) -> None:
     """Print which store the following is about, where there are several."""
     if of > 1:
-        print(f"\n{printable(location)}")
+        _print(f"\n{printable(location)}")
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines that may hold names of others, each on one line."""
     for line in lines:
-        print(printable(line))
+        _print(printable(line))
 
 
 def print_text(text: str) -> None:
@@ -102,7 +128,7 @@ def print_text(text: str) -> None:
 def ask_for_yes(*, is_done: bool) -> None:
     """Say that nothing was changed, if that is so."""
     if not is_done:
-        print("Nothing was changed; --yes does it.")
+        _print("Nothing was changed; --yes does it.")
 
 
 def _kind(dtype: pl.DataType) -> dict[str, Any]:
@@ -122,6 +148,7 @@ def _print_fitting(header: Sequence[str], cells: Sequence[Sequence[str]], numeri
 
     rich is imported here, since pipes do without it.
     """
+    _end_line()
     console = import_module("rich.console").Console(width=shutil.get_terminal_size().columns, highlight=False)
     table = _table(header, cells, numeric)
     unbounded = console.options.update(max_width=_UNBOUNDED)

@@ -97,6 +97,7 @@ class MetadataStore(Backend):
         *,
         write_id: str | None = None,
         tags: Mapping[str, str] | None = None,
+        progress: bool = False,
     ) -> None:
         """Append rows to a feature, all of them or none, in one commit. No row that exists is changed.
 
@@ -116,6 +117,7 @@ class MetadataStore(Backend):
                 they win over those of the store, name by name. At most 32 names of 1 to 100 letters, digits, `.`, `_`
                 and `-`, with values of at most 1,000 characters. `history` shows them. They are stored as they are,
                 so they are no place for secrets, and they are no part of what `write_id` names.
+            progress: Whether to show on stderr, if that is a terminal, how many rows were stored so far.
 
         Raises:
             ValueError: The tags or the `write_id` cannot be kept.
@@ -129,7 +131,7 @@ class MetadataStore(Backend):
             >>> store.read_metadata(Video, latest_only=True)["length"].to_list()
             [3.5, 1.0]
         """
-        write(self, require_declaration(feature), df, write_id=write_id, tags=tags)
+        write(self, require_declaration(feature), df, write_id=write_id, tags=tags, progress=progress)
 
     def buffered(
         self,
@@ -835,6 +837,7 @@ class MetadataStore(Backend):
         where: pl.Expr | None = None,
         stale_if: pl.Expr | None = None,
         lazy: Literal[False] = False,
+        progress: bool = False,
     ) -> Increment: ...
 
     @overload
@@ -846,6 +849,7 @@ class MetadataStore(Backend):
         where: pl.Expr | None = None,
         stale_if: pl.Expr | None = None,
         lazy: Literal[True],
+        progress: bool = False,
     ) -> LazyIncrement: ...
 
     def resolve_update(
@@ -856,6 +860,7 @@ class MetadataStore(Backend):
         where: pl.Expr | None = None,
         stale_if: pl.Expr | None = None,
         lazy: bool = False,
+        progress: bool = False,
     ) -> Increment | LazyIncrement:
         """Return which samples of a feature are new, stale, orphaned or waiting.
 
@@ -877,6 +882,7 @@ class MetadataStore(Backend):
             stale_if: A predicate on the stored row of each sample, such as `pl.col("status") == "failed"`: where it
                 holds, the sample is stale whatever its version. Null counts as false.
             lazy: Keep the answer in files of a temporary directory instead of memory, for more samples than that holds.
+            progress: Whether to show on stderr, if that is a terminal, how many samples were found so far.
 
         Raises:
             DependencyError: A required upstream feature has no commit, or nothing tells which samples there should be.
@@ -893,7 +899,8 @@ class MetadataStore(Backend):
             Increment(new=0, stale=0, orphaned=0, waiting=0)
         """
         compute = lazy_increment if flag(lazy, name="lazy") else increment
-        return compute(self, require_declaration(feature), samples, stale_if=stale_if, where=where)
+        flag(progress, name="progress")
+        return compute(self, require_declaration(feature), samples, stale_if=stale_if, where=where, progress=progress)
 
     def plan_update(
         self,

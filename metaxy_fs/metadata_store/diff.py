@@ -13,6 +13,7 @@ from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.fingerprint import latest_versions
 from metaxy_fs.metadata_store.stored_graph import stored_graph
+from metaxy_fs.progress import at
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns, stored_names
 from metaxy_fs.versioning.columns import PARTITION, RESERVED_COMMIT, RESERVED_TIME, RETIRED
@@ -39,6 +40,7 @@ def diff(before: Backend, after: Backend, features: Sequence[FeatureKey] | None)
     rows: dict[FeatureKey, ChangedRows] = {}
     for key in graph.upstream_first(wanted):
         if key in held:
+            at(key)
             rows[key] = _changed(before, after, key, graph, rows)
     shown = {key: samples_of(rows[key]) for key in rows if key in wanted}
     causes = [counted(rows[key]) for key in shown]

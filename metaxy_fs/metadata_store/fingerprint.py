@@ -19,6 +19,7 @@ from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.read import first_scan, latest
+from metaxy_fs.progress import at
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, RESERVED_COMMIT, RESERVED_TIME, RETIRED
 
@@ -79,6 +80,7 @@ def fingerprint(store: Backend, features: Sequence[Declared | FeatureKey]) -> Fi
     refuse_lost_threads()
     found = {}
     for feature in features:
+        at(feature if isinstance(feature, FeatureKey) else feature.key)
         partition = feature.definition.partition if isinstance(feature, Declared) else None
         key = feature.key if isinstance(feature, Declared) else feature
         versions = latest_versions(store, key, partition)
@@ -96,6 +98,7 @@ def check(store: Backend, taken: Fingerprint) -> FingerprintCheck:
         raise TypeError(f"check takes a Fingerprint, such as Fingerprint.load('train.json'), got {taken!r}.")
     rows, samples = [], {}
     for name, then in taken.features.items():
+        at(name)
         key = FeatureKey.parse(name)
         row, samples[key] = _check_feature(store, key, then)
         rows.append((name, *row))

@@ -153,7 +153,16 @@ def materialize(
         raise TypeError(f"compute takes a function of a DataFrame that returns one, got {compute!r}.")
     _refuse_error_column(feature, how)
     check_tags(store.tags, how.tags)
-    resolve = partial(spooled_increment, store, feature, samples, where=where, stale_if=stale_if, held_bytes=_HELD)
+    resolve = partial(
+        spooled_increment,
+        store,
+        feature,
+        samples,
+        where=where,
+        stale_if=stale_if,
+        held_bytes=_HELD,
+        progress=how.progress,
+    )
     increment = resolve()
     new, stale, orphaned, waiting, _ = increment.counts
     _log(store, feature, f"{new} new and {stale} stale samples to compute, {waiting} waiting, {orphaned} orphaned")

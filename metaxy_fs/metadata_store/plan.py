@@ -26,6 +26,7 @@ from metaxy_fs.metadata_store.features import Declared, FeatureLike, flag, requi
 from metaxy_fs.metadata_store.planned import Addition, PlannedStore
 from metaxy_fs.metadata_store.read import Read, find_scan, has_commit, latest, read_chain, shown_schema
 from metaxy_fs.metadata_store.resolve import increment
+from metaxy_fs.progress import at
 from metaxy_fs.reserved import AFTER_UPSTREAM, CAUSE, KIND, KNOWN, OWN_CODE, PREFIX
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns, stored_names
@@ -56,6 +57,7 @@ def plan(store: Backend, targets: Sequence[FeatureLike], *, seconds: str | None,
     unknown: dict[FeatureKey, int] = {}
     rows = []
     for feature in features:
+        at(feature.key)
         step = _FeatureRun(store, feature, added, unknown, retire_orphaned)
         unknown[feature.key] = step.unknown
         if feature.spec.is_root:

@@ -37,6 +37,7 @@ from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples,
 from metaxy_fs.metadata_store.selection import selected
 from metaxy_fs.metadata_store.write import GivenTags, append
 from metaxy_fs.parallel import ordered_map
+from metaxy_fs.progress import tallying
 from metaxy_fs.reserved import OF_INCREMENTS
 from metaxy_fs.spec import FeatureGraph, FeatureSpec
 from metaxy_fs.spec.specs import carried_columns
@@ -113,10 +114,23 @@ def increment(
     stale_if: pl.Expr | None,
     where: pl.Expr | None = None,
     carries: bool = True,
+    progress: bool = False,
 ) -> Increment:
     """Return what separates the samples of a feature from what the chain holds of them, with what deps carry or not."""
     expected = expected_samples(store, feature, samples, where=where, carries=carries)
-    return put_together(expected, compare_with_stored(store, expected, stale_if=stale_if).increments())
+    parts = compare_with_stored(store, expected, stale_if=stale_if).increments()
+    return put_together(expected, _shown(parts, feature, is_shown=progress))
+
+
+def _shown(parts: Iterable[Increment], feature: Declared, *, is_shown: bool) -> Iterator[Increment]:
+    """Yield increments of ranges, and show on a terminal how many samples were found due, if that is wanted."""
+    if not is_shown:  # jobs that show nothing do not load what draws
+        yield from parts
+        return
+    with tallying(f"resolving {feature.key}", unit=" due") as advance:
+        for part in parts:
+            yield part
+            advance(part.new.height + part.stale.height)
 
 
 def put_together(expected: Expected, increments: Iterable[Increment]) -> Increment:
@@ -177,10 +191,11 @@ def spooled_increment(
     where: pl.Expr | None = None,
     carries: bool = True,
     held_bytes: int = 0,
+    progress: bool = False,
 ) -> SpooledIncrement:
     """Return what `increment` does, kept in files; so much of each frame is kept in memory instead."""
     expected = expected_samples(store, feature, samples, where=where, carries=carries)
-    found = compare_with_stored(store, expected, stale_if=stale_if).increments()
+    found = _shown(compare_with_stored(store, expected, stale_if=stale_if).increments(), feature, is_shown=progress)
     filled = (lambda frame: frame) if expected.samples is None else expected.samples.filled
     spools: list[Spool] = []
     retired = 0
@@ -204,9 +219,12 @@ def lazy_increment(
     stale_if: pl.Expr | None,
     where: pl.Expr | None = None,
     carries: bool = True,
+    progress: bool = False,
 ) -> LazyIncrement:
     """Return what `increment` does, sorted by id and kept in files."""
-    found = spooled_increment(store, feature, samples, stale_if=stale_if, where=where, carries=carries)
+    found = spooled_increment(
+        store, feature, samples, stale_if=stale_if, where=where, carries=carries, progress=progress
+    )
     ids = feature.spec.id_columns
     has_parents = not set(ids) <= set(found.new.schema)
     orphaned = found.orphaned.scan().sort(ids) if has_parents else found.orphaned.scan()

@@ -5,21 +5,22 @@ It is a row like others to the log, so that compaction, copies and snapshots car
 have chosen the latest row of each sample: a sample whose latest row retires it is not there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 import polars as pl
 
 from metaxy_fs.errors import FeatureNotFoundError
-from metaxy_fs.log import Chunks, check_tags, conform, exact_in, unify
+from metaxy_fs.log import ROW_GROUP_ROWS, Chunks, check_tags, conform, exact_in, unify
 from metaxy_fs.metadata_store.backend import Append, Backend, Query
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.expected import same_id_types
-from metaxy_fs.metadata_store.features import Declared, about_feature
+from metaxy_fs.metadata_store.features import Declared, about_feature, flag
 from metaxy_fs.metadata_store.frames import FrameLike, check_ids, check_write_id, rows_to_write, to_frame
 from metaxy_fs.metadata_store.read import Read, find_scan, first_scan, latest
 from metaxy_fs.metadata_store.samples import SpooledSamples
 from metaxy_fs.metadata_store.snapshots import BackendAt, at
+from metaxy_fs.progress import tallying
 from metaxy_fs.reserved import PLACE
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION, RESERVED_COMMIT, RESERVED_TIME, RETIRED, version_type
@@ -29,12 +30,34 @@ GivenTags = Mapping[str, str] | None
 
 
 @about_feature
-def write(store: Backend, feature: Declared, df: FrameLike, *, write_id: str | None, tags: GivenTags = None) -> None:
+def write(
+    store: Backend,
+    feature: Declared,
+    df: FrameLike,
+    *,
+    write_id: str | None,
+    tags: GivenTags = None,
+    progress: bool = False,
+) -> None:
     """Commit the rows of a frame, or say why they do not fit; those of a LazyFrame need not fit into memory."""
     if write_id is not None:
         check_write_id(write_id)
     check_tags(store.tags, tags)
-    append(store, feature, checked_rows(feature, df), write_id=write_id, tags=tags)
+    rows = checked_rows(feature, df)
+    if not flag(progress, name="progress"):
+        append(store, feature, rows, write_id=write_id, tags=tags)
+        return
+    with tallying(f"writing {feature.key}", unit=" rows") as advance:
+        counted = Chunks(rows.schema, lambda: _counted(rows, advance))
+        append(store, feature, counted, write_id=write_id, tags=tags)
+
+
+def _counted(rows: Chunks, advance: Callable[[int], object]) -> Iterator[pl.DataFrame]:
+    """Yield rows in parts, each of which is counted once the next one is asked for."""
+    for frame in rows:
+        for part in frame.iter_slices(8 * ROW_GROUP_ROWS):
+            yield part
+            advance(part.height)
 
 
 def checked_rows(feature: Declared, df: FrameLike) -> Chunks:
