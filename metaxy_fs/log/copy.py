@@ -70,6 +70,7 @@ from metaxy_fs.log.layout import STORE_FILE, Partition, is_data_file_name, owner
 from metaxy_fs.log.left_out import LEFT_OUT, rows_to_leave_out
 from metaxy_fs.log.manifest import COPY_MARK, CommitTable, Manifest
 from metaxy_fs.log.named_writes import WriteName, keep_write
+from metaxy_fs.log.prepared import copy_names
 from metaxy_fs.log.verified_io import put_idempotent, storage_time
 from metaxy_fs.log.view import View, ViewLoader, manifest_bytes, manifest_path, retry_listing
 from metaxy_fs.parallel import ordered_map
@@ -175,6 +176,7 @@ def _copy(
     if missing:
         run.refuse_attempts()
         agree_on_copied_types(source, target, partition, missing)
+        copy_names(source, target, partition, commits=brought)
         run.copy(present=present_objects(target, partition, existing, items))
         _follow(target, partition, missing)
     return Copied(

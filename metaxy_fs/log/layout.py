@@ -105,9 +105,14 @@ class Partition(msgspec.Struct, frozen=True, order=True):
         """Return the path of the copy of a named write's manifest, which outlives the manifest."""
         return f"{self}/_writes/{commit}.json"
 
+    @property
+    def decisions(self) -> str:
+        """The directory of what is decided about names."""
+        return f"{self}/_decisions"
+
     def decided_write(self, commit: str) -> str:
         """Return the path at which is decided for which rows the name of a write stands."""
-        return f"{self}/_decisions/{commit}.json"
+        return f"{self.decisions}/{commit}.json"
 
     def copy_mark(self, commit: str) -> str:
         """Return the path of what says that a copy brings a compaction, whose table is there before its manifest."""

@@ -63,6 +63,7 @@ from metaxy_fs.storage.logged import LOGGER
 
 _MAX_AGE: Final = MAX_AGE_SECONDS * 1_000_000
 _MAX_DECISION_BYTES: Final = 4096
+_GROUP: Final = "group-"
 _AGAIN: Final = "Nothing was committed; prepare these rows again."
 
 
@@ -121,6 +122,27 @@ def commit_group(
         *(storage.location, manifest.rows, request.partition.feature, len(new), manifest.commit),
     )
     return manifest
+
+
+def copy_names(source: Storage, target: Storage, partition: Partition, *, commits: AbstractSet[str]) -> None:
+    """Let names of groups stand for the same in another root, before the commits are copied which these have.
+
+    Raises:
+        WriteConflictError: A name stands for another group there.
+    """
+    for info in source.list(partition.decisions):
+        if not info.path.startswith(partition.decided_write(_GROUP).removesuffix(".json")):
+            continue
+        data = source.get(info.path)
+        if decode_object(data, _GroupDecision, name=f"The decision {source.location}/{info.path}").first in commits:
+            try:
+                put_idempotent(target, info.path, data)
+            except ObjectExistsError as error:
+                raise WriteConflictError(
+                    f"A job of one write_id has committed prepared rows to {source.location} and others, or the same "
+                    f"ones again, to {target.location} ({info.path} in both). Nothing of {partition} was copied.",
+                    path=info.path,
+                ) from error
 
 
 class _Deadline:
@@ -308,7 +330,7 @@ class _Name:
         self._partition = partition
         self._write_id = write_id
         self._digest = digest
-        self._path = partition.decided_write(f"group-{hashlib.sha256(write_id.encode()).hexdigest()[:32]}")
+        self._path = partition.decided_write(f"{_GROUP}{hashlib.sha256(write_id.encode()).hexdigest()[:32]}")
 
     @classmethod
     def of(cls, storage: Storage, request: CommitRequest, writes: Sequence[Manifest]) -> Self | None:

@@ -30,6 +30,7 @@ kept.
 
 from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from hashlib import sha256
 from itertools import chain
 from typing import Literal
@@ -47,12 +48,12 @@ from metaxy_fs.log.decoding import MAX_MANIFEST_BYTES
 from metaxy_fs.log.layout import Inventory, Partition, all_partitions, take_inventory
 from metaxy_fs.log.manifest import DataFile, Manifest, encode_manifest
 from metaxy_fs.log.recovery import AttemptFiles, RecoveryInputs, Table, gather
-from metaxy_fs.log.snapshots import read_snapshot_refs
+from metaxy_fs.log.snapshots import SnapshotRefs, read_snapshot_refs
 from metaxy_fs.log.unreferenced import encode_records
 from metaxy_fs.log.verified_io import fetch_each, put_idempotent
 from metaxy_fs.log.verify_contents import COUNTS, check_contents
 from metaxy_fs.log.verify_manifests import check_manifests
-from metaxy_fs.log.view import View, files_of, manifest_path, place
+from metaxy_fs.log.view import View, files_of, manifest_path, place, retry_listing
 from metaxy_fs.log.view_subset import restrict
 from metaxy_fs.reserved import COMMIT, TIME
 from metaxy_fs.storage.base import ObjectInfo, Storage
@@ -140,8 +141,7 @@ def repair(
     found: list[Restoration] = []
     refs = read_snapshot_refs(storage)
     for partition in all_partitions(storage, feature=feature):
-        inventory = take_inventory(storage, partition)
-        inputs = gather(storage, inventory, pinned=refs.naming(partition))
+        inventory, inputs = retry_listing(partial(_look, storage, partition, refs))
         for restoration, restored in chain(
             _of_compactions(storage, inputs), _of_unpublished(storage, inputs, vouched), _of_writes(inputs, vouched)
         ):
@@ -154,6 +154,12 @@ def repair(
             f"{storage.location} has no lost commit with data files that are named {unknown[0]}-<n>.parquet."
         )
     return sorted(found)
+
+
+def _look(storage: Storage, partition: Partition, refs: SnapshotRefs) -> tuple[Inventory, RecoveryInputs]:
+    """Return what a partition holds, and what there is to go by; a vacuum beside it may delete what was listed."""
+    inventory = take_inventory(storage, partition)
+    return inventory, gather(storage, inventory, pinned=refs.naming(partition))
 
 
 Judgement = tuple[Restoration, Manifest | View | None]

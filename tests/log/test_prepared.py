@@ -19,6 +19,8 @@ from metaxy_fs.log import prepared, verified_io
 from metaxy_fs.log.chunks import Chunks
 from metaxy_fs.log.compact import compact_partition
 from metaxy_fs.log.compactor import Options
+from metaxy_fs.log.copy import copy_partition
+from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.log import Log
 from metaxy_fs.log.receipts import Receipt
 from metaxy_fs.log.repair import repair
@@ -187,6 +189,26 @@ def test_parts_are_compacted_even_if_there_is_nothing_else(parts: int, files: in
         assert len(view_of(storage).files) == files
     assert read(storage).equals(before)
     assert errors(storage) == []
+
+
+def test_a_name_stands_for_the_same_in_a_copy() -> None:
+    source, target, other = MemoryStorage(), MemoryStorage(), MemoryStorage()
+    commit(source, prepare(source, [1], [2]), write_id="job")
+    commit(source, prepare(source, [3]), write_id="another")
+    commit(other, prepare(other, [1], [2]), write_id="job")
+
+    def copied(storage: Storage) -> None:
+        open_for_writing(storage)
+        commits = view_of(source).commits
+        copy_partition(source, storage, PARTITION, commits=commits, advance=lambda _done, _total: None)
+
+    copied(target)
+    copied(target)
+    commit(target, prepare(target, [2], [1]), write_id="job")
+    assert ids(target) == [1, 2, 3]
+    with pytest.raises(WriteConflictError, match=r"Nothing of .* was copied"):
+        copied(other)
+    assert ids(other) == [1, 2]
 
 
 # Ages, by the clock of the storage.
