@@ -18,7 +18,9 @@ from metaxy_fs.log import (
     snapshots_of,
 )
 from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.chain import not_found, report_corruption
+from metaxy_fs.metadata_store.copied_rows import copy_rows
 from metaxy_fs.metadata_store.exclusions import Exclude, exclusions
 from metaxy_fs.metadata_store.features import FeatureLike, find_declaration
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
@@ -34,8 +36,8 @@ Progress = Callable[[int, int], object]
 def copy_metadata(
     feature: FeatureLike | None = None,
     *,
-    source: FilesystemMetadataStore,
-    target: FilesystemMetadataStore,
+    source: MetadataStore,
+    target: MetadataStore,
     which: Literal["all", "latest"] = "all",
     snapshot: str | None = None,
     versions: Literal["current", "all"] = "current",
@@ -51,8 +53,11 @@ def copy_metadata(
 
     Commits that a compaction keeps in one file come together: if one of them is asked for, the target gets all.
 
+    Between a store of files and one of another kind, such as a database, rows are copied instead, commit by commit in
+    their order, and may be again. Commits then keep their tags and `write_id`, and get ids and times of the target.
+
     Without a feature, every data version of every feature is copied, and then the snapshots that there were before,
-    which see the same commits in the target.
+    which see the same commits in the target. Stores of two kinds share no snapshots.
 
     With `exclude`, no object of the target holds a row of these samples, nor a bound of their ids. Their commits keep
     ids, times and tags, and count fewer rows. Only id columns are compared. Repeat such a copy with the same `exclude`
@@ -85,7 +90,8 @@ def copy_metadata(
             that in the target; nothing was copied of the feature.
         ObjectExistsError: The target holds another object under a name that is needed, or rows that are to be left out.
         HashAlgorithmError: The versions in the two roots are hashed with two algorithms.
-        TypeError: A store is not one of files.
+        TypeError: It is no store; or `exclude` is given, and one of the two is not a store of files.
+        SpecError: The source does not keep what the rows were declared as, which a store of another kind has to have.
         StorageError: A root could not be read or written; what was copied stays.
 
     Examples:
@@ -101,6 +107,12 @@ def copy_metadata(
         raise ValueError(f'which is "all" or "latest", got {which!r}.')
     if versions not in ("current", "all"):
         raise ValueError(f'versions is "current" or "all", got {versions!r}.')
+    if not (isinstance(source, FilesystemMetadataStore) and isinstance(target, FilesystemMetadataStore)):
+        if exclude is not None or not (isinstance(source, MetadataStore) and isinstance(target, MetadataStore)):
+            storage_of(source), storage_of(target)
+        seen = source if snapshot is None else source.at(snapshot)
+        chosen = _chosen_features(seen, feature, versions, only_latest=which == "latest")
+        return copy_rows(source, target, chosen, progress=progress)
     storage_of(source), storage_of(target)
     _prepare(source, target)
     snapshots = _snapshots(source, snapshot) if feature is None and which == "all" else {}

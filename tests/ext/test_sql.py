@@ -18,11 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from metaxy_fs import load_config, open_store
-from metaxy_fs.errors import FeatureNotFoundError, MetadataSchemaError, StorageError
+from metaxy_fs import copy_metadata, load_config, open_store
+from metaxy_fs.errors import FeatureNotFoundError, MetadataSchemaError, StorageError, WriteConflictError
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.testing import StoreSuite
-from metaxy_fs.testing.store_cases import declare, ids_of, pipeline, root, videos
+from metaxy_fs.testing.store_cases import declare, ids_of, pipeline, root, samples, videos
 from metaxy_fs.testing.store_commits import StoreCommits
 from metaxy_fs.testing.store_retired import StoreRetired
 from metaxy_fs.testing.store_types import StoreTypes
@@ -426,3 +426,42 @@ def test_nothing_is_made_by_looking(url_of):
         store.read_metadata(video)
     with store._database.connected("look") as connection:
         assert sql.sa.inspect(connection).get_table_names() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_commits_are_copied_from_files_to_a_database_and_back(url_of, tmp_path, kind):
+    video, _ = pipeline()
+    files = open_store(tmp_path / "files")
+    files.write_metadata(video, videos([1, 2], size=[1, 2]), write_id="job", tags={"run": "1"})
+    files.write_metadata(video, videos([2], take="new", size=[0.5]))
+    files.retire(video, samples([1]), reason="withdrawn")
+    files.write_metadata(pipeline(frames=2)[0], videos([7]))
+    database = SQLMetadataStore(url_of(kind, f"copied_{uuid.uuid4().hex[:8]}"))
+    back = open_store(tmp_path / "back")
+
+    for added in (4, 0):
+        assert copy_metadata(source=files, target=database).added == added
+        assert copy_metadata(source=database, target=back).added == added
+    for store in (database, back):
+        assert store.read_metadata(video, versions="all").equals(files.read_metadata(video, versions="all"))
+        assert ids_of(store.read_metadata(video, latest_only=True)) == [2]
+        kept = ["rows", "retired", "partition", "tags"]
+        assert store.history(video).select(kept).equals(files.history(video).select(kept))
+        store.write_metadata(video, videos([1, 2], size=[1, 2]), write_id="job")
+        assert store.history(video).height == 4
+    with pytest.raises(TypeError, match="FilesystemMetadataStore"):
+        copy_metadata(video, source=files, target=database, exclude=samples([1]))
+    files.write_metadata(video, videos([9]), write_id="taken")
+    database.write_metadata(video, videos([8]), write_id="taken")
+    with pytest.raises(WriteConflictError, match="taken"):
+        copy_metadata(video, source=files, target=database)
+
+
+def test_copy_of_the_latest_rows_is_read_alike(url_of, tmp_path):
+    video, _ = pipeline()
+    files, database = open_store(tmp_path / "files"), SQLMetadataStore(url_of("sqlite", "latest_copied"))
+    for ids in ([1, 2], [1, 2], [3]):
+        files.write_metadata(video, videos(ids))
+    assert copy_metadata(video, source=files, target=database, which="latest").added == 2
+    latest = [store.read_metadata(video, latest_only=True) for store in (files, database)]
+    assert latest[0].equals(latest[1])
