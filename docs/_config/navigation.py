@@ -21,6 +21,8 @@ ORDER = (
     "reliability",
     "threat-model",
     "benchmarks",
+    "comparison",
+    "scale",
     "errors",
     "glossary",
     "reference",

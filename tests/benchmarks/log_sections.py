@@ -78,6 +78,15 @@ def many(bench: Bench) -> Iterator[Result]:
         shutil.rmtree(arguments["root"])
 
 
+def month(bench: Bench) -> Iterator[Result]:
+    """Requests, bytes and objects of a month of commits, with compaction each hour and a vacuum each day."""
+    once = Runner(repeats=1, fresh=bench.plan.fresh)
+    for commits in bench.plan.month:
+        yield once.compare(
+            "month", {"commits_per_day": commits}, {OURS: Job("month:run", {"commits_per_day": commits})}
+        )
+
+
 def covering(bench: Bench) -> Iterator[Result]:
     """The manifest of a compaction that stands for very many commits."""
     for commits, files in bench.plan.covered:

@@ -22,6 +22,7 @@ class Plan:
         remote_peer_writes: Small writes to the table formats in a bucket.
         crowd: How many processes write at once, and how often each.
         many_writes: Writes of ten rows to one root.
+        month: Commits a day, for a month of them.
         network: How many seconds away a bucket is, how many small writes are read from it, and how many large files of
             how many rows.
         receipts: How many prepared writes one call commits.
@@ -51,6 +52,7 @@ class Plan:
     remote_peer_writes: int = 200
     crowd: tuple[int, int] = (32, 20)
     many_writes: tuple[int, ...] = (10, 10_000, 100_000)
+    month: tuple[int, ...] = (100, 300, 1_000)
     network: tuple[float, tuple[int, ...], tuple[int, int]] = (0.03, (100, 1_000), (20, 500_000))
     receipts: tuple[int, ...] = (10_000, 100_000)
     covered: tuple[tuple[int, int], ...] = ((10_000, 1_000), (100_000, 10_000), (1_000_000, 100_000))
@@ -75,6 +77,7 @@ SMOKE = Plan(
     remote_peer_writes=5,
     crowd=(2, 3),
     many_writes=(10, 30),
+    month=(2,),
     network=(0.0, (3,), (2, 200)),
     receipts=(50,),
     covered=((100, 10),),

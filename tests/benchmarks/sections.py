@@ -14,7 +14,16 @@ from metaxy_fs.hashing import ALGORITHMS, DEFAULT_ALGORITHM
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.carried import Kind
 from tests.benchmarks.data import Graph
-from tests.benchmarks.log_sections import covering, crowd, formats, groups, many, remote_formats, requests_since
+from tests.benchmarks.log_sections import (
+    covering,
+    crowd,
+    formats,
+    groups,
+    many,
+    month,
+    remote_formats,
+    requests_since,
+)
 from tests.benchmarks.network_sections import network
 from tests.benchmarks.runner import OURS, Job, Result, Runner
 from tests.servers import postgres
@@ -214,6 +223,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
         remote_formats,
         crowd,
         many,
+        month,
         covering,
         groups,
         hashes,
