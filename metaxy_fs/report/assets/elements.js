@@ -64,8 +64,8 @@ function stateOf(feature) {
   return feature.commits ? "current" : "empty";
 }
 
-const MEANINGS = { current: "nothing to compute", due: "to compute", waiting: "waits for upstream", empty: "nothing written" };
-const SIGNS = { current: "●", due: "▲", waiting: "◆", empty: "○", unknown: "●" };
+const SIGNS = { current: "●", due: "▲", waiting: "◆", unknown: "●", empty: "○" };
+const MEANINGS = { current: "nothing to compute", due: "to compute", waiting: "waits for upstream", unknown: "written", empty: "nothing written" };
 
 function stateText(feature) {
   const states = feature.states;
@@ -73,8 +73,7 @@ function stateText(feature) {
   if (states.missing.length) return "upstream has no rows";
   const parts = ["new", "stale", "waiting", "orphaned"].filter((kind) => states[kind]).map((kind) => `${brief(states[kind])} ${kind}`);
   if (parts.length) return parts.join(" · ");
-  if (!feature.commits) return "nothing written";
-  return feature.upstream.length ? "all current" : "source";
+  return !feature.commits ? "nothing written" : feature.upstream.length ? "all current" : "source";
 }
 
 const codes = (feature) => feature.containers.map((each) => `${each.name} ${each.code}`).join(", ");

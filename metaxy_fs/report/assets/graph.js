@@ -1,6 +1,7 @@
 "use strict";
 // The graph: d3-dag says where the boxes are; this draws them, and moves the picture by pointer, wheel and keys.
 
+const LARGE = 300; // features, from which on the best places of boxes would take many seconds to find
 const BOX = { width: 208, height: 66, gap: 22, between: 64 };
 const NEAREST = 3, FARTHEST = 0.04, SMALLEST = 0.5, DETAILED = 0.62; // scales: the limits, that of names, that of all text
 
@@ -22,7 +23,8 @@ class Graph {
     const nodes = new Map(this.features.map((feature) => [feature.key, builder.node(feature.key)]));
     for (const [key, above] of this.upstream) for (const each of above) builder.link(nodes.get(each), nodes.get(key));
     const across = this.isTall ? [BOX.width, BOX.height] : [BOX.height, BOX.width];
-    const found = d3.sugiyama().nodeSize(across).gap([BOX.gap, BOX.between])(builder);
+    const place = this.features.length > LARGE ? d3.coordGreedy() : d3.coordSimplex();
+    const found = d3.sugiyama().coord(place).nodeSize(across).gap([BOX.gap, BOX.between])(builder);
     const turned = ([x, y]) => (this.isTall ? { x, y } : { x: y, y: x });
     this.size = turned([found.width, found.height]);
     this.places = new Map([...builder.nodes()].map((node) => [node.data, turned([node.x, node.y])]));
@@ -39,14 +41,12 @@ class Graph {
       this.features.map((feature) => draw("rect", { class: stateOf(feature), ...this.corner(feature.key), width: BOX.width, height: BOX.height })), this.frame);
     const button = (sign, label, act) => make("button", { type: "button", "aria-label": label, title: label, onclick: act }, sign);
     const controls = make("div", { class: "controls" }, button("+", "Zoom in", () => this.zoom(1.4)), button("−", "Zoom out", () => this.zoom(1 / 1.4)), button("⤢", "Show all", () => this.fit()));
-    const legend = make("p", { class: "legend" }, Object.entries(MEANINGS).map(([state, meaning]) => make("span", { class: state }, `${SIGNS[state]} ${meaning}`)));
+    const states = Object.keys(MEANINGS).filter((state) => this.features.some((feature) => stateOf(feature) === state));
+    const legend = make("p", { class: "legend" }, states.map((state) => make("span", { class: state }, `${SIGNS[state]} ${MEANINGS[state]}`)));
     place.replaceChildren(this.svg, this.map, controls, legend);
   }
 
-  corner(key) {
-    const { x, y } = this.places.get(key);
-    return { x: x - BOX.width / 2, y: y - BOX.height / 2 };
-  }
+  corner(key) { return { x: this.places.get(key).x - BOX.width / 2, y: this.places.get(key).y - BOX.height / 2 }; }
 
   /** Straight where a line passes a column of boxes, bent between columns. */
   path(points) {
