@@ -43,7 +43,7 @@ class StorePrepared(StoreCase):
 
     def test_nobody_sees_prepared_rows_before_all_are_committed(self, preparing: MetadataStore) -> None:
         video, _ = pipeline()
-        receipts = [preparing.prepare_write(video, videos(ids)) for ids in ([1, 2], [3], [])]
+        receipts = [preparing.prepare_write(video, videos(ids).lazy()) for ids in ([1, 2], [3], [])]
         assert [receipt.rows for receipt in receipts] == [2, 1, 0]
         assert not preparing.has_feature(video)
         preparing.commit_prepared(video, receipts, tags={"run": "7"})
