@@ -154,11 +154,19 @@ def test_roots_of_two_hash_algorithms_are_not_mixed(tmp_path: Path, staging: Fil
     assert not (tmp_path / "other").exists()
 
 
-def test_a_store_of_another_kind_has_no_files_to_copy(staging: FilesystemMetadataStore) -> None:
-    other = UnreachableStore()
-    for source, target in ((staging, other), (other, staging)):
+def test_what_is_no_store_is_refused(staging: FilesystemMetadataStore, tmp_path: Path) -> None:
+    for source, target in ((staging, tmp_path), (tmp_path, staging)):
         with pytest.raises(TypeError, match="FilesystemMetadataStore"):
             copy_metadata(Video, source=source, target=target)  # type: ignore[arg-type]
+
+
+def test_a_store_of_another_kind_that_does_not_answer_gets_nothing(staging: FilesystemMetadataStore) -> None:
+    staging.write_metadata(Video, rows(1))
+    for source, target in ((staging, UnreachableStore()), (UnreachableStore(), staging)):
+        with pytest.raises(StorageError, match="does not answer"):
+            copy_metadata(Video, source=source, target=target)
+    with pytest.raises(TypeError, match="FilesystemMetadataStore"):
+        copy_metadata(Video, source=staging, target=UnreachableStore(), exclude=rows(1).select("sample_id"))
 
 
 def test_a_store_in_memory_is_promoted_as_any_other(staging: FilesystemMetadataStore) -> None:
