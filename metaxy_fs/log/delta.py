@@ -10,7 +10,7 @@ which would take the manifests and all files that the table does not name.
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
@@ -157,19 +157,18 @@ def publish_view(
         view = look()
         chosen = before.columns if columns is None else tuple(columns)
         schema = _chosen(view, storage, chosen)
-        wanted = msgspec.structs.replace(_wanted(view, schema, storage), columns=chosen)
-        actions = list(_difference(before, wanted, name=feature))
-        if not actions or writer is None:
-            return _published(storage, view, schema, before=before, after=wanted)
-        after = msgspec.structs.replace(wanted, version=before.version + 1, id=before.id or _new_id())
+        after = _changed(before, _counting(view, storage), schema, columns=chosen)
+        published = _published(storage, view, schema, before=before, after=after)
+        if writer is None or after.version == before.version:
+            return msgspec.structs.replace(published, version=before.version)
         try:
-            put_idempotent(storage, delta_version(feature, after.version), _encoded(actions, after, writer=writer))
+            put_idempotent(storage, delta_version(feature, after.version), _encoded(before, after, feature, writer))
         except ObjectExistsError:
             continue
         if after.version - before.checkpoint >= _CHECKPOINT_EVERY:
             with suppress(StorageError):  # readers do without it, and the next publication tries again
                 put_idempotent(storage, delta_checkpoint(feature, after.version), _checkpoint(after, feature))
-        return _published(storage, view, schema, before=before, after=after)
+        return published
     raise StorageError(
         f"{storage.location}/{delta_log(feature)} was changed by others {_ATTEMPTS} times while this publication was "
         "under way. Publish again once they are done.",
@@ -206,7 +205,8 @@ def _chosen(view: View, storage: Storage, columns: Sequence[str] | None) -> pl.S
     return schema
 
 
-def _wanted(view: View, schema: pl.Schema, storage: Storage) -> _DeltaTable:
+def _counting(view: View, storage: Storage) -> dict[str, LiveFile]:
+    """Return the files of the table by the paths that they have there; raises if some rows of one do not count."""
     for live in view.files:
         if live.excluded:
             raise StorageError(
@@ -217,47 +217,44 @@ def _wanted(view: View, schema: pl.Schema, storage: Storage) -> _DeltaTable:
                 root=storage.location,
                 path=live.path,
             )
+    version = view.partition.version
+    return {f"{version}/{live.file.name}": live for live in view.files if live.file.rows}
+
+
+def _changed(
+    before: _DeltaTable, files: Mapping[str, LiveFile], schema: pl.Schema, *, columns: tuple[str, ...] | None
+) -> _DeltaTable:
+    """Return what the log is to say, under the next version if that is anything new."""
     fields = [delta_field(name, dtype) for name, dtype in schema.items()]
     written = msgspec.json.encode({"type": "struct", "fields": fields}).decode()
     features = ["timestampNtz"] if f'"{NAIVE}"' in written else []
-    protocol = Protocol(3 if features else 1, 7, features or None, [*features, GUARD])
-    adds = (_add(live, schema) for live in view.files if live.file.rows)
-    return _DeltaTable(protocol=protocol, schema=written, files={add.path: add for add in adds})
-
-
-def _add(live: LiveFile, schema: pl.Schema) -> Add:
-    return Add(
-        path=f"{live.partition.version}/{live.file.name}",
-        size=live.file.bytes,
-        modification_time=live.last[0] // 1_000,
-        stats=delta_statistics(live.file, live.schema, columns=schema),
+    after = msgspec.structs.replace(
+        before,
+        protocol=Protocol(3 if features else 1, 7, features or None, [*features, GUARD]),
+        schema=written,
+        id=before.id or str(UUID(random_token() + random_token())),
+        columns=columns,
+        files={path: before.files.get(path) or _add(path, live, schema) for path, live in files.items()},
     )
+    return after if after == before else msgspec.structs.replace(after, version=before.version + 1)
 
 
-def _difference(before: _DeltaTable, wanted: _DeltaTable, *, name: str) -> Iterator[_Action]:
-    """Yield what brings the log from one state to another, with the id of the table left open."""
-    if before.protocol != wanted.protocol:
-        yield _Action(protocol=wanted.protocol)
-    if (before.schema, before.columns) != (wanted.schema, wanted.columns):
-        yield _Action(meta_data=_meta_data(wanted, name))
+def _add(path: str, live: LiveFile, schema: pl.Schema) -> Add:
+    statistics = delta_statistics(live.file, live.schema, columns=schema)
+    return Add(path=path, size=live.file.bytes, modification_time=live.last[0] // 1_000, stats=statistics)
+
+
+def _encoded(before: _DeltaTable, after: _DeltaTable, feature: str, writer: str) -> bytes:
+    """Return the version that brings the log from one state to the next."""
     now = wall_clock() // 1_000
-    for path in before.files.keys() - wanted.files.keys():
-        yield _Action(remove=_Remove(path, now))
-    for path in wanted.files.keys() - before.files.keys():
-        yield _Action(add=wanted.files[path])
-
-
-def _encoded(actions: Iterable[_Action], table: _DeltaTable, *, writer: str) -> bytes:
-    info = {"timestamp": wall_clock() // 1_000, "operation": "PUBLISH", "engineInfo": writer}
-    named = (
-        each if each.meta_data is None else _Action(meta_data=msgspec.structs.replace(each.meta_data, id=table.id))
-        for each in actions
-    )
-    return b"\n".join(map(msgspec.json.encode, (_Action(commit_info=info), *named)))
-
-
-def _new_id() -> str:
-    return str(UUID(random_token() + random_token()))
+    actions = [_Action(commit_info={"timestamp": now, "operation": "PUBLISH", "engineInfo": writer})]
+    if before.protocol != after.protocol:
+        actions.append(_Action(protocol=after.protocol))
+    if (before.schema, before.columns) != (after.schema, after.columns):
+        actions.append(_Action(meta_data=_meta_data(after, feature)))
+    actions += [_Action(remove=_Remove(path, now)) for path in before.files if path not in after.files]
+    actions += [_Action(add=add) for path, add in after.files.items() if path not in before.files]
+    return b"\n".join(map(msgspec.json.encode, actions))
 
 
 def _published(
@@ -268,7 +265,7 @@ def _published(
     return Published(
         feature=feature.replace(".", "/"),
         location=storage.local_path(feature) or f"{storage.location}/{feature}",
-        version=max(before.version, after.version),
+        version=after.version,
         files=len(after.files),
         rows=sum(live.file.rows for live in view.files),
         added=len(after.files.keys() - before.files.keys()),

@@ -66,6 +66,9 @@ def many(bench: Bench) -> Iterator[Result]:
         once.run(Job("many:seed", arguments))
         measure = {OURS: Job("many:measure", arguments)}
         yield once.compare("many", {"writes": count, "state": "as written"}, measure)
+        yield once.compare(
+            "many", {"writes": count, "state": "publishing"}, {OURS: Job("many:publish_twice", arguments)}
+        )
         compaction = {OURS: Job("many:compact_counted", {"root": arguments["root"]})}
         yield once.compare("many", {"writes": count, "state": "compacting"}, compaction)
         yield once.compare("many", {"writes": count, "state": "compacted"}, measure)

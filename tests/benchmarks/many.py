@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from metaxy_fs import Feature, FilesystemMetadataStore, compact, vacuum
+from metaxy_fs import Feature, FilesystemMetadataStore, compact, publish, vacuum
 from tests.benchmarks.clocks import empty_directory
 from tests.benchmarks.data import BATCH_ROWS, batch
 from tests.benchmarks.ours import declare_small
@@ -56,6 +56,21 @@ def measure(*, root: str, count: int) -> dict[str, Any]:
         counting = CountingStorage(root)
         work(FilesystemMetadataStore(counting))
         measured[f"{name}_requests"] = float(counting.requests.total())
+    return measured
+
+
+def publish_twice(*, root: str, count: int) -> dict[str, Any]:
+    """Publish so many files as a Delta table, and then one commit more."""
+    store, feature, measured = FilesystemMetadataStore(root), declare_small(), dict[str, Any]()
+    for name in ("", "next_"):
+        started = time.perf_counter()
+        published = publish(store, feature)
+        measured[f"{name}seconds"] = time.perf_counter() - started
+        measured[f"{name}bytes"] = (
+            Path(published.location, "_delta_log", f"{published.version:020}.json").stat().st_size
+        )
+        if not name:
+            store.write_metadata(feature, next(_writes(count, 1)))
     return measured
 
 
