@@ -176,3 +176,4 @@ def test_job_of_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with FeatureGraph().use():
         exec(compile(code, str(PAGE), "exec"), {"__name__": "__main__"})  # noqa: S102  # of this repository
+    assert "assert " in code  # which fails where the job is wrong
