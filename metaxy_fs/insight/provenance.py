@@ -26,7 +26,13 @@ from metaxy_fs.insight.ancestry import (
 from metaxy_fs.insight.explanation import ContainerNode, ContainerRef, Difference, Explanation, RowsRef, Versions
 from metaxy_fs.spec import ContainerSpec, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.versioning.definition import DefinitionVersion, definition_version
-from metaxy_fs.versioning.preimages import data_versions, needed_containers, present_column, version_column
+from metaxy_fs.versioning.preimages import (
+    data_versions,
+    needed_containers,
+    present_column,
+    sample_source,
+    version_column,
+)
 
 
 def explain_sample(
@@ -210,8 +216,16 @@ class _NodeBuilder:
         )
 
     def _excluded(self, rows: AncestorRows) -> tuple[RowsRef, ...]:
-        """Return the upstream rows that a sample needs and that predicates exclude."""
-        needed = (ref for key, ref in rows.upstream.items() if not rows.spec.dep(key).optional)
+        """Return the upstream rows that a sample needs and that predicates exclude.
+
+        Where all deps are optional, it needs any of those that name samples.
+        """
+        needed = [ref for key, ref in rows.upstream.items() if not rows.spec.dep(key).optional]
+        if rows.upstream and not needed:
+            naming = sample_source(self._graph, rows.spec).upstream
+            needed = [ref for key, ref in rows.upstream.items() if key in naming]
+            if any(self.versions[ref].current is not None for ref in needed):
+                return ()
         return tuple(ref for ref in needed if self.versions[ref].is_excluded)
 
     def _difference(self, ref: ContainerRef, expected: str | None, waits_for: Sequence[ContainerRef]) -> Difference:

@@ -8,6 +8,7 @@ parts of a predicate rule out that name ids alone is not read.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cached_property
 
 import polars as pl
 
@@ -36,7 +37,7 @@ class SampleSelection:
     predicate: pl.Expr
     id_columns: Sequence[str]
 
-    @property
+    @cached_property
     def of_ids(self) -> pl.Expr | None:
         """What has to hold for the ids; None where nothing is known."""
         return conjuncts_on(self.predicate, columns=set(self.id_columns))
@@ -123,7 +124,7 @@ def selected(where: pl.Expr | None, feature: Declared, *, are_given: bool) -> Sa
         )
     if not where.meta.root_names():
         check_predicate(where, pl.Schema(), name="where", key=spec.key)  # before it restricts what is read
-    if not looks_at_one_row(where):
+    if not looks_at_one_row(flattened(where)):  # each link of a chain would be asked about all before it
         raise MetadataSchemaError(
             f"where looks at one sample at a time, without aggregates and windows, got {where}.",
             feature=spec.key.dotted,

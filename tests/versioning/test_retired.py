@@ -115,3 +115,18 @@ def test_what_another_upstream_still_has_is_orphaned_and_does_not_wait(store, re
 
     store.write_metadata(bad, of_film(2))
     assert store.resolve_update(film).counts == (0, 0, 0, 1, 0)
+
+
+def test_a_sample_whose_optional_rows_are_all_retired_is_orphaned_and_explained_so(store):
+    deps = [FeatureDep(key=FRAME, optional=True), FeatureDep(key=RATING, optional=True)]
+    above = [root(key, id_columns=["film"]) for key in (FRAME, RATING)]
+    frame, rating, film = declare(*above, FeatureSpec(key=FILM, deps=deps, id_columns=["film"]))
+    for each in (frame, rating):
+        store.write_metadata(each, films(1, 2, 3))
+    store.write_metadata(film, store.resolve_update(film).pending)
+    store.retire(frame, films(2, 3))
+    store.retire(rating, films(2))
+
+    increment = store.resolve_update(film)
+    assert (increment.orphaned["film"].to_list(), increment.stale["film"].to_list()) == ([2], [3])
+    assert [store.explain(film, number).status for number in (1, 2, 3)] == ["up to date", "excluded", "stale"]
