@@ -145,14 +145,17 @@ def store_facts(
         most_commits: How many commits may be listed.
     """
     is_declared = graph is not None
-    graph = FeatureGraph.from_store(store) if graph is None else graph
+    if graph is None:
+        graph = FeatureGraph.from_store(store)
+        others = {note.feature for note in graph.notes if note.kind == "left out"}
+    else:
+        others = set(store.list_features(include_fallback=True)).difference(graph.specs)
     found = _states(store, graph) if states else {}
-    held = set(store.list_features(include_fallback=True))
-    keys = [*graph.specs, *sorted(held.difference(graph.specs))]
+    keys = [*graph.specs, *sorted(others)]
     of_one = max(5, min(_MOST_OF_ONE, most_commits // max(1, len(keys))))
 
     def feature(key: FeatureKey) -> FeatureFacts:
-        return _feature(store, key, graph.specs.get(key), found.get(str(key)), of_one, is_held=key in held)
+        return _feature(store, key, graph.specs.get(key), found.get(str(key)), of_one)
 
     return StoreFacts(
         location=_text(store.location),
@@ -191,10 +194,8 @@ def _feature(
     spec: FeatureSpec | None,
     states: StateFacts | None,
     most_commits: int,
-    *,
-    is_held: bool,
 ) -> FeatureFacts:
-    held = held_in(store, key) if is_held else ()
+    held = held_in(store, key)
     commits = commits_of(held)
     totals = _totals(commits) if held else (0, 0, 0, None)
     return FeatureFacts(

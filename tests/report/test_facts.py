@@ -157,7 +157,7 @@ def test_without_states_a_few_requests_for_each_feature_do_and_no_data_file_is_r
         asked[fresh] = len(storage.listed), len(storage.got)
     listed, got = asked["cold"]
     assert asked["again"] == asked["cold"]
-    assert listed <= 3 + 11 * 2
+    assert listed <= 2 + 9 * 2
     assert got <= 13 + 1 + 10  # the manifests that count, and descriptions
 
 
@@ -173,6 +173,17 @@ def test_what_is_listed_is_bounded_and_what_is_counted_is_not():
     assert sum(each.commits for each in video.timeline) == sum(each.rows for each in video.timeline) == 30
     assert len(video.containers[0].code) == len(video.newest[0].tags) == 200
     assert video.definitions[0].code.endswith("…")
+
+
+def test_a_feature_that_is_stored_and_fits_no_graph_is_there(store):
+    with FeatureGraph.from_specs([VIDEO]).use() as graph:
+        assert [each.key for each in store_facts(store, graph=graph, states=True).features] == ["video", "faces"]
+    alone = InMemoryMetadataStore()
+    with FeatureGraph.from_specs([VIDEO, FACES]).use():
+        alone.write_metadata("faces", rows(1))
+    facts = store_facts(alone, graph=None, states=True)
+    assert [(each.key, each.rows, each.containers) for each in facts.features] == [("faces", 1, [])]
+    assert "'faces'" in facts.notes[0]
 
 
 def test_a_chain_shows_each_of_its_stores():
