@@ -42,7 +42,7 @@ class Explanations(Increments):
         expected = self.expected_of(feature, sample)
         if feature != A:
             assert {name: node.expected for name, node in declared.items()} == expected
-        if sample in self.latest[feature]:
+        if self.has_row(feature, sample):
             row = self.compared_row(feature, sample)[0]
             content = {name: node.content for name, node in declared.items() if node.content is not None}
             assert content == {name: row[name] for name in self.by_content(feature) if name in row}
@@ -57,6 +57,10 @@ class Explanations(Increments):
         assert set(explanation.causes) <= set(explanation.nodes)
         assert explanation.to_text().splitlines()[0].startswith(f"{feature[0]} of sample_id={sample} is ")
 
+    def has_row(self, feature, sample):
+        """Whether there is a row to compare with, which does not retire the sample."""
+        return sample in self.latest[feature] and self.retired_until(feature, sample) is None
+
     def is_without_upstream(self, feature, sample):
         """Whether an upstream row is retired, of which there should be a sample otherwise."""
         above = () if feature == A else self.upstream(feature)
@@ -67,7 +71,7 @@ class Explanations(Increments):
     def expected_of(self, feature, sample):
         """What the upstream rows make it; of a root, and where one is missing, nothing that could differ."""
         if feature == A:
-            return self.compared_row(A, sample)[0] if sample in self.latest[A] else {}
+            return self.compared_row(A, sample)[0] if self.has_row(A, sample) else {}
         if self.is_computable(feature, [sample]):
             return self.expected(feature, [sample])[sample]
         return dict.fromkeys(self.codes[feature])

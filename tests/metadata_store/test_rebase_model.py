@@ -162,7 +162,7 @@ class Rebases(Increments):
 
     @rule(feature=st.sampled_from([A, D, E]), samples=st.lists(ids, unique=True, min_size=1, max_size=3))
     def retire(self, feature, samples):
-        super().retire(feature, samples)
+        super().retire(feature, samples, until_back=False)
         self.note_write(feature)
 
     def note_write(self, feature):
