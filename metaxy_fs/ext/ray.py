@@ -5,11 +5,12 @@ themselves, and the batches of `MetadataStore.materialize`, which the driver alo
 time: Ray runs its task again, on another worker, and what a task returns is taken once.
 """
 
+import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 from threading import Lock
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar, cast
 
 import polars as pl
 
@@ -138,7 +139,7 @@ def resolve(
     """
     tasks = store.plan_update(feature, **options)
     with RayExecutor(**(ray_remote_args or {})) as executor:
-        return Increment.concat(executor.map(partial(_run, storage_options), tasks))
+        return Increment.concat(sent.received() for sent in executor.map(partial(_run, storage_options), tasks))
 
 
 def materialize(
@@ -293,8 +294,34 @@ def _read(storage_options: _OptionalMapping, task: ReadTask) -> list[pa.Table]:
     return [task.read(storage_options=storage_options).to_arrow()]
 
 
-def _run(storage_options: _OptionalMapping, task: UpdateTask) -> Increment:
-    return task.run(storage_options=storage_options)
+class _SentIncrement(NamedTuple):
+    """An increment as Ray carries it: its columns stay where they are until Ray copies them to the other process.
+
+    Polars would copy them three times on the way, which takes as long as to resolve them.
+    """
+
+    head: bytes
+    columns: list[pickle.PickleBuffer]
+
+    @classmethod
+    def of(cls, increment: Increment) -> Self:
+        """Return what Ray carries."""
+        frames = (increment.new, increment.stale, increment.orphaned, increment.waiting)
+        tables = [frame.to_arrow(compat_level=pl.CompatLevel.newest()) for frame in frames]
+        columns: list[pickle.PickleBuffer] = []
+        head = pickle.dumps((tables, increment.retired), protocol=5, buffer_callback=columns.append)
+        return cls(head, columns)
+
+    def received(self) -> Increment:
+        """Return the increment, in memory of this process: that of Ray goes with the cluster."""
+        copied = [bytes(column) for column in self.columns]
+        tables, retired = pickle.loads(self.head, buffers=copied)  # noqa: S301  # a worker of this program made it
+        new, stale, orphaned, waiting = map(pl.DataFrame, tables)
+        return Increment(new, stale, orphaned, waiting, retired)
+
+
+def _run(storage_options: _OptionalMapping, task: UpdateTask) -> _SentIncrement:
+    return _SentIncrement.of(task.run(storage_options=storage_options))
 
 
 def _call(function: Callable[..., _R], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _R:

@@ -14,6 +14,7 @@ class Plan:
         materialize_rows: Samples that a job computes.
         question_rows: Samples of each feature that questions are asked of.
         carried_rows: Upstream rows of which a column is carried.
+        machine_rows: Samples of an increment, and what runs its tasks.
         history_rows: Samples of a history.
         hash_rows: Samples whose versions are calculated by each hash algorithm.
         local_writes: Small writes to a local root.
@@ -44,6 +45,7 @@ class Plan:
     materialize_rows: tuple[int, ...] = (1_000_000,)
     question_rows: tuple[int, ...] = (100_000, 1_000_000)
     carried_rows: tuple[int, ...] = (1_000_000,)
+    machine_rows: tuple[tuple[int, str], ...] = ((4_000_000, "ray"),)
     history_rows: tuple[int, ...] = (1_000_000, 10_000_000)
     hash_rows: int = 1_000_000
     local_writes: int = 1_000
@@ -69,6 +71,7 @@ SMOKE = Plan(
     materialize_rows=(2_000,),
     question_rows=(200,),
     carried_rows=(200,),
+    machine_rows=((200, "threads"),),
     history_rows=(200,),
     hash_rows=200,
     local_writes=10,

@@ -134,6 +134,20 @@ def carried(bench: Bench) -> Iterator[Result]:
             shutil.rmtree(root)
 
 
+def many_machines(bench: Bench) -> Iterator[Result]:
+    """Increments that two workers of one thread resolve, beside one process of one thread."""
+    for rows, engine in bench.plan.machine_rows:
+        root = bench.scratch / "machines"
+        arguments = {"root": str(root), "graph": "wide"}
+        bench.runner.run(Job("ours:seed", {**arguments, "rows": rows}))
+        jobs = {
+            OURS: Job("machines:resolve_elsewhere", {**arguments, "engine": engine}),
+            "one thread": Job("machines:resolve_here", arguments),
+        }
+        yield bench.runner.compare("many-machines", {"graph": "wide", "rows": rows}, jobs)
+        shutil.rmtree(root)
+
+
 def hashes(bench: Bench) -> Iterator[Result]:
     """Versions by the default algorithm, beside those by the others that a root may be made with."""
     jobs = {}
@@ -236,7 +250,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
         sql,
         resolve,
     )
-}
+} | {"many-machines": many_machines}
 
 
 def _kinds(bench: Bench) -> tuple[str, ...]:

@@ -53,6 +53,7 @@ def test_ours_is_set_against_the_limit_of_each_work(document):
         "questions",
         "carried",
         "sql",
+        "many-machines",
     }
 
 
