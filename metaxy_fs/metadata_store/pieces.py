@@ -64,7 +64,8 @@ def divide(inputs: Sequence[Input], column: str, limits: PieceLimits = HERE) -> 
         return plan_ranges(together, rows=rows)
     # A file counts as so many rows besides, that a piece has no more of them than it may; those that overlap anyway.
     charge = rows // max(limits.files, sum(depths))
-    return plan_ranges([msgspec.structs.replace(span, rows=span.rows + charge) for span in together], rows=rows)
+    charged = [msgspec.structs.replace(span, rows=span.rows + charge) for span in together if span.rows]
+    return plan_ranges(charged, rows=rows)
 
 
 def clipped(ranges: Sequence[IdRange], samples: Input, column: str) -> list[IdRange]:

@@ -272,7 +272,8 @@ def _tasks(
     plan = pickle.dumps(_SharedPart(WRITER, portable, packed.getvalue()), protocol=pickle.HIGHEST_PROTOCOL)
     storages = {selection.storage.identity: selection.storage for selection, _ in selections}
     logs = {identity: Log(storage, clock=shared_clock(identity)) for identity, storage in storages.items()}
-    shares = list(zip(*(_divided(*selection, ranges) for selection in selections), strict=True))
+    divided = [_divided(*selection, ranges) for selection in selections]
+    shares = [[found[place] for found in divided] for place in range(len(ranges))]
     wanted = [place for place, some in enumerate(shares) if any(share.files for share in some)] or [0]
     return [
         kind(

@@ -15,7 +15,7 @@ from metaxy_fs import compact, open_store, vacuum
 from metaxy_fs.errors import CorruptObjectError, DependencyError, StorageError
 from metaxy_fs.log import seen
 from metaxy_fs.metadata_store import FilesystemMetadataStore, InMemoryMetadataStore, tasks
-from metaxy_fs.spec import FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
+from metaxy_fs.spec import ContainerSpec, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.testing import FaultyStorage
 from metaxy_fs.versioning.increment import Increment
@@ -361,6 +361,50 @@ def test_features_that_cannot_be_divided_are_one_task(tmp_path):
         store.write_metadata("frame", frames.with_columns(data_version=pl.struct(default=pl.lit("v"))))
         [task] = store.plan_update("video", rows=1)
         assert_equal(travelled(task).run(), store.resolve_update("video"))
+
+
+def test_plan_at_a_snapshot_leaves_out_what_was_compacted_with_it(tmp_path, graph):
+    store = open_store(tmp_path)
+    for by in "ab":
+        store.write_metadata("video", videos([1, 2], by=pl.lit(by)))
+    store.create_snapshot("then")
+    store.write_metadata("video", videos([1, 3], by=pl.lit("later")))
+    compact(store, full=True)
+    for latest_only in (False, True):
+        [task] = store.at("then").plan_read("video", latest_only=latest_only)
+        expected = store.at("then").read_metadata("video", latest_only=latest_only)
+        assert_frame_equal(travelled(task).read(), expected)
+
+
+@pytest.mark.parametrize("rows", [100, 10_000])
+def test_samples_of_an_earlier_definition_are_looked_at_where_the_local_call_does(tmp_path, graph, rows):
+    store = filled(open_store(tmp_path), commits=5, rows=100)
+    store.write_metadata("faces", store.resolve_update("faces").pending)
+    store.retire("video", pl.DataFrame({"sample_id": [7, 8]}))
+    containers = [ContainerSpec(code_version=2)]
+    faster = FeatureSpec(key="faces", deps=[FeatureDep(key="video", columns=["path"])], containers=containers)
+    with FeatureGraph.from_specs([FeatureSpec(key="video"), faster]).use():
+        for done in (0, 200, 498):
+            pending = store.resolve_update("faces").pending
+            store.write_metadata("faces", pending.head(max(0, done - 500 + pending.height + 2)))
+            expected = store.resolve_update("faces")
+            with tiny_pieces():
+                plan = store.plan_update("faces", rows=rows)
+                assert (len(plan) > 1) == (rows == 100)
+                assert_equal(together([travelled(task).run() for task in plan]), expected)
+            # Orphaned samples of others count as long as some sample has no row under the present definition.
+            assert expected.orphaned.height == (2 if done < 498 else 0)
+
+
+def test_what_nobody_wrote_has_a_task_too(tmp_path):
+    spec = FeatureSpec(key="faces", deps=[FeatureDep(key="video", optional=True)])
+    store = open_store(tmp_path)
+    with FeatureGraph.from_specs([FeatureSpec(key="video"), spec]).use():
+        [task] = store.plan_update("faces")
+        with pytest.raises(DependencyError):
+            store.resolve_update("faces")
+        with pytest.raises(DependencyError):
+            travelled(task).run()
 
 
 def test_what_has_no_plan_says_why(tmp_path, graph):
