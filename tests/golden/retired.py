@@ -1,6 +1,7 @@
 """The golden roots of tags and retired samples. `python -m tests.golden.retired DIRECTORY` writes one.
 
-`compacted` after the directory has most commits compacted, and their manifests and files vacuumed.
+`compacted` after the directory has most commits compacted, and their manifests and files vacuumed; `published` has the
+features published as Delta tables, in between and in the end.
 """
 
 import sys
@@ -17,6 +18,7 @@ from metaxy_fs import (
     FeatureSpec,
     FilesystemMetadataStore,
     compact,
+    publish,
     vacuum,
 )
 from tests.golden.compacted import small_files
@@ -52,8 +54,9 @@ LATEST = {("s", 0): "v0", ("s", 2): "v2", ("s", 4): "v4", ("s", 6): "v6again", (
 """The latest row of each take in the end."""
 
 
-def write(directory: Path, *, is_compacted: bool = False) -> None:
+def write(directory: Path, *, is_compacted: bool = False, is_published: bool = False) -> None:
     """Write a golden root."""
+    published = (Take, Cut) if is_published else ()
     with small_files():
         store = FilesystemMetadataStore(directory, tags={"host": "a"})
         store.write_metadata(Take, takes(*range(7)), tags=TAGS)
@@ -66,6 +69,8 @@ def write(directory: Path, *, is_compacted: bool = False) -> None:
         store.retire(Take, ids(2, 6), tags={"by": "me"})
         store.restore(Take, at="good", reason="a bad job")
         store.retire(Cut, ids(4), "never mind")
+        for feature in published:
+            publish(store, feature)
         if is_compacted:
             for feature in (Take, Cut):
                 compact(store, feature, full=True)
@@ -73,7 +78,9 @@ def write(directory: Path, *, is_compacted: bool = False) -> None:
         store.write_metadata(Take, takes(6, note="again"))
         store.write_metadata(Take, takes(1, scene="z", note="later"))
         store.create_snapshot("end")
+        for feature in published:
+            publish(store, feature)
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), is_compacted="compacted" in sys.argv[2:])
+    write(Path(sys.argv[1]), is_compacted="compacted" in sys.argv[2:], is_published="published" in sys.argv[2:])

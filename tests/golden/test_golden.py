@@ -17,6 +17,7 @@ from metaxy_fs import (
     UnsupportedFormatError,
     WriteConflictError,
     compact,
+    publish,
     repair,
     vacuum,
     verify,
@@ -61,6 +62,7 @@ def test_there_are_golden_roots() -> None:
         "format-1-prepared",
         "format-1-retired",
         "format-1-retired-compacted",
+        "format-1-retired-published",
         "format-1-retired-tables-compacted",
         "format-1-sealed-compacted",
         "format-1-sha3_256",
@@ -274,6 +276,17 @@ def test_they_are_restored_compacted_and_repaired_on(retired_root: FilesystemMet
     rows = copy.read_metadata(retired.Take, latest_only=True)
     assert sorted(rows["data_version"].struct.field("default")) == ["v0", "v2", "v4", "v6"]
     assert verify(copy).is_sound
+
+
+def test_a_published_feature_is_published_on(tmp_path: Path) -> None:
+    [golden] = [root for root in RETIRED if root.name.endswith("published")]
+    copy = FilesystemMetadataStore(shutil.copytree(golden, tmp_path / "root"))
+    known = publish(copy, retired.Take)
+    assert (known.version, known.added, known.removed) == (1, 0, 0)
+    assert publish(copy, retired.Cut).version == 0
+    compact(copy, retired.Take, full=True, republish=True)
+    now = publish(copy, retired.Take)
+    assert (now.version, now.added, now.rows) == (2, 0, known.rows)
 
 
 # Roots with containers versioned by content.
