@@ -284,6 +284,17 @@ def test_predicates_that_mean_the_same_in_sql_leave_out_rows_there(shared_store,
     assert found == {name: number for name, (_, number) in PUSHED.items()}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_integers_beside_floats_are_compared_as_polars_does(shared_store, kind):
+    feature, store = new_feature(), shared_store(kind)
+    for size in (2**53, 0.5):
+        store.write_metadata(feature, rows_of(pl.DataFrame({"size": [size]})))
+    every = store.read_metadata(feature)
+    for size in (2**53, 2**53 + 1, 2**53 - 1):
+        for predicate in (pl.col("size") == size, pl.col("size") >= size):
+            assert store.read_metadata(feature, filters=predicate).equals(every.filter(predicate))
+
+
 def test_a_few_rows_of_many_are_all_that_is_asked_for(shared_store, monkeypatch):
     feature, store = new_feature(), shared_store("sqlite")
     for start in range(3):
