@@ -15,11 +15,8 @@ def prepare_write(store: Backend, feature: Declared, df: FrameLike, *, task_id: 
     """Store the rows of a frame, which nobody sees before they are committed, or say why they do not fit."""
     if task_id is not None and not isinstance(task_id, str):
         raise TypeError(f"task_id is a string that names the task within its job, got {task_id!r}.")
-    rows, partition = checked_rows(feature, df), feature.definition.partition
-    store.seen.check(feature.spec, partition, rows)
-    receipt = store.prepare_rows(Append(spec=feature.spec, definition=feature.definition, chunks=rows), task_id=task_id)
-    store.seen.add(feature.key, partition, rows.schema)
-    return receipt
+    rows = checked_rows(feature, df)
+    return store.prepare_rows(Append(spec=feature.spec, definition=feature.definition, chunks=rows), task_id=task_id)
 
 
 @about_feature

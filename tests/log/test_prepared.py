@@ -15,13 +15,13 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import prepared, verified_io
-from metaxy_fs.log.chunks import Chunks
+from metaxy_fs.log import chunks, prepared, verified_io
 from metaxy_fs.log.compact import compact_partition
 from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.copy import copy_partition
 from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.log import Log
+from metaxy_fs.log.manifest import Definition
 from metaxy_fs.log.receipts import Receipt
 from metaxy_fs.log.repair import repair
 from metaxy_fs.log.unreferenced import Policy
@@ -31,7 +31,7 @@ from metaxy_fs.log.view import ViewLoader
 from metaxy_fs.storage.base import ObjectInfo, Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from metaxy_fs.testing.store_clocks import machine_at
-from tests.log.commits import PARTITION, request, rows, write
+from tests.log.commits import PARTITION, VERSION, request, rows, write
 from tests.log.compactions import read, view_of
 from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents
@@ -102,6 +102,7 @@ def test_a_driver_that_dies_shows_all_or_nothing_and_another_completes_it(write_
         commit(storage, again, write_id=write_id)
         assert ids(storage) == [1, 2, 3, 9]
         assert errors(storage) == []
+        assert write_id or repair(storage, dry_run=True) == []
 
 
 def test_an_unpublished_group_is_unproven_and_comes_to_life_only_if_somebody_vouches_for_it() -> None:
@@ -211,6 +212,19 @@ def test_a_name_stands_for_the_same_in_a_copy() -> None:
     assert ids(other) == [1, 2]
 
 
+def test_parts_of_several_files_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "MAX_FILE_ROWS", 2)
+    storage = MemoryStorage()
+    commit(storage, prepare(storage, [1, 2, 3, 4, 5], [3, 6, 7]))
+    assert len(view_of(storage).files) == 5
+    before, clock = read(storage), LamportClock()
+    assert before["sample_id"].to_list() == [1, 2, 3, 4, 5, 3, 6, 7]
+    options = Options(writer="a test", full=True)
+    list(compact_partition(storage, ViewLoader(storage, clock=clock), PARTITION, clock=clock, options=options))
+    assert read(storage).equals(before)
+    assert errors(storage) == []
+
+
 # Ages, by the clock of the storage.
 
 
@@ -298,9 +312,11 @@ def test_receipts_are_as_little_trusted_as_manifests() -> None:
 def test_a_feature_whose_samples_have_other_names_is_refused() -> None:
     storage = MemoryStorage()
     receipts = prepare(storage, [1])
-    other = msgspec.structs.replace(request(rows()), id_columns=("other",), rows=Chunks.of(rows()))
-    with pytest.raises(MetadataSchemaError, match="other"):
-        log_of(storage).commit_prepared(other, receipts, spec=b"{}")
+    others = {"id_columns": ("other",), "definition": Definition(VERSION, {"sound": VERSION})}
+    for name, value in others.items():
+        other = msgspec.structs.replace(request(rows()), **{name: value})
+        with pytest.raises(MetadataSchemaError, match=r"other|sound"):
+            log_of(storage).commit_prepared(other, receipts, spec=b"{}")
 
 
 def test_an_unknown_outcome_is_told_and_the_call_repeated() -> None:
