@@ -14,11 +14,10 @@ import typer
 from metaxy_fs.config import Config, load_config
 from metaxy_fs.errors import ConfigError, FeatureNotFoundError, MetaxyError, SpecError
 from metaxy_fs.markup import printable
-from metaxy_fs.metadata_store import FilesystemMetadataStore, MetadataStore, open_store
+from metaxy_fs.metadata_store import FilesystemMetadataStore, MetadataStore, on_demand, open_store
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.roots import require_root
 from metaxy_fs.metadata_store.snapshots import check_name
-from metaxy_fs.metadata_store.stored_graph import stored_graph
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.spec.keys import did_you_mean
 
@@ -126,7 +125,7 @@ def declared(target: Target) -> Iterator[FeatureGraph]:
         with redirect_stdout(sys.stderr):  # what modules print is no answer
             graph = target.config.import_features()
     else:
-        graph = stored_graph(target.store, skip_unreadable=True)
+        graph = on_demand.stored_graph(target.store, skip_unreadable=True)
     with graph.use():
         yield graph
 
