@@ -1,7 +1,6 @@
 """Gather what the report shows of a store: as values of bounded size, in which all strings can be printed.
 
-What is stored may hold anything. Here strings are cut and what cannot be printed is escaped, lists keep the newest, and
-the page adds nothing to them.
+Strings are cut here, what cannot be printed is escaped, and lists keep the newest.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,8 +23,7 @@ MOST_COMMITS: Final = 5_000
 """How many commits a report lists of all features together; what is older is counted in the timeline alone."""
 _MOST_OF_ONE: Final = 100
 _LONGEST: Final = 200
-_MOST: Final = 50
-"""How many definitions, containers, causes, notes and snapshots are listed of one thing."""
+_MOST: Final = 50  # definitions, containers, causes and snapshots that are listed of one thing
 _BINS: Final = 48
 _AT_ONCE: Final = 8
 
@@ -177,47 +175,38 @@ def _states(store: MetadataStore, graph: FeatureGraph) -> dict[str, StateFacts]:
         causes.setdefault(feature, []).append((_text(cause), samples))
     return {
         row["feature"]: StateFacts(
-            new=row["new"],
-            stale=row["stale"],
-            waiting=row["waiting"],
-            orphaned=row["orphaned"],
-            missing=_texts(row["missing"] or ()),
-            causes=causes.get(row["feature"], [])[:_MOST],
+            row["new"],
+            row["stale"],
+            row["waiting"],
+            row["orphaned"],
+            _texts(row["missing"]),
+            causes.get(row["feature"], [])[:_MOST],
         )
         for row in plan.features.iter_rows(named=True)
     }
 
 
 def _feature(
-    store: MetadataStore,
-    key: FeatureKey,
-    spec: FeatureSpec | None,
-    states: StateFacts | None,
-    most_commits: int,
+    store: MetadataStore, key: FeatureKey, spec: FeatureSpec | None, states: StateFacts | None, most_commits: int
 ) -> FeatureFacts:
     held = held_in(store, key)
     commits = commits_of(held)
-    totals = _totals(commits) if held else (0, 0, 0, None)
+    last = commits["time"].max()
     return FeatureFacts(
         key=_text(key),
         ids=_texts(spec.id_columns if spec else ()),
         upstream=_texts(dep.key for dep in spec.deps) if spec else [],
         containers=[_container(each) for each in spec.containers[:_MOST]] if spec else [],
-        commits=totals[0],
-        rows=totals[1],
-        bytes=totals[2],
-        last=totals[3],
+        commits=commits.height,
+        rows=int(commits["rows"].sum()),
+        bytes=int(commits["bytes"].sum()),
+        last=_milliseconds(last) if isinstance(last, datetime) else None,
         definitions=_definitions(held, key),
         timeline=_timeline(commits) if held else [],
         newest=_newest(commits, most_commits),
         upkeep=[UpkeepFacts(_text(each.location), *_sums(each.stored_holdings(key))) for each, _ in held],
         states=states,
     )
-
-
-def _totals(commits: pl.DataFrame) -> tuple[int, int, int, int]:
-    rows, size, last = commits.select(pl.col("rows").sum(), pl.col("bytes").sum(), pl.col("time").max()).row(0)
-    return commits.height, rows, size, _milliseconds(last)
 
 
 def _container(container: ContainerSpec) -> ContainerFacts:
@@ -231,9 +220,7 @@ def _container(container: ContainerSpec) -> ContainerFacts:
 
 
 def _named(dep: ContainerDep) -> str:
-    """Return what a container is made from, as `feature/container`."""
-    names = ["*"] if dep.containers == ALL else map(str, dep.containers)
-    return ", ".join(f"{dep.feature_key}/{name}" for name in names)
+    return ", ".join(f"{dep.feature_key}/{name}" for name in (["*"] if dep.containers == ALL else dep.containers))
 
 
 def _definitions(held: Held, key: FeatureKey) -> list[DefinitionFacts]:
@@ -241,15 +228,9 @@ def _definitions(held: Held, key: FeatureKey) -> list[DefinitionFacts]:
     newest = definitions_of(held, key).sort("last", descending=True).head(_MOST)
     return [
         DefinitionFacts(
-            version=_text(row["partition"]),
-            code=None if row["code"] is None else _text(row["code"]),
-            first=_milliseconds(row["first"]),
-            last=_milliseconds(row["last"]),
-            commits=row["commits"],
-            rows=row["rows"],
-            store=_text(row["store"]),
+            _text(version), code and _text(code), _milliseconds(first), _milliseconds(last), commits, rows, _text(store)
         )
-        for row in newest.iter_rows(named=True)
+        for version, code, first, last, commits, rows, store in newest.iter_rows()
     ]
 
 
@@ -264,13 +245,10 @@ def _timeline(commits: pl.DataFrame) -> list[PeriodFacts]:
 
 
 def _newest(commits: pl.DataFrame, most: int) -> list[CommitFacts]:
-    columns = ("time", "commit", "rows", "retired", "bytes", "partition", "compacted", "tags")
+    newest = commits.select("time", "commit", "rows", "retired", "bytes", "partition", "compacted", "tags")
     return [
         CommitFacts(_milliseconds(time), commit, rows, retired, size, definition, compacted, _tags(tags))
-        for time, commit, rows, retired, size, definition, compacted, tags in commits.tail(most)
-        .reverse()
-        .select(columns)
-        .iter_rows()
+        for time, commit, rows, retired, size, definition, compacted, tags in newest.tail(most).reverse().iter_rows()
     ]
 
 
