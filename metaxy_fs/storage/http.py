@@ -20,7 +20,7 @@ from metaxy_fs.storage.walk import Entry, walk
 
 PROTOCOLS = frozenset({"http", "https"})
 _TITLE_OF_AN_INDEX = re.compile(r"index of|directory listing|listing (of|for)|files within", re.IGNORECASE)
-_OF_A_ROOT = ("/", ".json", ".parquet")
+_OF_A_ROOT = ("/", ".json", ".parquet", ".table")
 """How the names end that stand in the directories of a root."""
 _SHOWN = 100
 

@@ -154,6 +154,11 @@ def test_the_pages_of_several_servers_are_understood(serve: Serve, index: str) -
     assert storage.list_directories("") == ["clip"]
 
 
+@pytest.mark.parametrize("name", ["a-0.parquet", "a.json", "a.table"])
+def test_a_page_without_a_title_that_links_to_objects_of_a_root_is_an_index(serve: Serve, name: str) -> None:
+    assert open_storage(serve(answering(200, f"<a href='{name}'>a</a>".encode()))).list_directories("_commits") == []
+
+
 def test_an_empty_directory_is_empty(serve: Serve, tmp_path: Path) -> None:
     assert open_storage(serve(functools.partial(Quiet, directory=str(tmp_path)))).list("") == []
 
