@@ -4,6 +4,7 @@ A manifest lists all files of its commits, and holds statistics of all their col
 what its reader needs: where it is, how it is checked, whose rows it holds, and the bounds of its ids.
 """
 
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
@@ -88,12 +89,12 @@ def encode_files(files: Iterable[LiveFile], *, with_split_points: bool) -> bytes
             split_points=live.file.split_points if with_split_points else (),
         )
         entries.append(_PortableFile(kinds[place][0], manifest.commit, file, live.first, live.last, live.offset))
-    return msgspec.msgpack.encode(_PortableFiles([kind for _, kind in kinds.values()], entries))
+    return zlib.compress(msgspec.msgpack.encode(_PortableFiles([kind for _, kind in kinds.values()], entries)), level=1)
 
 
 def decode_files(data: bytes) -> list[LiveFile]:
     """Return what `encode_files` took; of manifests they have what readers of files ask for."""
-    found = msgspec.msgpack.decode(data, type=_PortableFiles)
+    found = msgspec.msgpack.decode(zlib.decompress(data), type=_PortableFiles)
     excluded = [frozenset(kind.excluded) for kind in found.kinds]
     return [
         LiveFile(

@@ -12,6 +12,7 @@ saw. A plan is a pickle: give it to processes of your own, and take it from nobo
 import builtins
 import pickle
 import threading
+import zlib
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,7 +89,7 @@ class Task:
     def _run(self, store: Backend | None, storage_options: Mapping[str, Any] | None) -> Any:
         """Return what the call of the plan gives for the range."""
         refuse_lost_threads()
-        plan: _SharedPart = pickle.loads(self._plan)  # noqa: S301  # made by `plan_read` or `plan_update`, of this program
+        plan: _SharedPart = pickle.loads(zlib.decompress(self._plan))  # noqa: S301  # made by `plan_read` or `plan_update`, of this program
         if plan.writer != WRITER:
             raise StorageError(
                 f"The task was planned by {plan.writer}, and this is {WRITER}: have the same version everywhere."
@@ -269,7 +270,8 @@ def _tasks(
     packed = BytesIO()
     _Pickler(packed, [selection for selection, _ in selections]).dump(call)
     portable = tuple(PortableSelection.of(selection) for selection, _ in selections)
-    plan = pickle.dumps(_SharedPart(WRITER, portable, packed.getvalue()), protocol=pickle.HIGHEST_PROTOCOL)
+    shared = pickle.dumps(_SharedPart(WRITER, portable, packed.getvalue()), protocol=pickle.HIGHEST_PROTOCOL)
+    plan = zlib.compress(shared)  # names of columns and features come many times
     storages = {selection.storage.identity: selection.storage for selection, _ in selections}
     logs = {identity: Log(storage, clock=shared_clock(identity)) for identity, storage in storages.items()}
     divided = [_divided(*selection, ranges) for selection in selections]
