@@ -6,12 +6,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore, MetadataStore
 from metaxy_fs.log import local_files, parquet
+from tests.support.examples import examples
 from tests.support.strategies import frames, predicates, schemas
 
 with FeatureGraph().use():
@@ -60,7 +61,7 @@ def write_all(store: MetadataStore, writes: list[pl.DataFrame]) -> None:
         store.write_metadata(Sample, frame)
 
 
-@settings(max_examples=150)
+@examples(40)
 @given(history=histories(), latest_only=st.booleans())
 def test_a_pruned_read_is_the_whole_read_filtered(
     open_store_at: Opener,
@@ -80,7 +81,7 @@ def test_a_pruned_read_is_the_whole_read_filtered(
     assert_frame_equal(lazily, expected)
 
 
-@settings(max_examples=100)
+@examples(25)
 @given(history=histories(), data=st.data())
 def test_selected_columns_are_those_of_the_whole_read(
     open_store_at: Opener, history: tuple[pl.Schema, list[pl.DataFrame], pl.Expr], data: st.DataObject

@@ -48,6 +48,7 @@ def kinds(graph):
 
 
 @given(histories())
+@examples(40)
 def test_graph_of_a_store_is_the_declared_one(history):
     store = InMemoryMetadataStore()
     history.replay(store)
