@@ -23,6 +23,7 @@ from metaxy_fs.versioning.definition import definition_version
 from tests.golden.compacted import Clip, ClipBefore
 from tests.golden.content import Scan
 from tests.golden.contents import Video
+from tests.golden.prepared import Tile
 from tests.golden.retired import Take
 from tests.support.examples import examples
 from tests.versioning.lineage_strategies import histories
@@ -68,7 +69,7 @@ def test_graph_of_a_golden_root_is_the_declared_one(root):
     clip = {**Clip.graph.specs, ClipBefore.spec.key: ClipBefore.spec}
     declared = next(
         specs
-        for specs in (Video.graph.specs, Take.graph.specs, Scan.graph.specs, clip)
+        for specs in (Video.graph.specs, Take.graph.specs, Scan.graph.specs, Tile.graph.specs, clip)
         if root.joinpath(next(iter(specs)).dotted).exists()
     )
     read = FeatureGraph.from_store(FilesystemMetadataStore(root))
