@@ -44,16 +44,6 @@ def without_completion(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(prepared._Name, "complete", lambda *_: None)
 
 
-def without_ages(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(prepared._Deadline, "check", lambda _: None)
-    patch.setattr(prepared._Deadline, "start", lambda *_: None)
-
-
-def without_a_look_at_what_is_committed(patch: pytest.MonkeyPatch) -> None:
-    real = prepared._look
-    patch.setattr(prepared, "_look", lambda *args: (frozenset(), real(*args)[1]))
-
-
 def with_twins(patch: pytest.MonkeyPatch) -> None:
     real = receipts.writes_of
 
@@ -85,8 +75,6 @@ def with_the_manifest_first(patch: pytest.MonkeyPatch) -> None:
         (without_marks, 10),
         (without_decisions, 9),
         (without_completion, 9),
-        (without_ages, 29),
-        (without_a_look_at_what_is_committed, 13),
         (with_twins, 5),
         (with_the_manifest_first, 0),
     ],
