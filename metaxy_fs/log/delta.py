@@ -10,7 +10,7 @@ which would take the manifests and all files that the table does not name.
 """
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
@@ -296,7 +296,10 @@ def _replay(storage: Storage, feature: str) -> _DeltaTable:
     if checkpoint >= 0:
         table = _from_checkpoint(storage, feature, known[checkpoint, True], table)
     for version, data in zip(versions, storage.get_many([known[each, False] for each in versions]), strict=True):
-        table = _applied(table, _decoded(storage, feature, data), version)
+        try:
+            table = _applied(table, data, version)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise _unreadable(storage, feature, f"cannot be decoded: {error}") from error
     if table.version >= 0 and GUARD not in ((table.protocol and table.protocol.writer_features) or ()):
         raise StorageError(
             f"{storage.location}/{delta_log(feature)} was not written by metaxy_fs. Nothing was published: move it "
@@ -307,16 +310,10 @@ def _replay(storage: Storage, feature: str) -> _DeltaTable:
     return table
 
 
-def _decoded(storage: Storage, feature: str, data: bytes) -> list[_Action]:
-    try:
-        return [msgspec.json.decode(line, type=_Action) for line in data.splitlines() if line.strip()]
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise _unreadable(storage, feature, f"cannot be decoded: {error}") from error
-
-
-def _applied(table: _DeltaTable, actions: Iterable[_Action], version: int) -> _DeltaTable:
+def _applied(table: _DeltaTable, data: bytes, version: int) -> _DeltaTable:
+    """Return what a log says with one version more."""
     files, changes = dict(table.files), dict[str, Any](version=version)
-    for action in actions:
+    for action in (msgspec.json.decode(line, type=_Action) for line in data.splitlines() if line.strip()):
         if action.protocol is not None:
             changes["protocol"] = action.protocol
         if action.meta_data is not None:

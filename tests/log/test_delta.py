@@ -309,6 +309,11 @@ def test_the_log_of_somebody_else_is_left_alone() -> None:
     [
         ("00000000000000000002.json", b"{}", "lacks versions"),
         ("00000000000000000001.json", b'{"add":{}}', "cannot be decoded"),
+        (
+            "00000000000000000001.json",
+            b'{"metaData":{"id":"","name":"","schemaString":"","configuration":{"metaxyFs.columns":"x"}}}',
+            "cannot be decoded",
+        ),
         ("00000000000000000000.checkpoint.parquet", b"PAR1", "has a checkpoint that cannot be read"),
     ],
 )
