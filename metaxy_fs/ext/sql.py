@@ -280,13 +280,15 @@ class Database:
 
     def make(self) -> None:
         """Make the tables that all features share, if there are none."""
-        if not self.exists():
+        while not self.exists():
             try:
                 with self.connected("make tables") as connection:
-                    _OWN.create_all(connection)
-            except StorageError:
-                if not self.exists():  # else another writer has made them
+                    for table in _OWN.sorted_tables:  # what only reads first could not wait for others in SQLite
+                        connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+            except StorageError as error:  # perhaps because another writer has made them, or is about to
+                if not self.exists() and not self.driver.is_conflict(error.__cause__):
                     raise
+                pause(random_fraction() / 20)
 
     def extend(self, connection: sa.Connection, table: str, added: Sequence[tuple[str, Any]], *, is_new: bool) -> None:
         """Make the table of a feature, or add columns to it."""

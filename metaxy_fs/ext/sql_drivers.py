@@ -142,7 +142,9 @@ class DuckDB(Driver):
         return (import_module("duckdb").Error,)
 
     def is_conflict(self, error: BaseException | None) -> bool:
-        return isinstance(error, import_module("duckdb").TransactionException)
+        # A key is refused that another transaction has taken, though it has not ended.
+        duckdb = import_module("duckdb")
+        return isinstance(error, duckdb.TransactionException | duckdb.ConstraintException)
 
     def insert(self, connection: sa.Connection, table: str, rows: pl.DataFrame) -> None:
         quote = connection.dialect.identifier_preparer.quote_identifier

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import threading
 import tomllib
 import traceback
 import uuid
@@ -340,12 +341,19 @@ def test_processes_that_write_at_once_lose_nothing(url_of, kind, soak):
     assert store.history(video)["time"].n_unique() == (processes + 1) * writes
 
 
-def test_threads_that_write_to_duckdb_at_once_lose_nothing(url_of):
+@pytest.mark.parametrize("kind", KINDS)
+def test_stores_whose_first_writes_come_at_once_lose_nothing(url_of, kind):
     video, _ = pipeline()
-    store = SQLMetadataStore(url_of("duckdb", "threads"))
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda at: store.write_metadata(video, videos([at], **{f"by_{at}": [at]})), range(12)))
-    assert sorted(ids_of(store.read_metadata(video))) == list(range(12))
+    url, gate = url_of(kind, "at_once"), threading.Barrier(6)
+
+    def write(at):
+        store = SQLMetadataStore(url)
+        gate.wait()
+        store.write_metadata(video, videos([at], **{f"by_{at}": [at]}))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(6)))
+    assert sorted(ids_of(SQLMetadataStore(url).read_metadata(video))) == list(range(6))
 
 
 def test_a_commit_that_fails_half_way_leaves_nothing(shared_store, monkeypatch):
