@@ -183,33 +183,40 @@ class RayExecutor(Executor):
         self._lock = Lock()
 
     def submit(self, fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_R]:
-        """Have Ray make a call; the future has what it returns, or raises what it raises."""
+        """Have Ray make a call; the future has what it returns, or raises what it raises, and cancels it."""
         reference = self._call.remote(fn, args, kwargs)
         future: Future[_R] = Future()
-        future.set_running_or_notify_cancel()
         with self._lock:
             self._running[future] = reference
+        future.add_done_callback(partial(_cancelled, reference))
         reference.future().add_done_callback(partial(self._done, future))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # of Executor
-        """Wait for the calls that are under way; or have those cancelled that Ray has not begun."""
+        """Wait for the calls that are under way, or cancel them."""
         with self._lock:
-            running = dict(self._running)
-        for reference in running.values() if cancel_futures else ():
-            ray.cancel(reference)
-        if wait:
-            for future in running:
+            running = list(self._running)
+        for future in running:
+            if cancel_futures:
+                future.cancel()
+            if wait and not future.cancelled():
                 future.exception()
 
     def _done(self, future: Future[Any], done: Future[Any]) -> None:
         with self._lock:
             del self._running[future]
+        if not future.set_running_or_notify_cancel():
+            return
         error = done.exception()
         if error is None:
             future.set_result(done.result())
         else:
             future.set_exception(error.cause if isinstance(error, RayTaskError) and error.cause else error)
+
+
+def _cancelled(reference: "ray.ObjectRef[Any]", future: Future[Any]) -> None:
+    if future.cancelled():
+        ray.cancel(reference)
 
 
 class _FeatureSource(Datasource):

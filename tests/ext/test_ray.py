@@ -5,6 +5,7 @@ import pickle
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -162,13 +163,20 @@ def test_sink_and_source_carry_no_credentials(store):
         ext.write(ext.read(store, Video), FilesystemMetadataStore(MemoryStorage()), Video)
 
 
-def test_executor_cancels_what_ray_has_not_begun():
+def test_executor_returns_and_raises_what_calls_do():
+    with ext.RayExecutor() as executor:
+        assert list(executor.map(pow, [2, 2, 2], range(3))) == [1, 2, 4]
+        with pytest.raises(TypeError):
+            executor.submit(pow).result()
+
+
+def test_executor_cancels_what_is_under_way():
     executor = ext.RayExecutor()
-    futures = [executor.submit(pow, 2, number) for number in range(3)]
-    assert [future.result() for future in futures] == [1, 2, 4]
-    with pytest.raises(TypeError):
-        executor.submit(pow).result()
+    futures = [executor.submit(time.sleep, 1_000) for _ in range(3)]  # one more than there are workers
     executor.shutdown(cancel_futures=True)
+    assert all(future.cancelled() for future in futures)
+    with ext.RayExecutor() as other:
+        assert other.submit(pow, 2, 2).result() == 4  # a worker is free again
 
 
 def test_job_of_the_page_runs(tmp_path, monkeypatch):
