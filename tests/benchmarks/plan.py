@@ -15,6 +15,7 @@ class Plan:
         question_rows: Samples of each feature that questions are asked of.
         carried_rows: Upstream rows of which a column is carried.
         machine_rows: Samples of an increment, and what runs its tasks.
+        plan_rows: Samples that are read, resolved and written through plans, and in how many processes.
         history_rows: Samples of a history.
         hash_rows: Samples whose versions are calculated by each hash algorithm.
         local_writes: Small writes to a local root.
@@ -46,6 +47,7 @@ class Plan:
     question_rows: tuple[int, ...] = (100_000, 1_000_000)
     carried_rows: tuple[int, ...] = (1_000_000,)
     machine_rows: tuple[tuple[int, str], ...] = ((4_000_000, "ray"),)
+    plan_rows: tuple[tuple[int, int], ...] = ((10_000_000, 1), (10_000_000, 2), (10_000_000, 4))
     history_rows: tuple[int, ...] = (1_000_000, 10_000_000)
     hash_rows: int = 1_000_000
     local_writes: int = 1_000
@@ -72,6 +74,7 @@ SMOKE = Plan(
     question_rows=(200,),
     carried_rows=(200,),
     machine_rows=((200, "threads"),),
+    plan_rows=((200, 1),),
     history_rows=(200,),
     hash_rows=200,
     local_writes=10,

@@ -148,6 +148,19 @@ def many_machines(bench: Bench) -> Iterator[Result]:
         shutil.rmtree(root)
 
 
+def plans(bench: Bench) -> Iterator[Result]:
+    """Reads, increments and writes through plans in some processes of one thread, and a compaction in this one."""
+    for rows, processes in bench.plan.plan_rows:
+        root = bench.scratch / "plans"
+        arguments = {"root": str(root), "graph": "simple"}
+        bench.runner.run(Job("ours:seed", {**arguments, "rows": rows}))
+        job = Job("machines:through_plans", {**arguments, "processes": processes})
+        # Once: what it writes is there afterwards.
+        once = Runner(repeats=1, fresh=bench.plan.fresh)
+        yield once.compare("plans", {"rows": rows, "processes": processes}, {OURS: job})
+        shutil.rmtree(root)
+
+
 def hashes(bench: Bench) -> Iterator[Result]:
     """Versions by the default algorithm, beside those by the others that a root may be made with."""
     jobs = {}
@@ -240,6 +253,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Result]]] = {
         month,
         covering,
         groups,
+        plans,
         hashes,
         latest,
         cycle,
