@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from metaxy_fs.log.compact import compact_partition
     from metaxy_fs.log.compactor import Compaction, Options
     from metaxy_fs.log.copy import Copied, copy_partition
-    from metaxy_fs.log.delta import Published, has_delta_log, publish_view
+    from metaxy_fs.log.delta import Published, publish_view
+    from metaxy_fs.log.delta_log import has_delta_log
     from metaxy_fs.log.repair import Restoration
     from metaxy_fs.log.repair import repair as repair_root
     from metaxy_fs.log.unreferenced import Policy
@@ -163,7 +164,7 @@ _MAINTENANCE: Final = {
     "Copied": ("copy", "Copied"),
     "copy_partition": ("copy", "copy_partition"),
     "Published": ("delta", "Published"),
-    "has_delta_log": ("delta", "has_delta_log"),
+    "has_delta_log": ("delta_log", "has_delta_log"),
     "publish_view": ("delta", "publish_view"),
     "Restoration": ("repair", "Restoration"),
     "repair_root": ("repair", "repair"),
