@@ -25,7 +25,7 @@ from metaxy_fs.log.local_files import LocalFiles
 from metaxy_fs.log.manifest import CommitKey, Manifest
 from metaxy_fs.log.portable import PortableSelection, decode_files
 from metaxy_fs.log.prepared import commit_group
-from metaxy_fs.log.receipts import Receipt, receipt_of, writes_of
+from metaxy_fs.log.receipts import Receipt, attempts_of, receipt_of
 from metaxy_fs.log.scan import Selection, reading_schema
 from metaxy_fs.log.schema import decode_schema
 from metaxy_fs.log.seen import SeenCommits
@@ -114,12 +114,12 @@ class Log:
             receipts: The writes.
             spec: The feature's declaration, as JSON.
         """
-        writes = writes_of(receipts, partition=request.partition)
-        rows = decode_schema(bytes(writes[0].schema)).to_frame()
+        attempts = attempts_of(receipts, partition=request.partition)
+        rows = decode_schema(bytes(attempts.writes[0].schema)).to_frame()
         request = msgspec.structs.replace(request, rows=Chunks.of(rows))
-        self._terms.agree_on_prepared(request, spec, writes)
+        self._terms.agree_on_prepared(request, spec, attempts.writes)
         with about(feature=request.partition.feature, root=self._storage.location, write_id=request.write_id):
-            commit_group(self._storage, request, writes, clock=self._clock)
+            commit_group(self._storage, request, attempts, clock=self._clock)
 
     @property
     def expected_algorithm(self) -> str | None:

@@ -55,6 +55,7 @@ from metaxy_fs.log.manifest import (
     decode_object,
     encode_manifest,
 )
+from metaxy_fs.log.receipts import Attempts
 from metaxy_fs.log.resolve import Covers
 from metaxy_fs.log.verified_io import SilentRefusalError, get_checked, put_idempotent, storage_time
 from metaxy_fs.log.view import read_manifests, retry_listing
@@ -73,7 +74,7 @@ class _GroupDecision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         digest: What tells its rows.
         commit: The id of its manifest.
-        first: One of the writes in it: where this is, all of them are.
+        first: One of the writes in it, which tells for all once the table is gone.
     """
 
     format_version: int
@@ -83,14 +84,14 @@ class _GroupDecision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def commit_group(
-    storage: Storage, request: CommitRequest, writes: Sequence[Manifest], *, clock: LamportClock
+    storage: Storage, request: CommitRequest, attempts: Attempts, *, clock: LamportClock
 ) -> Manifest | None:
     """Commit prepared writes together; None if they are committed already.
 
     Args:
         storage: The root.
         request: Where they belong, and what is said of all of them; its rows do not matter.
-        writes: What their manifests would say, each once and in the order of their ids.
+        attempts: The writes; one of which another attempt is committed is left out.
         clock: Gives the group its time.
 
     Raises:
@@ -99,9 +100,10 @@ def commit_group(
         CommitStateUnknownError: The manifest's put failed, and so did the question whether it had landed.
         StorageError: Nothing is committed: a receipt is too old, its files are not there, or the root failed.
     """
+    writes = attempts.writes
     for write in writes:
         _refuse_other_samples(request, write)
-    committed, deadline = retry_listing(partial(_look, storage, request.partition, writes))
+    committed, deadline = retry_listing(partial(_look, storage, request.partition, attempts))
     new = tuple(write for write in writes if write.commit not in committed)
     if not new:
         return None
@@ -195,11 +197,12 @@ class _Deadline:
             )
 
 
-def _look(storage: Storage, partition: Partition, writes: Sequence[Manifest]) -> tuple[AbstractSet[str], _Deadline]:
-    """Return which writes are committed, and until when the others may be."""
+def _look(storage: Storage, partition: Partition, attempts: Attempts) -> tuple[AbstractSet[str], _Deadline]:
+    """Return which writes are committed, or other attempts at their tasks, and until when the others may be."""
+    writes, others = attempts
     looked, now = wall_clock(), _now(storage)
     inventory = take_inventory(storage, partition)
-    ids = frozenset(write.commit for write in writes)
+    ids = frozenset(write.commit for write in writes).union(*others.values())
     infos = (inventory.data.get(file.name) for write in writes for file in write.files)
     oldest = min((info.modified for info in infos if info is not None and info.modified is not None), default=None)
     since = {
@@ -210,6 +213,7 @@ def _look(storage: Storage, partition: Partition, writes: Sequence[Manifest]) ->
     committed = ids & inventory.appends.keys()
     for _, manifest in read_manifests(storage, partition, since, is_compaction=True):
         committed |= Covers(manifest.covers).intersection(ids)
+    committed |= {commit for commit, later in others.items() if not later.isdisjoint(committed)}
     return committed, _Deadline(storage, inventory, now=now, looked=looked)
 
 
@@ -388,17 +392,28 @@ class _Name:
         looked, now = wall_clock(), _now(self._storage)
         inventory = take_inventory(self._storage, partition)
         deadline = _Deadline(self._storage, inventory, now=now, looked=looked)
-        first = frozenset([decision.first])
-        compactions = read_manifests(self._storage, partition, inventory.compactions, is_compaction=True)
-        if decision.first in inventory.appends or any(
-            Covers(manifest.covers).intersection(first) for _, manifest in compactions
-        ):
-            return True, None, deadline
         table = commit_table(decision.commit)
-        if table not in inventory.data:
-            return False, None, deadline
-        data = self._storage.get(partition.data_file(table))
-        return False, rebuild_compaction(data, name=table, partition=partition)[0], deadline
+        manifest = None
+        if table in inventory.data:
+            data = self._storage.get(partition.data_file(table))
+            manifest = rebuild_compaction(data, name=table, partition=partition)[0]
+        group = frozenset([decision.first]) if manifest is None else Covers(manifest.covers).ids
+        committed = group & inventory.appends.keys()
+        for _, each in read_manifests(self._storage, partition, inventory.compactions, is_compaction=True):
+            committed |= Covers(each.covers).intersection(group)
+        if committed and committed != group:
+            raise self._torn(len(committed), len(group))
+        return bool(committed), manifest, deadline
+
+    def _torn(self, committed: int, of: int) -> WriteConflictError:
+        return WriteConflictError(
+            f"The write_id {self._write_id!r} in {self._partition} names {of} prepared writes whose driver ended "
+            f"before it had committed them, and {committed} of them were committed without that name since "
+            f"({self._storage.location}/{self._path}). Nothing was committed: commit the receipts of the others under "
+            "another write_id.",
+            path=self._path,
+            write_id=self._write_id,
+        )
 
     def _used_up(self) -> WriteConflictError:
         return WriteConflictError(

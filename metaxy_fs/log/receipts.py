@@ -1,7 +1,8 @@
 """Receipts of prepared writes: what a worker hands to the driver that commits them."""
 
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -62,21 +63,34 @@ def receipt_of(manifest: Manifest, *, task_id: str | None) -> Receipt:
     )
 
 
-def writes_of(receipts: Iterable[Receipt], *, partition: Partition) -> tuple[Manifest, ...]:
-    """Return what the manifests of receipts would have said, each write and each task once, in commit order.
+class Attempts(NamedTuple):
+    """What the receipts of some tasks stand for.
 
-    Of several receipts of one task the one that was prepared first counts.
+    Attributes:
+        writes: What their manifests would have said, each write and each task once, in commit order.
+        others: By the commit of a write, those of later attempts at its task.
+    """
+
+    writes: tuple[Manifest, ...]
+    others: Mapping[str, AbstractSet[str]] = {}
+
+
+def attempts_of(receipts: Iterable[Receipt], *, partition: Partition) -> Attempts:
+    """Return what receipts stand for; of several of one task the one that was prepared first.
 
     Raises:
         CorruptObjectError: One is no receipt of a write to the partition.
     """
     shared = Shared()
     chosen: dict[tuple[str | None, str], Receipt] = {}
+    others: dict[str, set[str]] = {}
     for receipt in sorted(receipts, key=lambda receipt: receipt.commit):
         named = receipt.task_id is not None
-        chosen.setdefault((receipt.task_id, "" if named else receipt.commit), receipt)
+        first = chosen.setdefault((receipt.task_id, "" if named else receipt.commit), receipt)
+        if first.commit != receipt.commit:
+            others.setdefault(first.commit, set()).add(receipt.commit)
     once = sorted({receipt.commit: receipt for receipt in chosen.values()}.items())
-    return tuple(
+    writes = tuple(
         shared.manifest(
             decode_manifest(
                 receipt.manifest.encode(), partition=partition, commit=commit, name=f"in the receipt of {commit}"
@@ -84,3 +98,4 @@ def writes_of(receipts: Iterable[Receipt], *, partition: Partition) -> tuple[Man
         )
         for commit, receipt in once
     )
+    return Attempts(writes, others)

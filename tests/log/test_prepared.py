@@ -105,6 +105,26 @@ def test_a_driver_that_dies_shows_all_or_nothing_and_another_completes_it(write_
         assert write_id or repair(storage, dry_run=True) == []
 
 
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_name_is_not_taken_for_committed_when_one_part_alone_was(part: int) -> None:
+    for storage, receipts in cut("job"):
+        commit(storage, receipts[part : part + 1])
+        try:
+            commit(storage, receipts, write_id="job")
+        except WriteConflictError as error:
+            assert "committed without that name" in str(error)  # noqa: PT017  # after which death that is does not matter
+            commit(storage, receipts)
+        assert ids(storage) == [1, 2, 3, 9]
+
+
+def test_a_task_is_not_committed_again_when_an_earlier_attempt_at_it_turns_up() -> None:
+    storage = MemoryStorage()
+    early, late = (prepare(storage, [1])[0] for _ in range(2))
+    commit(storage, [late])
+    commit(storage, [early, late, *prepare(storage, [], [2])[1:]])
+    assert ids(storage) == [1, 2]
+
+
 def test_an_unpublished_group_is_unproven_and_comes_to_life_only_if_somebody_vouches_for_it() -> None:
     states = []
     for storage, _ in cut("job"):

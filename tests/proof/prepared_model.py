@@ -25,6 +25,7 @@ class Rules(NamedTuple):
     finds_what_is_committed: bool = True
     completes_what_was_decided: bool = True
     compares_receipts: bool = True
+    looks_for_all_parts: bool = True
     vacuum_minds_marks: bool = True
 
 
@@ -221,11 +222,12 @@ def _finish(root: Root, report: Report, rules: Rules, decision: Decision, digest
         report.outcome = "conflict"
         return
     yield
-    if any(decision.first in covers for covers in root.manifests.values()):
-        report.outcome = "done"
+    parts = root.tables.get(decision.group)
+    group = parts if parts is not None and rules.looks_for_all_parts else frozenset([decision.first])
+    if committed := group & {part for covers in root.manifests.values() for part in covers}:
+        report.outcome = "done" if committed == group else "conflict"
         return
     yield
-    parts = root.tables.get(decision.group)
     if parts is None or not rules.completes_what_was_decided:
         report.outcome = "done" if not rules.completes_what_was_decided else "late"
         return

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from metaxy_fs.log import prepared, receipts
-from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.receipts import Receipt
 from metaxy_fs.storage.base import Storage
 from tests.proof.groups import gather
@@ -45,12 +44,12 @@ def without_completion(patch: pytest.MonkeyPatch) -> None:
 
 
 def with_twins(patch: pytest.MonkeyPatch) -> None:
-    real = receipts.writes_of
+    real = receipts.attempts_of
 
-    def writes_of(several: Iterable[Receipt], **where: Any) -> tuple[Manifest, ...]:
+    def attempts_of(several: Iterable[Receipt], **where: Any) -> receipts.Attempts:
         return real([msgspec.structs.replace(each, task_id=None) for each in several], **where)
 
-    patch.setattr("metaxy_fs.log.log.writes_of", writes_of)
+    patch.setattr("metaxy_fs.log.log.attempts_of", attempts_of)
 
 
 def with_the_manifest_first(patch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,14 @@ UNNAMED: tuple[Role, ...] = (
     *(driver(None, "ab"), driver(None, "ab"), driver(None, "abc"), driver(None, "d")),
     *(compactor, vacuum, vacuum, repair),
 )
+MIXED: tuple[Role, ...] = (
+    *(worker(task) for task in "abc"),
+    *(driver("job", "abc"), driver("job", "abc"), driver(None, "a"), driver(None, "b")),
+    *(compactor, vacuum),
+)
 
 
-@pytest.mark.parametrize("cast", [NAMED, UNNAMED], ids=["named", "unnamed"])
+@pytest.mark.parametrize("cast", [NAMED, UNNAMED, MIXED], ids=["named", "unnamed", "mixed"])
 def test_no_history_breaks_a_promise(cast: tuple[Role, ...]) -> None:
     for seed in range(HISTORIES):
         played = play(cast, seed)
@@ -32,4 +37,4 @@ def test_no_history_breaks_a_promise(cast: tuple[Role, ...]) -> None:
 @pytest.mark.parametrize("rule", Rules._fields)
 def test_no_rule_can_be_left_out(rule: str) -> None:
     rules = Rules(**{rule: False})
-    assert any(problem(play(cast, seed, rules)) for seed in range(3000) for cast in (NAMED, UNNAMED))
+    assert any(problem(play(cast, seed, rules)) for seed in range(3000) for cast in (NAMED, UNNAMED, MIXED))
