@@ -203,8 +203,10 @@ def _look(storage: Storage, partition: Partition, attempts: Attempts) -> tuple[A
     looked, now = wall_clock(), _now(storage)
     inventory = take_inventory(storage, partition)
     ids = frozenset(write.commit for write in writes).union(*others.values())
-    infos = (inventory.data.get(file.name) for write in writes for file in write.files)
-    oldest = min((info.modified for info in infos if info is not None and info.modified is not None), default=None)
+    infos = [inventory.data.get(file.name) for write in writes for file in write.files]
+    times = [info.modified for info in infos if info is not None and info.modified is not None]
+    # A file that is gone may have been there before all others: a compaction of it is as old.
+    oldest = min(times, default=None) if len(times) == len(infos) else None
     since = {
         commit: info
         for commit, info in inventory.compactions.items()

@@ -198,6 +198,19 @@ def test_a_name_is_kept_when_the_group_was_compacted_and_vacuumed() -> None:
         commit(storage, prepare(storage, [1], [3]), write_id="job")
 
 
+def test_receipts_whose_files_were_compacted_and_vacuumed_are_committed_still() -> None:
+    storage = MemoryStorage()
+    early = prepare(storage, [1], [2])
+    commit(storage, early)
+    clock = LamportClock()
+    options = Options(writer="a test", full=True)
+    list(compact_partition(storage, ViewLoader(storage, clock=clock), PARTITION, clock=clock, options=options))
+    for _ in range(3):
+        vacuum(storage, policy=EAGER, dry_run=False)
+    commit(storage, [*early, *prepare(storage, [], [], [3])[2:]])
+    assert ids(storage) == [1, 2, 3]
+
+
 @pytest.mark.parametrize(("parts", "full", "files"), [(12, False, 1), (9, False, 9), (9, True, 1), (1, True, 1)])
 def test_parts_are_compacted_even_if_there_is_nothing_else(parts: int, files: int, *, full: bool) -> None:
     storage = MemoryStorage()
