@@ -94,6 +94,13 @@ def pythons(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def daft(session: nox.Session) -> None:
+    """Run the example of Daft, in an environment without what the other tests need."""
+    install(session, "daft")
+    session.run("python", "-m", "pytest", "--noconftest", "tests/engines/test_daft.py", *session.posargs)
+
+
+@nox.session(default=False)
 def spark(session: nox.Session) -> None:
     """Run the tests of what Spark reads; needs Java 17."""
     install(session, "spark", extras="all,testing")
