@@ -70,8 +70,8 @@ def delta_statistics(file: DataFile, schema: pl.Schema, *, columns: Iterable[str
         if leaf.path[0] in wanted:
             _put(nulls, leaf.path, leaf.nulls)
             if (convert := _converter(type_at(schema, leaf.path))) is not None and _is_bounded(leaf):
-                _put(least, leaf.path, convert(leaf.min))
-                _put(greatest, leaf.path, convert(leaf.max))
+                _put(least, leaf.path, _signed(convert(leaf.min), zero=-0.0))
+                _put(greatest, leaf.path, _signed(convert(leaf.max), zero=0.0))
     said = {"numRecords": file.rows, "minValues": least, "maxValues": greatest, "nullCount": nulls}
     return msgspec.json.encode(said).decode()
 
@@ -85,6 +85,11 @@ def _converter(dtype: pl.DataType | None) -> Callable[[Bound], Any] | None:
     if dtype == pl.Date():
         return _iso
     return _same if dtype is not None and (dtype.is_integer() or dtype.is_float() or dtype == pl.String()) else None
+
+
+def _signed(bound: Bound, *, zero: float) -> Bound:
+    """Return a bound that engines which order zeros by their signs take for one of both."""
+    return zero if isinstance(bound, float) and bound == 0 else bound
 
 
 def _same(bound: Bound) -> Bound:

@@ -86,6 +86,15 @@ def test_statistics_leave_out_no_row(tmp_path: Path, predicate: str) -> None:
     assert pl.DataFrame(found.read_all())["sample_id"].sort().to_list() == expected
 
 
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_zeros_are_found_whatever_their_sign(tmp_path: Path, zero: float) -> None:
+    store = FilesystemMetadataStore(tmp_path)
+    store.write_metadata(Clip, clips(1).with_columns(size=zero))
+    table = deltalake.DeltaTable(publish(store, Clip).location)
+    query = f"SELECT sample_id FROM t WHERE size = {-zero}"  # noqa: S608  # this test's own number
+    assert pl.DataFrame(deltalake.QueryBuilder().register("t", table).execute(query).read_all()).height == 1
+
+
 def test_files_that_statistics_rule_out_are_not_opened(tmp_path: Path) -> None:
     store = troubled(tmp_path)
     published = publish(store, Clip)
