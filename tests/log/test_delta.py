@@ -114,8 +114,9 @@ def test_who_was_overtaken_begins_again(tmp_path: Path) -> None:
     def fault(verb: str, path: str) -> None:
         if verb == "put" and "_delta_log" in path and len(overtaken) < 3:
             overtaken.append(path)
+            store.write_metadata(Clip, clips(100 + len(overtaken)))  # else both may put the same bytes
             publish(store, Clip)
-            store.write_metadata(Clip, clips(100 + len(overtaken)))
+            store.write_metadata(Clip, clips(200 + len(overtaken)))
 
     published = publish(FilesystemMetadataStore(FaultyStorage(store.storage, fault)), Clip)
     assert overtaken == [f"clip/_delta_log/{number:020}.json" for number in range(3)]
