@@ -64,6 +64,10 @@ _OBJECTS: Final = sa.Table(
     sa.Column("data", sa.LargeBinary(), nullable=False),
 )
 _MOST_RUNS: Final = 100
+_NO_URL: Final = (
+    "This is no URL of a database; expected one such as 'sqlite:///rows.db' or 'postgresql://host/database'. In a user "
+    "or password write @ as %40, : as %3A and / as %2F."
+)
 
 
 class SQLMetadataStore(TableMetadataStore):
@@ -272,10 +276,21 @@ class Database:
             raise answer from None if reveals(cause, self._secrets) else cause
 
     def exists(self) -> bool:
-        """Whether anything was ever written."""
+        """Whether anything was ever written.
+
+        Raises:
+            StorageError: Nobody knows.
+        """
         if not self._is_made:
             with self.connected("look for tables") as connection:
                 self._is_made = sa.inspect(connection).has_table(_OBJECTS.name)
+                place = self.driver.place
+                if not self._is_made and place and connection.exec_driver_sql(place).scalar() is None:
+                    raise StorageError(
+                        f"cannot look for tables in {self.location}: no schema of the search path is there for this "
+                        "user. Create one, or grant USAGE on it.",
+                        root=self.location,
+                    )
         return self._is_made
 
     def make(self) -> None:
@@ -371,10 +386,10 @@ def _checked(url: str | sa.URL) -> sa.URL:
     """
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        raise ValueError(
-            "This is no URL of a database; expected one such as 'sqlite:///rows.db' or 'postgresql://host/database'."
-        ) from None
+    except (sa.exc.ArgumentError, ValueError):  # of a port; what it cites may be a part of a password
+        raise ValueError(_NO_URL) from None
+    if "@" in (parsed.host or ""):
+        raise ValueError(_NO_URL)
     kind = parsed.get_backend_name()
     if kind not in DRIVERS:
         raise ValueError(
@@ -386,6 +401,8 @@ def _checked(url: str | sa.URL) -> sa.URL:
         return parsed.set(drivername=driver.name)
     if parsed.database in (None, "", ":memory:"):
         raise ValueError(f"A database of {kind} in memory has no rows for others; take an InMemoryMetadataStore.")
+    if re.match(r"\w{2,}:", str(parsed.database)):
+        raise ValueError(f"{parsed.database!r} is no path of a file of {kind}, which is what a store takes.")
     return parsed.set(drivername=driver.name, database=str(Path(str(parsed.database)).absolute()))
 
 

@@ -20,6 +20,12 @@ _SECONDS: Final = 60
 
 _TIME: Final = "%Y-%m-%d %H:%M:%S%.6f"
 
+_FORMS: Final = (
+    "SELECT set_config('datestyle', 'ISO, YMD', false), set_config('bytea_output', 'hex', false), "
+    "set_config('extra_float_digits', '1', false), set_config('client_encoding', 'UTF8', false)"
+)
+"""In which PostgreSQL writes values as they are parsed here, whatever a role or a database is set to."""
+
 Kinds = Mapping[str, Kind]
 """The kinds of columns by their names in the database."""
 
@@ -31,6 +37,7 @@ class Driver(ABC):
         name: The dialect and driver of SQLAlchemy.
         is_embedded: Whether the database is a file of this machine.
         now: A query for the microseconds since 1970 (UTC), by the clock of the database.
+        place: A query that is null if tables could not be seen though they were there; None if they always are.
         extra: What to install of this package for it.
         text: The type of text whose order is that of its bytes.
         number: The type of numbers of more than 64 bits.
@@ -40,6 +47,7 @@ class Driver(ABC):
     extra = "sql"
     is_embedded = True
     now: str
+    place: str | None = None
     text: Any = sa.Text()
     number: Any = sa.Text()
 
@@ -170,9 +178,15 @@ class PostgreSQL(Driver):
     name = "postgresql+psycopg"
     is_embedded = False
     now = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+    place = "SELECT current_schema()"
     extra = "postgresql"
     text = sa.Text(collation="C")
     number = sa.Numeric()
+
+    def _engine(self, url: sa.URL) -> sa.Engine:
+        engine = super()._engine(url)
+        sa.event.listen(engine, "connect", lambda connection, _record: _set_forms(connection))
+        return engine
 
     def errors(self) -> tuple[type[BaseException], ...]:
         return (import_module("psycopg").Error,)
@@ -228,6 +242,11 @@ class _Arrow:
 
 def _compiled(connection: sa.Connection, query: sa.Select[Any]) -> Any:
     return query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+
+
+def _set_forms(connection: Any) -> None:
+    connection.execute(_FORMS)
+    connection.commit()
 
 
 def _series(name: str, values: Iterable[Any], dtype: pl.DataType) -> pl.Series:

@@ -17,6 +17,8 @@ from metaxy_fs.ext.sql_columns import Path, StoredLeaf
 from metaxy_fs.log import MAX_EXACT, Node, NotUnderstoodError, parse
 
 _MOST_VALUES: Final = 1000
+_MOST_NODES: Final = 300
+"""Of a predicate that a database is asked; SQLite takes no expression of more than 1000 levels."""
 
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "eq": operator.eq, "ne": operator.ne, "gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le,
@@ -52,13 +54,20 @@ def conditions(predicate: pl.Expr | None, columns: Columns) -> list[Condition]:
         node = parse(predicate)
     except (Exception, pl.exceptions.PanicException):  # noqa: BLE001  # what is not understood is left to Polars
         return []
-    found = []
+    found, room = [], _MOST_NODES
     for part in node.operands if node.kind == "and" else (node,):
+        if (size := _size(part)) > room:
+            continue
+        room -= size
         try:
             found.append(_condition(part, columns))
         except (NotUnderstoodError, ValueError, OverflowError):  # of dates that Python does not have
             continue
     return found
+
+
+def _size(node: Node) -> int:
+    return 1 + sum(map(_size, node.operands))
 
 
 def _condition(node: Node, columns: Columns) -> Condition:

@@ -186,6 +186,15 @@ def test_extremes_come_back(shared_store, kind):
     assert str(found["float"][3]) == ("0.0" if kind == "sqlite" else "-0.0")  # the docs say so
 
 
+def test_values_come_back_whatever_form_a_role_is_set_to(url_of):
+    forms = ("datestyle%3DGerman", "bytea_output%3Descape", "extra_float_digits%3D-15", "client_encoding%3DLATIN1")
+    url = url_of("postgresql", "forms") + "".join(f"%20-c{form}" for form in forms)
+    feature, store = new_feature(), SQLMetadataStore(url)
+    rows = rows_of(pl.DataFrame(EXTREMES).with_columns(euro=pl.lit("\u20ac")))
+    store.write_metadata(feature, rows)
+    assert store.read_metadata(feature).equals(rows)
+
+
 @pytest.mark.parametrize(
     ("column", "reason"),
     [
@@ -294,6 +303,21 @@ def test_integers_beside_floats_are_compared_as_polars_does(shared_store, kind):
     for size in (2**53, 2**53 + 1, 2**53 - 1):
         for predicate in (pl.col("size") == size, pl.col("size") >= size):
             assert store.read_metadata(feature, filters=predicate).equals(every.filter(predicate))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predicates_of_any_length_are_answered(shared_store, kind, monkeypatch):
+    feature, store = new_feature(), shared_store(kind)
+    store.write_metadata(feature, rows_of(pl.DataFrame({"a": range(4)})))
+    given_back = asked(store, monkeypatch)
+    none = [pl.col("a") != at for at in range(2, 1200)]
+    assert ids_of(store.read_metadata(feature, filters=[pl.col("a") > 0, *none])) == [1]
+    assert ids_of(store.read_metadata(feature, filters=~pl.all_horizontal(none) & (pl.col("a") > 2))) == [3]
+    assert given_back == [1, 1]
+    nested = pl.col("a") == 0
+    for at in range(60):
+        nested = (pl.col("a") != at + 1) & (nested | (pl.col("a") == at + 2))
+    assert store.read_metadata(feature, filters=nested).height == store.read_metadata(feature).filter(nested).height
 
 
 def test_a_few_rows_of_many_are_all_that_is_asked_for(shared_store, monkeypatch):
@@ -430,11 +454,27 @@ def test_a_password_is_shown_nowhere(server, caplog):
         ("duckdb:///:memory:", "in memory"),
         ("clickhouse://host/db", "ClickHouse lacks"),
         ("no url", "no URL of a database"),
+        ("postgresql://me:pa@ss@host/db", "write @ as %40"),
+        ("postgresql://me:pa@ss:word@host/db", "write @ as %40"),
+        ("sqlite:///file:rows.db?mode=ro&uri=true", "no path of a file"),
+        ("duckdb:///md:rows", "no path of a file"),
     ],
 )
 def test_what_is_no_place_for_a_store_is_refused(url, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         SQLMetadataStore(url)
+    assert not any(secret in "".join(traceback.format_exception(caught.value)) for secret in ("word@", "ss@"))
+
+
+def test_a_schema_that_cannot_be_looked_into_is_not_empty(server, url_of):
+    video, _ = pipeline()
+    url = url_of("postgresql", "closed")
+    SQLMetadataStore(url).write_metadata(video, videos([1]))
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("CREATE ROLE reader LOGIN PASSWORD 'of-a-reader'")
+    reader = SQLMetadataStore(url.replace(f"{postgres.USER}:{postgres.PASSWORD}", "reader:of-a-reader"))
+    with pytest.raises(StorageError, match="grant USAGE"):
+        reader.read_metadata(video)
 
 
 def test_nothing_is_made_by_looking(url_of):
