@@ -14,15 +14,20 @@ from metaxy_fs import open_store
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "schedulers.md").read_text(encoding="utf-8")
 JOB, AIRFLOW, PREFECT = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 [CRON] = re.findall(r"^0 2 \* \* \* (.*)$", PAGE, re.MULTILINE)
+PLACE = "/srv/nightly"
 
 
 def commands_of_airflow():
-    return re.findall(r'bash_command="([^"]*)"', AIRFLOW)
+    [directory] = re.findall(r'"cwd": "([^"]*)"', AIRFLOW)
+    return [f"cd {directory} && {command}" for command in re.findall(r'bash_command="([^"]*)"', AIRFLOW)]
 
 
 def commands_of_prefect():
     ast.parse(PREFECT)
-    return [f"python nightly.py {feature}" for feature in re.findall(r'bring_up_to_date\("([^"]*)"\)', PREFECT)]
+    return [
+        f"cd {PLACE} && python nightly.py {feature}"
+        for feature in re.findall(r'bring_up_to_date\("([^"]*)"\)', PREFECT)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -38,8 +43,9 @@ def test_the_commands_of_a_scheduler_run_twice(commands, tmp_path):
     (tmp_path / "bin" / "python").chmod(0o755)
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     assert commands
-    for command in [*commands, *commands]:
-        subprocess.run(["bash", "-c", command], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
+    for command in [*commands, *commands]:  # cron and Airflow start them in a directory of their own
+        here = command.replace(PLACE, str(tmp_path))
+        subprocess.run(["bash", "-c", here], cwd=tmp_path / "bin", env={**os.environ, "PATH": path}, check=True)
     store = open_store(str(tmp_path / "metadata"))
     for feature in ("video", "video/faces"):
         assert store.history(feature)["rows"].to_list() == [3]  # the second run had nothing to do
