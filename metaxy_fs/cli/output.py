@@ -91,10 +91,10 @@ def print_json(command: str, answers: Sequence[Answer]) -> None:
     _print(json.dumps(document(command, answers), indent=2))
 
 
-def print_table(rows: pl.DataFrame) -> None:
-    """Print the rows of a frame below a header."""
+def print_table(rows: pl.DataFrame, *, is_stored: bool = False) -> None:
+    """Print the rows of a frame below a header, with the very names of columns that are stored."""
     cells = [[cell(value) for value in row] for row in rows.iter_rows()]
-    header = [name.replace("_", " ") for name in rows.columns]
+    header = rows.columns if is_stored else [name.replace("_", " ") for name in rows.columns]
     numeric = [dtype.is_numeric() for dtype in rows.dtypes]
     if sys.stdout.isatty():
         _print_fitting(header, cells, numeric)

@@ -129,7 +129,8 @@ def show_files(
 ) -> None:
     """List the data files of a feature, in all its data versions.
 
-    A glob over its directory also finds files that were compacted, and those of writes that died.
+    Of a chain, those of every store are listed. A glob over the directory also finds files that were compacted, and
+    those of writes that died.
     """
     _answer("files", [data_files(target, feature) for target in open_targets(store, root, config)], as_json=as_json)
 
@@ -226,5 +227,6 @@ def _answer(
         return
     for answer in answers:
         print_title(answer.store, of=len(answers))
-        is_named = not isinstance(answer, ShowAnswer) and (answer.rows["store"] == answer.store).all()
-        print_table(answer.rows.drop("store") if is_named else answer.rows)
+        is_stored = isinstance(answer, ShowAnswer)
+        is_named = not is_stored and (answer.rows["store"] == answer.store).all()
+        print_table(answer.rows.drop("store") if is_named else answer.rows, is_stored=is_stored)

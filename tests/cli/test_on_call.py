@@ -25,7 +25,7 @@ QUESTIONS = {
     "how large is it": ("list video/raw", r"bytes .*\n.* [\d,]{5} "),
     "what is the row of a sample": ("show video/raw b", r"\nb +40 +default=b2\n$"),
     "what was it before": ("show video/raw b --all", r"\nb +20 +default=b1\nb +40 +default=b2\n$"),
-    "which rows look odd": ("show video/raw --where size>=30 --columns sample_id", r"sample id\n(b\nc|c\nb)\n$"),
+    "which rows look odd": ("show video/raw --where size>=30 --columns sample_id", r"sample_id\n(b\nc|c\nb)\n$"),
     "what is made from what": ("graph", r"video/faces: default 7\n└─ video/raw: default 1\n"),
     "is there a picture of it": ("graph --format svg", r"^<svg[\s\S]*video/faces"),
     "which code wrote this partition": ("definitions video/faces", r"\n[0-9a-f]{16} +default 7 +"),
