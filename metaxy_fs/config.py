@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -347,7 +348,7 @@ def _kind(source: _ConfigFile, path: _Keys, kind: str, options: Mapping[str, Any
     if not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
         for key in set(options) - set(taken) - {"fallback_stores"}:
             _refuse_key(source, (*path, key), {**dict.fromkeys(taken, Any), "kind": str})
-    return make
+    return partial(make, base_directory=str(source.file.parent)) if "base_directory" in taken else make
 
 
 def _filled(source: _ConfigFile, path: _Keys, value: Any) -> Any:

@@ -16,7 +16,7 @@ from metaxy_fs.errors import ConfigError, FeatureNotFoundError, MetaxyError, Spe
 from metaxy_fs.markup import printable
 from metaxy_fs.metadata_store import FilesystemMetadataStore, MetadataStore, on_demand, open_store
 from metaxy_fs.metadata_store.chain import chain
-from metaxy_fs.metadata_store.roots import require_root
+from metaxy_fs.metadata_store.roots import refuse_nothing_at, require_root
 from metaxy_fs.metadata_store.snapshots import check_name
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.spec.keys import did_you_mean
@@ -197,9 +197,11 @@ def _configured(config: str | None) -> Config:
 
 
 def _require_written(store: MetadataStore) -> None:
-    """Refuse a place that is no root; the first of a chain may be new."""
+    """Refuse a place that is no root, or that holds nothing; the first of a chain may be new."""
     if isinstance(store, FilesystemMetadataStore):
         require_root(store, may_be_new=bool(store.fallback_stores))
+    elif not store.fallback_stores and not store.is_written:
+        refuse_nothing_at(store.location)
 
 
 def _parts(text: str, columns: Sequence[str]) -> list[str]:

@@ -71,6 +71,7 @@ class DeltaMetadataStore(TableMetadataStore):
         fallback_stores: Stores to read from, nearest first, where this one lacks a feature.
         fallback_mode: Whether they are read by feature or by sample; see `MetadataStore`.
         tags: What every commit that is made through this store says of itself; see `MetadataStore.write_metadata`.
+        base_directory: Where a relative path starts; the working directory by default.
 
     Raises:
         ValueError: The path holds a character, such as a space, for which Polars finds no file of a table.
@@ -90,9 +91,10 @@ class DeltaMetadataStore(TableMetadataStore):
         fallback_stores: Sequence[MetadataStore] = (),
         fallback_mode: FallbackMode = "feature",
         tags: Mapping[str, str] | None = None,
+        base_directory: str | os.PathLike[str] = "",
     ) -> None:
         super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode, tags=tags)
-        self._uri = _checked(address_of(uri))
+        self._uri = _checked(address_of(uri), base_directory)
         self._options = dict(storage_options or {})
         self._secrets = secrets_of(self._uri, self._options)
         self._storage = _storage(self._uri, self._options)
@@ -222,11 +224,11 @@ class DeltaMetadataStore(TableMetadataStore):
             raise StorageError(told, feature=key.dotted, root=self.location) from cause
 
 
-def _checked(address: str) -> str:
+def _checked(address: str, base_directory: str | os.PathLike[str]) -> str:
     """Return the path or URL that the addresses of tables begin with."""
     if is_url(address):
         return address.rstrip("/")
-    path = str(Path(address).absolute())
+    path = str(Path(base_directory, address).absolute())
     if quote(path) != path:  # deltalake hands paths to Polars as parts of URLs, and Polars takes them as they are
         raise ValueError(f"{path!r} cannot hold Delta tables: use letters without accents, digits, and any of -._~/ .")
     return path

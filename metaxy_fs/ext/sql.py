@@ -82,6 +82,7 @@ class SQLMetadataStore(TableMetadataStore):
         fallback_stores: Stores to read from, nearest first, where this one lacks a feature.
         fallback_mode: Whether they are read by feature or by sample; see `MetadataStore`.
         tags: What every commit that is made through this store says of itself; see `MetadataStore.write_metadata`.
+        base_directory: Where the path of a file starts, if it is relative; the working directory by default.
 
     Raises:
         ImportError: The driver of the database is not installed; the message says which extra to install.
@@ -101,9 +102,10 @@ class SQLMetadataStore(TableMetadataStore):
         fallback_stores: Sequence[MetadataStore] = (),
         fallback_mode: FallbackMode = "feature",
         tags: Mapping[str, str] | None = None,
+        base_directory: str | os.PathLike[str] = "",
     ) -> None:
         super().__init__(fallback_stores=fallback_stores, fallback_mode=fallback_mode, tags=tags)
-        self._database = Database(_checked(url))
+        self._database = Database(_checked(url, base_directory))
 
     def __getstate__(self) -> dict[str, Any]:
         chained = {"fallback_stores": self.fallback_stores, "fallback_mode": self.fallback_mode}
@@ -119,10 +121,6 @@ class SQLMetadataStore(TableMetadataStore):
     @property
     def identity(self) -> str:
         return self._database.location
-
-    @property
-    def is_written(self) -> bool:
-        return bool(self.stored_features())
 
     @property
     def snapshot_storage(self) -> Storage:
@@ -276,12 +274,12 @@ class Database:
             raise answer from None if reveals(cause, self._secrets) else cause
 
     def exists(self) -> bool:
-        """Whether anything was ever written.
+        """Whether anything was ever written; a file that is not there is not made by asking.
 
         Raises:
             StorageError: Nobody knows.
         """
-        if not self._is_made:
+        if not self._is_made and self._has_file():
             with self.connected("look for tables") as connection:
                 self._is_made = sa.inspect(connection).has_table(_OBJECTS.name)
                 place = self.driver.place
@@ -315,6 +313,13 @@ class Database:
         else:
             for each in columns:
                 connection.exec_driver_sql(f"ALTER TABLE {quote(table)} ADD COLUMN {each}")
+
+    def _has_file(self) -> bool:
+        """Whether the file of an embedded database may be there; of one that cannot be seen, the database tells."""
+        try:
+            return not self.driver.is_embedded or bool(Path(str(self.url.database)).stat())
+        except OSError as error:
+            return not isinstance(error, FileNotFoundError)
 
 
 class _Objects(Storage):
@@ -378,7 +383,7 @@ def _dispose(engine: sa.Engine, process: int) -> None:
         engine.dispose()
 
 
-def _checked(url: str | sa.URL) -> sa.URL:
+def _checked(url: str | sa.URL, base_directory: str | os.PathLike[str]) -> sa.URL:
     """Return a URL with the driver that is used; files have their whole path.
 
     Raises:
@@ -403,7 +408,7 @@ def _checked(url: str | sa.URL) -> sa.URL:
         raise ValueError(f"A database of {kind} in memory has no rows for others; take an InMemoryMetadataStore.")
     if re.match(r"\w{2,}:", str(parsed.database)):
         raise ValueError(f"{parsed.database!r} is no path of a file of {kind}, which is what a store takes.")
-    return parsed.set(drivername=driver.name, database=str(Path(str(parsed.database)).absolute()))
+    return parsed.set(drivername=driver.name, database=str(Path(base_directory, str(parsed.database)).absolute()))
 
 
 def _described(record: CommitRecord) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Tell a root from any other place, and a feature that it holds from one that it does not."""
 
+from typing import NoReturn
+
 from metaxy_fs.errors import FeatureNotFoundError, ObjectNotFoundError, StorageError
 from metaxy_fs.log import STORE_FILE, all_partitions, is_partition_directory
 from metaxy_fs.metadata_store.features import FeatureLike, key_of
@@ -51,13 +53,16 @@ def require_root(store: FilesystemMetadataStore, *, may_be_new: bool = False) ->
         return
     if not storage.list("", limit=1):
         if not may_be_new:
-            raise StorageError(
-                f"there is nothing at {store.location}: correct its name, or write to it first", root=store.location
-            )
+            refuse_nothing_at(store.location)
         return
     raise StorageError(
         f"{store.location} is no root of metadata: it has no {STORE_FILE}{_hint(storage)}", root=store.location
     )
+
+
+def refuse_nothing_at(location: str) -> NoReturn:
+    """Refuse a place to which nothing was ever written."""
+    raise StorageError(f"there is nothing at {location}: correct its name, or write to it first", root=location)
 
 
 def _has_store_file(storage: Storage, directory: str) -> bool:

@@ -135,6 +135,10 @@ class TableMetadataStore(MetadataStore):
     def __dir__(self) -> list[str]:
         return sorted(set(super().__dir__()) - {"add_commit", "commits_since", "now", "scan_commits"})
 
+    @property
+    def is_written(self) -> bool:
+        return bool(self.stored_features())
+
     @abstractmethod
     def add_commit(self, record: CommitRecord, rows: pl.DataFrame) -> bool:
         """Add the rows of a commit and its record, all or none; False if the number is taken in that feature.

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import termios
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import polars as pl
@@ -183,6 +184,24 @@ class TestTargets:
     def test_a_store_without_anything_is_refused(self, store, capsys):
         assert main(["list", "--store", "new"]) == 1
         assert "there is nothing at" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("kind", "place"),
+        [("sql:SQLMetadataStore", "url = 'sqlite:///misspelt'"), ("delta:DeltaMetadataStore", "uri = 'misspelt'")],
+    )
+    def test_a_kind_without_anything_is_refused_and_not_made(self, project, monkeypatch, capsys, kind, place):
+        pytest.importorskip(f"metaxy_fs.ext.{kind.partition(':')[0]}", reason="needs the extra")
+        entry = EntryPoint("other", f"metaxy_fs.ext.{kind}", "metaxy_fs.stores")
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry] if group == entry.group else [])
+        (project / "metaxy_fs.toml").write_text(f"stores.a.kind = 'other'\nstores.a.{place}")
+        (project / "below").mkdir()
+        monkeypatch.chdir(project / "below")
+        before = sorted(project.rglob("*"))
+        assert main(["list"]) == 1
+        error = capsys.readouterr().err
+        assert "there is nothing at" in error
+        assert f"{project}/misspelt" in error
+        assert sorted(project.rglob("*")) == before
 
     def test_a_chain_shows_which_store_holds_what(self, store, answers, project):
         (project / "metaxy_fs.toml").write_text(
