@@ -12,9 +12,11 @@ _SECRET_NAME = re.compile(
 )
 # `user:password@` ends with the last `@` before a slash. No bucket has a colon in its name, so there it ends with the
 # last `@` of all, since secrets of AWS may hold slashes; elsewhere a colon may begin a port. pathlib drops a slash.
+# In Azure's URLs what stands there is the container, without which two roots of one account would be one.
 _USER_INFO = re.compile(
     r"((?<![\w+.-])(?:s3a?|gcs|gs):[/\\]+)((?!arn:)[^/\\\s:@]*:\S*)@"
-    r"|([A-Za-z][\w+.-]+:[/\\]+)([^/\\\s]*|(?!arn:)[^/\\\s:@]*:(?!\d{1,5}(?:/|$))\S*)@",
+    r"|((?<![A-Za-z])(?!(?:abfss?|wasbs?):[/\\]+[^/\\\s:@]+@[^/\\\s:@]*(?:[/\\\s]|$))[A-Za-z][\w+.-]+:[/\\]+)"
+    r"([^/\\\s]*|(?!arn:)[^/\\\s:@]*:(?!\d{1,5}(?:/|$))\S*)@",
     re.IGNORECASE,
 )
 _MAY_HOLD_SECRETS = re.compile(r"header|cookie|passphrase|session|proxies|proxy", re.IGNORECASE)

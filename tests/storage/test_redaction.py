@@ -31,6 +31,9 @@ from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
         ("sftp://me:pw@host/x@y", "sftp://host/x@y"),
         ("http://host:9000/bucket/x@y", "http://host:9000/bucket/x@y"),
         ("no answer from s3://me:p/w@bucket", "no answer from s3://bucket"),
+        ("abfs://container@account.host/x", "abfs://container@account.host/x"),
+        ("abfs://me:pw@host/x", "abfs://host/x"),
+        ("abfss://a@me:pw@host/x", "abfss://host/x"),
         ("s3://arn:aws:s3:eu-west-1:1234:accesspoint/name/a@b", "s3://arn:aws:s3:eu-west-1:1234:accesspoint/name/a@b"),
     ],
 )
