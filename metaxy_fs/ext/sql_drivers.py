@@ -20,11 +20,19 @@ _SECONDS: Final = 60
 
 _TIME: Final = "%Y-%m-%d %H:%M:%S%.6f"
 
-_FORMS: Final = (
-    "SELECT set_config('datestyle', 'ISO, YMD', false), set_config('bytea_output', 'hex', false), "
-    "set_config('extra_float_digits', '1', false), set_config('client_encoding', 'UTF8', false)"
-)
-"""In which PostgreSQL writes values as they are parsed here, whatever a role or a database is set to."""
+_IDLE: Final = "idle_in_transaction_session_timeout"
+_SESSION: Final[Mapping[str, str]] = {
+    "datestyle": "'ISO, YMD'",
+    "bytea_output": "'hex'",
+    "extra_float_digits": "'1'",
+    "client_encoding": "'UTF8'",
+    "tcp_keepalives_idle": f"'{_SECONDS}'",
+    _IDLE: f"coalesce(nullif(current_setting('{_IDLE}'), '0'), '{_SECONDS}s')",
+}
+"""How PostgreSQL writes values, whatever a role is set to, and when it ends a writer that is gone or stands still.
+
+Until then what this one has locked is shut to writers of the feature, and to readers if it adds a column.
+"""
 
 Kinds = Mapping[str, Kind]
 """The kinds of columns by their names in the database."""
@@ -185,7 +193,7 @@ class PostgreSQL(Driver):
 
     def _engine(self, url: sa.URL) -> sa.Engine:
         engine = super()._engine(url)
-        sa.event.listen(engine, "connect", lambda connection, _record: _set_forms(connection))
+        sa.event.listen(engine, "connect", lambda connection, _record: _set_session(connection))
         return engine
 
     def errors(self) -> tuple[type[BaseException], ...]:
@@ -244,8 +252,9 @@ def _compiled(connection: sa.Connection, query: sa.Select[Any]) -> Any:
     return query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
 
 
-def _set_forms(connection: Any) -> None:
-    connection.execute(_FORMS)
+def _set_session(connection: Any) -> None:
+    settings = ", ".join(f"set_config('{name}', {value}, false)" for name, value in _SESSION.items())
+    connection.execute(f"SELECT {settings}")
     connection.commit()
 
 

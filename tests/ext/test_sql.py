@@ -380,6 +380,14 @@ def test_stores_whose_first_writes_come_at_once_lose_nothing(url_of, kind):
     assert sorted(ids_of(SQLMetadataStore(url).read_metadata(video))) == list(range(6))
 
 
+def test_a_writer_that_stalls_is_ended_by_the_database(url_of):
+    url = url_of("postgresql", "stalled")
+    for options, used in (("", "1min"), ("%20-cidle_in_transaction_session_timeout%3D5s", "5s")):
+        with SQLMetadataStore(url + options)._database.connected("ask") as connection:
+            assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar() == used
+            assert connection.exec_driver_sql("SHOW tcp_keepalives_idle").scalar() == "60"
+
+
 def test_a_commit_that_fails_half_way_leaves_nothing(shared_store, monkeypatch):
     for kind in KINDS:
         feature, store = new_feature(), shared_store(kind)
