@@ -37,6 +37,7 @@ from metaxy_fs.metadata_store.batches import shown_error
 from metaxy_fs.metadata_store.features import FeatureLike, require_declaration
 from metaxy_fs.metadata_store.frames import FrameLike, to_frame
 from metaxy_fs.spec import FeatureKey
+from metaxy_fs.storage.redaction import redact
 from metaxy_fs.versioning.definition import definition_version
 
 __all__ = ["CountsFacet", "VersionsFacet", "materialize", "write_metadata"]
@@ -154,7 +155,7 @@ class _Observed:
         try:
             done = call()
         except BaseException as error:  # Ctrl-C too: the run has ended
-            failure = error_message_run.ErrorMessageRunFacet(shown_error(error), "python", producer=_PRODUCER)
+            failure = error_message_run.ErrorMessageRunFacet(redact(shown_error(error)), "python", producer=_PRODUCER)
             self._emit(RunState.FAIL, {"errorMessage": failure}, written=None)
             raise
         found = dict(counts(done))
@@ -178,7 +179,10 @@ class _Observed:
             self._client.emit(event)
         except Exception as error:  # noqa: BLE001  # what the job did stands whoever hears of it
             _LOG.warning(
-                "%s: OpenLineage was not told of %s: %s", self._store.location, self._declared.key, shown_error(error)
+                "%s: OpenLineage was not told of %s: %s",
+                self._store.location,
+                self._declared.key,
+                redact(shown_error(error)),
             )
 
     def _upstream(self) -> list[FeatureKey]:

@@ -118,6 +118,18 @@ def test_a_failure_is_told_and_raised(store):
     assert event["run"]["facets"]["errorMessage"]["message"].startswith("MetadataSchemaError: ")
 
 
+def test_a_failure_is_told_without_the_password_in_a_url(store):
+    listener = Listener()
+
+    def fail(_batch):
+        raise OSError("no answer from postgresql://me:of-mine@host/db")
+
+    with pytest.raises(OSError, match="of-mine"):
+        openlineage.materialize(store, Video, fail, samples=VIDEOS, client=listener)
+    (event,) = listener.events
+    assert event["run"]["facets"]["errorMessage"]["message"] == "OSError: no answer from postgresql://host/db"
+
+
 def test_a_feature_without_rows_has_no_schema():
     listener, store = Listener(), InMemoryMetadataStore()
     openlineage.materialize(store, Video, lambda batch: batch, samples=VIDEOS.clear(), client=listener)
