@@ -1,5 +1,6 @@
 """Say what is stored: features, rows, commits and definitions."""
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -230,3 +231,5 @@ def _answer(
         is_stored = isinstance(answer, ShowAnswer)
         is_named = not is_stored and (answer.rows["store"] == answer.store).all()
         print_table(answer.rows.drop("store") if is_named else answer.rows, is_stored=is_stored)
+        if is_stored and answer.rows.is_empty():
+            print("metaxy-fs: no such row is stored", file=sys.stderr)

@@ -279,6 +279,15 @@ class TestStored:
     def test_what_no_row_has_is_refused(self, store, ask, line):
         assert "--where" in ask(line, code=2)
 
+    @pytest.mark.parametrize("line", ["show video 99", "show video --where sample_id>9"])
+    def test_no_row_is_said_beside_the_answer(self, store, capsys, line):
+        assert main(line.split()) == 0
+        captured = capsys.readouterr()
+        assert captured.out.split() == ["sample_id", "data_version"]
+        assert captured.err == "metaxy-fs: no such row is stored\n"
+        assert main([*line.split(), "--json"]) == 0
+        assert not capsys.readouterr().err
+
     def test_ids_of_another_type_are_refused(self, store, ask):
         assert "name no samples by sample_id" in ask("show video one", code=2)
 
