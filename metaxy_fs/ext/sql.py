@@ -397,9 +397,10 @@ def _checked(url: str | sa.URL, base_directory: str | os.PathLike[str]) -> sa.UR
         raise ValueError(_NO_URL)
     kind = parsed.get_backend_name()
     if kind not in DRIVERS:
+        meant = " Did you mean 'postgresql'?" if kind == "postgres" else ""
         raise ValueError(
-            f"There is no store for {kind!r}; there are {', '.join(DRIVERS)}. A store needs transactions over several "
-            "tables and keys that are unique, which ClickHouse lacks; other databases are not tested."
+            f"There is no store for {kind!r}; there are {', '.join(DRIVERS)}.{meant} A store needs transactions over "
+            "several tables and keys that are unique, which ClickHouse lacks; other databases are not tested."
         )
     driver = DRIVERS[kind]
     if not driver.is_embedded:

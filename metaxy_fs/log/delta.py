@@ -116,8 +116,9 @@ def _chosen(view: View, storage: Storage, columns: Sequence[str] | None) -> pl.S
     """Return the columns of the table; raises if Delta cannot have one of them."""
     schema = reading_schema(view.files, location=storage.location, columns=columns)
     if missing := [name for name in columns or () if name not in schema]:
+        present = ", ".join(map(repr, reading_schema(view.files, location=storage.location, columns=None)))
         raise MetadataSchemaError(
-            f"Feature {view.partition.feature!r} has no column {', '.join(map(repr, missing))}.",
+            f"Feature {view.partition.feature!r} has no column {', '.join(map(repr, missing))}; it has {present}.",
             feature=view.partition.feature,
             column=missing[0],
         )

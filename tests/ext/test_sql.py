@@ -479,6 +479,7 @@ def test_a_password_is_shown_nowhere(server, caplog):
         ("sqlite://", "in memory"),
         ("duckdb:///:memory:", "in memory"),
         ("clickhouse://host/db", "ClickHouse lacks"),
+        ("postgres://host/db", "Did you mean 'postgresql'"),
         ("no url", "no URL of a database"),
         ("postgresql://me:pa@ss@host/db", "write @ as %40"),
         ("postgresql://me:pa@ss:word@host/db", "write @ as %40"),
