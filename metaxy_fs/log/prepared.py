@@ -31,6 +31,7 @@ from functools import partial
 from typing import Final, Self
 
 import msgspec
+import polars as pl
 
 from metaxy_fs.errors import (
     CommitStateUnknownError,
@@ -43,7 +44,15 @@ from metaxy_fs.errors import (
 from metaxy_fs.ids import AHEAD, LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.clock_skew import microseconds
 from metaxy_fs.log.commit import MAX_AGE_SECONDS, CommitRequest
-from metaxy_fs.log.commit_table import covers_of, digest_of, encode_table, group_digest, rebuild_compaction, rows_of
+from metaxy_fs.log.commit_table import (
+    covers_of,
+    digest_of,
+    encode_table,
+    group_digest,
+    read_tables,
+    rebuild_compaction,
+    rows_of,
+)
 from metaxy_fs.log.decoding import MAX_COMPACTION_BYTES
 from metaxy_fs.log.layout import Inventory, Partition, commit_table, take_inventory
 from metaxy_fs.log.manifest import (
@@ -401,11 +410,23 @@ class _Name:
             manifest = rebuild_compaction(data, name=table, partition=partition)[0]
         group = frozenset([decision.first]) if manifest is None else Covers(manifest.covers).ids
         committed = group & inventory.appends.keys()
+        holders = []
         for _, each in read_manifests(self._storage, partition, inventory.compactions, is_compaction=True):
-            committed |= Covers(each.covers).intersection(group)
+            if held := Covers(each.covers).intersection(group):
+                committed |= held
+                holders.append(each)
+        if manifest is None and holders and not self._was_published(decision, holders):
+            return False, None, deadline
         if committed and committed != group:
             raise self._torn(len(committed), len(group))
         return bool(committed), manifest, deadline
+
+    def _was_published(self, decision: _GroupDecision, holders: Sequence[Manifest]) -> bool:
+        """Whether one of the writes of a group counts as of the group, and was not committed otherwise."""
+        token = decision.commit.rpartition("-")[2]
+        tables = read_tables(self._storage, self._partition, holders)
+        times = [time for table in tables for time in table.filter(pl.col("commit") == decision.first)["time"]]
+        return any(timestamp_id(time + 1, token) == decision.commit for time in times)
 
     def _torn(self, committed: int, of: int) -> WriteConflictError:
         return WriteConflictError(

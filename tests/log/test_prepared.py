@@ -117,6 +117,19 @@ def test_a_name_is_not_taken_for_committed_when_one_part_alone_was(part: int) ->
         assert ids(storage) == [1, 2, 3, 9]
 
 
+def test_a_name_is_not_taken_for_committed_either_when_its_table_is_gone() -> None:
+    *_, (storage, receipts) = cut("job")
+    commit(storage, receipts[:1])
+    clock = LamportClock()
+    options = Options(writer="a test", full=True)
+    list(compact_partition(storage, ViewLoader(storage, clock=clock), PARTITION, clock=clock, options=options))
+    for _ in range(3):
+        vacuum(storage, policy=EAGER, dry_run=False)
+    with pytest.raises(WriteConflictError, match="Nothing was committed"):
+        commit(storage, prepare(storage, [1, 2], [3]), write_id="job")
+    assert ids(storage) == [1, 2, 9]
+
+
 def test_a_task_is_not_committed_again_when_an_earlier_attempt_at_it_turns_up() -> None:
     storage = MemoryStorage()
     early, late = (prepare(storage, [1])[0] for _ in range(2))

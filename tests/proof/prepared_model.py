@@ -224,6 +224,9 @@ def _finish(root: Root, report: Report, rules: Rules, decision: Decision, digest
     yield
     parts = root.tables.get(decision.group)
     group = parts if parts is not None and rules.looks_for_all_parts else frozenset([decision.first])
+    if parts is None and rules.looks_for_all_parts and root.visible().get(decision.first) not in (None, decision.group):
+        report.outcome = "late"
+        return
     if committed := group & {part for covers in root.manifests.values() for part in covers}:
         report.outcome = "done" if committed == group else "conflict"
         return
