@@ -322,6 +322,9 @@ def _open(source: _ConfigFile, name: str, opened: dict[str, MetadataStore]) -> M
     return opened[name]
 
 
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 def _opened(source: _ConfigFile, path: _Keys, options: dict[str, Any]) -> MetadataStore:
     kind = options.pop("kind", None)
     make: Any = FilesystemMetadataStore if kind is None else _kind(source, path, kind, options)
@@ -348,6 +351,9 @@ def _kind(source: _ConfigFile, path: _Keys, kind: str, options: Mapping[str, Any
     if not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
         for key in set(options) - set(taken) - {"fallback_stores"}:
             _refuse_key(source, (*path, key), {**dict.fromkeys(taken, Any), "kind": str})
+    for key, each in taken.items():
+        if each.default is each.empty and each.kind not in _ANY_NUMBER and key not in options:
+            source.refuse((*path, "kind"), f"a store of kind {kind!r} needs the key {key!r} as well.")
     return partial(make, base_directory=str(source.file.parent)) if "base_directory" in taken else make
 
 

@@ -325,6 +325,11 @@ class TestKinds:
         with pytest.raises(ConfigError, match=r"line 3: stores\.a\.hash_algorithms: .* mean 'hash_algorithm'\?"):
             found.store()
 
+    def test_an_option_that_it_needs_is_asked_for(self, configured, kind):
+        kind(lambda color, **others: InMemoryMetadataStore())
+        with pytest.raises(ConfigError, match=r"line 2: stores\.a\.kind: .* needs the key 'color'"):
+            configured("[stores.a]\nkind = 'memory'").store()
+
     def test_a_kind_that_nobody_knows_is_refused(self, configured, kind):
         kind(InMemoryMetadataStore)
         with pytest.raises(ConfigError, match=r"line 2: stores\.a\.kind: .*known are memory\."):

@@ -118,14 +118,14 @@ def test_a_failure_is_told_and_raised(store):
     assert event["run"]["facets"]["errorMessage"]["message"].startswith("MetadataSchemaError: ")
 
 
-def test_a_failure_is_told_without_the_password_in_a_url(store):
+def test_a_failure_is_told_without_the_password_in_a_url():
     listener = Listener()
 
     def fail(_batch):
         raise OSError("no answer from postgresql://me:of-mine@host/db")
 
     with pytest.raises(OSError, match="of-mine"):
-        openlineage.materialize(store, Video, fail, samples=VIDEOS, client=listener)
+        openlineage.materialize(InMemoryMetadataStore(), Video, fail, samples=VIDEOS, client=listener)
     (event,) = listener.events
     assert event["run"]["facets"]["errorMessage"]["message"] == "OSError: no answer from postgresql://host/db"
 
