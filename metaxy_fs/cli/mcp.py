@@ -179,6 +179,8 @@ def _diff(
 ) -> questions.DiffAnswer:
     """Say which samples differ between two moments of a store, or two stores as they are now, and why."""
     config = None if target.config is None else str(target.config.file)
+    if (before is None) == (before_store is None):
+        refuse("give either `before`, a moment, or `before_store`, another store", "before")
     others = [open_target([before_store], None, config)] if before_store else []
     return questions.DiffAnswer.of(target, questions.compared([*others, target], features, before=before, after=after))
 

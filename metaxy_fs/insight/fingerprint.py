@@ -131,14 +131,20 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             found = msgspec.json.decode(text, type=cls)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             _refuse_newer(text)
-            raise CorruptObjectError(f"This is no fingerprint: {error}. `to_json` and `save` make one.") from error
+            raise CorruptObjectError(
+                f"This is no fingerprint: {error}. `to_json`, `save` and `metaxy-fs fingerprint --json` make one."
+            ) from error
         _refuse_newer(text)
         return found
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
         """Return the fingerprint that `save` wrote to a file; raises what `from_json` does."""
-        return cls.from_json(Path(path).read_bytes())
+        data = Path(path).read_bytes()
+        try:
+            return cls.from_json(data)
+        except CorruptObjectError as error:
+            raise CorruptObjectError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ REFUSED = {
         "a predicate reads no files",
     ),
     "a moment that is none": ("diff", {"before": "no%name"}, "no%name"),
-    "nothing to compare with": ("diff", {}, "give two stores"),
+    "nothing to compare with": ("diff", {}, "either `before`, a moment, or `before_store`"),
     "a tool that there is not": ("retire", {"feature": "video"}, "there is no tool 'retire'; there are list"),
 }
 

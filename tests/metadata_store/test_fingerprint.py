@@ -184,6 +184,12 @@ def test_saved_file_is_read_back(tmp_path):
     assert Fingerprint.load(tmp_path / "f.json") == found
 
 
+def test_file_that_holds_none_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(CorruptObjectError, match=r"notes\.txt: This is no fingerprint"):
+        Fingerprint.load(tmp_path / "notes.txt")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"features":{},"more":1}', '{"features":{"a":{}}}', b"\xff"])
 def test_other_json_is_refused(text):
     with pytest.raises(CorruptObjectError, match="no fingerprint"):
