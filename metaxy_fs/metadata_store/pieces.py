@@ -37,11 +37,11 @@ class PieceLimits(NamedTuple):
     """How much a piece holds, about.
 
     Attributes:
-        rows: Rows of each input.
+        rows: Rows of each input; None for `PIECE_ROWS`, which keep this process busy.
         files: Files of all inputs together; None where their number makes no difference.
     """
 
-    rows: int = PIECE_ROWS
+    rows: int | None = None
     files: int | None = None
 
 
@@ -56,10 +56,11 @@ def divide(inputs: Sequence[Input], column: str, limits: PieceLimits = HERE) -> 
     spans = [each.spans(column) for each in inputs]
     together = [span for each in spans for span in each]
     is_few = limits.files is None or len(together) <= limits.files
-    if is_few and sum(span.rows for span in together) <= limits.rows:
+    most = PIECE_ROWS if limits.rows is None else limits.rows
+    if is_few and sum(span.rows for span in together) <= most:
         return [EVERYTHING]
     depths = [depth(each) for each in spans]
-    rows = max(limits.rows, *(_ROW_GROUPS * ROW_GROUP_ROWS * (each - 1) for each in depths)) * len(inputs)
+    rows = max(most, *(_ROW_GROUPS * ROW_GROUP_ROWS * (each - 1) for each in depths)) * len(inputs)
     if limits.files is None:
         return plan_ranges(together, rows=rows)
     # A file counts as so many rows besides, that a piece has no more of them than it may; those that overlap anyway.

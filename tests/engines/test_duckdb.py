@@ -50,9 +50,9 @@ def test_of_files_that_manifests_name(store: FilesystemMetadataStore, views: str
 def test_a_glob_counts_rows_that_do_not_count_until_a_vacuum(tmp_path: Path) -> None:
     store = in_state("troubled", tmp_path)
     count = f"SELECT count(*) FROM read_parquet('{store.location}/clip/**/*.parquet', union_by_name = true)"  # noqa: S608
-    assert duckdb.execute(count).fetchone() == (140,)  # 66 rows, and 4 that retire a sample
+    assert duckdb.execute(count).fetchall() == [(140,)]  # 66 rows, and 4 that retire a sample
     vacuumed = in_state("vacuumed", tmp_path / "other")
     rows = vacuumed.files(Clip)["rows"].sum()
     retired = vacuumed.history(Clip)["retired"].sum()
-    found = duckdb.execute(count.replace(store.location, vacuumed.location)).fetchone()
+    [found] = duckdb.execute(count.replace(store.location, vacuumed.location)).fetchall()
     assert found == (rows,) == (vacuumed.read_metadata(Clip).height + retired,)

@@ -90,7 +90,8 @@ def test_column_of_any_other_type_is_stored(store, values, expected):
 @pytest.mark.parametrize("value", ["interval 1 month", "union_value(a := 1)"])
 def test_column_of_duckdb_that_cannot_be_taken_over_is_named(store, value):
     video, processed = pipeline()
-    relation = duckdb.sql("select i as sample_id from range(3) t(i)").project(f"sample_id, {value} as c")
+    connection = duckdb.connect()  # other tests may have left a result in the default one
+    relation = connection.sql("select i as sample_id from range(3) t(i)").project(f"sample_id, {value} as c")
     for call in (
         lambda: store.write_metadata(video, relation),
         lambda: store.resolve_update(video, samples=relation),
