@@ -207,7 +207,8 @@ class SQLMetadataStore(TableMetadataStore):
         is_exact = len(runs) <= _MOST_RUNS
         number = sa.column(NUMBER, sa.BigInteger())
         mine = [number.between(low, high) for low, high in (runs if is_exact else [(numbers[0], numbers[-1])])]
-        query = sa.select(*map(sa.column, kinds)).select_from(sa.table(_table_of(key))).where(sa.or_(*mine), *where)
+        chosen: list[Any] = [sa.column(name) for name in kinds]  # SQLAlchemy 2.0 and 2.1 disagree on the type
+        query = sa.select(*chosen).select_from(sa.table(_table_of(key))).where(sa.or_(*mine), *where)
         if limit is not None and is_exact:
             query = query.order_by(number, sa.column(ROW)).limit(limit)
         with self._database.connected(f"read feature '{key}'") as connection:
