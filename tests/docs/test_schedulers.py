@@ -49,3 +49,13 @@ def test_the_commands_of_a_scheduler_run_twice(commands, tmp_path):
     store = open_store(str(tmp_path / "metadata"))
     for feature in ("video", "video/faces"):
         assert store.history(feature)["rows"].to_list() == [3]  # the second run had nothing to do
+
+
+@pytest.mark.parametrize("features", [[], ["vidoe"]])
+def test_a_feature_that_is_missing_or_misspelt_ends_the_job(features, tmp_path):
+    (tmp_path / "nightly.py").write_text(JOB, encoding="utf-8")
+    command = [sys.executable, "nightly.py", *features]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "features" in ended.stderr
+    assert not (tmp_path / "metadata").exists()
