@@ -20,8 +20,8 @@ from metaxy_fs import (
     storage,
     testing,
 )
+from metaxy_fs.cli.answers import DeclaredFeature
 from metaxy_fs.cli.output import Answer
-from metaxy_fs.cli.questions import DeclaredFeature
 from metaxy_fs.cli.schema import ANSWERS
 from metaxy_fs.metadata_store.backend import Backend
 

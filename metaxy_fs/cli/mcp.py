@@ -16,7 +16,7 @@ import polars as pl
 import typer
 
 from metaxy_fs._version import __version__
-from metaxy_fs.cli import changes, questions, stored
+from metaxy_fs.cli import answers, changes, questions, stored
 from metaxy_fs.cli.output import Answer, document
 from metaxy_fs.cli.schema import schema
 from metaxy_fs.cli.targets import ConfigPath, Target, open_target, refuse
@@ -101,7 +101,7 @@ def _list(target: Target, *, features: _NamedFeatures = None) -> stored.ListAnsw
     return stored.listing(target, features)
 
 
-def _status(target: Target, *, features: _NamedFeatures = None) -> questions.StatusAnswer:
+def _status(target: Target, *, features: _NamedFeatures = None) -> answers.StatusAnswer:
     """Say what is stored, and how many samples are new, stale, waiting or orphaned."""
     return questions.status(target, features)
 
@@ -136,7 +136,7 @@ def _files(target: Target, *, feature: _NamedFeature) -> stored.FilesAnswer:
     return stored.data_files(target, feature)
 
 
-def _graph(target: Target, *, features: _NamedFeatures = None) -> questions.GraphAnswer:
+def _graph(target: Target, *, features: _NamedFeatures = None) -> answers.GraphAnswer:
     """Say what is made from what: features upstream first, with their containers and code versions."""
     return questions.graph_answer(target, features)
 
@@ -146,14 +146,14 @@ def _plan(
     *,
     features: _NamedFeatures = None,
     seconds: Annotated[str | None, msgspec.Meta(description="The column that says how long a row took.")] = None,
-) -> questions.PlanAnswer:
+) -> answers.PlanAnswer:
     """Count what a run would compute, by feature, and why; nothing is run."""
-    return questions.PlanAnswer.of(target, questions.planned(target, features, seconds=seconds))
+    return answers.PlanAnswer.of(target, questions.planned(target, features, seconds=seconds))
 
 
-def _explain(target: Target, *, feature: _NamedFeature, sample: _Sample) -> questions.ExplainAnswer:
+def _explain(target: Target, *, feature: _NamedFeature, sample: _Sample) -> answers.ExplainAnswer:
     """Say why a sample is new, stale, waiting or up to date."""
-    return questions.ExplainAnswer.of(target, questions.explained(target, feature, sample))
+    return answers.ExplainAnswer.of(target, questions.explained(target, feature, sample))
 
 
 def _trace(
@@ -162,9 +162,9 @@ def _trace(
     feature: _NamedFeature,
     ids: list[_Sample],
     up: Annotated[bool, msgspec.Meta(description="What they were made from, not what was made from them.")] = False,
-) -> questions.TraceAnswer:
+) -> answers.TraceAnswer:
     """Find everything that was made from some samples, or what they were made from."""
-    return questions.TraceAnswer.of(target, questions.traced(target, feature, ids, up=up))
+    return answers.TraceAnswer.of(target, questions.traced(target, feature, ids, up=up))
 
 
 def _diff(
@@ -176,13 +176,13 @@ def _diff(
     before_store: Annotated[
         str | None, msgspec.Meta(description="Another store of the configuration to compare with, not a moment.")
     ] = None,
-) -> questions.DiffAnswer:
+) -> answers.DiffAnswer:
     """Say which samples differ between two moments of a store, or two stores as they are now, and why."""
     config = None if target.config is None else str(target.config.file)
     if (before is None) == (before_store is None):
         refuse("give either `before`, a moment, or `before_store`, another store", "before")
     others = [open_target([before_store], None, config)] if before_store else []
-    return questions.DiffAnswer.of(target, questions.compared([*others, target], features, before=before, after=after))
+    return answers.DiffAnswer.of(target, questions.compared([*others, target], features, before=before, after=after))
 
 
 def _fingerprint(target: Target, *, features: _NamedFeatures = None, at: _MomentText = None) -> Fingerprint:

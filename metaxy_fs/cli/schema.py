@@ -8,10 +8,10 @@ import msgspec
 import polars as pl
 import typer
 
+from metaxy_fs.cli.answers import DiffAnswer, ExplainAnswer, GraphAnswer, PlanAnswer, StatusAnswer, TraceAnswer
 from metaxy_fs.cli.changes import CheckAnswer, SnapshotsAnswer
 from metaxy_fs.cli.output import Answer
 from metaxy_fs.cli.publishing import PublishAnswer
-from metaxy_fs.cli.questions import DiffAnswer, ExplainAnswer, GraphAnswer, PlanAnswer, StatusAnswer, TraceAnswer
 from metaxy_fs.cli.stored import DefinitionsAnswer, FilesAnswer, HistoryAnswer, ListAnswer, ShowAnswer
 from metaxy_fs.cli.targets import refuse
 from metaxy_fs.cli.upkeep import CompactAnswer, CopyAnswer, RepairAnswer, VacuumAnswer, VerifyAnswer
