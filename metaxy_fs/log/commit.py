@@ -189,8 +189,7 @@ def _put_manifest(storage: Storage, path: str, manifest: Manifest) -> None:
     try:
         put_idempotent(storage, path, data)
     except StorageError as error:
-        is_known = isinstance(error, ObjectExistsError | StorageAccessError | NoRoomError)
-        if is_known and not isinstance(error, SilentRefusalError):
+        if not may_be_put(error):
             raise
         raise CommitStateUnknownError(
             f"The rows were written, but whether they are committed is unknown: {error}. Before writing them again, "
@@ -287,3 +286,9 @@ def _header(request: CommitRequest, *, time: int) -> CommitHeader:
 def _named(write_id: str) -> str:
     """Return the commit id that every attempt of a write has; a digest, since callers name writes as they like."""
     return f"{NAMED_WRITE}{hashlib.sha256(write_id.encode()).hexdigest()[:32]}"
+
+
+def may_be_put(error: StorageError) -> bool:
+    """Whether an object may be there although its put failed."""
+    is_known = isinstance(error, ObjectExistsError | StorageAccessError | NoRoomError)
+    return not is_known or isinstance(error, SilentRefusalError)

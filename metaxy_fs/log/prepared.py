@@ -43,7 +43,7 @@ from metaxy_fs.errors import (
 )
 from metaxy_fs.ids import AHEAD, LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.clock_skew import microseconds
-from metaxy_fs.log.commit import MAX_AGE_SECONDS, CommitRequest
+from metaxy_fs.log.commit import MAX_AGE_SECONDS, CommitRequest, may_be_put
 from metaxy_fs.log.commit_table import (
     covers_of,
     digest_of,
@@ -66,9 +66,9 @@ from metaxy_fs.log.manifest import (
 )
 from metaxy_fs.log.receipts import Attempts
 from metaxy_fs.log.resolve import Covers
-from metaxy_fs.log.verified_io import SilentRefusalError, get_checked, put_idempotent, storage_time
+from metaxy_fs.log.verified_io import get_checked, put_idempotent, storage_time
 from metaxy_fs.log.view import read_manifests, retry_listing
-from metaxy_fs.storage.base import NoRoomError, Storage
+from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.logged import LOGGER
 
 _MAX_AGE: Final = MAX_AGE_SECONDS * 1_000_000
@@ -320,8 +320,7 @@ def _put_manifest(storage: Storage, partition: Partition, manifest: Manifest, da
     try:
         put_idempotent(storage, path, data)
     except StorageError as error:
-        is_known = isinstance(error, ObjectExistsError | StorageAccessError | NoRoomError)
-        if is_known and not isinstance(error, SilentRefusalError):
+        if not may_be_put(error):
             raise
         raise CommitStateUnknownError(
             f"The rows were prepared, but whether they are committed is unknown: {error}. Commit the same receipts "
