@@ -261,6 +261,26 @@ def at(store: Backend, moment: str | datetime, *, kind: type[_StoreAt]) -> _Stor
     return _chained(list(_seen(store, snapshot)), kind)
 
 
+def stores_seen(stores: Sequence[Backend], snapshot: Snapshot) -> Iterator[tuple[Backend | None, PinnedStore]]:
+    """Yield what a snapshot saw, each with the store that it saw it in, None where that is not among the stores.
+
+    Stores of one location are told from each other by their order, in which a snapshot has them.
+
+    Args:
+        stores: The one that keeps the snapshot, then those that it falls back on.
+        snapshot: A snapshot that the first of them keeps.
+    """
+    keeper, *waiting = stores
+    for pinned in snapshot.stores:
+        if pinned.location is None:
+            yield keeper, pinned
+            continue
+        holder = next((each for each in waiting if each.location == pinned.location), None)
+        if holder is not None:
+            waiting.remove(holder)
+        yield holder, pinned
+
+
 def check_name(name: str) -> None:
     """Refuse what cannot be the name of a snapshot.
 
@@ -303,18 +323,15 @@ def _store(first: Backend, store: Backend, pinned: Sequence[PinnedFeature]) -> P
 
 def _seen(store: Backend, snapshot: Snapshot) -> Iterator[tuple[Backend, VisibleCommits]]:
     """Yield the stores that a snapshot saw, each with what it saw there; the first one is the one that keeps it."""
-    waiting = list(chain(store, fallback=True))
-    for pinned in snapshot.stores:
-        found = [each for each in waiting if (each is store) == (pinned.location is None)]
-        holder = next((each for each in found if pinned.location in (None, each.location)), None)
+    stores = list(chain(store, fallback=True))
+    for holder, pinned in stores_seen(stores, snapshot):
         if holder is not None:
-            waiting.remove(holder)
             features = {FeatureKey(list(feature.feature)): _pin(feature) for feature in pinned.features}
             yield holder, VisibleCommits(f"snapshot {snapshot.name!r}", features=features)
         elif pinned.features:
             raise SnapshotError(
                 f"The snapshot {snapshot.name!r} in {store.location} saw rows in {pinned.location}, which is not among "
-                f"the stores of this chain: {', '.join(each.location for each in chain(store, fallback=True))}. Open "
+                f"the stores of this chain: {', '.join(each.location for each in stores)}. Open "
                 "the chain that it was made through, with the same fallback stores.",
                 name=snapshot.name,
                 root=store.location,

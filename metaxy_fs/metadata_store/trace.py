@@ -23,7 +23,9 @@ from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import FrameLike, check_ids, to_frame
+from metaxy_fs.metadata_store.snapshots import stores_seen
 from metaxy_fs.metadata_store.stored_graph import stored_graph, with_stored
+from metaxy_fs.reserved import PLACE
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import (
     DATA_VERSION,
@@ -38,7 +40,7 @@ _STORE = "store"
 _SHOWN_RETIRED = "retired"
 _SNAPSHOTS = "snapshots"
 _SHOWN_COLUMNS = (_STORE, _SHOWN_RETIRED, _SNAPSHOTS)
-_PLACE = [_STORE, PARTITION, RESERVED_COMMIT]
+_COMMIT = [PLACE, PARTITION, RESERVED_COMMIT]
 
 
 @about_feature
@@ -62,8 +64,9 @@ def trace(
     specs = [feature.spec, *(far for far, _ in followed)]
     for spec in specs:
         refuse_id_columns(_SHOWN_COLUMNS, ids=spec.id_columns, key=spec.key, what="a trace")
-    pins = list(_pins(store))
-    search = _Tracing(store, [link for _, several in followed for link in several], pins)
+    stores = list(chain(store, fallback=True))
+    pins = list(_pins(stores))
+    search = _Tracing(stores, [link for _, several in followed for link in several], pins)
     search.look_for(feature.spec, [_samples(ids, feature.spec)])
     for far, several in followed:
         search.look_for(far, [values for link in several for values in search.values(link)])
@@ -80,10 +83,10 @@ def _stored(store: Backend, key: FeatureKey) -> Declared:
 
 
 class _SeenBySnapshot(NamedTuple):
-    """What a snapshot saw of a feature in a store: its commits by partition."""
+    """What a snapshot saw of a feature in a store of the chain, which its place tells: its commits by partition."""
 
     snapshot: str
-    location: str
+    place: int
     feature: FeatureKey
     commits: Mapping[str, frozenset[str]]
 
@@ -93,14 +96,14 @@ class _Tracing:
     """What was found so far.
 
     Attributes:
-        store: The first of the chain.
+        stores: Those of the chain; several may have one location.
         links: All that will be followed.
         pins: What snapshots saw.
         found: The rows of each feature.
         named: The ids that are known of each feature, whether there are rows or not.
     """
 
-    store: Backend
+    stores: Sequence[Backend]
     links: Sequence[Link]
     pins: Sequence[_SeenBySnapshot]
     found: dict[FeatureKey, pl.DataFrame] = field(default_factory=dict)
@@ -136,16 +139,15 @@ class _Tracing:
         needed = {name for link in self.links if link.near.key == spec.key for name in link.columns}
         columns = (*spec.id_columns, *sorted(needed.difference(spec.id_columns)))
         found = [
-            rows
-            for backend in chain(self.store, fallback=True)
+            rows.with_columns(pl.lit(place, pl.Int64).alias(PLACE))
+            for place, store in enumerate(self.stores)
             for values in wanted
-            if (rows := _matching(backend, spec, values, columns, with_commits=self._is_pinned(backend, spec)))
-            is not None
+            if (rows := _matching(store, spec, values, columns, with_commits=self._is_pinned(place, spec))) is not None
         ]
         return pl.concat(found, how="diagonal_relaxed") if found else _no_rows(spec, columns)
 
-    def _is_pinned(self, backend: Backend, spec: FeatureSpec) -> bool:
-        return any(pin.feature == spec.key and pin.location == backend.location for pin in self.pins)
+    def _is_pinned(self, place: int, spec: FeatureSpec) -> bool:
+        return any(pin.feature == spec.key and pin.place == place for pin in self.pins)
 
 
 def _samples(ids: FrameLike | Sequence[object], spec: FeatureSpec) -> pl.DataFrame:
@@ -204,45 +206,49 @@ def _matching(
 
 
 def _no_rows(spec: FeatureSpec, columns: Sequence[str]) -> pl.DataFrame:
-    others = {DATA_VERSION: version_type(spec), _SHOWN_RETIRED: pl.Boolean(), _STORE: pl.String()}
+    others = {DATA_VERSION: version_type(spec), _SHOWN_RETIRED: pl.Boolean(), _STORE: pl.String(), PLACE: pl.Int64()}
     return pl.DataFrame(schema={**dict.fromkeys(columns, pl.Null()), **others})
 
 
-def _pins(store: Backend) -> Iterator[_SeenBySnapshot]:
-    """Yield what all snapshots that the stores of a chain keep saw."""
-    for keeper in chain(store, fallback=True):
+def _pins(stores: Sequence[Backend]) -> Iterator[_SeenBySnapshot]:
+    """Yield what all snapshots that the stores of a chain keep saw there."""
+    for keeper in stores:
         try:
             storage = keeper.snapshot_storage
         except StorageError:  # it keeps none
             continue
+        own = list(chain(keeper, fallback=True))
+        asked = [*own, *(each for each in stores if each not in own)]
         for snapshot in snapshots_of(storage):
-            for pinned in snapshot.stores:
-                location = keeper.location if pinned.location is None else pinned.location
-                for feature in pinned.features:
+            for holder, pinned in stores_seen(asked, snapshot):
+                for feature in pinned.features if holder is not None else ():
                     commits = {partition.version: partition.ids for partition in feature.partitions}
-                    yield _SeenBySnapshot(snapshot.name, location, FeatureKey(list(feature.feature)), commits)
+                    key = FeatureKey(list(feature.feature))
+                    yield _SeenBySnapshot(snapshot.name, stores.index(holder), key, commits)
 
 
 def _shown(rows: pl.DataFrame, spec: FeatureSpec, pins: Sequence[_SeenBySnapshot]) -> pl.DataFrame:
     """Return one row per sample and store, as a trace has them."""
-    names = [*spec.id_columns, _STORE]
+    names = [*spec.id_columns, _STORE, PLACE]
     version = pl.when(~pl.col(_SHOWN_RETIRED)).then(DATA_VERSION).alias(DATA_VERSION)
-    last = rows.unique(names, keep="last", maintain_order=True).select(*names, version, _SHOWN_RETIRED)
+    last = rows.unique(names, keep="last", maintain_order=True).select(*names, version, _SHOWN_RETIRED).sort(names)
     if RESERVED_COMMIT not in rows.columns:
-        return last.with_columns(pl.lit([], pl.List(pl.String)).alias(_SNAPSHOTS)).sort(names)
-    seen = _seen(set(rows.select(_PLACE).drop_nulls().iter_rows()), [pin for pin in pins if pin.feature == spec.key])
-    holding = rows.filter(~pl.col(_SHOWN_RETIRED)).join(seen, on=_PLACE)
+        return last.with_columns(pl.lit([], pl.List(pl.String)).alias(_SNAPSHOTS)).drop(PLACE)
+    seen = _seen(set(rows.select(_COMMIT).drop_nulls().iter_rows()), [pin for pin in pins if pin.feature == spec.key])
+    holding = rows.filter(~pl.col(_SHOWN_RETIRED)).join(seen, on=_COMMIT)
     held = holding.group_by(names).agg(pl.col(_SNAPSHOTS).unique().sort())
-    return last.join(held, on=names, how="left").with_columns(pl.col(_SNAPSHOTS).fill_null([])).sort(names)
+    shown = last.join(held, on=names, how="left", maintain_order="left")
+    return shown.with_columns(pl.col(_SNAPSHOTS).fill_null([])).drop(PLACE)
 
 
-def _seen(commits: set[tuple[str, ...]], pins: Sequence[_SeenBySnapshot]) -> pl.DataFrame:
+def _seen(commits: set[tuple[int, str, str]], pins: Sequence[_SeenBySnapshot]) -> pl.DataFrame:
     """Return which of some commits each snapshot saw."""
     found = {
-        (pin.location, partition, commit, pin.snapshot)
+        (pin.place, partition, commit, pin.snapshot)
         for pin in pins
         for partition, ids in pin.commits.items()
         for commit in ids
-        if (pin.location, partition, commit) in commits
+        if (pin.place, partition, commit) in commits
     }
-    return pl.DataFrame(sorted(found), schema=dict.fromkeys((*_PLACE, _SNAPSHOTS), pl.String), orient="row")
+    schema = {PLACE: pl.Int64(), **dict.fromkeys((PARTITION, RESERVED_COMMIT, _SNAPSHOTS), pl.String())}
+    return pl.DataFrame(sorted(found), schema=schema, orient="row")
