@@ -69,8 +69,8 @@ from metaxy_fs.log.copy_conflicts import (
 from metaxy_fs.log.layout import STORE_FILE, Partition, is_data_file_name, owners_of_data_file
 from metaxy_fs.log.left_out import LEFT_OUT, rows_to_leave_out
 from metaxy_fs.log.manifest import COPY_MARK, CommitTable, Manifest
+from metaxy_fs.log.named_groups import copy_names
 from metaxy_fs.log.named_writes import WriteName, keep_write
-from metaxy_fs.log.prepared import copy_names
 from metaxy_fs.log.verified_io import put_idempotent, storage_time
 from metaxy_fs.log.view import View, ViewLoader, manifest_bytes, manifest_path, retry_listing
 from metaxy_fs.parallel import ordered_map

@@ -17,18 +17,16 @@ The table of commits of a group proves nothing before its manifest is there, whi
 commits existed before. So a mark is put first, as copies put it (see `metaxy_fs.log.unreferenced`), and repair
 calls a group that was not published unproven.
 
-With a `write_id`, drivers decide before the manifest which of their groups the name stands for: an object that is put
-if it is absent and never deleted names it. Whoever finds a decision for equal rows completes that group, from the
-footer of its table, however its own receipts came about. A group that was decided on and not published within a day
-never will be, and its name is used up. `tests/proof/prepared_model.py` is a model of all this.
+With a `write_id`, drivers decide before the manifest which of their groups the name stands for (see
+`metaxy_fs.log.named_groups`). Whoever finds a decision for equal rows completes that group, from the footer of its
+table, however its own receipts came about. `tests/proof/prepared_model.py` is a model of all this.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from functools import partial
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 import polars as pl
@@ -36,10 +34,8 @@ import polars as pl
 from metaxy_fs.errors import (
     CommitStateUnknownError,
     MetadataSchemaError,
-    ObjectExistsError,
     StorageAccessError,
     StorageError,
-    WriteConflictError,
 )
 from metaxy_fs.ids import AHEAD, LamportClock, random_token, timestamp_id, wall_clock
 from metaxy_fs.log.clock_skew import microseconds
@@ -48,7 +44,6 @@ from metaxy_fs.log.commit_table import (
     covers_of,
     digest_of,
     encode_table,
-    group_digest,
     read_tables,
     rebuild_compaction,
     rows_of,
@@ -59,37 +54,19 @@ from metaxy_fs.log.manifest import (
     COPY_MARK,
     FORMAT_VERSION,
     DataFile,
-    Digest,
     Manifest,
-    decode_object,
     encode_manifest,
 )
+from metaxy_fs.log.named_groups import GroupDecision, GroupName
 from metaxy_fs.log.receipts import Attempts
 from metaxy_fs.log.resolve import Covers
-from metaxy_fs.log.verified_io import get_checked, put_idempotent, storage_time
+from metaxy_fs.log.verified_io import put_idempotent, storage_time
 from metaxy_fs.log.view import read_manifests, retry_listing
 from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.logged import LOGGER
 
 _MAX_AGE: Final = MAX_AGE_SECONDS * 1_000_000
-_MAX_DECISION_BYTES: Final = 4096
-_GROUP: Final = "group-"
 _AGAIN: Final = "Nothing was committed; prepare these rows again."
-
-
-class _GroupDecision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which group a name stands for.
-
-    Attributes:
-        digest: What tells its rows.
-        commit: The id of its manifest.
-        first: One of the writes in it, which tells for all once the table is gone.
-    """
-
-    format_version: int
-    digest: Digest
-    commit: str
-    first: str
 
 
 def commit_group(
@@ -116,16 +93,16 @@ def commit_group(
     new = tuple(write for write in writes if write.commit not in committed)
     if not new:
         return None
-    name = _Name.of(storage, request, writes)
+    name = GroupName.of(storage, request, writes)
     if name is not None and (decision := name.find()) is not None:
-        return name.complete(decision)
+        return _complete(storage, request.partition, name, decision)
     deadline.start((file.name, file.bytes, write.time) for write in new for file in write.files)
     deadline.check()
     manifest, data = _put_table(storage, request, new, clock=clock, deadline=deadline)
     if name is not None:
         decision = name.decide(manifest, first=new[0].commit)
         if decision.commit != manifest.commit:
-            return name.complete(decision)
+            return _complete(storage, request.partition, name, decision)
     deadline.check()
     _put_manifest(storage, request.partition, manifest, data)
     LOGGER.info(
@@ -133,27 +110,6 @@ def commit_group(
         *(storage.location, manifest.rows, request.partition.feature, len(new), manifest.commit),
     )
     return manifest
-
-
-def copy_names(source: Storage, target: Storage, partition: Partition, *, commits: AbstractSet[str]) -> None:
-    """Let names of groups stand for the same in another root, before the commits are copied which these have.
-
-    Raises:
-        WriteConflictError: A name stands for another group there.
-    """
-    for info in source.list(partition.decisions):
-        if not info.path.startswith(partition.decided_write(_GROUP).removesuffix(".json")):
-            continue
-        data = source.get(info.path)
-        if decode_object(data, _GroupDecision, name=f"The decision {source.location}/{info.path}").first in commits:
-            try:
-                put_idempotent(target, info.path, data)
-            except ObjectExistsError as error:
-                raise WriteConflictError(
-                    f"A job of one write_id has committed prepared rows to {source.location} and others, or the same "
-                    f"ones again, to {target.location} ({info.path} in both). Nothing of {partition} was copied.",
-                    path=info.path,
-                ) from error
 
 
 class _Deadline:
@@ -329,122 +285,58 @@ def _put_manifest(storage: Storage, partition: Partition, manifest: Manifest, da
         ) from error
 
 
-class _Name:
-    """The name that a driver gives to a group.
+def _complete(storage: Storage, partition: Partition, name: GroupName, decision: GroupDecision) -> Manifest | None:
+    """Make sure that the group is committed which a name stands for; None if it is already.
 
-    Args:
-        storage: The root.
-        partition: Where it is given.
-        write_id: The name.
-        digest: What tells the rows that the driver wants to commit under it, however often its tasks were run.
+    Raises:
+        WriteConflictError: It has other rows, or was not committed in time.
     """
+    name.refuse_other_rows(decision)
+    committed, manifest, deadline = retry_listing(partial(_look_for, storage, partition, name, decision))
+    if committed:
+        return None
+    if manifest is None:
+        raise name.used_up()
+    try:
+        deadline.start((file.name, file.bytes, file.time or 0) for file in manifest.files)
+        deadline.check()
+    except StorageError as error:
+        raise name.used_up() from error
+    _put_manifest(storage, partition, manifest, encode_manifest(manifest))
+    return manifest
 
-    def __init__(self, storage: Storage, partition: Partition, write_id: str, *, digest: str) -> None:
-        self._storage = storage
-        self._partition = partition
-        self._write_id = write_id
-        self._digest = digest
-        self._path = partition.decided_write(f"{_GROUP}{hashlib.sha256(write_id.encode()).hexdigest()[:32]}")
 
-    @classmethod
-    def of(cls, storage: Storage, request: CommitRequest, writes: Sequence[Manifest]) -> Self | None:
-        """Return the name of a group, None if it has none."""
-        if request.write_id is None:
-            return None
-        return cls(storage, request.partition, request.write_id, digest=group_digest(write.digest for write in writes))
+def _look_for(
+    storage: Storage, partition: Partition, name: GroupName, decision: GroupDecision
+) -> tuple[bool, Manifest | None, _Deadline]:
+    """Return whether a group is committed, and else its manifest, if its table is there."""
+    looked, now = wall_clock(), _now(storage)
+    inventory = take_inventory(storage, partition)
+    deadline = _Deadline(storage, inventory, now=now, looked=looked)
+    table = commit_table(decision.commit)
+    manifest = None
+    if table in inventory.data:
+        data = storage.get(partition.data_file(table))
+        manifest = rebuild_compaction(data, name=table, partition=partition)[0]
+    group = frozenset([decision.first]) if manifest is None else Covers(manifest.covers).ids
+    committed = group & inventory.appends.keys()
+    holders = []
+    for _, each in read_manifests(storage, partition, inventory.compactions, is_compaction=True):
+        if held := Covers(each.covers).intersection(group):
+            committed |= held
+            holders.append(each)
+    if manifest is None and holders and not _was_published(storage, partition, decision, holders):
+        return False, None, deadline
+    if committed and committed != group:
+        raise name.torn(len(committed), of=len(group))
+    return bool(committed), manifest, deadline
 
-    def find(self) -> _GroupDecision | None:
-        """Return which group the name stands for, None if that is not decided."""
-        data = get_checked(self._storage, self._path, limit=_MAX_DECISION_BYTES, check=self._decoded)
-        return None if data is None else self._decoded(data)
 
-    def decide(self, manifest: Manifest, *, first: str) -> _GroupDecision:
-        """Return which group the name stands for: this one, unless another driver has come before."""
-        mine = _GroupDecision(FORMAT_VERSION, self._digest, manifest.commit, first)
-        try:
-            put_idempotent(self._storage, self._path, msgspec.json.encode(mine))
-        except ObjectExistsError:
-            decision = self.find()
-            if decision is None:
-                raise
-            return decision
-        return mine
-
-    def complete(self, decision: _GroupDecision) -> Manifest | None:
-        """Make sure that the group is committed which the name stands for; None if it is already.
-
-        Raises:
-            WriteConflictError: It has other rows, or was not committed in time.
-        """
-        if decision.digest != self._digest:
-            raise WriteConflictError(
-                f"The write_id {self._write_id!r} in {self._partition} names other prepared rows, "
-                f"as {self._storage.location}/{self._path} says. Use another write_id for these.",
-                path=self._path,
-                write_id=self._write_id,
-            )
-        committed, manifest, deadline = retry_listing(partial(self._look_for, decision))
-        if committed:
-            return None
-        if manifest is None:
-            raise self._used_up()
-        try:
-            deadline.start((file.name, file.bytes, file.time or 0) for file in manifest.files)
-            deadline.check()
-        except StorageError as error:
-            raise self._used_up() from error
-        _put_manifest(self._storage, self._partition, manifest, encode_manifest(manifest))
-        return manifest
-
-    def _look_for(self, decision: _GroupDecision) -> tuple[bool, Manifest | None, _Deadline]:
-        """Return whether a group is committed, and else its manifest, if its table is there."""
-        partition = self._partition
-        looked, now = wall_clock(), _now(self._storage)
-        inventory = take_inventory(self._storage, partition)
-        deadline = _Deadline(self._storage, inventory, now=now, looked=looked)
-        table = commit_table(decision.commit)
-        manifest = None
-        if table in inventory.data:
-            data = self._storage.get(partition.data_file(table))
-            manifest = rebuild_compaction(data, name=table, partition=partition)[0]
-        group = frozenset([decision.first]) if manifest is None else Covers(manifest.covers).ids
-        committed = group & inventory.appends.keys()
-        holders = []
-        for _, each in read_manifests(self._storage, partition, inventory.compactions, is_compaction=True):
-            if held := Covers(each.covers).intersection(group):
-                committed |= held
-                holders.append(each)
-        if manifest is None and holders and not self._was_published(decision, holders):
-            return False, None, deadline
-        if committed and committed != group:
-            raise self._torn(len(committed), len(group))
-        return bool(committed), manifest, deadline
-
-    def _was_published(self, decision: _GroupDecision, holders: Sequence[Manifest]) -> bool:
-        """Whether one of the writes of a group counts as of the group, and was not committed otherwise."""
-        token = decision.commit.rpartition("-")[2]
-        tables = read_tables(self._storage, self._partition, holders)
-        times = [time for table in tables for time in table.filter(pl.col("commit") == decision.first)["time"]]
-        return any(timestamp_id(time + 1, token) == decision.commit for time in times)
-
-    def _torn(self, committed: int, of: int) -> WriteConflictError:
-        return WriteConflictError(
-            f"The write_id {self._write_id!r} in {self._partition} names {of} prepared writes whose driver ended "
-            f"before it had committed them, and {committed} of them were committed without that name since "
-            f"({self._storage.location}/{self._path}). Nothing was committed: commit the receipts of the others under "
-            "another write_id.",
-            path=self._path,
-            write_id=self._write_id,
-        )
-
-    def _used_up(self) -> WriteConflictError:
-        return WriteConflictError(
-            f"The write_id {self._write_id!r} in {self._partition} names prepared rows whose driver ended before "
-            f"it had committed them, more than {MAX_AGE_SECONDS // 3600} hours ago, or whose files "
-            f"are gone ({self._storage.location}/{self._path}). Nothing was committed; use another write_id.",
-            path=self._path,
-            write_id=self._write_id,
-        )
-
-    def _decoded(self, data: bytes) -> _GroupDecision:
-        return decode_object(data, _GroupDecision, name=f"The decision {self._storage.location}/{self._path}")
+def _was_published(
+    storage: Storage, partition: Partition, decision: GroupDecision, holders: Sequence[Manifest]
+) -> bool:
+    """Whether one of the writes of a group counts as of the group, and was not committed otherwise."""
+    token = decision.commit.rpartition("-")[2]
+    tables = read_tables(storage, partition, holders)
+    times = [time for table in tables for time in table.filter(pl.col("commit") == decision.first)["time"]]
+    return any(timestamp_id(time + 1, token) == decision.commit for time in times)

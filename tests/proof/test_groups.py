@@ -36,11 +36,11 @@ def without_marks(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_decisions(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(prepared._Name, "of", lambda *_: None)
+    patch.setattr(prepared.GroupName, "of", lambda *_: None)
 
 
 def without_completion(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(prepared._Name, "complete", lambda *_: None)
+    patch.setattr(prepared, "_complete", lambda *_: None)
 
 
 def with_twins(patch: pytest.MonkeyPatch) -> None:
