@@ -4,21 +4,15 @@ Each sample is compared with its row in the current partition. Where some sample
 the store are looked at too: for all samples, so that the answer does not depend on how the work is divided.
 """
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from itertools import islice
-from types import MappingProxyType
-from typing import Final
+from functools import partial
 
-import msgspec
 import polars as pl
 
-from metaxy_fs.errors import MetadataSchemaError
-from metaxy_fs.log import IdRange, Span, widen
-from metaxy_fs.metadata_store.backend import Backend, Query
-from metaxy_fs.metadata_store.chain import chain, fitting, layered
+from metaxy_fs.log import IdRange, Span
+from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.metadata_store.chain import fitting
 from metaxy_fs.metadata_store.expected import (
     Expected,
     ExpectedSamples,
@@ -26,19 +20,15 @@ from metaxy_fs.metadata_store.expected import (
 )
 from metaxy_fs.metadata_store.features import Declared, check_predicate
 from metaxy_fs.metadata_store.pieces import HERE, PieceLimits, divide, have_common_bounds, some_of
-from metaxy_fs.metadata_store.read import latest, refuse_unknown, require_id_columns, shown_schema
-from metaxy_fs.metadata_store.retired import retirements, scan_retired
+from metaxy_fs.metadata_store.read import latest, refuse_unknown, shown_schema
+from metaxy_fs.metadata_store.retired import retirements
 from metaxy_fs.metadata_store.scan import Scan
+from metaxy_fs.metadata_store.stored_layers import KnownLayer, StoredLayer, stored_layers
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.versioning.columns import DATA_VERSION, PARTITION, REDO, RETIRED
 from metaxy_fs.versioning.content import made_from, version_columns, with_provenance
 from metaxy_fs.versioning.increment import Increment
 from metaxy_fs.versioning.layers import ComparedLayer, compare_layers, compared_rows, with_same_containers
-
-IdTypes = Mapping[str, pl.DataType]
-"""The types of the ids that are compared, as far as they are known."""
-
-_LOG: Final = logging.getLogger("metaxy_fs")
 
 
 def compare_with_stored(store: Backend, expected: Expected, *, stale_if: pl.Expr | None) -> "Comparing":
@@ -61,145 +51,6 @@ def compare_with_stored(store: Backend, expected: Expected, *, stale_if: pl.Expr
         for layer in layers:
             layer.current = _with_columns(layer, stale_if, feature)
     return Comparing(expected, layers, stale_if)
-
-
-class StoredLayer:
-    """What one store of a chain holds of a feature.
-
-    Attributes:
-        current: The rows of the current partition, None if it has no commit.
-    """
-
-    def __init__(
-        self,
-        store: Backend,
-        feature: Declared,
-        query: Query,
-        *,
-        id_types: IdTypes = MappingProxyType({}),
-        may_hold_current: bool = True,
-    ) -> None:
-        self._store = store
-        self._feature = feature
-        self._query = query
-        self._id_types = id_types
-        self.current = self._scan(query) if may_hold_current else None
-
-    @property
-    def location(self) -> str:
-        """The location of the store."""
-        return self._store.location
-
-    @cached_property
-    def others(self) -> Scan | None:
-        """The rows of the other partitions, None if none has a commit; looked for when this is first asked for.
-
-        Partitions whose ids are of types that never match those compared are left out, and a warning names them.
-        """
-        try:
-            scan = self._others(frozenset())
-        except MetadataSchemaError:
-            if not (strange := self._strange()):
-                raise
-        else:
-            if scan is None or self._fits(scan) or not (strange := self._strange()):
-                return scan
-        _LOG.warning(
-            "The ids of feature '%s' in %s are of other types under %s, so rows of these definitions are not compared.",
-            self._feature.key,
-            self.location,
-            ", ".join(sorted(strange)),
-        )
-        return self._others(strange)
-
-    def _others(self, strange: frozenset[str]) -> Scan | None:
-        current = frozenset(filter(None, [self._query.partition]))
-        # A store may leave the rows of the current partition in: they are of samples that are in it.
-        scan = self._scan(msgspec.structs.replace(self._query, partition=None, without=current | strange))
-        is_other = scan is not None and any(d.partition != self._query.partition for d in scan.definitions)
-        return scan if is_other else None
-
-    def _strange(self) -> frozenset[str]:
-        """Return the other partitions whose ids cannot be compared."""
-        versions = self._store.stored_versions(self._feature.key)
-        return frozenset(
-            version for version in versions if version != self._query.partition and not self._reads(version)
-        )
-
-    def _reads(self, version: str) -> bool:
-        ids = frozenset(self._feature.spec.id_columns)
-        try:
-            scan = self._store.scan_rows(msgspec.structs.replace(self._query, partition=version, columns=ids))
-        except MetadataSchemaError:
-            return False
-        return scan is None or self._fits(scan)
-
-    def _fits(self, scan: Scan) -> bool:
-        """Whether the ids of rows are of types that those compared may be of, too."""
-        types = dict(self._id_types)
-        types |= {} if self.current is None else dict(self.current.rows.collect_schema())
-        schema = scan.rows.collect_schema()
-        ids = [name for name in self._feature.spec.id_columns if name in types and name in schema]
-        return all(widen(types[name], schema[name]) is not None for name in ids)
-
-    def _scan(self, query: Query) -> Scan | None:
-        scan = scan_retired(self._store, query)
-        if scan is not None:
-            require_id_columns(scan, self._feature.spec)
-        return scan
-
-
-@dataclass(frozen=True)
-class KnownLayer:
-    """What was looked for in one store of a chain; the attributes are those of `StoredLayer`."""
-
-    location: str
-    current: Scan | None
-    others: Scan | None
-
-
-def stored_layers(
-    store: Backend,
-    feature: Declared,
-    *,
-    columns: frozenset[str],
-    id_types: IdTypes = MappingProxyType({}),
-    prune: pl.Expr | None = None,
-) -> list[StoredLayer]:
-    """Return what the stores of a chain that an increment compares with hold, the nearest first.
-
-    In a chain that falls back by feature, it is the store that reads of the current data version come from: a nearer
-    one that holds other versions alone does not hide it. Where no store holds the current data version, it is the first
-    that holds any. In a chain that falls back by sample, it is every store that holds any.
-
-    Args:
-        store: The first store of the chain.
-        feature: The feature.
-        columns: The stored columns that are looked at.
-        id_types: The types of the ids that are compared with.
-        prune: What the ids of rows of any interest satisfy.
-    """
-    current = feature.definition.partition
-    query = Query(key=feature.key, partition=current, columns=columns, prune=prune, with_partition=True)
-    stores = list(chain(store, fallback=True))
-    if store.fallback_mode == "sample":
-        return [StoredLayer(candidate, feature, query, id_types=id_types) for candidate in stores]
-    holder = next((candidate for candidate in stores if candidate.has_version(feature.key, current)), None)
-    if holder is not None:
-        return [StoredLayer(holder, feature, query, id_types=id_types)]
-    asked = (StoredLayer(candidate, feature, query, id_types=id_types, may_hold_current=False) for candidate in stores)
-    return list(islice((one for one in asked if one.others is not None), 1))
-
-
-def compared_partitions(store: Backend, feature: Declared) -> Scan | None:
-    """Return the ids and the partition of all rows that an increment may compare with, None if there are none.
-
-    Those of the current partitions come last, as the nearest do: a sample that is in one is compared there.
-    """
-    found = stored_layers(store, feature, columns=frozenset((*feature.spec.id_columns, RETIRED)))
-    current = [(one.location, one.current) for one in found if one.current is not None]
-    others = [(one.location, one.others) for one in found if one.others is not None]
-    return layered([*current, *others]) if current or others else None
 
 
 @dataclass(frozen=True)

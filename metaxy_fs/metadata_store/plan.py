@@ -21,11 +21,11 @@ from metaxy_fs.errors import CorruptObjectError, DependencyError, FeatureNotFoun
 from metaxy_fs.insight.plan import CAUSES, FEATURES, Plan
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, report_corruption
-from metaxy_fs.metadata_store.comparing import compared_partitions
 from metaxy_fs.metadata_store.features import Declared, FeatureLike, flag, require_declaration
 from metaxy_fs.metadata_store.planned import Addition, PlannedStore
 from metaxy_fs.metadata_store.read import Read, find_scan, has_commit, latest, read_chain, shown_schema
 from metaxy_fs.metadata_store.resolve import increment
+from metaxy_fs.metadata_store.stored_layers import compared_partitions
 from metaxy_fs.progress import at
 from metaxy_fs.reserved import AFTER_UPSTREAM, CAUSE, KIND, KNOWN, OWN_CODE, PREFIX
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec

@@ -16,7 +16,7 @@ from metaxy_fs.errors import DependencyError, MetadataSchemaError, SpecError
 from metaxy_fs.log import Chunks, IdRange, check_tags
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain_algorithm, report_corruption
-from metaxy_fs.metadata_store.comparing import compare_with_stored, compared_partitions
+from metaxy_fs.metadata_store.comparing import compare_with_stored
 from metaxy_fs.metadata_store.expected import (
     Expected,
     ExpectedSamples,
@@ -35,6 +35,7 @@ from metaxy_fs.metadata_store.pieces import clipped, divide, have_common_bounds
 from metaxy_fs.metadata_store.read import latest
 from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples, given_samples
 from metaxy_fs.metadata_store.selection import selected
+from metaxy_fs.metadata_store.stored_layers import compared_partitions
 from metaxy_fs.metadata_store.write import GivenTags, append
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.progress import tallying

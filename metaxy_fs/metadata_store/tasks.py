@@ -41,13 +41,14 @@ from metaxy_fs.log import (
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import LayeredParts, report_corruption, reporting_corruption
 from metaxy_fs.metadata_store.chain import chain as chain_of
-from metaxy_fs.metadata_store.comparing import Comparing, KnownLayer, StoredRows, compare_with_stored
+from metaxy_fs.metadata_store.comparing import Comparing, StoredRows, compare_with_stored
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.pieces import PIECE_ROWS, PieceLimits, divide
 from metaxy_fs.metadata_store.read import Read, answer, find_scan
 from metaxy_fs.metadata_store.resolve import expected_samples, put_together
 from metaxy_fs.metadata_store.scan import Scan
+from metaxy_fs.metadata_store.stored_layers import KnownLayer
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage.base import RootReference
 from metaxy_fs.storage.logged import logged

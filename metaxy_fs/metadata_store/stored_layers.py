@@ -1,0 +1,169 @@
+"""Find what each store of a chain holds of a feature: the rows of the current partition, and those of the others.
+
+The other partitions are looked for when they are first asked for: most increments need the current one alone.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+import polars as pl
+
+from metaxy_fs.errors import MetadataSchemaError
+from metaxy_fs.log import widen
+from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.chain import chain, layered
+from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.metadata_store.read import require_id_columns
+from metaxy_fs.metadata_store.retired import scan_retired
+from metaxy_fs.metadata_store.scan import Scan
+from metaxy_fs.versioning.columns import RETIRED
+
+IdTypes = Mapping[str, pl.DataType]
+"""The types of the ids that are compared, as far as they are known."""
+
+_LOG: Final = logging.getLogger("metaxy_fs")
+
+
+def stored_layers(
+    store: Backend,
+    feature: Declared,
+    *,
+    columns: frozenset[str],
+    id_types: IdTypes = MappingProxyType({}),
+    prune: pl.Expr | None = None,
+) -> "list[StoredLayer]":
+    """Return what the stores of a chain that an increment compares with hold, the nearest first.
+
+    In a chain that falls back by feature, it is the store that reads of the current data version come from: a nearer
+    one that holds other versions alone does not hide it. Where no store holds the current data version, it is the first
+    that holds any. In a chain that falls back by sample, it is every store that holds any.
+
+    Args:
+        store: The first store of the chain.
+        feature: The feature.
+        columns: The stored columns that are looked at.
+        id_types: The types of the ids that are compared with.
+        prune: What the ids of rows of any interest satisfy.
+    """
+    current = feature.definition.partition
+    query = Query(key=feature.key, partition=current, columns=columns, prune=prune, with_partition=True)
+    stores = list(chain(store, fallback=True))
+    if store.fallback_mode == "sample":
+        return [StoredLayer(candidate, feature, query, id_types=id_types) for candidate in stores]
+    holder = next((candidate for candidate in stores if candidate.has_version(feature.key, current)), None)
+    if holder is not None:
+        return [StoredLayer(holder, feature, query, id_types=id_types)]
+    asked = (StoredLayer(candidate, feature, query, id_types=id_types, may_hold_current=False) for candidate in stores)
+    return list(islice((one for one in asked if one.others is not None), 1))
+
+
+def compared_partitions(store: Backend, feature: Declared) -> Scan | None:
+    """Return the ids and the partition of all rows that an increment may compare with, None if there are none.
+
+    Those of the current partitions come last, as the nearest do: a sample that is in one is compared there.
+    """
+    found = stored_layers(store, feature, columns=frozenset((*feature.spec.id_columns, RETIRED)))
+    current = [(one.location, one.current) for one in found if one.current is not None]
+    others = [(one.location, one.others) for one in found if one.others is not None]
+    return layered([*current, *others]) if current or others else None
+
+
+class StoredLayer:
+    """What one store of a chain holds of a feature.
+
+    Attributes:
+        current: The rows of the current partition, None if it has no commit.
+    """
+
+    def __init__(
+        self,
+        store: Backend,
+        feature: Declared,
+        query: Query,
+        *,
+        id_types: IdTypes = MappingProxyType({}),
+        may_hold_current: bool = True,
+    ) -> None:
+        self._store = store
+        self._feature = feature
+        self._query = query
+        self._id_types = id_types
+        self.current = self._scan(query) if may_hold_current else None
+
+    @property
+    def location(self) -> str:
+        """The location of the store."""
+        return self._store.location
+
+    @cached_property
+    def others(self) -> Scan | None:
+        """The rows of the other partitions, None if none has a commit; looked for when this is first asked for.
+
+        Partitions whose ids are of types that never match those compared are left out, and a warning names them.
+        """
+        try:
+            scan = self._others(frozenset())
+        except MetadataSchemaError:
+            if not (strange := self._strange()):
+                raise
+        else:
+            if scan is None or self._fits(scan) or not (strange := self._strange()):
+                return scan
+        _LOG.warning(
+            "The ids of feature '%s' in %s are of other types under %s, so rows of these definitions are not compared.",
+            self._feature.key,
+            self.location,
+            ", ".join(sorted(strange)),
+        )
+        return self._others(strange)
+
+    def _others(self, strange: frozenset[str]) -> Scan | None:
+        current = frozenset(filter(None, [self._query.partition]))
+        # A store may leave the rows of the current partition in: they are of samples that are in it.
+        scan = self._scan(msgspec.structs.replace(self._query, partition=None, without=current | strange))
+        is_other = scan is not None and any(d.partition != self._query.partition for d in scan.definitions)
+        return scan if is_other else None
+
+    def _strange(self) -> frozenset[str]:
+        """Return the other partitions whose ids cannot be compared."""
+        versions = self._store.stored_versions(self._feature.key)
+        return frozenset(
+            version for version in versions if version != self._query.partition and not self._reads(version)
+        )
+
+    def _reads(self, version: str) -> bool:
+        ids = frozenset(self._feature.spec.id_columns)
+        try:
+            scan = self._store.scan_rows(msgspec.structs.replace(self._query, partition=version, columns=ids))
+        except MetadataSchemaError:
+            return False
+        return scan is None or self._fits(scan)
+
+    def _fits(self, scan: Scan) -> bool:
+        """Whether the ids of rows are of types that those compared may be of, too."""
+        types = dict(self._id_types)
+        types |= {} if self.current is None else dict(self.current.rows.collect_schema())
+        schema = scan.rows.collect_schema()
+        ids = [name for name in self._feature.spec.id_columns if name in types and name in schema]
+        return all(widen(types[name], schema[name]) is not None for name in ids)
+
+    def _scan(self, query: Query) -> Scan | None:
+        scan = scan_retired(self._store, query)
+        if scan is not None:
+            require_id_columns(scan, self._feature.spec)
+        return scan
+
+
+@dataclass(frozen=True)
+class KnownLayer:
+    """What was looked for in one store of a chain; the attributes are those of `StoredLayer`."""
+
+    location: str
+    current: Scan | None
+    others: Scan | None
