@@ -17,7 +17,6 @@ from metaxy_fs.metadata_store.arrow import ArrowStream
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
 from metaxy_fs.metadata_store.chain import chain, chain_html
-from metaxy_fs.metadata_store.expected import read_upstream
 from metaxy_fs.metadata_store.features import (
     FeatureLike,
     declarations_of,
@@ -31,6 +30,7 @@ from metaxy_fs.metadata_store.frames import FrameLike
 from metaxy_fs.metadata_store.read import Read, has_commit, history, list_files, read_chain, scan_chain
 from metaxy_fs.metadata_store.resolve import calculate, calculate_and_write, impact, increment, lazy_increment
 from metaxy_fs.metadata_store.snapshots import BackendAt, at, create_snapshot, drop_snapshot, list_snapshots
+from metaxy_fs.metadata_store.upstream import read_upstream
 from metaxy_fs.metadata_store.write import restore, retire, write
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.versioning.increment import Increment, LazyIncrement

@@ -31,7 +31,7 @@ from metaxy_fs.errors import (
 from metaxy_fs.log import IdRange
 from metaxy_fs.metadata_store.backend import Append, Backend, Query, StoredSpec
 from metaxy_fs.metadata_store.chain import chain, chain_algorithm, report_corruption
-from metaxy_fs.metadata_store.expected import Expected, find_upstream
+from metaxy_fs.metadata_store.expected import Expected
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.pieces import divide
 from metaxy_fs.metadata_store.read import first_scan, latest
@@ -39,6 +39,7 @@ from metaxy_fs.metadata_store.resolve import lazy_increment
 from metaxy_fs.metadata_store.samples import Spool, given_samples
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.stored_graph import as_root, kept_definitions, upstream_then
+from metaxy_fs.metadata_store.upstream import find_upstream
 from metaxy_fs.metadata_store.write import refuse_hiding, with_reason, write
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec

@@ -21,7 +21,6 @@ from metaxy_fs.metadata_store.expected import (
     Expected,
     ExpectedSamples,
     complete,
-    find_upstream,
 )
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
 from metaxy_fs.metadata_store.frames import (
@@ -36,6 +35,7 @@ from metaxy_fs.metadata_store.read import latest
 from metaxy_fs.metadata_store.samples import HeldSamples, Spool, SpooledSamples, given_samples
 from metaxy_fs.metadata_store.selection import selected
 from metaxy_fs.metadata_store.stored_layers import compared_partitions
+from metaxy_fs.metadata_store.upstream import find_upstream
 from metaxy_fs.metadata_store.write import GivenTags, append
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.progress import tallying
