@@ -37,7 +37,7 @@ from metaxy_fs.metadata_store import (
 )
 from metaxy_fs.metadata_store.features import Declared, FeatureLike, require_declaration
 from metaxy_fs.metadata_store.frames import FrameLike
-from metaxy_fs.metadata_store.tasks import address_and_options
+from metaxy_fs.metadata_store.root_references import address_and_options
 from metaxy_fs.spec import FeatureKey
 
 __all__ = ["RayExecutor", "materialize", "read", "resolve", "write"]

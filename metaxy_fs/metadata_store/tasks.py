@@ -11,14 +11,12 @@ saw. A plan is a pickle: give it to processes of your own, and take it from nobo
 
 import builtins
 import pickle
-import threading
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from itertools import chain
-from operator import attrgetter
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -40,29 +38,19 @@ from metaxy_fs.log import (
 )
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import LayeredParts, report_corruption, reporting_corruption
-from metaxy_fs.metadata_store.chain import chain as chain_of
 from metaxy_fs.metadata_store.comparing import Comparing, StoredRows, compare_with_stored
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
-from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
-from metaxy_fs.metadata_store.pieces import PIECE_ROWS, PieceLimits, divide
+from metaxy_fs.metadata_store.pieces import PieceLimits, divide
 from metaxy_fs.metadata_store.read import Read, answer, find_scan
 from metaxy_fs.metadata_store.resolve import expected_samples, put_together
+from metaxy_fs.metadata_store.root_references import log_among, log_at
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.stored_layers import KnownLayer
 from metaxy_fs.spec import FeatureKey
-from metaxy_fs.storage.base import RootReference
-from metaxy_fs.storage.logged import logged
-from metaxy_fs.storage.open import is_url, open_storage
 from metaxy_fs.versioning.increment import Increment
-
-ROWS: Final = PIECE_ROWS
-"""How many rows a task has, about."""
 
 _FILES: Final = 8
 """How many files a task has, about: so it stays below 10 kB."""
-
-_OPEN_ROOTS: Final = 8
-"""So many roots a process keeps open for the next tasks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,9 +87,9 @@ class Task:
             roots = [portable.root for portable in plan.selections]
             logs = self._logs
             if store is not None:
-                logs = tuple(_log_of(store, root) for root in roots)
+                logs = tuple(log_among(store, root) for root in roots)
             elif storage_options or not logs:
-                logs = tuple(_opened(root, storage_options or {}) for root in roots)
+                logs = tuple(log_at(root, storage_options or {}) for root in roots)
             parts = zip(logs, plan.selections, self._files, strict=True)
             selections = [log.opened(portable, files) for log, portable, files in parts]
             call: _Call = _Unpickler(BytesIO(plan.call), selections).load()
@@ -335,72 +323,3 @@ def _divided(selection: Selection, column: str, ranges: Sequence[IdRange]) -> li
         )
         for some in places
     ]
-
-
-def _log_of(store: Backend, root: RootReference) -> Log:
-    """Return what reads a root in a chain of stores.
-
-    Raises:
-        StorageError: The chain does not have it.
-    """
-    stores = [each for each in chain_of(store, fallback=True) if isinstance(each, FilesystemMetadataStore)]
-    for what in (attrgetter("identity"), attrgetter("location")):
-        for each in stores:
-            if what(each) == what(root):
-                return each.log
-    raise StorageError(
-        f"the task reads {root.location}, which is not among the stores that were given: "
-        f"{', '.join(each.location for each in stores) or 'none of files'}",
-        root=root.location,
-    )
-
-
-class _OpenRoot(NamedTuple):
-    address: str
-    options: Mapping[str, Any]
-    log: Log
-
-
-_OPEN: deque[_OpenRoot] = deque(maxlen=_OPEN_ROOTS)
-_LOCK = threading.Lock()
-
-
-def _opened(root: RootReference, storage_options: Mapping[str, Any]) -> Log:
-    """Return what reads a root that is opened by its address, the same for all tasks of this process."""
-    address, options = address_and_options(root, storage_options)
-    with _LOCK:
-        for known in _OPEN:
-            if known.address == address and known.options == options:
-                return known.log
-        storage = logged(open_storage(address, storage_options=options))
-        log = Log(storage, clock=shared_clock(storage.identity))
-        _OPEN.append(_OpenRoot(address, options, log))
-        return log
-
-
-def address_and_options(root: RootReference, storage_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return what opens a root in another process.
-
-    Args:
-        root: The root, as it was referred to where it was open.
-        storage_options: What a remote one is opened with besides.
-
-    Raises:
-        StorageError: Nothing but the storage itself does.
-    """
-    if root.address is None:
-        raise StorageError(
-            f"no path or URL opens {root.location} in another process. A task takes the store that reads it: "
-            "task.read(store=store) or task.run(store=store).",
-            root=root.location,
-        )
-    return root.address, _merged(root.options, storage_options) if is_url(root.address) else {}
-
-
-def _merged(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options together, at any depth; those that are given win."""
-    both = dict(options)
-    for name, value in given.items():
-        inner = both.get(name)
-        both[name] = _merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-    return both
