@@ -40,8 +40,8 @@ class ListAnswer(Answer, frozen=True, kw_only=True):
 
     Attributes:
         store: The store that was asked.
-        rows: One for each feature and store of the chain: `feature`, how many `commits`, `rows` and `bytes` the `store`
-            holds of it, and the `last` write.
+        rows: One for each feature and store that it is read from: `feature`, how many `commits`, `rows` and `bytes` the
+            `store` holds of it, and the `last` write.
     """
 
     rows: Annotated[pl.DataFrame, frame_of(LISTED)]
@@ -67,7 +67,7 @@ class DefinitionsAnswer(Answer, frozen=True, kw_only=True):
         store: The store that was asked.
         rows: One for each definition, that with the last commit last: `partition` (its version), `code` (its code
             versions by container, such as `"audio 1, frames 2"`; null if the root does not tell), the `first` and
-            `last` commit, how many `commits` and `rows`, and the `store` of the chain.
+            `last` commit, how many `commits` and `rows`, and the `store` that it is read from.
     """
 
     rows: Annotated[pl.DataFrame, frame_of(DEFINED, nullable={"code"})]
@@ -81,7 +81,7 @@ class FilesAnswer(Answer, frozen=True, kw_only=True):
         rows: One for each data file: `path`, `rows`, `bytes`, the `min` and `max` of each id (null where unknown),
             `sha256`, `partition` (the version of the definition), `commit` (null where it holds several), the times of
             the `first` and `last` commit, `excluded` (commits whose rows in it do not count), `schema` (its columns and
-            types), and the `store` of the chain that has it.
+            types), and the `store` that has it.
     """
 
     rows: Annotated[pl.DataFrame, frame_of(FILES_IN_STORES, nullable={"commit"})]
@@ -130,8 +130,8 @@ def show_files(
 ) -> None:
     """List the data files of a feature, in all its data versions.
 
-    Of a chain, those of every store are listed. A glob over the directory also finds files that were compacted, and
-    those of writes that died.
+    Of a chain, these are the files that a read of the chain reads. A glob over the directory also finds files that were
+    compacted, and those of writes that died.
     """
     _answer("files", [data_files(target, feature) for target in open_targets(store, root, config)], as_json=as_json)
 

@@ -1,4 +1,8 @@
-"""Count what each store of a chain holds of a feature: commits, rows, bytes and definitions. No data file is read."""
+"""Count what a read of a chain reads of a feature: commits, rows, bytes, files and definitions. No data file is read.
+
+The stores that count are those that a read of all definitions takes its rows from: the nearest that holds the feature,
+or each that holds it in a chain that falls back by sample. What a nearer store hides is shown by its own store.
+"""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -53,9 +57,9 @@ DEFINED: Final = pl.Schema(
 
 
 def counted(store: MetadataStore, features: Iterable[FeatureKey]) -> pl.DataFrame:
-    """Return how many commits, rows and bytes each store of a chain holds of features, and when it was last written."""
+    """Return how many commits, rows and bytes the stores that are read hold of features, and when they last changed."""
     frames = [
-        commits.group_by("store", maintain_order=True).agg(**_COUNTED).select(pl.lit(str(key)).alias("feature"), *_REST)
+        commits.group_by("store").agg(**_COUNTED).select(pl.lit(str(key)).alias("feature"), *_REST)
         for key in features
         for _, commits in held_in(store, key)
     ]
@@ -63,12 +67,12 @@ def counted(store: MetadataStore, features: Iterable[FeatureKey]) -> pl.DataFram
 
 
 def commits_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
-    """Return the commits of a feature in all stores of a chain, by time, as `history` does, with their `store`."""
+    """Return the commits of a feature in the stores that are read, by time, as `history` does, with their `store`."""
     return commits_of(held_in(store, key))
 
 
 def definitions_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
-    """Return one row for each definition of a feature in each store of a chain, that with the last commit last.
+    """Return one row for each definition of a feature in each store that is read, that with the last commit last.
 
     `code` is null where the declaration is not kept.
     """
@@ -76,13 +80,15 @@ def definitions_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
 
 
 Held = Sequence[tuple[MetadataStore, pl.DataFrame]]
-"""The stores of a chain that hold a feature, the nearest first, with their commits of it."""
+"""The stores of a chain that a feature is read from, the nearest first, with their commits of it."""
 
 
 def held_in(store: MetadataStore, key: FeatureKey) -> Held:
-    """Return the stores of a chain that hold a feature, with their commits of it."""
-    held = []
+    """Return the stores of a chain that a feature is read from, with their commits of it."""
+    held: list[tuple[MetadataStore, pl.DataFrame]] = []
     for each in chain(store, fallback=True):
+        if held and store.fallback_mode == "feature":
+            break
         if isinstance(each, MetadataStore):
             with suppress(FeatureNotFoundError):
                 held.append((each, each.history(key).with_columns(pl.lit(each.location).alias("store"))))
@@ -102,7 +108,7 @@ def definitions_of(held: Held, key: FeatureKey) -> pl.DataFrame:
 
 
 def files_in(store: MetadataStore, key: FeatureKey) -> pl.DataFrame:
-    """Return the data files of a feature in all stores of a chain, as `files` does, with their `store`."""
+    """Return the data files of a feature in the stores that are read, as `files` does, with their `store`."""
     frames = [
         each.files(key, versions="all").with_columns(pl.lit(each.location).alias("store"))
         for each, _ in held_in(store, key)

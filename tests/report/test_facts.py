@@ -186,16 +186,17 @@ def test_a_feature_that_is_stored_and_fits_no_graph_is_there(store):
     assert "'faces'" in facts.notes[0]
 
 
-def test_a_chain_shows_each_of_its_stores():
+@pytest.mark.parametrize(("mode", "counts"), [("feature", (1, 1, 1)), ("sample", (3, 2, 2))])
+def test_a_chain_counts_the_stores_that_are_read(mode, counts):
     with FeatureGraph.from_specs([VIDEO]).use():
         production = FilesystemMetadataStore(MemoryStorage())
         production.write_metadata("video", rows(1, 2))
-        branch = FilesystemMetadataStore(MemoryStorage(), fallback_stores=[production])
+        branch = FilesystemMetadataStore(MemoryStorage(), fallback_stores=[production], fallback_mode=mode)
         branch.write_metadata("video", rows(3))
         facts = store_facts(branch, graph=None, states=False)
     assert len(facts.chain) == 2
     video = fact(facts, "video")
-    assert (video.rows, len(video.definitions), len(video.upkeep)) == (3, 2, 2)
+    assert (video.rows, len(video.definitions), len(video.upkeep)) == counts
 
 
 def test_the_timeline_covers_all_of_a_pipeline():
