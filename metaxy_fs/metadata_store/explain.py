@@ -25,7 +25,7 @@ from metaxy_fs.insight.explanation import Explanation, Versions
 from metaxy_fs.insight.provenance import explain_sample
 from metaxy_fs.log import EVERYTHING, IdRange
 from metaxy_fs.metadata_store.backend import Backend, Query
-from metaxy_fs.metadata_store.chain import chain, chain_algorithm, report_corruption
+from metaxy_fs.metadata_store.chain import chain, chain_algorithm, fitting, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.read import Read, find_scan, latest, require_id_columns
@@ -181,8 +181,7 @@ def _cast(wanted: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
 def _ancestor_versions(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> StoredVersions:
     """Return what the stores of a chain hold of some rows; they are read, and compared, where reads would find them."""
     partition = definition_version(graph, rows.spec.key).partition
-    asked = (_find(candidate, rows, partition) for candidate in chain(store, fallback=True))
-    found = [one for one in asked if one is not None]
+    found = _find(store, rows, partition)
     if store.fallback_mode == "sample":
         read, compared = [member for one in reversed(found) for member in one.of(partition)], found
     else:
@@ -301,14 +300,31 @@ def _code_versions(found: Sequence[_FoundRows]) -> dict[str, list[int | str]]:
     return {name: list(several) for name, several in versions.items()}
 
 
-def _find(store: Backend, rows: AncestorRows, partition: str) -> _FoundRows | None:
-    """Return what one store holds, None if it has no commit of the feature."""
+def _find(store: Backend, rows: AncestorRows, partition: str) -> list[_FoundRows]:
+    """Return what each store of a chain holds that has any commit of the feature, the nearest first."""
+    query = _query(rows)
+    asked = [(candidate, scan_retired(candidate, query)) for candidate in chain(store, fallback=True)]
+    holders = [(candidate, scan) for candidate, scan in asked if scan is not None]
+    scans = [scan for _, scan in holders]
+    for scan in scans:
+        require_id_columns(scan, rows.spec)
+    once: list[pl.LazyFrame] = []
+    if store.fallback_mode == "sample":  # a sample may be in the group in one store, and hidden by the row of another
+        scans = fitting([(candidate.location, scan) for candidate, scan in holders])
+        once = [scan.rows for scan in scans]
+    return [
+        _found_rows(candidate, scan, rows, partition, among=once or [scan.rows])
+        for (candidate, _), scan in zip(holders, scans, strict=True)
+    ]
+
+
+def _query(rows: AncestorRows) -> Query:
     ids, below = rows.spec.id_columns, rows.below
     needed = {*ids, *version_columns(rows.spec), RETIRED, *(() if below is None else stored_columns(below, rows.spec))}
     # Pruning takes the values as they come; what it cannot compare keeps every file. Rows that are told by columns that
     # are no ids may have other values there since.
     prune = _all_of(pl.col(column) == id_literal(value) for column, value in rows.values.items())
-    query = Query(
+    return Query(
         key=rows.spec.key,
         partition=None,
         columns=frozenset(needed),
@@ -316,26 +332,29 @@ def _find(store: Backend, rows: AncestorRows, partition: str) -> _FoundRows | No
         with_partition=True,
         with_commits=rows.is_group,
     )
-    scan = scan_retired(store, query)
-    if scan is None:
-        return None
-    require_id_columns(scan, rows.spec)
+
+
+def _found_rows(
+    store: Backend, scan: Scan, rows: AncestorRows, partition: str, *, among: Sequence[pl.LazyFrame]
+) -> _FoundRows:
     definitions = {definition.partition: definition for definition in scan.definitions}
     kept = store.stored_specs(rows.spec.key, sorted(set(definitions) - {partition}))
     others = [stored.spec for stored in kept.values()]
-    return _FoundRows(_members(scan, rows) if set(rows.values) <= set(scan.columns) else [], definitions, others)
+    is_told = set(rows.values) <= set(scan.rows.collect_schema())
+    return _FoundRows(_members(scan, rows, among) if is_told else [], definitions, others)
 
 
-def _members(scan: Scan, rows: AncestorRows) -> list[_StoredMember]:
-    """Return the rows that are meant, and those that were once, in commit order."""
+def _members(scan: Scan, rows: AncestorRows, among: Sequence[pl.LazyFrame]) -> list[_StoredMember]:
+    """Return the rows that are meant, and those of samples that were once among all rows, in commit order."""
     schema, ids, below = scan.rows.collect_schema(), list(rows.spec.id_columns), rows.below
     wanted = _all_of(id_equals(name, schema[name], value, rows.spec.key) for name, value in rows.values.items())
     ever = scan.rows.filter(wanted)
     if not set(rows.values) <= set(ids):
-        ever = scan.rows.join(ever.select(ids).unique(), on=ids, how="semi", maintain_order="left")
+        once = pl.concat(every.filter(wanted).select(ids) for every in among).unique()
+        ever = scan.rows.join(once, on=ids, how="semi", maintain_order="left")
     apart: tuple[str, ...] = ()
     row, is_kept = pl.lit(""), wanted
-    if below is not None and set(stored_columns(below, rows.spec)) <= set(scan.columns):
+    if below is not None and set(stored_columns(below, rows.spec)) <= set(schema):
         apart = stored_names(below.dep(rows.spec.key), group_row_columns(below, rows.spec))
         ever = marked_rows(below, rows.spec, ever)
         row, is_kept = pl.col(ROW_IN_GROUP), wanted & pl.col(present_column(rows.spec.key))

@@ -343,6 +343,26 @@ def test_groups_of_a_chain_are_those_that_its_reads_give(make_store, mode):
     assert ("3 rows: 0, 1, 2" if mode == "sample" else "1 row: 1") in explanation.to_text()
 
 
+@pytest.mark.parametrize("column", [{"clip": ["b"]}, {}], ids=["another group", "no column"])
+def test_a_row_that_a_nearer_store_hides_is_in_no_group(make_store, column):
+    part, whole = declare(
+        root(LABEL, id_columns=["part"]),
+        FeatureSpec(
+            key=SCENE,
+            deps=[FeatureDep(key=LABEL, relation="aggregation", where="clip IS NOT NULL")],
+            id_columns=["clip"],
+        ),
+    )
+    production = make_store("production")
+    production.write_metadata(part, rows("1", part=[0, 1], clip=["a", "a"]))
+    store = make_store("main", fallback_stores=[production], fallback_mode="sample")
+    store.write_metadata(part, rows("1", part=[1], **column))
+    store.write_metadata(whole, store.resolve_update(whole).pending)
+    explanation = store.explain(whole, "a")
+    assert (explanation.status, store.resolve_update(whole).counts.stale) == ("up to date", 0)
+    assert "1 row: 0" in explanation.to_text()
+
+
 def test_a_sample_whose_version_a_farther_store_holds_is_up_to_date(make_store):
     features = declared()
     production = make_store("production")
