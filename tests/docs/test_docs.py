@@ -1,7 +1,8 @@
 """Every example that a reader can copy runs.
 
 The Python blocks of a page run in their order, in one namespace, as a reader would type them: in an empty working
-directory, with a feature graph of the page's own. The examples of a docstring run alone. `s3://` and `gs://` reach the
+directory, with a feature graph of the page's own, and then once more where the first run has left its files. The
+examples of a docstring run alone. `s3://` and `gs://` reach the
 servers on loopback, where the buckets that a page names exist and are empty.
 
 A block that cannot run has `<!-- not run: the reason -->` on the line before it, which a reader of the source sees.
@@ -12,6 +13,7 @@ import importlib
 import logging
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ from metaxy_fs.spec import FeatureGraph
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FIRST_PAGES = [ROOT / name for name in ("README.md", "docs/quickstart.md", "docs/tutorial.md")]
 MODULES = sorted((ROOT / "metaxy_fs").rglob("*.py"))
 
 [SHARED] = [
@@ -63,8 +66,7 @@ def reader(request, tmp_path, monkeypatch):
         before = signal.getsignal(signal.SIGTERM)
         level = logging.getLogger("metaxy_fs").level
         try:
-            with FeatureGraph().use():
-                yield
+            yield
         finally:
             logging.getLogger("metaxy_fs").setLevel(level)
             signal.signal(signal.SIGTERM, before)
@@ -76,23 +78,17 @@ def reader(request, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", holding(PAGES, PYTHON_FENCE.pattern))
-def test_python_blocks_of_a_page_run(page, reader):
-    document = parse(page)
-    document.namespace["__name__"] = "__main__"
-    blocks = [block for block in document.examples() if not is_marked(block)]
-    with reader("\n".join(str(block.parsed) for block in blocks)):
-        for block in blocks:
-            block.evaluate()
+def test_a_page_runs_twice_in_one_directory(page, reader):
+    with reader(code_of(page)):
+        for _ in range(2):
+            run_page(page)
 
 
-def test_first_pages_run_twice_in_one_directory(reader):
-    for name in ("README.md", "docs/quickstart.md", "docs/tutorial.md") * 2:
-        document = parse(ROOT / name)
-        document.namespace["__name__"] = "__main__"
-        with reader(""):
-            for block in document.examples():
-                if not is_marked(block):
-                    block.evaluate()
+def test_pages_run_one_after_the_other_in_one_directory(reader, soak):
+    pages = [param.values[0] for param in holding(PAGES, PYTHON_FENCE.pattern)] if soak else FIRST_PAGES
+    with reader("\n".join(map(code_of, pages))):
+        for page in [*pages, *reversed(pages)]:
+            run_page(page)
 
 
 @pytest.mark.parametrize("page", holding(PAGES, PYTHON_FENCE.pattern))
@@ -116,7 +112,7 @@ def test_examples_of_docstrings_run(path, reader, monkeypatch):
     assert examples, f"{name} holds >>> where no docstring is"
     report: list[str] = []
     for example in examples:
-        with reader(example.docstring):
+        with reader(example.docstring), FeatureGraph().use():
             Path(example.name).mkdir()
             monkeypatch.chdir(example.name)
             if path.parent.name == "metadata_store" and example.docstring != SHARED.docstring:
@@ -135,6 +131,23 @@ def run(example: doctest.DocTest, report: list[str], names: dict[str, object]) -
 
 def test_the_readme_shows_python():
     assert PYTHON_FENCE.search((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def run_page(page: Path) -> None:
+    """Run the Python blocks of a page in one namespace and graph of their own."""
+    document = parse(page)
+    document.namespace["__name__"] = "__main__"
+    with FeatureGraph().use():
+        for block in document.examples():
+            if not is_marked(block):
+                block.evaluate()
+    for name in [path.stem for path in Path().glob("*.py")]:
+        sys.modules.pop(name, None)  # the next run is another process
+
+
+def code_of(page: Path) -> str:
+    """The Python blocks of a page that are run."""
+    return "\n".join(str(block.parsed) for block in parse(page).examples() if not is_marked(block))
 
 
 def parse(page: Path) -> Document:
