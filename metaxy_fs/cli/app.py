@@ -41,7 +41,7 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
         "vacuum": "upkeep.vacuum_roots",
         "verify": "upkeep.verify_roots",
         "repair": "upkeep.repair_roots",
-        "copy": "upkeep.copy_features",
+        "copy": "copying.copy_features",
         "publish": "publishing.publish_features",
     },
     "For programs, and to try it": {"schema": "schema.show_schema", "mcp": "mcp.serve", "demo": "demo.run"},

@@ -21,6 +21,7 @@ from metaxy_fs.cli.report import count
 from metaxy_fs.cli.targets import (
     ConfigPath,
     Features,
+    Ids,
     OneFeature,
     Roots,
     Stores,
@@ -41,7 +42,6 @@ from metaxy_fs.metadata_store.snapshots import SNAPSHOTS, check_name
 
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Kept with the commit.")]
 SnapshotName = Annotated[str, typer.Argument(metavar="NAME", help="Such as train-2026-11.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Samples; several id columns with commas between.")]
 
 
 class SnapshotsAnswer(Answer, frozen=True, kw_only=True):

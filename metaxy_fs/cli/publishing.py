@@ -6,10 +6,9 @@ import typer
 
 from metaxy_fs.cli.output import Answer, Json, ask_for_yes, print_json, print_lines, print_title
 from metaxy_fs.cli.report import count
-from metaxy_fs.cli.targets import ConfigPath, Features, Roots, Stores, Yes, feature_keys, named_targets
+from metaxy_fs.cli.targets import ConfigPath, Features, Roots, Stores, Yes, features_of_root, open_roots
 from metaxy_fs.metadata_store import Published, publish
 from metaxy_fs.metadata_store.publishing import published_features
-from metaxy_fs.metadata_store.roots import existing_feature, require_root
 
 
 class PublishAnswer(Answer, frozen=True, kw_only=True):
@@ -38,15 +37,12 @@ def publish_features(
     By default those are published again that are published. No row is copied: a log in the directory of the feature
     points to the data files as they are. Other programs can read the table, and refuse to write, optimize or vacuum it.
     """
-    targets = named_targets(store, root, config)
+    targets = open_roots(store, root, config)
     wanted = columns.split(",") if columns else None
     answers = []
     for target in targets:
-        require_root(target.root)
-        keys = feature_keys(features)
-        for key in keys:
-            existing_feature(target.root, key)
-        keys = keys or published_features(target.root, target.root.log.features())
+        named = [key for key in features_of_root(target, features) if key is not None]
+        keys = named or published_features(target.root, target.root.log.features())
         done = [publish(target.root, key, columns=wanted, dry_run=not yes) for key in keys]
         answers.append(PublishAnswer(store=target.store.location, published=done))
         if not as_json:

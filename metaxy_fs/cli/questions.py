@@ -22,6 +22,7 @@ from metaxy_fs.cli.output import Json, print_json, print_lines, print_table, pri
 from metaxy_fs.cli.targets import (
     ConfigPath,
     Features,
+    Ids,
     OneFeature,
     Roots,
     Stores,
@@ -54,7 +55,6 @@ class Format(StrEnum):
 
 Drawn = Annotated[Format, typer.Option("--format", help="How it is drawn.")]
 ExitCode = Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if there is anything; for CI.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Samples; several id columns with commas between.")]
 
 
 def show_status(
@@ -116,9 +116,7 @@ def show_plan(
     if as_json:
         print_json("plan", list(map(PlanAnswer.of, targets, plans)))
     else:
-        for target, plan in zip(targets, plans, strict=True):
-            print_title(target.store.location, of=len(targets))
-            print_text(plan.to_text())
+        _print_texts(targets, [plan.to_text() for plan in plans])
     raise typer.Exit(int(complain(notes) or (exit_code and any(plans))))
 
 
@@ -168,10 +166,8 @@ def explain_sample(
     draw = {Format.TEXT: "to_text", Format.MERMAID: "to_mermaid", Format.SVG: "to_svg"}
     if as_json:
         print_json("explain", list(map(ExplainAnswer.of, targets, explanations)))
-        return
-    for target, explanation in zip(targets, explanations, strict=True):
-        print_title(target.store.location, of=len(targets))
-        print_text(getattr(explanation, draw[drawn_as])())
+    else:
+        _print_texts(targets, [getattr(each, draw[drawn_as])() for each in explanations])
 
 
 def trace_samples(
@@ -189,10 +185,8 @@ def trace_samples(
     found = [traced(target, feature, ids, up=up) for target in targets]
     if as_json:
         print_json("trace", list(map(TraceAnswer.of, targets, found)))
-        return
-    for target, trace in zip(targets, found, strict=True):
-        print_title(target.store.location, of=len(targets))
-        print_text(trace.to_text())
+    else:
+        _print_texts(targets, [trace.to_text() for trace in found])
 
 
 def show_diff(
@@ -291,6 +285,13 @@ def compared(
     then = targets[0].store if before is None else moment(before)
     with has_meaning("--before / --after"):
         return targets[-1].store.diff(then, None if after is None else moment(after), features=keys or None)
+
+
+def _print_texts(targets: Sequence[Target], texts: Sequence[str]) -> None:
+    """Print a text about each of some stores."""
+    for target, text in zip(targets, texts, strict=True):
+        print_title(target.store.location, of=len(targets))
+        print_text(text)
 
 
 def _declared_key(graph: FeatureGraph, feature: str) -> FeatureKey:

@@ -10,11 +10,12 @@ import typer
 
 from metaxy_fs.cli.answers import DiffAnswer, ExplainAnswer, GraphAnswer, PlanAnswer, StatusAnswer, TraceAnswer
 from metaxy_fs.cli.changes import CheckAnswer, SnapshotsAnswer
+from metaxy_fs.cli.copying import CopyAnswer
 from metaxy_fs.cli.output import Answer
 from metaxy_fs.cli.publishing import PublishAnswer
 from metaxy_fs.cli.stored import DefinitionsAnswer, FilesAnswer, HistoryAnswer, ListAnswer, ShowAnswer
 from metaxy_fs.cli.targets import refuse
-from metaxy_fs.cli.upkeep import CompactAnswer, CopyAnswer, RepairAnswer, VacuumAnswer, VerifyAnswer
+from metaxy_fs.cli.upkeep import CompactAnswer, RepairAnswer, VacuumAnswer, VerifyAnswer
 from metaxy_fs.metadata_store import Fingerprint
 
 ANSWERS: Final[dict[str, type[Answer | Fingerprint]]] = {

@@ -16,7 +16,7 @@ from metaxy_fs.errors import ConfigError, FeatureNotFoundError, MetaxyError, Spe
 from metaxy_fs.markup import printable
 from metaxy_fs.metadata_store import FilesystemMetadataStore, MetadataStore, on_demand, open_store
 from metaxy_fs.metadata_store.chain import chain
-from metaxy_fs.metadata_store.roots import refuse_nothing_at, require_root
+from metaxy_fs.metadata_store.roots import existing_feature, refuse_nothing_at, require_root
 from metaxy_fs.metadata_store.snapshots import check_name
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.spec.keys import did_you_mean
@@ -30,6 +30,7 @@ ConfigPath = Annotated[
 ]
 Features = Annotated[list[str] | None, typer.Argument(metavar="FEATURE", help="Features; all by default.")]
 OneFeature = Annotated[str, typer.Argument(metavar="FEATURE", help="A feature, such as video/frames.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Samples; several id columns with commas between.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it nothing is changed.")]
 
 
@@ -82,6 +83,14 @@ def named_targets(stores: Sequence[str] | None, roots: Sequence[str] | None, con
     return targets + [Target(open_root(root)) for root in roots or ()]
 
 
+def open_roots(stores: Sequence[str] | None, roots: Sequence[str] | None, config: str | None) -> list[Target]:
+    """Return the stores whose roots a command is about; each has a root that is there."""
+    targets = named_targets(stores, roots, config)
+    for target in targets:
+        require_root(target.root)
+    return targets
+
+
 def open_root(root: str, *, option: str = "--root") -> FilesystemMetadataStore:
     """Return the store of a root; a text that names none is an argument without meaning."""
     with has_meaning(option):
@@ -94,6 +103,14 @@ def feature_keys(features: Sequence[str] | None) -> list[FeatureKey]:
         return [FeatureKey.parse(feature) for feature in features or ()]
     except SpecError as error:
         refuse(str(error), "FEATURE")
+
+
+def features_of_root(target: Target, features: Sequence[str] | None) -> list[FeatureKey | None]:
+    """Return the features that arguments name, each of which the root holds; None for all at once."""
+    keys = feature_keys(features)
+    for key in keys:
+        existing_feature(target.root, key)
+    return [*keys] or [None]
 
 
 def held_features(store: MetadataStore, features: Sequence[str] | None) -> list[FeatureKey]:

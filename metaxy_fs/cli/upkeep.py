@@ -1,4 +1,4 @@
-"""Keep roots small and sound: compact, vacuum, verify, repair and copy."""
+"""Keep roots small and sound: compact, vacuum, verify and repair."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,29 +14,24 @@ from metaxy_fs.cli.targets import (
     Features,
     Roots,
     Stores,
-    Target,
     Yes,
-    feature_keys,
+    features_of_root,
     has_meaning,
-    named_targets,
-    open_root,
+    open_roots,
     refuse,
 )
 from metaxy_fs.metadata_store import (
     Compaction,
-    Copied,
     FilesystemMetadataStore,
     Finding,
     Removal,
     Restoration,
     Verification,
     compact,
-    copy_metadata,
     repair,
     vacuum,
     verify,
 )
-from metaxy_fs.metadata_store.roots import existing_feature, require_root
 from metaxy_fs.progress import growing, tallying
 from metaxy_fs.spec import FeatureKey
 
@@ -93,21 +88,6 @@ class RepairAnswer(Answer, frozen=True, kw_only=True):
     restorations: list[Restoration]
 
 
-class CopyAnswer(Answer, frozen=True, kw_only=True):
-    """What `copy` answers.
-
-    Attributes:
-        store: The store that was copied from.
-        to: The location of the other root.
-        copied: What was copied; null without `--yes`.
-        commits_missing: Without `--yes`, how many commits the other root lacks; null with it.
-    """
-
-    to: str
-    copied: Copied | None = None
-    commits_missing: int | None = None
-
-
 def compact_roots(
     features: Features = None,
     *,
@@ -125,10 +105,10 @@ def compact_roots(
     Many manifests become few, too. Rows and their order stay as they are, and nothing is deleted, which is for `vacuum`
     to do. Others may read and write meanwhile. It may be stopped at any time, and goes on when it is run again.
     """
-    targets = _targets(store, root, config)
+    targets = open_roots(store, root, config)
     answers = []
     for target in targets:
-        keys = _keys(target, features)
+        keys = features_of_root(target, features)
         waiting = None if yes else _uncompacted(target.root, keys)
         options = {"full": full, "cluster": cluster, "republish": republish}
         done = [each for key in keys for each in _compacted(target.root, key, **options)] if yes else []
@@ -164,12 +144,12 @@ def vacuum_roots(
     something could not be deleted or understood.
     """
     times = {"grace": _duration(grace, "--grace"), "retention": _duration(retention, "--retention")}
-    targets = _targets(store, root, config)
+    targets = open_roots(store, root, config)
     answers, has_failed = [], False
     for target in targets:
         removals: list[Removal] = []
         skipped: list[Finding] = []
-        for key in _keys(target, features):
+        for key in features_of_root(target, features):
             found = _vacuumed(target.root, key, dry_run=not yes, republish=republish, **times)
             removals, skipped = [*removals, *found.removals], [*skipped, *found.skipped]
         has_failed |= bool(skipped) or any(removal.state == "failed" for removal in removals)
@@ -197,10 +177,10 @@ def verify_roots(
     Every manifest and every data file is compared with what is said of it. What is not as it should be is printed, with
     what to do about it. Nothing is written. The exit code is 1 if there is an error or a warning; notes are no damage.
     """
-    targets = _targets(store, root, config)
+    targets = open_roots(store, root, config)
     answers, is_sound = [], True
     for target in targets:
-        for key in _keys(target, features):
+        for key in features_of_root(target, features):
             with growing("verifying") as advance:
                 found = verify(target.root, key, progress=advance)
             is_sound &= found.is_sound
@@ -230,12 +210,12 @@ def repair_roots(
     you vouch for it, because a write that died leaves the same data files. The exit code is 1 if a damaged manifest
     stays as it is.
     """
-    targets = _targets(store, root, config)
+    targets = open_roots(store, root, config)
     answers, states = [], set()
     for target in targets:
         found = [
             each
-            for key in _keys(target, features)
+            for key in features_of_root(target, features)
             for each in repair(target.root, key, vouched=vouch or [], dry_run=not yes)
         ]
         states |= {each.state for each in found}
@@ -248,79 +228,6 @@ def repair_roots(
     else:
         ask_for_yes(is_done="restorable" not in states)
     raise typer.Exit(int(bool({"restorable", "lost"} & states)))
-
-
-def copy_features(
-    feature: Annotated[str | None, typer.Argument(metavar="FEATURE", help="A feature; all by default.")] = None,
-    *,
-    to_store: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Where to: a store of the configuration.")
-    ] = None,
-    to_root: Annotated[str | None, typer.Option(metavar="ROOT", help="Where to: a root; it may be none yet.")] = None,
-    latest: Annotated[
-        bool, typer.Option("--latest", help="Only commits that hold the latest row of some sample.")
-    ] = False,
-    snapshot: Annotated[str | None, typer.Option(metavar="NAME", help="Only what a snapshot sees.")] = None,
-    yes: Yes = False,
-    store: Stores = None,
-    root: Roots = None,
-    config: ConfigPath = None,
-    as_json: Json = False,
-) -> None:
-    """Copy the commits of a feature, or all, into another root.
-
-    All data versions are copied, byte for byte; with all features, the snapshots too. Ids and times stay as they are,
-    so a copy can be repeated: what is there is not copied again, and one that was cut short goes on. Commits that a
-    compaction keeps in one file come together.
-    """
-    key = next(iter(feature_keys([feature] if feature else [])), None)
-    if (to_store is None) == (to_root is None):
-        refuse("give one place to copy to", "--to-store / --to-root")
-    [*others, source] = _targets(store, root, config)
-    if others:
-        refuse("this command copies from one store", "--store / --root")
-    target = _copy_target(to_store, to_root, config)
-    existing_feature(source.root, key)
-    if not yes:
-        missing = _missing(key, source.root, target)
-        if as_json:
-            print_json("copy", [CopyAnswer(store=source.store.location, to=target.location, commits_missing=missing)])
-        else:
-            print_lines([f"{target.location} lacks {count(missing, 'commit')} of {source.store.location}"])
-            ask_for_yes(is_done=False)
-        return
-    with growing("copying") as advance, has_meaning("--snapshot"):
-        found = copy_metadata(
-            key,
-            source=source.root,
-            target=target,
-            which="latest" if latest else "all",
-            snapshot=snapshot,
-            progress=advance,
-        )
-    if as_json:
-        print_json("copy", [CopyAnswer(store=source.store.location, to=target.location, copied=found)])
-        return
-    added = f"{count(found.added, 'commit')} copied in {count(found.files, 'data file')} ({size(found.bytes)})"
-    snapshots = f" and {count(found.snapshots, 'snapshot')}" if found.snapshots else ""
-    has = f"{target.location} has {count(found.commits, 'commit')} of {source.store.location}{snapshots}"
-    print_lines([f"{added}; {has}"])
-
-
-def _targets(stores: Sequence[str] | None, roots: Sequence[str] | None, config: str | None) -> list[Target]:
-    """Return the stores whose roots a command is about; each has a root that is there."""
-    targets = named_targets(stores, roots, config)
-    for target in targets:
-        require_root(target.root)
-    return targets
-
-
-def _keys(target: Target, features: Sequence[str] | None) -> list[FeatureKey | None]:
-    """Return the features that arguments name, each of which the root holds; None for all at once."""
-    keys = feature_keys(features)
-    for key in keys:
-        existing_feature(target.root, key)
-    return [*keys] or [None]
 
 
 def _compacted(store: FilesystemMetadataStore, key: FeatureKey | None, **options: bool) -> list[Compaction]:
@@ -341,23 +248,6 @@ def _uncompacted(store: FilesystemMetadataStore, keys: Sequence[FeatureKey | Non
 
 def _waiting(commits: int | None) -> str:
     return f"{count(commits or 0, 'commit')} not compacted"
-
-
-def _copy_target(name: str | None, root: str | None, config: str | None) -> FilesystemMetadataStore:
-    store = open_root(root, option="--to-root") if root else named_targets([name or ""], None, config)[0].store
-    if not isinstance(store, FilesystemMetadataStore):
-        refuse(f"{store.location} is no root of files", "--to-store")
-    require_root(store, may_be_new=True)
-    return store
-
-
-def _missing(key: FeatureKey | None, source: FilesystemMetadataStore, target: FilesystemMetadataStore) -> int:
-    """Return how many commits of a feature, or of all, one root holds and another does not."""
-    here = [key] if key is not None else source.list_features()
-    there = set(target.list_features())
-    held = [commit for each in here if each in there for commit in target.history(each)["commit"]]
-    commits = [source.history(each)["commit"] for each in here]
-    return sum(len(set(of_feature).difference(held)) for of_feature in commits)
 
 
 def _of_compaction(done: Compaction) -> str:
