@@ -26,15 +26,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.servers import ObjectServer
 from tests.servers.gcs import GCSServer
 from tests.servers.s3 import S3Server
 
-# Examples that talk to a server or to a disk take as long as the machine pleases, so none has a deadline.
-settings.register_profile("default", deadline=None)
-settings.register_profile("thorough", deadline=None, max_examples=1_000, stateful_step_count=100)
+# Examples that talk to a server or to a disk take as long as the machine pleases, and so does making some.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same code gets the same examples, and so the same verdict; the other profiles look for new ones.
+settings.register_profile("default", patient, derandomize=True)
+settings.register_profile("random", patient)
+settings.register_profile("thorough", patient, max_examples=1_000, stateful_step_count=100)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

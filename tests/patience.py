@@ -1,6 +1,16 @@
 """How long tests wait for what has to come."""
 
+import time
+from collections.abc import Callable
 from typing import Final
 
 PATIENCE: Final = 600.0
 """In seconds: long enough for a machine that is ten times as busy. Nothing waits so long unless it hangs."""
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    """Return once something is so; raise AssertionError if it never is."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.01)

@@ -2,7 +2,6 @@
 
 import io
 import sys
-import time
 from importlib import import_module
 
 import polars as pl
@@ -11,6 +10,7 @@ import pytest
 from metaxy_fs import FeatureGraph, FeatureSpec, InMemoryMetadataStore, MetadataStore, open_store, progress
 from metaxy_fs.cli.main import main
 from metaxy_fs.spec import FeatureDep
+from tests.patience import wait_until
 
 ROWS = pl.DataFrame({"sample_id": [1, 2, 3], "data_version": [{"default": "v"}] * 3})
 
@@ -75,7 +75,7 @@ def test_a_command_says_from_the_first_second_on_what_it_is_at(begin, graph, tmp
 
     def slow(*arguments, **options):
         found = was(*arguments, **options)
-        time.sleep(0.2)
+        wait_until(lambda: not stderr.isatty() or "faces" in stderr.getvalue())
         return found
 
     def noted(line, **options):

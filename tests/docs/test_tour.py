@@ -11,13 +11,16 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.patience import PATIENCE
+
 TOUR = Path(__file__).parents[2] / "docs" / "tour.ipynb"
 SHOWN = "text/html"
 
 
 def run(notebook, directory):
     """Run a notebook in a directory; its outputs are then in it."""
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(directory)}}).execute()
+    seconds, place = int(PATIENCE), {"metadata": {"path": str(directory)}}
+    NotebookClient(notebook, timeout=seconds, startup_timeout=seconds, resources=place).execute()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")

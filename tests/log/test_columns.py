@@ -161,7 +161,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     return made
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_whatever_a_manifest_says_of_columns_rows_are_right_or_refused(storage: Storage, data: st.DataObject) -> None:
     view = ViewLoader(storage, clock=LamportClock()).load(PARTITION)

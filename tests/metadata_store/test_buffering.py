@@ -28,7 +28,7 @@ from metaxy_fs import (
 from metaxy_fs.metadata_store import Append
 from metaxy_fs.metadata_store import pending as flushes
 from metaxy_fs.storage import local
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.support.examples import examples
 
 SAMPLES, CUT = 60, 5
@@ -66,13 +66,6 @@ def failing() -> FailingStore:
     store = FailingStore()
     store.failures = []
     return store
-
-
-def wait_until(is_so: Any) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.01)
 
 
 # Retried jobs.

@@ -3,10 +3,10 @@
 import multiprocessing
 import os
 import threading
-import time
 from collections import Counter
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +30,7 @@ from metaxy_fs import (
 )
 from metaxy_fs.metadata_store import materialize
 from metaxy_fs.testing.store_cases import declare
+from tests.patience import PATIENCE, wait_until
 from tests.support.examples import examples
 
 VIDEO, FACES, SHELF, FRAME = (FeatureKey([name]) for name in ("video", "faces", "shelf", "frame"))
@@ -343,17 +344,16 @@ def test_what_is_done_when_a_batch_fails_is_kept(store, faces):
 
 def test_ctrl_c_keeps_what_is_done_and_waits_for_nothing(store, faces):
     """The function that blocks stands for an hour of work; Ctrl-C comes once ten batches were done."""
-    blocked, computed = threading.Event(), []
+    blocked, computed, numbers = threading.Event(), [], count(1)
 
     def compute(batch):
-        if len(computed) >= 10:
-            blocked.wait(300)
+        if next(numbers) > 10:
+            blocked.wait(PATIENCE)
         computed.append(batch["video"][0])
         return squared(batch)
 
     def press():
-        while len(computed) < 10:
-            time.sleep(0.01)
+        wait_until(lambda: len(computed) == 10)
         os.kill(os.getpid(), 2)
 
     interrupt = threading.Thread(target=press)
@@ -376,8 +376,7 @@ def test_the_shutdown_of_an_executor_ends_the_job(store, faces):
 
     def compute(batch):
         if batch["video"][0] == 4:
-            while executor._work_queue.qsize() < 20:  # what is not handed out yet would fail at `submit`
-                time.sleep(0.01)
+            wait_until(lambda: executor._work_queue.qsize() >= 20)  # what is handed out later would fail at `submit`
             executor.shutdown(wait=False, cancel_futures=True)
         return squared(batch)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.patience import PATIENCE
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -28,7 +30,7 @@ def browser():
     if CHROMIUM is None:
         pytest.skip("needs Chromium, such as Debian's package chromium")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=1_000 * PATIENCE)
         yield browser
         browser.close()
 
@@ -40,7 +42,7 @@ def opened(browser):
     @contextmanager
     def open_page(path, *, width=1280, height=800, scheme="light", is_innocent=True):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, offline=True)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(1_000 * PATIENCE)
         page, seen = context.new_page(), Seen()
         page.on("request", lambda request: seen.requests.append(request.url))
         page.on("console", lambda message: seen.complaints.append(message.text))

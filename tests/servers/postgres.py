@@ -1,5 +1,6 @@
 """A PostgreSQL server for tests: the one of the system, on a free port of loopback, in a directory of its own."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -9,9 +10,11 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
+from tests.patience import PATIENCE
 from tests.servers import LOOPBACK
 
 _PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+_PATIENTLY = ("-w", "-t", str(int(PATIENCE)))
 USER, PASSWORD = "metaxy", "hunter2-of-tests"
 
 
@@ -26,8 +29,6 @@ class PostgreSQLServer:
 
     def __init__(self, bin_directory: Path) -> None:
         self._bin = bin_directory
-        with socket.create_server((LOOPBACK, 0)) as probe:
-            self._port = probe.getsockname()[1]
 
     def __enter__(self) -> Self:
         self._directory = tempfile.mkdtemp(prefix="metaxy-pg-")
@@ -41,12 +42,11 @@ class PostgreSQLServer:
         self._run(
             "initdb", "-D", data, "-U", USER, "-A", "scram-sha-256", "--pwfile", str(password), "-E", "UTF8", "-N"
         )
-        options = f"-p {self._port} -h {LOOPBACK} -k {self._directory} -c fsync=off -c max_connections=50"
-        self._run("pg_ctl", "-D", data, "-o", options, "-l", f"{self._directory}/log", "-w", "start")
+        self._start(data)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run("pg_ctl", "-D", f"{self._directory}/data", "-m", "immediate", "-w", "stop")
+        self._run("pg_ctl", "-D", f"{self._directory}/data", "-m", "immediate", *_PATIENTLY, "stop")
         shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
@@ -54,11 +54,21 @@ class PostgreSQLServer:
         """The URL of the database that each server has."""
         return f"postgresql://{USER}:{PASSWORD}@{LOOPBACK}:{self._port}/postgres"
 
+    def _start(self, data: str) -> None:
+        """Listen on a port that was free a moment ago: whoever takes it first leaves the next one to try."""
+        for is_last in (False, False, False, True):
+            with socket.create_server((LOOPBACK, 0)) as probe:
+                self._port = probe.getsockname()[1]
+            options = f"-p {self._port} -h {LOOPBACK} -k {self._directory} -c fsync=off -c max_connections=200"
+            with contextlib.nullcontext() if is_last else contextlib.suppress(RuntimeError):
+                self._run("pg_ctl", "-D", data, "-o", options, "-l", f"{self._directory}/log", *_PATIENTLY, "start")
+                return
+
     def _run(self, program: str, *arguments: str) -> None:
         user = {} if self._user is None else {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
         done = subprocess.run(
             [self._bin / program, *arguments], cwd=self._directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            check=False, text=True, timeout=120, **user,
+            check=False, text=True, timeout=2 * PATIENCE, **user,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stdout}")

@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import http.client
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from metaxy_fs.testing.faults import NOT_APPLIED, Fault
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.servers import ObjectServer
 from tests.servers import proxy as proxy_module
 from tests.servers.filesystems import open_filesystem
@@ -145,9 +144,7 @@ def strike(proxy: Proxy, bucket: str, fault: Fault) -> None:
     proxy.faults = lambda kind, path: fault
     with contextlib.suppress(OSError, http.client.HTTPException):
         ask(proxy, bucket, "a", timeout=1.0 if "HANG" in fault.name else PATIENCE)
-    deadline = time.monotonic() + PATIENCE
-    while not proxy.injected() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(proxy.injected)
     assert proxy.injected() == [fault]
 
 
@@ -162,8 +159,7 @@ def test_stopped_proxy_ends_what_hangs(server: ObjectServer, bucket: str) -> Non
     proxy = Proxy(server, faults=lambda kind, path: Fault.HANG_BEFORE).start()
     with ThreadPoolExecutor(1) as pool:
         hanging = pool.submit(ask, proxy, bucket, "a", timeout=PATIENCE)
-        while not proxy.injected():
-            time.sleep(0.01)
+        wait_until(proxy.injected)
         proxy.stop()
         with pytest.raises((ConnectionError, http.client.HTTPException)):
             hanging.result(timeout=PATIENCE)

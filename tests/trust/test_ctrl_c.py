@@ -44,15 +44,22 @@ import polars as pl
 from metaxy_fs import FilesystemMetadataStore
 from tests.trust.victims import Video, tagged
 
+ended = threading.Event()
+
 def press():
     time.sleep(random.uniform(0, 0.3))
-    os.kill(os.getpid(), signal.SIGINT)
+    while not ended.is_set():
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.wait(60)  # for Python drops one that comes in the first step of a finalizer
 
-with FilesystemMetadataStore(sys.argv[1]).buffered(Video) as buffer:
-    buffer.write(tagged("held", 3))
-    threading.Thread(target=press).start()
-    while True:
-        pl.select(pl.int_range(500_000).shuffle(seed=1)).lazy().sort("literal").collect()
+try:
+    with FilesystemMetadataStore(sys.argv[1]).buffered(Video) as buffer:
+        buffer.write(tagged("held", 3))
+        threading.Thread(target=press).start()
+        while True:
+            pl.select(pl.int_range(500_000).shuffle(seed=1)).lazy().sort("literal").collect()
+finally:
+    ended.set()
 """
 
 

@@ -111,11 +111,11 @@ def lives(seed: int, *, is_stepped: bool) -> Iterator[tuple[float, int]]:
     """Yield how long victims live, in seconds, and their last steps.
 
     They die as often within 2 ms as between 200 and 400 ms, since operations differ; or at a step, in which case they
-    live for as long as it takes, and two seconds at most.
+    live for as long as it takes, and a minute at most.
     """
     dice = random.Random(seed)  # noqa: S311  # no secret
     while True:
-        yield (2, dice.randint(1, 150)) if is_stepped else (10 ** dice.uniform(-3, -0.4), 0)
+        yield (60, dice.randint(1, 150)) if is_stepped else (10 ** dice.uniform(-3, -0.4), 0)
 
 
 def kill(keeper: Keeper, root: Root, roles: list[str], *, first: int, is_stepped: bool = False) -> Counter[str]:
