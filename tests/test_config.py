@@ -16,9 +16,10 @@ from metaxy_fs import (
     FeatureSpec,
     FilesystemMetadataStore,
     InMemoryMetadataStore,
-    config,
+    config_file,
     load_config,
 )
+from metaxy_fs.config import STORE_KINDS
 
 VIDEO = FeatureKey(["video"])
 GOOD = """\
@@ -125,8 +126,8 @@ class TestPlace:
         assert load_config(other).file == other
 
     def test_nothing_found_says_where_it_was_looked_for(self, project, monkeypatch):
-        monkeypatch.setattr(config, "_FILE", "nowhere.toml")  # the machine may have one above
-        monkeypatch.setattr(config, "_PROJECT_FILE", "nowhere-either.toml")
+        monkeypatch.setattr(config_file, "_FILE", "nowhere.toml")  # the machine may have one above
+        monkeypatch.setattr(config_file, "_PROJECT_FILE", "nowhere-either.toml")
         with pytest.raises(ConfigError, match=f"in {project} or a directory above it"):
             load_config()
 
@@ -232,7 +233,7 @@ def test_the_line_is_that_of_the_statement(others, place):
     statements = [text.format(number) for number, text in enumerate(others)]
     before = statements[:place]
     text = "\n".join([*before, "wrong = 1", *statements[place:]])
-    assert config._line(text, ("wrong",)) == sum(statement.count("\n") + 1 for statement in before) + 1
+    assert config_file._line(text, ("wrong",)) == sum(statement.count("\n") + 1 for statement in before) + 1
 
 
 def test_many_ways_between_stores_are_no_circles(configured):
@@ -296,7 +297,7 @@ class TestKinds:
         """Registers a kind of store under the name `memory`."""
 
         def register(make):
-            entry = EntryPoint(name="memory", value="nowhere:make", group=config.STORE_KINDS)
+            entry = EntryPoint(name="memory", value="nowhere:make", group=STORE_KINDS)
             monkeypatch.setattr(EntryPoint, "load", lambda self: make)
             monkeypatch.setattr(
                 "importlib.metadata.entry_points", lambda group: [entry] if group == entry.group else []

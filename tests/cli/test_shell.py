@@ -173,8 +173,8 @@ class TestTargets:
 
     def test_no_store_at_all_is_an_argument_that_lacks(self, tmp_path, ask, monkeypatch):
         monkeypatch.setenv("METAXY_FS_CONFIG", "")
-        monkeypatch.setattr("metaxy_fs.config._FILE", "nowhere.toml")
-        monkeypatch.setattr("metaxy_fs.config._PROJECT_FILE", "nowhere-either.toml")
+        monkeypatch.setattr("metaxy_fs.config_file._FILE", "nowhere.toml")
+        monkeypatch.setattr("metaxy_fs.config_file._PROJECT_FILE", "nowhere-either.toml")
         assert "--root / --store" in ask("list", code=2)
 
     def test_a_store_that_the_file_does_not_name_is_refused(self, store, capsys):
