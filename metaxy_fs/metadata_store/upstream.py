@@ -13,7 +13,7 @@ from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import show_samples
-from metaxy_fs.metadata_store.read import Read, find_scan, latest
+from metaxy_fs.metadata_store.read import Read, find_scan, latest, refuse_unknown, without_retired
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.selection import SampleSelection
 from metaxy_fs.spec import FeatureSpec
@@ -31,9 +31,10 @@ def read_upstream(store: Backend, feature: Declared, *, fallback: bool) -> dict[
     for upstream in feature.graph.upstream(feature.spec):
         scan = _find(store, feature, upstream, Read(latest_only=True), fallback=fallback)
         if scan is not None:
+            scan, known = _readable(scan, feature, upstream)
             rows = latest(scan, id_columns=upstream.id_columns)
-            with evaluating_where(feature.spec):
-                frames[upstream.key.string] = known_rows(feature.spec, upstream, rows).collect()
+            with evaluating_where(known.spec):
+                frames[upstream.key.string] = known_rows(known.spec, upstream, rows).collect()
     return frames
 
 
@@ -69,7 +70,7 @@ def find_upstream(
             scan = _find(store, feature, upstream, read, fallback=fallback)
         except MetadataSchemaError as error:
             scan = _find(store, feature, upstream, Read(latest_only=True), fallback=fallback)
-            if scan is None or scan.rows.head(1).collect().height:
+            if scan is None or not _is_without_samples(scan):
                 raise _without_column(error, feature, upstream, carried.values()) from error
             scan, known = _with_columns(scan, columns), _without_where(feature, upstream)
         if scan is not None:
@@ -152,8 +153,23 @@ def _without_column(
     )
 
 
+def _readable(scan: Scan, feature: Declared, upstream: FeatureSpec) -> tuple[Scan, Declared]:
+    """Return all columns of an upstream feature, and the feature whose dep can be asked of them."""
+    named = set(stored_columns(feature.spec, upstream))
+    if named <= set(scan.columns):
+        return scan, feature
+    if not _is_without_samples(scan):
+        refuse_unknown(named, scan, upstream.key)
+    return _with_columns(scan, feature.spec.dep(upstream.key).rename), _without_where(feature, upstream)
+
+
+def _is_without_samples(scan: Scan) -> bool:
+    """Whether a scan has no rows, or none but of samples that are retired, of which nothing but the ids is known."""
+    return without_retired(scan.rows, scan).head(1).collect().is_empty()
+
+
 def _with_columns(scan: Scan, columns: Iterable[str]) -> Scan:
-    """Return a scan without rows that has some columns, whatever their types will be."""
+    """Return a scan without rows, or of retired samples alone, that has some columns, whatever their types will be."""
     missing = [pl.lit(None).alias(name) for name in columns if name not in scan.columns]
     return scan.mapped(partial(_added, missing=missing), columns=scan.columns)
 

@@ -121,6 +121,26 @@ class StoreCarried(StoreCase):
         assert caught.value.column == "path"
         assert store.calculate_data_versions(cut, samples([1])).columns == [SAMPLE_ID, "data_version"]
 
+    @pytest.mark.parametrize("retired", [[], [1]])
+    def test_of_features_without_samples_no_column_need_be_known(
+        self, store: MetadataStore, retired: list[int]
+    ) -> None:
+        clip, cut = clip_and_cut(where="path <> ''", rename={"path": "clip_path"})
+        store.write_metadata(clip, clips().drop("path").cast({SAMPLE_ID: pl.Int64}))
+        store.retire(clip, samples(retired))
+
+        assert store.resolve_update(cut).counts == (0, 0, 0, 0, 0)
+        assert store.resolve_update(cut, where=pl.col("clip_path").is_null(), lazy=True).counts.new == 0
+        assert store.read_upstream_metadata(cut)["clip"].is_empty()
+
+    def test_a_predicate_on_a_column_that_no_row_has_is_an_error(self, store: MetadataStore) -> None:
+        clip, cut = clip_and_cut(where="bytes > 0")
+        store.write_metadata(clip, clips(1))
+        for read in (store.resolve_update, store.read_upstream_metadata):
+            with pytest.raises(MetadataSchemaError, match="'clip' has no column 'bytes'") as caught:
+                read(cut)
+            assert caught.value.column == "bytes"
+
     def test_groups_come_with_lists_in_the_order_of_the_ids_of_their_rows(self, store: MetadataStore) -> None:
         dep = FeatureDep(key=SHOT, relation="aggregation", where="sharp", columns=["number", "path"])
         shot, cut = declare(root(SHOT, id_columns=["clip", "number"]), made_from(dep, id_columns=("clip",)))
