@@ -19,6 +19,7 @@ from metaxy_fs.errors import ConfigError
 from metaxy_fs.hashing import HashAlgorithm
 from metaxy_fs.metadata_store.backend import FallbackMode
 from metaxy_fs.storage.redaction import secrets_of
+from metaxy_fs.system_errors import naming
 
 CONFIG_VARIABLE: Final = "METAXY_FS_CONFIG"
 VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
@@ -98,10 +99,13 @@ def _named(file: Path) -> ConfigFile:
 def _read(file: Path) -> ConfigFile | None:
     """Return what a file says of stores, None for a `pyproject.toml` that says nothing."""
     try:
-        text = file.read_text("utf-8")
+        with naming("read the configuration", file):
+            text = file.read_text("utf-8")
         document = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}. Name another file.", file=file) from error
+    except OSError as error:
+        raise ConfigError(str(error), file=file) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is no text in UTF-8: {error}. Name another file.", file=file) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is no TOML: {error}", file=file) from error
     if file.name != _PROJECT_FILE:

@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PERMISSION_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 """The system refuses this user the operation."""
@@ -20,6 +22,12 @@ _ADVICE = {
     errno.EMFILE: "This process has too many files open: close some, or allow more (`ulimit -n`)",
     errno.ENFILE: "All processes of this machine have too many files open: end some, or allow more",
 }
+_ADVICE_ON_FILES = {
+    errno.ENOENT: "Correct the path, or make what is missing of it",
+    errno.ENOTDIR: "Correct the path: what stands there for a directory is a file",
+    errno.EISDIR: "Name a file in it",
+    errno.ENAMETOOLONG: "Give a shorter name",
+}
 # Polars gives its errors no number, but writes it.
 _WRITTEN = re.compile(r"\(os error (\d+)\)")
 
@@ -30,6 +38,26 @@ def number_of(error: BaseException) -> int | None:
         return error.errno
     written = _WRITTEN.search(str(error))
     return int(written[1]) if written else None
+
+
+@contextmanager
+def naming(what: str, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have an error of the system on a file that somebody named say what was to be done, with which, and what to do.
+
+    Args:
+        what: What is done, such as `"read the fingerprint"`.
+        path: The file, as it was given.
+
+    Raises:
+        OSError: The block raised one; its class and number are kept.
+    """
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE_ON_FILES.get(error.errno or 0)
+        told = type(error)(f"cannot {what} {os.fspath(path)}: {explained(error)}.{f' {advice}.' if advice else ''}")
+        told.errno = error.errno  # with a file name, Python would write a message of its own
+        raise told from error
 
 
 def explained(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import IO, Any
 
+from metaxy_fs.cli.wording import in_shell
 from metaxy_fs.errors import MetaxyError
 from metaxy_fs.ids import pause
 
@@ -77,7 +78,7 @@ def _call(argv: Sequence[str] | None) -> int:
 
 def _complain(error: Exception) -> None:
     with suppress(OSError):  # nobody may read the complaints either
-        print(f"metaxy-fs: {error}", file=sys.stderr)
+        print(f"metaxy-fs: {in_shell(str(error))}", file=sys.stderr)
 
 
 def _open_streams() -> None:

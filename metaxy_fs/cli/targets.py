@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import polars as pl
 import typer
 
+from metaxy_fs.cli.wording import in_shell
 from metaxy_fs.config import Config, load_config
 from metaxy_fs.errors import ConfigError, FeatureNotFoundError, MetaxyError, SpecError
 from metaxy_fs.markup import printable
@@ -201,7 +202,7 @@ def moment(text: str) -> str | datetime:
 
 def refuse(problem: str, argument: str) -> NoReturn:
     """End the command as for any argument without meaning."""
-    raise typer.BadParameter(printable(problem), param_hint=argument)
+    raise typer.BadParameter(printable(in_shell(problem)), param_hint=argument)
 
 
 def _configured(config: str | None) -> Config:

@@ -28,6 +28,7 @@ from metaxy_fs.hashing import hash_string
 from metaxy_fs.markup import fragment, printable, table
 from metaxy_fs.spec import Feature, FeatureKey
 from metaxy_fs.spec.keys import named_key
+from metaxy_fs.system_errors import naming
 from metaxy_fs.versioning.columns import DATA_VERSION
 from metaxy_fs.versioning.relations import id_text
 
@@ -116,8 +117,13 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return msgspec.json.encode(self, order="sorted").decode()
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the JSON to a file."""
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        """Write the JSON to a file.
+
+        Raises:
+            OSError: The file could not be written.
+        """
+        with naming("write the fingerprint", path):
+            Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -132,15 +138,20 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             _refuse_newer(text)
             raise CorruptObjectError(
-                f"This is no fingerprint: {error}. `to_json`, `save` and `metaxy-fs fingerprint --json` make one."
+                f"This is no fingerprint: {error}. `save` and `metaxy-fs fingerprint --json` make one."
             ) from error
         _refuse_newer(text)
         return found
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """Return the fingerprint that `save` wrote to a file; raises what `from_json` does."""
-        data = Path(path).read_bytes()
+        """Return the fingerprint that `save` wrote to a file; raises what `from_json` does.
+
+        Raises:
+            OSError: The file could not be read.
+        """
+        with naming("read the fingerprint", path):
+            data = Path(path).read_bytes()
         try:
             return cls.from_json(data)
         except CorruptObjectError as error:

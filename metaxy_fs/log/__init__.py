@@ -41,6 +41,7 @@ from metaxy_fs.log.snapshots import (
     find_snapshot,
     known_schema,
     put_snapshot,
+    snapshot_names,
     snapshots_of,
 )
 from metaxy_fs.log.statistics import MAX_EXACT, column_statistics, exact_in, split_points
@@ -145,6 +146,7 @@ __all__ = [
     "put_snapshot",
     "refuse_overwriting_storage",
     "repair_root",
+    "snapshot_names",
     "snapshots_of",
     "split_points",
     "unify",

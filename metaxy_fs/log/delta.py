@@ -118,7 +118,7 @@ def _chosen(view: View, storage: Storage, columns: Sequence[str] | None) -> pl.S
     if missing := [name for name in columns or () if name not in schema]:
         present = ", ".join(map(repr, reading_schema(view.files, location=storage.location, columns=None)))
         raise MetadataSchemaError(
-            f"Feature {view.partition.feature!r} has no column {', '.join(map(repr, missing))}; it has {present}.",
+            f"Feature '{_named(view)}' has no column {', '.join(map(repr, missing))}; it has {present}.",
             feature=view.partition.feature,
             column=missing[0],
         )
@@ -130,7 +130,7 @@ def _chosen(view: View, storage: Storage, columns: Sequence[str] | None) -> pl.S
     if lacking:
         named = ", ".join(f"{name!r} of the type {dtype}" for name, dtype in lacking.items())
         raise MetadataSchemaError(
-            f"Delta has no type or no name for the column {named} of feature {view.partition.feature!r}, so nothing "
+            f"Delta has no type or no name for the column {named} of feature '{_named(view)}', so nothing "
             f"was published. Publish the others with columns={[name for name in schema if name not in lacking]!r}.",
             feature=view.partition.feature,
             column=next(iter(lacking)),
@@ -205,3 +205,8 @@ def _published(storage: Storage, view: View, schema: pl.Schema, *, before: Delta
             name for name, dtype in schema.items() if any(each.get(name, dtype) != dtype for each in distinct)
         ),
     )
+
+
+def _named(view: View) -> str:
+    """Return what people call the feature."""
+    return view.partition.feature.replace(".", "/")

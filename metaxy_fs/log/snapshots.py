@@ -173,9 +173,14 @@ def snapshots_of(storage: Storage) -> Iterator[Snapshot]:
             yield from (snapshot for snapshot in found if snapshot is not None)
 
 
+def snapshot_names(storage: Storage) -> list[str]:
+    """Return the names of all snapshots, sorted; none of them is read."""
+    return sorted(name for info in storage.list(SNAPSHOTS) if (name := snapshot_of(info.path)) is not None)
+
+
 def drop_snapshot(storage: Storage, name: str) -> bool:
     """Remove a snapshot, and return whether there was one; no commit is touched."""
-    exists = any(snapshot_of(info.path) == name for info in storage.list(SNAPSHOTS))
+    exists = name in snapshot_names(storage)
     if exists:
         storage.delete(snapshot_file(name))
     return exists

@@ -359,7 +359,7 @@ class Backend(ABC):
             StorageError: This store keeps no files.
         """
         raise StorageError(
-            f"{self.location} keeps no data files that others could read; ask for rows with read_metadata.",
+            f"{self.location} keeps no data files that others could read; ask it for rows.",
             root=self.location,
         )
 
@@ -410,5 +410,6 @@ class Backend(ABC):
             StorageError: This store keeps none.
         """
         raise StorageError(
-            f"{self.location} cannot keep snapshots; take a FilesystemMetadataStore.", root=self.location
+            f"{self.location} cannot keep snapshots; a store of files can.",
+            root=self.location,
         )

@@ -118,7 +118,7 @@ def _id_columns(key: FeatureKey, sides: Sequence[Sequence[str]]) -> list[str]:
         if set(then) != set(after):
             raise MetadataSchemaError(
                 f"Samples of feature '{key}' are named by {list(then)} on one side and by {list(after)} on the other, "
-                "so none is the same. Name the other features with features=[...].",
+                "so none is the same. Name the other features.",
                 feature=str(key),
             )
     return list(after)

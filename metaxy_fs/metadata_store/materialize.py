@@ -184,7 +184,7 @@ def materialize(
 
 
 def _log(store: Backend, feature: Declared, what: str) -> None:
-    _LOG.info("%s: computing feature %s: %s", store.location, feature.key.dotted, what)
+    _LOG.info("%s: computing feature %s: %s", store.location, feature.key, what)
 
 
 def _refuse_error_column(feature: Declared, how: How) -> None:

@@ -6,6 +6,7 @@ takes no new ones.
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import msgspec
@@ -27,6 +28,7 @@ from metaxy_fs.log import (
     is_snapshot_name,
     known_schema,
     put_snapshot,
+    snapshot_names,
     snapshots_of,
 )
 from metaxy_fs.log import drop_snapshot as drop_object
@@ -192,6 +194,9 @@ SNAPSHOTS: Final = pl.Schema(
     }
 )
 """The columns of a list of snapshots."""
+
+_NAMED = 5
+"""How many snapshots an error names, those that are most like the one that is not there."""
 
 _QUESTIONS_AT_ONCE = 8
 _StoreAt = TypeVar("_StoreAt", bound=BackendAt)
@@ -363,9 +368,12 @@ def _described(store: Backend, snapshot: Snapshot) -> tuple[object, ...]:
 
 
 def _unknown(store: Backend, name: str) -> SnapshotError:
+    there = snapshot_names(store.snapshot_storage)
+    near = get_close_matches(name, there, n=_NAMED, cutoff=0.0)
+    more = f" and {len(there) - len(near)} more" if len(there) > len(near) else ""
     return SnapshotError(
-        f"{store.location} keeps no snapshot {name!r}; list_snapshots tells which ones there are. A snapshot is kept "
-        "by the first store of the chain that it was made through.",
+        f"{store.location} keeps no snapshot {name!r}; it keeps {', '.join(map(repr, near)) or 'none'}{more}. A "
+        "snapshot is kept by the first store of the chain that it was made through.",
         name=name,
         root=store.location,
     )

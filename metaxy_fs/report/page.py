@@ -21,6 +21,7 @@ from metaxy_fs.ids import wall_clock
 from metaxy_fs.metadata_store import MetadataStore
 from metaxy_fs.report.facts import MOST_COMMITS, StoreFacts, store_facts
 from metaxy_fs.spec import FeatureGraph
+from metaxy_fs.system_errors import naming
 
 _SCRIPTS: Final = ("d3-dag/d3-dag.js", "elements.js", "graph.js", "panel.js", "report.js")
 _STYLE: Final = "report.css"
@@ -79,7 +80,9 @@ def write_report(
 
 def write_page(facts: Sequence[StoreFacts], path: str | os.PathLike[str]) -> None:
     """Write the HTML file that shows the facts of some stores."""
-    Path(path).write_text(page_of(facts), encoding="utf-8", newline="\n")
+    page = page_of(facts)
+    with naming("write the report", path):
+        Path(path).write_text(page, encoding="utf-8", newline="\n")
 
 
 def page_of(facts: Sequence[StoreFacts]) -> str:
