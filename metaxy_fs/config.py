@@ -18,7 +18,7 @@ from metaxy_fs.config_file import VARIABLE, ConfigFile, Keys, read_config_file
 from metaxy_fs.errors import ConfigError, MetaxyError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, MetadataStore
 from metaxy_fs.spec import FeatureGraph
-from metaxy_fs.storage.open import is_url
+from metaxy_fs.storage.addresses import is_url
 
 __all__ = ["Config", "load_config"]
 

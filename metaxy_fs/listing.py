@@ -19,9 +19,9 @@ from metaxy_fs.ids import wall_clock
 from metaxy_fs.parallel import batched, one
 from metaxy_fs.progress import tallying
 from metaxy_fs.reserved import DATA_VERSION
+from metaxy_fs.storage.addresses import text_of_root
 from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.storage.files import FileListing, Unread, find_files
-from metaxy_fs.storage.open import text_of_root
 
 By = Literal["etag", "modified", "content"]
 """What the version of a file is made from."""

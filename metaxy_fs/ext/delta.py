@@ -38,7 +38,7 @@ from metaxy_fs.metadata_store.backend import FallbackMode
 from metaxy_fs.reserved import NUMBER, ORDINAL, PREFIX
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage import Storage, open_storage
-from metaxy_fs.storage.open import address_of, is_url
+from metaxy_fs.storage.addresses import address_of, is_url
 from metaxy_fs.storage.redaction import conceal, reveals, secrets_of
 
 __all__ = ["DeltaMetadataStore"]

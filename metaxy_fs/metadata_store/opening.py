@@ -8,8 +8,8 @@ from metaxy_fs.hashing import HashAlgorithm
 from metaxy_fs.metadata_store.backend import FallbackMode
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
+from metaxy_fs.storage.addresses import address_of, is_url
 from metaxy_fs.storage.cache import DEFAULT_BYTES
-from metaxy_fs.storage.open import address_of, is_url
 
 RootPath = str | os.PathLike[str]
 

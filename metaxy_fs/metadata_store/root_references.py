@@ -12,9 +12,10 @@ from metaxy_fs.log import Log
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
+from metaxy_fs.storage.addresses import is_url
 from metaxy_fs.storage.base import RootReference
 from metaxy_fs.storage.logged import logged
-from metaxy_fs.storage.open import is_url, open_storage
+from metaxy_fs.storage.open import open_storage
 
 _OPEN_ROOTS: Final = 8
 """So many roots a process keeps open for the next tasks."""

@@ -16,8 +16,8 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from metaxy_fs.storage import gcs, http, obstore, s3
+from metaxy_fs.storage.addresses import one_name, protocols_of
 from metaxy_fs.storage.client import CachedClient, Client, MemoryClient
-from metaxy_fs.storage.open import one_name, protocols_of
 
 # fsspec keeps one instance for all who ask with the same options. Those that share it would share its directory cache,
 # which hides what other processes write, and would see each other's settings.

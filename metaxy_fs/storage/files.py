@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from metaxy_fs.storage.addresses import address_of, is_url, one_name, text_of_root
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange
-from metaxy_fs.storage.open import address_of, is_url, one_name, open_storage, text_of_root
+from metaxy_fs.storage.open import open_storage
 from metaxy_fs.storage.patterns import Pattern
 from metaxy_fs.storage.redaction import redact
 from metaxy_fs.storage.tree import Unread, describe_file, read_file, walk_tree

@@ -22,11 +22,11 @@ from metaxy_fs.errors import (
     StorageError,
     add_facts,
 )
+from metaxy_fs.storage.addresses import path_on_filesystem, protocols_of, url_of
 from metaxy_fs.storage.base import ObjectInfo, ObjectRange, RootReference, Storage, check_directory, check_path
 from metaxy_fs.storage.client import Client, endpoints_of
 from metaxy_fs.storage.connect import client_of, configured, connect
 from metaxy_fs.storage.failures import Failure, described, failure_of, is_about_checksums
-from metaxy_fs.storage.open import path_on_filesystem, protocols_of, url_of
 from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of, without_secrets
 from metaxy_fs.storage.retry import GaveUpError
 
