@@ -29,6 +29,7 @@ from metaxy_fs.metadata_store.features import (
 from metaxy_fs.metadata_store.frames import FrameLike
 from metaxy_fs.metadata_store.read import Read, has_commit, history, list_files, read_chain, scan_chain
 from metaxy_fs.metadata_store.resolve import calculate, calculate_and_write, impact, increment, lazy_increment
+from metaxy_fs.metadata_store.sample_ids import SampleIds
 from metaxy_fs.metadata_store.snapshots import BackendAt, at, create_snapshot, drop_snapshot, list_snapshots
 from metaxy_fs.metadata_store.upstream import read_upstream
 from metaxy_fs.metadata_store.write import restore, retire, write
@@ -53,6 +54,9 @@ class MetadataStore(Backend):
     itself. Data versions are always computed in Polars, so every kind of store gives the same ones.
 
     Every method that takes a feature takes a Feature class, a FeatureKey, or the text of a key: `"video/processing"`.
+    Every method that takes the name of a sample takes the value of its id column; where there are several, a tuple in
+    the order of `id_columns`; or a mapping of column to value. Samples are named by a frame with the id columns, each
+    once, or by a list of such names.
 
     A new kind of store derives from `TableMetadataStore`, where rows and a record of them can be added in one step; any
     other implements `location`, `append_rows`, `scan_rows`, `stored_versions`, `stored_features` and `stored_commits`.
@@ -244,7 +248,7 @@ class MetadataStore(Backend):
     def retire(
         self,
         feature: FeatureLike,
-        ids: FrameLike,
+        ids: SampleIds,
         reason: str | None = None,
         *,
         tags: Mapping[str, str] | None = None,
@@ -258,8 +262,8 @@ class MetadataStore(Backend):
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
-            ids: The samples, by the id columns; other columns are ignored, so `increment.orphaned` will do. They need
-                have no rows: an increment then never finds them new. Without a sample nothing is committed.
+            ids: The samples; of a frame other columns are ignored, so `increment.orphaned` will do. They need have no
+                rows: an increment then never finds them new. Without a sample nothing is committed.
             reason: Kept as the tag `reason` of the commit.
             tags: What else the commit says of itself; see `write_metadata`.
 
@@ -270,7 +274,7 @@ class MetadataStore(Backend):
             StorageError: The commit could not be written.
 
         Examples:
-            >>> store.retire(Video, pl.DataFrame({"sample_id": [2]}), reason="broken file")
+            >>> store.retire(Video, [2], reason="broken file")
             >>> store.read_metadata(Video, latest_only=True)["sample_id"].to_list()
             [1]
         """
@@ -1047,9 +1051,7 @@ class MetadataStore(Backend):
         """
         return on_demand.plan(self, targets, seconds=seconds, retire_orphaned=retire_orphaned)
 
-    def trace(
-        self, feature: FeatureLike, ids: FrameLike | Sequence[object], *, direction: Literal["down", "up"] = "down"
-    ) -> "Trace":
+    def trace(self, feature: FeatureLike, ids: SampleIds, *, direction: Literal["down", "up"] = "down") -> "Trace":
         """Return everything that was made from some samples, or that they were made from.
 
         Follows the deps of all features of the graph, and of what is stored beside it, through relations, renames and
@@ -1061,8 +1063,7 @@ class MetadataStore(Backend):
         Args:
             feature: A Feature class, or a name. Of a name that the active graph does not hold, the graph is that of
                 what is stored (`FeatureGraph.from_store`).
-            ids: The samples: a frame with the id columns, a list of values where there is one id column, or a list
-                of tuples in the order of `id_columns`.
+            ids: The samples.
             direction: `"down"` to what was made from the samples, `"up"` to what they were made from.
 
         Returns:
@@ -1095,8 +1096,7 @@ class MetadataStore(Backend):
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
-            sample_id: The id of the sample; where several columns name it, a tuple in the order of `id_columns`, or a
-                mapping of column to value.
+            sample_id: The name of the sample.
 
         Returns:
             The tree of containers, stored against expected. It prints as text, shows itself as a picture in a

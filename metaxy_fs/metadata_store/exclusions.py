@@ -13,9 +13,11 @@ from metaxy_fs.metadata_store.chain import not_found
 from metaxy_fs.metadata_store.features import FeatureLike, key_of
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore
 from metaxy_fs.metadata_store.frames import FrameLike, to_frame
+from metaxy_fs.metadata_store.sample_ids import SampleIds, as_frame
 from metaxy_fs.parallel import asked
+from metaxy_fs.spec import FeatureKey
 
-Exclude = FrameLike | Mapping[FeatureLike, FrameLike]
+Exclude = FrameLike | Mapping[FeatureLike, SampleIds]
 """Ids of samples to leave out: of every feature that has these id columns, or of each feature by itself."""
 
 
@@ -66,14 +68,15 @@ def _of_all(described: Sequence[_IdColumns], ids: pl.DataFrame) -> dict[Partitio
 
 
 def _of_each(
-    source: FilesystemMetadataStore, described: Sequence[_IdColumns], exclude: Mapping[FeatureLike, FrameLike]
+    source: FilesystemMetadataStore, described: Sequence[_IdColumns], exclude: Mapping[FeatureLike, SampleIds]
 ) -> dict[Partition, pl.DataFrame]:
-    frames = {key_of(feature): to_frame(frame) for feature, frame in exclude.items()}
+    given = {key_of(feature): ids for feature, ids in exclude.items()}
+    named = {key: ids if isinstance(ids, Sequence) else to_frame(ids) for key, ids in given.items()}
     stored = set(source.stored_features())
-    for key, frame in frames.items():
-        if frame.height and key not in stored:
+    for key, ids in named.items():
+        if len(ids) and key not in stored:
             raise not_found(key, partition=None, store=source, fallback=False)
-    by_feature = {key.dotted: frame for key, frame in frames.items()}
+    by_feature = {key.dotted: ids for key, ids in named.items()}
     # Of a frame without rows, too: a trace that knows other id columns than the rows have does not find any.
     found = {
         partition: _ids_of(by_feature[partition.feature], partition, columns)
@@ -83,7 +86,8 @@ def _of_each(
     return {partition: ids for partition, ids in found.items() if ids.height}
 
 
-def _ids_of(frame: pl.DataFrame, partition: Partition, columns: Sequence[str]) -> pl.DataFrame:
+def _ids_of(given: pl.DataFrame | Sequence[object], partition: Partition, columns: Sequence[str]) -> pl.DataFrame:
+    frame = as_frame(given, columns, FeatureKey.parse(partition.feature))
     if missing := [name for name in columns if name not in frame.columns]:
         raise MetadataSchemaError(
             f"The frame that excludes samples of feature '{_text(partition)}' lacks the id columns {missing}; its "

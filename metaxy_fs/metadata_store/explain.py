@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
+from metaxy_fs.errors import DependencyError, FeatureNotFoundError
 from metaxy_fs.insight.ancestry import (
     AncestorRows,
     Member,
@@ -31,6 +31,7 @@ from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.read import Read, find_scan, latest, require_id_columns
 from metaxy_fs.metadata_store.resolve import increment_within
 from metaxy_fs.metadata_store.retired import retirements, scan_retired
+from metaxy_fs.metadata_store.sample_ids import named_sample
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.selection import id_equals, id_literal
 from metaxy_fs.reserved import KEPT as _IS_KEPT
@@ -48,7 +49,7 @@ from metaxy_fs.versioning.relations import evaluating_where, marked_rows, stored
 @report_corruption
 def explain(store: Backend, feature: Declared, sample_id: object) -> Explanation:
     """Return why a sample of a feature has its versions."""
-    sample = _by_column(sample_id, feature.spec)
+    sample = named_sample(sample_id, feature.spec.id_columns, feature.key)
     algorithm = chain_algorithm(store, fallback=True)
     ancestors = ancestry(feature.graph, feature.spec, sample)
     versions = {rows.ref: _versions(store, feature.graph, rows, algorithm=algorithm) for rows in ancestors}
@@ -62,26 +63,6 @@ def _versions(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algori
     versions = _ancestor_versions(store, graph, rows, algorithm=algorithm)
     is_current = rows.is_group and versions.current is not None
     return msgspec.structs.replace(versions, pending=_pending_rows(store, graph, rows)) if is_current else versions
-
-
-def _by_column(sample_id: object, spec: FeatureSpec) -> dict[str, object]:
-    """Return the value of each id column, in the order of declaration."""
-    columns = list(spec.id_columns)
-    if isinstance(sample_id, Mapping):
-        given = list(sample_id)
-        values = [sample_id.get(column) for column in columns]
-        fits = sorted(map(str, given)) == sorted(columns)
-    else:
-        values = list(sample_id) if isinstance(sample_id, tuple) else [sample_id]
-        fits = len(values) == len(columns)
-    if not fits:
-        raise MetadataSchemaError(
-            f"Feature '{spec.key}' names its samples by {columns}; got {sample_id!r}. Give a value for each: one "
-            "alone for one column, a tuple in that order, or a mapping of column to value."
-        )
-    if None in values:
-        raise MetadataSchemaError(f"An id of feature '{spec.key}' is never null, got {sample_id!r}.")
-    return dict(zip(columns, values, strict=True))
 
 
 def _unknown_sample(store: Backend, spec: FeatureSpec, sample: Mapping[str, object]) -> Exception:

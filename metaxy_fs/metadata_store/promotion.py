@@ -74,8 +74,8 @@ def copy_metadata(
         versions: `"current"` copies what was written under the present declaration; `"all"`, and a key that is in no
             active graph, every data version.
         exclude: Samples to leave out: a frame of ids, for every feature that has all of its columns among its id
-            columns; or a frame for each feature, such as `{"video/frames": ids}` or the `rows` of a trace, of which
-            the id columns count.
+            columns; or the samples of each feature, such as `{"video/frames": ids}` or the `rows` of a trace, of
+            which the id columns count.
         progress: Called after each data file.
 
     Returns:

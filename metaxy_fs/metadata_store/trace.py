@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 import polars as pl
 
-from metaxy_fs.errors import MetadataSchemaError, StorageError
+from metaxy_fs.errors import StorageError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.insight.trace import Direction, Link, Trace, links
 from metaxy_fs.log import holds_any, snapshots_of, values_as_stored
 from metaxy_fs.metadata_store.backend import Backend, Query
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
-from metaxy_fs.metadata_store.frames import FrameLike, check_ids, to_frame
+from metaxy_fs.metadata_store.sample_ids import SampleIds, named_samples
 from metaxy_fs.metadata_store.snapshots import stores_seen
 from metaxy_fs.metadata_store.stored_graph import stored_graph, with_stored
 from metaxy_fs.reserved import PLACE
@@ -45,9 +45,7 @@ _COMMIT = [PLACE, PARTITION, RESERVED_COMMIT]
 
 @about_feature
 @report_corruption
-def trace(
-    store: Backend, feature: Declared | FeatureKey, ids: FrameLike | Sequence[object], *, direction: Direction
-) -> Trace:
+def trace(store: Backend, feature: Declared | FeatureKey, ids: SampleIds, *, direction: Direction) -> Trace:
     """Return the rows that some samples lead to, in the graph of the feature and of what is stored beside it.
 
     Raises:
@@ -67,7 +65,7 @@ def trace(
     stores = list(chain(store, fallback=True))
     pins = list(_pins(stores))
     search = _Tracing(stores, [link for _, several in followed for link in several], pins)
-    search.look_for(feature.spec, [_samples(ids, feature.spec)])
+    search.look_for(feature.spec, [named_samples(ids, feature.spec)])
     for far, several in followed:
         search.look_for(far, [values for link in several for values in search.values(link)])
     rows = {str(spec.key): _shown(search.found[spec.key], spec, pins) for spec in specs}
@@ -148,23 +146,6 @@ class _Tracing:
 
     def _is_pinned(self, place: int, spec: FeatureSpec) -> bool:
         return any(pin.feature == spec.key and pin.place == place for pin in self.pins)
-
-
-def _samples(ids: FrameLike | Sequence[object], spec: FeatureSpec) -> pl.DataFrame:
-    samples = _listed(ids, spec) if isinstance(ids, Sequence) else to_frame(ids)
-    check_ids(samples, spec)
-    return samples.select(spec.id_columns)
-
-
-def _listed(ids: Sequence[object], spec: FeatureSpec) -> pl.DataFrame:
-    """Return a frame of values of the id column, or of tuples of several."""
-    names, one = list(spec.id_columns), len(spec.id_columns) == 1
-    if isinstance(ids, str | bytes) or not (one or all(isinstance(i, tuple) and len(i) == len(names) for i in ids)):
-        raise MetadataSchemaError(
-            f"Samples of feature '{spec.key}' are named by {names}: give a frame with these columns, or a list of "
-            f"{'values' if one else 'tuples in this order'}, got {ids!r}."
-        )
-    return (pl.DataFrame({names[0]: ids}) if one else pl.DataFrame(ids, schema=names, orient="row")).unique()
 
 
 def _matching(

@@ -16,8 +16,9 @@ from metaxy_fs.metadata_store.backend import Append, Backend, Query
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.expected import same_id_types
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
-from metaxy_fs.metadata_store.frames import FrameLike, check_ids, check_write_id, rows_to_write, to_frame
+from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_write
 from metaxy_fs.metadata_store.read import Read, find_scan, first_scan, latest
+from metaxy_fs.metadata_store.sample_ids import SampleIds, named_samples
 from metaxy_fs.metadata_store.samples import SpooledSamples
 from metaxy_fs.metadata_store.snapshots import BackendAt, at
 from metaxy_fs.progress import tallying
@@ -100,7 +101,7 @@ REASON = "reason"
 
 @about_feature
 def retire(
-    store: Backend, feature: Declared, ids: FrameLike, *, reason: str | None, tags: Mapping[str, str] | None
+    store: Backend, feature: Declared, ids: SampleIds, *, reason: str | None, tags: Mapping[str, str] | None
 ) -> None:
     """Commit that some samples exist no more.
 
@@ -110,8 +111,7 @@ def retire(
     """
     tags = with_reason(store, reason, tags)
     spec = feature.spec
-    samples = to_frame(ids)
-    check_ids(samples, spec)
+    samples = named_samples(ids, spec)
     refuse_hiding(store, feature, "retire")
     if samples.height:
         _see_commits(store, feature)

@@ -267,7 +267,7 @@ def test_several_id_columns_take_a_frame_or_tuples(films, ids):
 @pytest.mark.parametrize("ids", [["b"], [("b",)], [("b", 1), ("b", 1, 2)], ("b", 1)])
 def test_what_is_no_tuple_of_all_ids_is_refused(films, ids):
     _, store, _, frames, _ = films
-    with pytest.raises(MetadataSchemaError, match="or a list of tuples in this order, got"):
+    with pytest.raises(MetadataSchemaError, match="a tuple in that order, or a mapping"):
         store.trace(frames, ids)
 
 
