@@ -1,6 +1,7 @@
 """Every name is where it should be, modules state their subjects, and nothing is loaded before it is used."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import metaxy_fs
+import metaxy_fs.testing
 from metaxy_fs import log, metadata_store
 
 PACKAGE = Path(metaxy_fs.__file__).parent
@@ -49,6 +51,12 @@ def test_a_store_is_opened_without_its_upkeep_and_its_questions():
         "metaxy_fs.metadata_store.materialize",
     )
     assert not [name for name in loaded if name.startswith(rooms)]
+
+
+def test_the_suites_name_the_extra_that_they_need(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytest", None)
+    with pytest.raises(ImportError, match=r"pip install 'metaxy_fs\[testing\]'"):
+        importlib.reload(metaxy_fs.testing)
 
 
 def test_every_name_of_the_stores_is_found():

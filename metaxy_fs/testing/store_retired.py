@@ -14,7 +14,17 @@ from metaxy_fs.errors import (
     StorageAccessError,
 )
 from metaxy_fs.metadata_store import MetadataStore
-from metaxy_fs.testing.store_cases import SAMPLE_ID, VIDEO, MakeStore, StoreCase, ids_of, pipeline, samples, videos
+from metaxy_fs.testing.store_cases import (
+    SAMPLE_ID,
+    VIDEO,
+    ArrowOnly,
+    MakeStore,
+    StoreCase,
+    ids_of,
+    pipeline,
+    samples,
+    videos,
+)
 from metaxy_fs.testing.store_tags import tags_of
 
 
@@ -123,7 +133,7 @@ class StoreRetired(StoreCase):
         store.write_metadata(video, videos([1, 2, 3, 4]))
         store.retire(video, samples([1], data_version="x", label="y"))
         store.retire(video, samples([2]).lazy())
-        store.retire(video, samples([3]).to_arrow())
+        store.retire(video, ArrowOnly(samples([3])))
         assert latest(store, video) == [4]
         store.calculate_and_write_data_versions(processed, samples([4]))
         store.retire(video, samples([4]))
