@@ -10,6 +10,7 @@ from metaxy_fs.cli.output import (
     Answer,
     Json,
     ask_for_yes,
+    count,
     frame_of,
     print_json,
     print_lines,
@@ -17,7 +18,6 @@ from metaxy_fs.cli.output import (
     print_text,
     print_title,
 )
-from metaxy_fs.cli.report import count
 from metaxy_fs.cli.targets import (
     ConfigPath,
     Features,

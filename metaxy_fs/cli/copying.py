@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from metaxy_fs.cli.output import Answer, Json, ask_for_yes, print_json, print_lines
-from metaxy_fs.cli.report import count, size
+from metaxy_fs.cli.output import Answer, Json, ask_for_yes, count, print_json, print_lines, size
 from metaxy_fs.cli.targets import (
     ConfigPath,
     Roots,

@@ -1,6 +1,7 @@
 """The command `metaxy-fs demo`: keep features of the files of a directory, and compute what changed."""
 
 import os
+from dataclasses import dataclass
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -8,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from metaxy_fs.cli.features import declare_features
-from metaxy_fs.cli.report import print_files, print_places, print_texts, print_totals
+from metaxy_fs.cli.demo_outcome import print_files, print_places, print_texts, print_totals
+from metaxy_fs.cli.demo_texts import count_texts
 from metaxy_fs.cli.targets import open_root, refuse
-from metaxy_fs.cli.texts import count_texts
 from metaxy_fs.metadata_store import MetadataStore
 from metaxy_fs.metadata_store.roots import require_root
 from metaxy_fs.sources import update_files
+from metaxy_fs.spec import ContainerKey, ContainerSpec, Feature, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 
 DEFAULT_ROOT = ".metaxy"
 _TEXTS_PER_BATCH = 100
@@ -88,6 +89,37 @@ def run_demo(directory: Path, store: MetadataStore, *, rehash: bool) -> None:
     )
     print_texts(plan, texts)
     print_totals(store.read_metadata(features.texts, latest_only=True))
+
+
+@dataclass(frozen=True)
+class DemoFeatures:
+    """The root feature, one sample per file, and the one that is made from it."""
+
+    files: type[Feature]
+    texts: type[Feature]
+
+
+def declare_features() -> DemoFeatures:
+    """Return the features, declared in a graph of their own."""
+    files = FeatureSpec(
+        key=FeatureKey(["demo", "files"]),
+        containers=[ContainerSpec(key=ContainerKey(["content"]))],
+        id_columns=["path"],
+    )
+    texts = FeatureSpec(
+        key=FeatureKey(["demo", "texts"]),
+        deps=[FeatureDep(key=files.key, columns=["bytes", "modified"])],
+        id_columns=["path"],
+    )
+    with FeatureGraph().use():
+
+        class Files(Feature, spec=files):
+            """The files of a directory."""
+
+        class Texts(Feature, spec=texts):
+            """What was counted in those that are texts."""
+
+    return DemoFeatures(Files, Texts)
 
 
 def _is_listed(root: str, directory: str) -> bool:

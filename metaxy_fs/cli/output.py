@@ -125,6 +125,20 @@ def print_text(text: str) -> None:
     print_lines(text.split("\n"))
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number of things, as one says it."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(number: float) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TiB"
+
+
 def ask_for_yes(*, is_done: bool) -> None:
     """Say that nothing was changed, if that is so."""
     if not is_done:

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Final
 import polars as pl
 import typer
 
-from metaxy_fs.cli.output import Answer, Json, ask_for_yes, print_json, print_lines, print_title
-from metaxy_fs.cli.report import count, size
+from metaxy_fs.cli.output import Answer, Json, ask_for_yes, count, print_json, print_lines, print_title, size
 from metaxy_fs.cli.targets import (
     ConfigPath,
     Features,

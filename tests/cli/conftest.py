@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from metaxy_fs.cli.features import declare_features
+from metaxy_fs.cli.demo import declare_features
 from metaxy_fs.cli.main import main
 from metaxy_fs.metadata_store import open_store
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from metaxy_fs.cli import texts
+from metaxy_fs.cli import demo_texts as texts
 from metaxy_fs.cli.main import main
 from metaxy_fs.errors import StorageError
 from metaxy_fs.metadata_store import FilesystemMetadataStore

@@ -2,8 +2,8 @@
 
 import pytest
 
-from metaxy_fs.cli import texts
-from metaxy_fs.cli.texts import measure
+from metaxy_fs.cli import demo_texts as texts
+from metaxy_fs.cli.demo_texts import measure
 from tests.cli.conftest import write
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
-from metaxy_fs.cli.texts import BINARY, TOO_LARGE
+from metaxy_fs.cli.demo_texts import BINARY, TOO_LARGE
+from metaxy_fs.cli.output import count
 from metaxy_fs.markup import printable
 from metaxy_fs.metadata_store import Materialization, Plan
 from metaxy_fs.sources import FileUpdate
@@ -82,17 +83,3 @@ def _others(texts: pl.DataFrame) -> str:
     counts = {reason: texts.filter(pl.col("reason") == reason).height for reason in (BINARY, TOO_LARGE)}
     others = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if count)
     return f"; not counted: {others}" if others else ""
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number of things, as one says it."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def size(number: float) -> str:
-    """Return a number of bytes in the unit that suits it."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
-        number /= 1024
-    return f"{number:,.1f} TiB"
