@@ -251,7 +251,8 @@ def test_frames_that_name_no_samples_are_refused_before_anything_is_copied(sourc
     refused(pl.DataFrame({"video_id": [1]}), MetadataSchemaError, "Give ids of the type that is stored")
     refused({Other: pl.DataFrame({"other_id": [1]}), Video: excluded()}, MetadataSchemaError, "feature 'other'")
     refused({Video: excluded(), Frames: excluded().with_columns(frame=pl.lit("1"))}, MetadataSchemaError, "'frame'")
-    refused({"video": [1]}, MetadataSchemaError, "Expected a Polars DataFrame")
+    refused({"video": [1]}, MetadataSchemaError, "Give ids of the type that is stored")
+    refused({"video": "a"}, MetadataSchemaError, r"write \['a'\] for one")
     refused(["a"], MetadataSchemaError, "Expected a Polars DataFrame")
 
 
