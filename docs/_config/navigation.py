@@ -1,9 +1,12 @@
 """Order the pages of the site as a reader meets them.
 
-A page that is not named here comes after those that are, by its name: a new one needs no entry.
+The how-to pages come as the table of the index lists them. A page that is named neither there nor here comes after
+those that are, by its name: a new one needs no entry.
 """
 
-from pathlib import PurePosixPath
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
@@ -27,6 +30,10 @@ ORDER = (
     "glossary",
     "reference",
 )
+LISTED = re.findall(
+    r"\((how-to/[a-z0-9-]+\.md)\)",
+    (Path(__file__).parents[1] / "index.md").read_text("utf-8").split("## Do one thing")[1],
+)
 TITLES = {"how-to": "How to", "reference": "API reference"}
 
 
@@ -46,11 +53,15 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     return files
 
 
-def position(page: str) -> tuple[int, bool, str]:
-    """Sort by the place of the page or of its directory in ORDER, a directory's index first."""
+def position(page: str) -> tuple[int, bool, int, str]:
+    """Sort by the place of the page or of its directory in ORDER, a directory's index first, then by that in LISTED."""
     first = PurePosixPath(page).with_suffix("").parts[0]
-    rank = ORDER.index(first) if first in ORDER else len(ORDER)
-    return rank, PurePosixPath(page).stem != "index", page
+    return place(first, ORDER), PurePosixPath(page).stem != "index", place(page, LISTED), page
+
+
+def place(name: str, names: Sequence[str]) -> int:
+    """Return where a name is, which is the end if it is not there."""
+    return names.index(name) if name in names else len(names)
 
 
 def title(directory: str) -> str:
