@@ -26,11 +26,11 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.log import Receipt
-from metaxy_fs.metadata_store.backend import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.buffer import WriteBuffer
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, InMemoryMetadataStore
 from metaxy_fs.metadata_store.opening import open_store
+from metaxy_fs.metadata_store.operations import COMMITS, Append, Moment, Query
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.tables import CommitRecord, TableMetadataStore
 from metaxy_fs.versioning.increment import Increment, LazyIncrement

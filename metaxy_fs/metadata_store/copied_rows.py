@@ -14,7 +14,8 @@ import polars as pl
 
 from metaxy_fs.errors import HashAlgorithmError, SpecError
 from metaxy_fs.log import Chunks, Copied, Partition
-from metaxy_fs.metadata_store.backend import Append, Backend, Moment, Query, StoredSpec
+from metaxy_fs.metadata_store.backend import Backend
+from metaxy_fs.metadata_store.operations import Append, Moment, Query, StoredSpec
 from metaxy_fs.spec import FeatureKey
 
 Advance = Callable[[int, int], object]

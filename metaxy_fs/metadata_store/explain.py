@@ -24,10 +24,11 @@ from metaxy_fs.insight.ancestry import (
 from metaxy_fs.insight.explanation import Explanation, Versions
 from metaxy_fs.insight.provenance import explain_sample
 from metaxy_fs.log import EVERYTHING, IdRange
-from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, chain_algorithm, fitting, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import show_samples
+from metaxy_fs.metadata_store.operations import Query
 from metaxy_fs.metadata_store.read import Read, find_scan, latest, require_id_columns
 from metaxy_fs.metadata_store.resolve import increment_within
 from metaxy_fs.metadata_store.retired import retirements, scan_retired

@@ -29,8 +29,9 @@ from metaxy_fs.log import (
     check_threshold,
     column_names,
 )
-from metaxy_fs.metadata_store.backend import COMMITS, Append, FallbackMode, Moment, PreparedWrites, Query, StoredSpec
+from metaxy_fs.metadata_store.backend import FallbackMode
 from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.metadata_store.operations import COMMITS, Append, Moment, PreparedWrites, Query, StoredSpec
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import asked
 from metaxy_fs.spec import FeatureKey, FeatureSpec

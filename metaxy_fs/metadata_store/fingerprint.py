@@ -15,9 +15,10 @@ from metaxy_fs.insight.fingerprint import (
     fingerprint_of,
     samples_in,
 )
-from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.metadata_store.operations import Query
 from metaxy_fs.metadata_store.read import first_scan, latest
 from metaxy_fs.progress import at
 from metaxy_fs.spec import FeatureKey

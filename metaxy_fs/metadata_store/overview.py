@@ -11,9 +11,9 @@ from typing import Final
 import polars as pl
 
 from metaxy_fs.errors import FeatureNotFoundError
-from metaxy_fs.metadata_store.backend import COMMITS, LISTED_FILES
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.chain import chain
+from metaxy_fs.metadata_store.operations import COMMITS, LISTED_FILES
 from metaxy_fs.spec import FeatureKey
 
 _TIME: Final = pl.Datetime("us", "UTC")

@@ -7,8 +7,9 @@ from typing import NoReturn
 import polars as pl
 
 from metaxy_fs.errors import StorageAccessError
-from metaxy_fs.metadata_store.backend import Append, Backend, Query, StoredSpec
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import layered
+from metaxy_fs.metadata_store.operations import Append, Query, StoredSpec
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.versioning.columns import PARTITION, RETIRED

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log import Receipt, check_tags
-from metaxy_fs.metadata_store.backend import Append, Backend, PreparedWrites
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.features import Declared, about_feature
 from metaxy_fs.metadata_store.frames import FrameLike, check_write_id
+from metaxy_fs.metadata_store.operations import Append, PreparedWrites
 from metaxy_fs.metadata_store.write import GivenTags, checked_rows
 
 

@@ -17,13 +17,14 @@ from metaxy_fs.log import (
     refuse_overwriting_storage,
     snapshots_of,
 )
-from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.chain import not_found, report_corruption
 from metaxy_fs.metadata_store.copied_rows import copy_rows
 from metaxy_fs.metadata_store.exclusions import Exclude, exclusions
 from metaxy_fs.metadata_store.features import FeatureLike, find_declaration
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
+from metaxy_fs.metadata_store.operations import Query
 from metaxy_fs.metadata_store.read import latest
 from metaxy_fs.spec import FeatureKey
 from metaxy_fs.storage.logged import LOGGER

@@ -11,9 +11,10 @@ import polars as pl
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.log import EVERYTHING, IdRange, balanced, column, conjuncts_on, flattened, without_empty_chunks
-from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, layered, not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature, check_predicate, flag
+from metaxy_fs.metadata_store.operations import Query
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.spec import FeatureKey, FeatureSpec
 from metaxy_fs.versioning.columns import (

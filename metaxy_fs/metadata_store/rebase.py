@@ -29,10 +29,11 @@ from metaxy_fs.errors import (
     StorageAccessError,
 )
 from metaxy_fs.log import IdRange
-from metaxy_fs.metadata_store.backend import Append, Backend, Query, StoredSpec
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, chain_algorithm, report_corruption
 from metaxy_fs.metadata_store.expected import Expected
 from metaxy_fs.metadata_store.features import Declared, about_feature
+from metaxy_fs.metadata_store.operations import Append, Query, StoredSpec
 from metaxy_fs.metadata_store.pieces import divide
 from metaxy_fs.metadata_store.read import first_scan, latest
 from metaxy_fs.metadata_store.resolve import lazy_increment

@@ -11,9 +11,10 @@ from typing import Final
 import msgspec
 import polars as pl
 
-from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, layered
 from metaxy_fs.metadata_store.features import Declared, about_feature
+from metaxy_fs.metadata_store.operations import Query
 from metaxy_fs.metadata_store.read import latest
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.versioning.columns import RESERVED_COMMIT, RESERVED_TIME, RETIRED, RETURNS

@@ -32,8 +32,9 @@ from metaxy_fs.log import (
     snapshots_of,
 )
 from metaxy_fs.log import drop_snapshot as drop_object
-from metaxy_fs.metadata_store.backend import Append, Backend, Moment, PreparedWrites, Query, StoredSpec
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, not_found
+from metaxy_fs.metadata_store.operations import Append, Moment, PreparedWrites, Query, StoredSpec
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.spec import FeatureKey, FeatureSpec

@@ -18,8 +18,9 @@ import msgspec
 
 from metaxy_fs.errors import CorruptObjectError, SpecError, StorageError
 from metaxy_fs.forks import refuse_lost_threads
-from metaxy_fs.metadata_store.backend import Backend, StoredSpec
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain
+from metaxy_fs.metadata_store.operations import StoredSpec
 from metaxy_fs.parallel import ordered_map
 from metaxy_fs.spec import ALL, FeatureGraph, FeatureKey, FeatureSpec, GraphNote
 from metaxy_fs.versioning.definition import definition_made_from, definition_version

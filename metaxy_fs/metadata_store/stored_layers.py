@@ -16,9 +16,10 @@ import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.log import widen
-from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, layered
 from metaxy_fs.metadata_store.features import Declared
+from metaxy_fs.metadata_store.operations import Query
 from metaxy_fs.metadata_store.read import require_id_columns
 from metaxy_fs.metadata_store.retired import scan_retired
 from metaxy_fs.metadata_store.scan import Scan

@@ -34,8 +34,8 @@ from metaxy_fs.log import (
     large_in,
     unify,
 )
-from metaxy_fs.metadata_store.backend import COMMITS, Append, Query, StoredSpec
 from metaxy_fs.metadata_store.base import MetadataStore
+from metaxy_fs.metadata_store.operations import COMMITS, Append, Query, StoredSpec
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.reserved import NUMBER
 from metaxy_fs.spec import FeatureKey, FeatureSpec

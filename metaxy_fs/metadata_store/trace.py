@@ -19,9 +19,10 @@ from metaxy_fs.errors import StorageError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.insight.trace import Direction, Link, Trace, links
 from metaxy_fs.log import holds_any, snapshots_of, values_as_stored
-from metaxy_fs.metadata_store.backend import Backend, Query
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
+from metaxy_fs.metadata_store.operations import Query
 from metaxy_fs.metadata_store.sample_ids import SampleIds, named_samples
 from metaxy_fs.metadata_store.snapshots import stores_seen
 from metaxy_fs.metadata_store.stored_graph import stored_graph, with_stored

@@ -12,11 +12,12 @@ import polars as pl
 
 from metaxy_fs.errors import FeatureNotFoundError
 from metaxy_fs.log import ROW_GROUP_ROWS, Chunks, check_tags, conform, exact_in, unify
-from metaxy_fs.metadata_store.backend import Append, Backend, Query
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.expected import same_id_types
 from metaxy_fs.metadata_store.features import Declared, about_feature, flag
 from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_write
+from metaxy_fs.metadata_store.operations import Append, Query
 from metaxy_fs.metadata_store.read import Read, find_scan, first_scan, latest
 from metaxy_fs.metadata_store.sample_ids import SampleIds, named_samples
 from metaxy_fs.metadata_store.samples import SpooledSamples
