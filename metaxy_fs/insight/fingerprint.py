@@ -272,7 +272,7 @@ def _row_digest(schema: pl.Schema, id_columns: Sequence[str]) -> pl.Expr:
 
 
 def _ids(schema: pl.Schema, id_columns: Sequence[str]) -> pl.Expr:
-    return pl.concat_str([id_text(name, schema[name]) for name in id_columns])
+    return pl.concat_str([id_text(pl.col(name), schema[name]) for name in id_columns])
 
 
 def _refuse_newer(text: str | bytes) -> None:

@@ -184,7 +184,7 @@ def _ids_apart(spec: FeatureSpec, upstream: FeatureSpec) -> list[str]:
 def _row_in_group(spec: FeatureSpec, upstream: FeatureSpec, schema: pl.Schema) -> pl.Expr:
     """Return the ids of a row that do not name the sample, as they are hashed."""
     apart = stored_names(spec.dep(upstream.key), group_row_columns(spec, upstream))
-    return pl.concat_str([pl.lit(""), *(id_text(name, schema[name]) for name in apart)])
+    return pl.concat_str([pl.lit(""), *(id_text(pl.col(name), schema[name]) for name in apart)])
 
 
 def _row_text(version: str) -> pl.Expr:
@@ -192,9 +192,8 @@ def _row_text(version: str) -> pl.Expr:
     return pl.concat_str(pl.col(ROW_IN_GROUP), pl.lit("|"), length, pl.lit(":"), pl.col(version))
 
 
-def id_text(name: str, dtype: pl.DataType) -> pl.Expr:
-    """Return an id as a string that no other id, and no beginning of one, is written as."""
-    value = pl.col(name)
+def id_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Return an id of a type as a string that no other id, and no beginning of one, is written as; null for null."""
     match dtype:
         case pl.String():
             kind, text = "s", value
