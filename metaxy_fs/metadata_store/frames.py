@@ -166,8 +166,18 @@ def samples_to_compare(frame: pl.DataFrame, spec: FeatureSpec) -> pl.DataFrame:
     return _refuse_increment_columns(frame.drop(version_columns(spec), strict=False), spec)
 
 
-def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
+_ONE_ROW = (
+    "One write holds one row a sample; keep one with df.unique(subset=..., keep='last'), or read with latest_only=True."
+)
+
+
+def check_ids(rows: pl.DataFrame, spec: FeatureSpec, *, advice: str = _ONE_ROW) -> None:
     """Refuse rows whose id columns do not name each of them, once.
+
+    Args:
+        rows: With (at least) the id columns.
+        spec: The feature.
+        advice: What to do about samples that come more than once.
 
     Raises:
         MetadataSchemaError: A column is missing, of another kind of type, has nulls, or the ids repeat.
@@ -186,10 +196,10 @@ def check_ids(rows: pl.DataFrame, spec: FeatureSpec) -> None:
                 f"The id column '{column}' of feature '{spec.key}' is null in {nulls} of {rows.height} rows.",
                 column=column,
             )
-    refuse_repeated(rows.select(spec.id_columns), spec)
+    refuse_repeated(rows.select(spec.id_columns), spec, advice=advice)
 
 
-def refuse_repeated(ids: pl.DataFrame, spec: FeatureSpec) -> None:
+def refuse_repeated(ids: pl.DataFrame, spec: FeatureSpec, *, advice: str = _ONE_ROW) -> None:
     """Refuse samples that are named more than once.
 
     Raises:
@@ -201,9 +211,7 @@ def refuse_repeated(ids: pl.DataFrame, spec: FeatureSpec) -> None:
     if distinct < ids.height:
         repeated = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
         raise MetadataSchemaError(
-            f"{repeated.height} samples of feature '{spec.key}' come more than once: {show_samples(repeated)}. One "
-            "write holds one row a sample; keep one with df.unique(subset=..., keep='last'), or read with "
-            "latest_only=True."
+            f"{repeated.height} samples of feature '{spec.key}' come more than once: {show_samples(repeated)}. {advice}"
         )
 
 

@@ -133,7 +133,7 @@ class TableMetadataStore(MetadataStore):
         self._known: dict[FeatureKey, tuple[CommitRecord, ...]] = {}
 
     def __dir__(self) -> list[str]:
-        return sorted(set(super().__dir__()) - {"add_commit", "commits_since", "now", "scan_commits"})
+        return sorted(set(super().__dir__()) - {"add_commit", "commits_since", "now", "records", "scan_commits"})
 
     @property
     def is_written(self) -> bool:
@@ -184,7 +184,7 @@ class TableMetadataStore(MetadataStore):
 
     def append_rows(self, append: Append) -> None:
         while True:
-            records = self._records(append.spec.key)
+            records = self.records(append.spec.key)
             beside = [record for record in records if record.partition == append.definition.partition]
             rows = _fitted(append, beside)
             if (earlier := _named(beside, append.write_id)) is not None:
@@ -198,7 +198,7 @@ class TableMetadataStore(MetadataStore):
         try:
             return self.add_commit(record, rows)
         except CommitStateUnknownError:
-            added = self._records(FeatureKey.parse(record.feature))[record.number - 1 :]
+            added = self.records(FeatureKey.parse(record.feature))[record.number - 1 :]
             if all(each.commit != record.commit for each in added):
                 raise
             return True
@@ -242,26 +242,26 @@ class TableMetadataStore(MetadataStore):
         )
 
     def scan_rows(self, query: Query) -> Scan | None:
-        seen = [record for record in self._records(query.key) if _sees(query, record)]
+        seen = [record for record in self.records(query.key) if _sees(query, record)]
         return _scan(self, query.key, seen, query) if seen else None
 
     def stored_versions(self, key: FeatureKey) -> list[str]:
-        return sorted({record.partition for record in self._records(key)})
+        return sorted({record.partition for record in self.records(key)})
 
     def stored_commits(self, key: FeatureKey) -> pl.DataFrame:
         commits = [
             {**{name: getattr(record, name, None) for name in COMMITS}, "bytes": record.size, "compacted": False}
-            for record in self._records(key)
+            for record in self.records(key)
         ]
         return pl.DataFrame(commits, schema=COMMITS)
 
     def stored_specs(self, key: FeatureKey, partitions: Sequence[str]) -> Mapping[str, StoredSpec]:
-        found = [record for record in self._records(key) if record.partition in partitions]
+        found = [record for record in self.records(key) if record.partition in partitions]
         return {
             record.partition: StoredSpec(record.spec, record.definition) for record in found if record.spec is not None
         }
 
-    def _records(self, key: FeatureKey) -> tuple[CommitRecord, ...]:
+    def records(self, key: FeatureKey) -> tuple[CommitRecord, ...]:
         """Return the commits of a feature, of which only those are asked for that are not known yet."""
         known = self._known.get(key, ())
         self._known[key] = known = (*known, *self.commits_since(key, len(known)))

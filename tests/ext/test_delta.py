@@ -1,6 +1,7 @@
 """A store of Delta tables: the promises of all stores, and what becomes of tables that others work on."""
 
 import pickle
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -20,7 +21,7 @@ from tests.support.examples import examples
 from tests.support.strategies import frames
 
 deltalake = pytest.importorskip("deltalake", reason="needs the extra delta")
-from metaxy_fs.ext.delta import DeltaMetadataStore  # noqa: E402
+from metaxy_fs.ext.delta import DeltaMetadataStore, DeltaSource  # noqa: E402
 
 WRITERS, WRITES = 2, 5
 
@@ -209,14 +210,21 @@ def test_a_column_whose_type_changed_has_another_beside_it(tmp_path, video):
     assert sorted(beside) == ["a", "size"]
 
 
-def test_a_table_of_somebody_else_is_left_alone(tmp_path, video):
+def test_a_table_of_somebody_else_is_an_error_that_says_how_to_read_it(tmp_path, video):
     theirs = tmp_path / "video.processing"
     deltalake.write_deltalake(theirs, pl.DataFrame({"sample_id": [1]}))
     store = DeltaMetadataStore(tmp_path)
     assert store.list_features() == []
-    assert not store.has_feature(video)
-    with pytest.raises(StorageError, match="a Delta table that metaxy_fs did not make"):
+    dev = open_store(tmp_path / "dev", store)
+    for ask in (store.has_feature, store.read_metadata, dev.read_metadata, store.history, dev.resolve_update):
+        with pytest.raises(StorageError, match="a Delta table that metaxy_fs did not make") as caught:
+            ask(video)
+    with pytest.raises(StorageError, match="write rows to another place"):
         store.write_metadata(video, videos([1]))
+    [advice] = re.findall(r"sources=(.*)\.$", str(caught.value))
+    sources = eval(advice, {"DeltaSource": DeltaSource})  # noqa: S307  # it works
+    with video.graph.use():
+        assert ids_of(DeltaMetadataStore(tmp_path, sources=sources).read_metadata(video)) == [1]
     assert deltalake.DeltaTable(theirs).version() == 0
 
 
