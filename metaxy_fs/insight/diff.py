@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.markup import fragment, printable, table
 from metaxy_fs.reserved import CAME_BY as _ROW
 from metaxy_fs.reserved import CHANGED_AT as _TIME
@@ -131,7 +130,8 @@ def changed_rows(
 
     Args:
         before: The row of each sample that counts: ids, `data_version`, partition, time, and the carried columns.
-        after: The same of the other moment; one of the two may be None, for no rows.
+        after: The same of the other moment, with ids and carried columns of the same types; one of the two may be
+            None, for no rows.
         id_columns: What names a sample.
         carried: Columns that features downstream group by; the later value counts.
 
@@ -141,7 +141,7 @@ def changed_rows(
     """
     names = sorted({*_containers(before), *_containers(after)})
     sides = [_side(rows, id_columns, carried, prefix) for rows, prefix in ((before, _THEN), (after, _NOW))]
-    then, now = _alike(*[side for side in sides if side is not None], id_columns=id_columns)
+    then, now = _both(*[side for side in sides if side is not None])
     joined = then.join(now, on=list(id_columns), how="full", coalesce=True)
     schema = joined.collect_schema()
     differs = {name: _version(schema, _THEN, name).ne_missing(_version(schema, _NOW, name)) for name in names}
@@ -248,8 +248,8 @@ def _side(
     return None if rows is None else rows.select(*id_columns, *(pl.col(name).alias(prefix + name) for name in others))
 
 
-def _alike(*sides: pl.LazyFrame, id_columns: Sequence[str]) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    """Return both sides with ids of the same types; one that is missing is made from the other, without rows."""
+def _both(*sides: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """Return both sides; one that is missing is made from the other, without rows."""
     if len(sides) == 1:
         [side] = sides
         names = side.collect_schema().names()
@@ -257,15 +257,7 @@ def _alike(*sides: pl.LazyFrame, id_columns: Sequence[str]) -> tuple[pl.LazyFram
         old, new = (_THEN, _NOW) if is_before else (_NOW, _THEN)
         other = side.clear().rename({name: name.replace(old, new, 1) for name in names if name.startswith(old)})
         return (side, other) if is_before else (other, side)
-    empty = [side.select(id_columns).clear().collect() for side in sides]
-    try:
-        types = pl.concat(empty, how="vertical_relaxed").schema
-    except pl.exceptions.PolarsError as error:
-        raise MetadataSchemaError(
-            f"The ids have types at the two moments that do not compare: {dict(empty[0].schema)} and "
-            f"{dict(empty[1].schema)}."
-        ) from error
-    then, now = (side.with_columns(pl.col(name).cast(dtype) for name, dtype in types.items()) for side in sides)
+    then, now = sides
     return then, now
 
 

@@ -51,5 +51,15 @@ def _is_alike(one: pl.DataType, other: pl.DataType) -> bool:
 
 def _is_one_of(values: pl.Series) -> pl.Expr:
     name = column(values.name)
-    between = name.is_between(pl.lit(values.min(), values.dtype), pl.lit(values.max(), values.dtype))
+    least, greatest = _ends(values)
+    between = name.is_between(least, greatest)
     return between & name.is_in(values.unique().implode()) if values.n_unique() <= _MOST_VALUES else between
+
+
+def _ends(values: pl.Series) -> list[pl.Expr]:
+    """Return the least and the greatest value; a Python datetime has no nanoseconds."""
+    dtype = values.dtype
+    if isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns":
+        numbers = values.to_physical()
+        return [pl.lit(end, pl.Int64).cast(dtype) for end in (numbers.min(), numbers.max())]
+    return [pl.lit(end, dtype) for end in (values.min(), values.max())]

@@ -9,6 +9,7 @@ import polars as pl
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.insight.diff import COUNTED, ChangedRows, Diff, changed_rows, counted, samples_of, with_causes
+from metaxy_fs.log import widen
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.fingerprint import latest_versions
@@ -103,6 +104,7 @@ def _changed(
     ids = _id_columns(key, [side.id_columns for side in sides if side is not None])
     rows = pl.collect_all([side.rows for side in sides if side is not None])
     if len(rows) == len(stores):
+        rows = _of_one_type(rows, key, ids, carried)
         rows = _touched(rows, key, stores, ids)
     frames = iter(frame.lazy().filter(~pl.col(RETIRED)) for frame in rows)
     then, now = (None if side is None else next(frames) for side in sides)
@@ -124,6 +126,28 @@ def _id_columns(key: FeatureKey, sides: Sequence[Sequence[str]]) -> list[str]:
     return list(after)
 
 
+def _of_one_type(
+    rows: Sequence[pl.DataFrame], key: FeatureKey, ids: Sequence[str], carried: Sequence[str]
+) -> list[pl.DataFrame]:
+    """Return the rows of both sides with ids, and columns that others group by, of the same types."""
+    then, now = rows
+    types: dict[str, pl.DataType] = {}
+    for name in (*ids, *carried):
+        common = widen(then.schema[name], now.schema[name])
+        if common is None and name in ids:
+            raise MetadataSchemaError(
+                f"The ids of feature '{key}' have types on the two sides that do not compare: '{name}' is "
+                f"{then.schema[name]} on one and {now.schema[name]} on the other. Name the other features with "
+                "features=[...].",
+                feature=str(key),
+                column=name,
+            )
+        types[name] = now.schema[name] if common is None else common
+    return [
+        frame.with_columns(pl.col(name).cast(dtype, strict=False) for name, dtype in types.items()) for frame in rows
+    ]
+
+
 def _touched(
     rows: Sequence[pl.DataFrame], key: FeatureKey, stores: Sequence[Backend], ids: list[str]
 ) -> list[pl.DataFrame]:
@@ -142,10 +166,7 @@ def _touched(
         return list(rows)
     differing = sorted({commit for _, commit in {*then, *now} - shared})
     touched = [frame.filter(pl.col(RESERVED_COMMIT).is_in(differing)).select(ids) for frame in rows]
-    try:
-        found = pl.concat(touched).unique()
-    except pl.exceptions.PolarsError:  # ids of two types
-        return list(rows)
+    found = pl.concat(touched).unique()
     return [frame.join(found, on=ids, how="semi") for frame in rows]
 
 

@@ -18,7 +18,7 @@ import polars as pl
 from metaxy_fs.errors import StorageError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.insight.trace import Direction, Link, Trace, links
-from metaxy_fs.log import holds_any, snapshots_of, values_as_stored
+from metaxy_fs.log import conform, exact_in, holds_any, snapshots_of, unify, values_as_stored
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.chain import chain, not_found, report_corruption
 from metaxy_fs.metadata_store.features import Declared, about_feature
@@ -143,7 +143,7 @@ class _Tracing:
             for values in wanted
             if (rows := _matching(store, spec, values, columns, with_commits=self._is_pinned(place, spec))) is not None
         ]
-        return pl.concat(found, how="diagonal_relaxed") if found else _no_rows(spec, columns)
+        return _together(found) if found else _no_rows(spec, columns)
 
     def _is_pinned(self, place: int, spec: FeatureSpec) -> bool:
         return any(pin.feature == spec.key and pin.place == place for pin in self.pins)
@@ -171,10 +171,13 @@ def _matching(
     scan = store.scan_rows(query)
     if scan is None or not {*values.columns, *spec.id_columns} <= set(scan.columns):
         return None
-    fitting = values_as_stored(values, scan.rows.collect_schema(), feature=str(spec.key))
+    schema = scan.rows.collect_schema()
+    texts = [name for name in {*columns, *values.columns} if isinstance(schema.get(name), pl.Categorical | pl.Enum)]
+    stored = scan.rows.with_columns(pl.col(texts).cast(pl.String)) if texts else scan.rows
+    fitting = values_as_stored(values, stored.collect_schema(), feature=str(spec.key))
     if not fitting.height:
         return None
-    rows = scan.rows.filter(holds_any(fitting))
+    rows = stored.filter(holds_any(fitting))
     rows = rows.join(fitting.lazy(), on=fitting.columns, how="semi", maintain_order="left")
     names = [*columns, *([PARTITION, RESERVED_COMMIT] if with_commits else [])]
     retired = pl.col(RETIRED).fill_null(value=False) if RETIRED in scan.columns else pl.lit(value=False)
@@ -185,6 +188,14 @@ def _matching(
         retired.alias(_SHOWN_RETIRED),
         pl.lit(store.location).alias(_STORE),
     ).collect()
+
+
+def _together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows of several stores, with types that hold the values of all of them exactly."""
+    described = [(str(frame.get_column(_STORE).first()), frame.schema, exact_in(frame)) for frame in frames]
+    target = unify(described)
+    fitted = [conform(frame.lazy(), source=frame.schema, target=target) for frame in frames]
+    return pl.concat(pl.collect_all(fitted))
 
 
 def _no_rows(spec: FeatureSpec, columns: Sequence[str]) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """A diff names the samples that differ, and what they differ by."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import pairwise
 
 import polars as pl
@@ -333,11 +333,21 @@ def test_carried_columns_are_no_cause(later, causes):
     assert store.diff("then").samples("c")["causes"].to_list() == [["code of b/default 1 to 2", *causes]]
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_ids_that_a_finer_unit_tells_apart_are_two():
+    one, other = InMemoryMetadataStore(), InMemoryMetadataStore()
+    times = pl.Series([1_000_001], dtype=pl.Int64)
+    with FeatureGraph.from_specs([FeatureSpec(key="a")]).use():
+        one.write_metadata("a", given_rows(times.cast(pl.Datetime("ns"))))
+        other.write_metadata("a", given_rows((times // 1000).cast(pl.Datetime("us"))))
+    assert sorted(one.diff(other).samples("a")["change"]) == ["added", "removed"]
+
+
+@pytest.mark.parametrize("like_one", [b"1", "1", date(1970, 1, 2), datetime(1970, 1, 1, 0, 0, 0, 1)])  # noqa: DTZ001  # ids without a zone
+def test_what_cannot_be_compared_is_refused(like_one):
     one, other = InMemoryMetadataStore(), InMemoryMetadataStore()
     with FeatureGraph.from_specs([FeatureSpec(key="a")]).use():
         one.write_metadata("a", given_rows([1]))
-        other.write_metadata("a", given_rows([b"1"]))
+        other.write_metadata("a", given_rows([like_one]))
     with pytest.raises(MetadataSchemaError, match="do not compare"):
         one.diff(other)
     with pytest.raises(FeatureNotFoundError, match="Did you mean"):

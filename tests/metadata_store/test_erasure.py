@@ -256,6 +256,15 @@ def test_frames_that_name_no_samples_are_refused_before_anything_is_copied(sourc
     refused(["a"], MetadataSchemaError, "Expected a Polars DataFrame")
 
 
+def test_ids_that_nanoseconds_tell_apart_are_erased_one_by_one() -> None:
+    source, target = InMemoryMetadataStore(), InMemoryMetadataStore()
+    times = pl.Series([1_000_001, 1_000_002], dtype=pl.Int64).cast(pl.Datetime("ns"))
+    with FeatureGraph.from_specs([FeatureSpec(key="take", id_columns=["at"])]).use():
+        source.write_metadata("take", pl.DataFrame({"at": times, "data_version": [{"default": "v"}] * 2}))
+    assert copy_metadata(source=source, target=target, exclude=pl.DataFrame({"at": times[1:]})).left_out == 1
+    assert target.read_metadata(FeatureKey(["take"]))["at"].cast(pl.Int64).to_list() == [1_000_001]
+
+
 def test_rows_that_a_trace_cannot_find_are_not_copied_in_silence() -> None:
     """They were written when the feature named its samples by other columns."""
     frame = pl.DataFrame({"sample_id": ["a", "b"], "data_version": [{"default": "1"}] * 2})

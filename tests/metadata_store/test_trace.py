@@ -306,6 +306,29 @@ def test_all_rows_of_a_sample_count_where_one_of_them_leads(films):
     assert found["data_version"].to_list() == [{"default": "w"}]
 
 
+def test_ids_of_a_finer_unit_are_shown_as_they_are():
+    times = pl.Series([1_000_000, 1_000_001], dtype=pl.Int64)
+    far = InMemoryMetadataStore()
+    store = InMemoryMetadataStore(fallback_stores=[far])
+    with FeatureGraph.from_specs([FeatureSpec(key="take", id_columns=["at"])]).use():
+        far.write_metadata("take", versions(at=times.cast(pl.Datetime("ns"))))
+        store.write_metadata("take", versions(at=(times.head(1) // 1000).cast(pl.Datetime("us"))))
+        found = store.trace("take", far.read_metadata("take")).rows["take"]
+    assert found["at"].cast(pl.Int64).to_list() == [1_000_000, 1_000_000, 1_000_001]
+
+
+def test_groups_are_followed_where_stores_keep_their_names_in_other_types():
+    far = InMemoryMetadataStore()
+    store = InMemoryMetadataStore(fallback_stores=[far])
+    shelf = FeatureSpec(key="shelf", id_columns=["genre"], deps=[FeatureDep(key="book", relation="aggregation")])
+    with FeatureGraph.from_specs([FeatureSpec(key="book", id_columns=["title"]), shelf]).use():
+        far.write_metadata("book", versions(title=["a"], genre=pl.Series(["horror"], dtype=pl.Categorical)))
+        store.write_metadata("book", versions(title=["a"], genre=pl.Series(["horror"], dtype=pl.Enum(["horror"]))))
+        store.write_metadata("shelf", versions(genre=["horror"]))
+        assert store.trace("book", ["a"]).rows["shelf"]["genre"].to_list() == ["horror"]
+        assert store.trace("shelf", ["horror"], direction="up").rows["book"]["title"].to_list() == ["a", "a"]
+
+
 def test_a_retired_sample_is_shown_as_such(films):
     _, store, _, frames, scene = films
     store.create_snapshot("before")
