@@ -965,7 +965,8 @@ class MetadataStore(Backend):
         what was not committed is. Rows are committed as a buffer does it: 100,000 at a time, after a minute, and at the
         end, also by an exception or Ctrl-C. A row keeps the version that its sample had when the call began, so one
         whose upstream row changes meanwhile is stale afterwards. Two calls at once compute samples twice, and do no
-        other harm. All rows go to this store, as with `write_metadata`, wherever in a chain the stored ones are.
+        other harm. All rows go to this store, as with `write_metadata`, wherever in a chain the stored ones are; where
+        they would hide rows of other samples in a fallback store, nothing is computed.
 
         Args:
             feature: A Feature class, or a key that the active graph holds.
@@ -995,7 +996,7 @@ class MetadataStore(Backend):
             ValueError: An option or a tag has no meaning.
             DependencyError: A required upstream feature has no commit, or nothing tells which samples there should be.
             MetadataSchemaError: The function returned something else than it should, or rows that do not fit.
-            FeatureNotFoundError: Orphaned samples are in a fallback store, and cannot be retired here.
+            FeatureNotFoundError: Rows of a fallback store would be hidden, or cannot be retired here.
             StorageError: The increment could not be resolved, or rows not committed.
 
         Examples:

@@ -31,7 +31,7 @@ from metaxy_fs.metadata_store.frames import FrameLike, show_samples, to_frame
 from metaxy_fs.metadata_store.read import has_commit
 from metaxy_fs.metadata_store.resolve import SpooledIncrement, spooled_increment
 from metaxy_fs.metadata_store.retired import UNTIL_BACK
-from metaxy_fs.metadata_store.write import append, retire
+from metaxy_fs.metadata_store.write import append, refuse_partial, retire
 from metaxy_fs.progress import samples_done
 from metaxy_fs.spec import FeatureSpec
 from metaxy_fs.versioning.columns import DATA_VERSION, PROVENANCE, refuse_id_columns
@@ -167,6 +167,7 @@ def materialize(
     new, stale, orphaned, waiting, _ = increment.counts
     _log(store, feature, f"{new} new and {stale} stale samples to compute, {waiting} waiting, {orphaned} orphaned")
     retired = _retire_orphaned(store, feature, increment, how)
+    refuse_partial(store, feature, partial(_concerned, increment, feature))
     written, failed = _compute_all(store, feature, compute, increment, how)
     if not written and not has_commit(store, feature, fallback=True):
         _commit_no_rows(store, feature, increment.new.schema, how)
@@ -206,6 +207,14 @@ def _retire_orphaned(store: Backend, feature: Declared, increment: SpooledIncrem
     orphaned = pl.concat(frame.select(feature.spec.id_columns) for frame in increment.orphaned)
     retire(store, feature, orphaned, reason="orphaned", tags={**UNTIL_BACK, **(how.tags or {})})
     return orphaned.height
+
+
+def _concerned(increment: SpooledIncrement, feature: Declared) -> pl.DataFrame:
+    """Return the ids of the samples, or parents, that are to be computed or should not be; none if none is computed."""
+    names = [name for name in feature.spec.id_columns if name in increment.new.schema]
+    pending = [frame.select(names) for frame in increment.pending()]
+    orphaned = [frame.select(names) for frame in increment.orphaned] if pending else []
+    return pl.concat([*pending, *orphaned], how="vertical_relaxed") if pending else pl.DataFrame()
 
 
 def _commit_no_rows(store: Backend, feature: Declared, schema: pl.Schema, how: How) -> None:

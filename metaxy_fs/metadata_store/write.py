@@ -147,19 +147,60 @@ def with_reason(store: Backend, reason: str | None, tags: Mapping[str, str] | No
 
 def refuse_hiding(store: Backend, feature: Declared, what: str) -> None:
     """Refuse a commit to a store that has none, where it would hide all rows of a fallback store."""
+    if (other := _read_instead(store, feature)) is not None:
+        raise _hiding(
+            store,
+            feature,
+            other,
+            f"a commit that {what}s a few samples here would hide all of those. Open {other.location} by itself and "
+            f'{what} them there, or open the chain with fallback_mode="sample".',
+        )
+
+
+def refuse_partial(store: Backend, feature: Declared, given: Callable[[], pl.DataFrame]) -> None:
+    """Refuse to write some samples to a store that has no commit, where that would hide others of a fallback store.
+
+    Args:
+        store: The first of the chain.
+        feature: The feature.
+        given: Returns the samples that will be written, or that there should not be, by ids or by those of parents.
+
+    Raises:
+        FeatureNotFoundError: Rows of others would be hidden.
+    """
+    if (other := _read_instead(store, feature)) is None or (samples := given()).is_empty():
+        return
+    scan = find_scan(store, feature, Read(columns=tuple(feature.spec.id_columns), latest_only=True), fallback=True)
+    rows = latest(scan, id_columns=feature.spec.id_columns)
+    schema = rows.collect_schema()
+    written = samples.lazy().select(pl.col(name).cast(schema[name]) for name in samples.columns)
+    hidden = rows.join(written, on=samples.columns, how="anti").select(pl.len()).collect().item()
+    if hidden:
+        raise _hiding(
+            store,
+            feature,
+            other,
+            f"a commit of the samples that are due would hide {hidden} others. Copy the feature to {store.location} "
+            'first, or open the chain with fallback_mode="sample".',
+        )
+
+
+def _read_instead(store: Backend, feature: Declared) -> Backend | None:
+    """Return the fallback store that a feature is read from, None if that is the store itself, or none."""
     partition = feature.definition.partition
     if store.fallback_mode == "sample" or store.has_version(feature.key, partition):
-        return
-    for other in chain(store, fallback=True):
-        if other is not store and other.has_version(feature.key, partition):
-            raise FeatureNotFoundError(
-                f"{store.location} has no rows of feature '{feature.key}' under data version {partition}: reads take "
-                f"them from its fallback store {other.location}, and a commit that {what}s a few samples here would "
-                f"hide all of those. Open {other.location} by itself and {what} them there, or open the chain with "
-                'fallback_mode="sample".',
-                root=store.location,
-                roots=[store.location],
-            )
+        return None
+    return next((other for other in chain(store, fallback=True) if other.has_version(feature.key, partition)), None)
+
+
+def _hiding(store: Backend, feature: Declared, other: Backend, problem: str) -> FeatureNotFoundError:
+    return FeatureNotFoundError(
+        f"{store.location} has no rows of feature '{feature.key}' under data version {feature.definition.partition}: "
+        f"reads take them from its fallback store {other.location}, and {problem}",
+        feature=feature.key.dotted,
+        root=store.location,
+        roots=[store.location],
+    )
 
 
 @about_feature

@@ -375,6 +375,39 @@ class StoreMaterialize(StoreCase):
         with pytest.raises(FeatureNotFoundError, match="fallback store"):
             make_store("dev", [prod]).materialize(processed, doubled, retire_orphaned=True)
 
+    def test_a_job_hides_no_rows_of_a_fallback_store(self, make_store: MakeStore) -> None:
+        video, processed = pipeline()
+        prod = make_store("prod")
+        prod.write_metadata(video, videos([1, 2]))
+        prod.materialize(processed, doubled)
+        dev = make_store("dev", [prod])
+        assert dev.materialize(processed, doubled).counts.written == 0
+        prod.write_metadata(video, videos([3]))
+
+        with pytest.raises(FeatureNotFoundError, match="would hide 2 others"):
+            dev.materialize(processed, doubled)
+        assert not dev.has_feature(processed)
+        assert dev.materialize(processed, doubled, stale_if=pl.lit(value=True)).counts.written == 3
+        assert ids_of(dev.read_metadata(processed)) == [1, 2, 3]
+        prod.write_metadata(video, videos([4]))
+        assert dev.materialize(processed, doubled).counts.written == 1
+
+    def test_a_job_hides_no_rows_of_parents_of_a_fallback_store(self, make_store: MakeStore) -> None:
+        video, frame = _expanded()
+
+        def cut(batch: pl.DataFrame) -> pl.DataFrame:
+            return batch.join(pl.DataFrame({"number": [1, 2]}), how="cross")
+
+        prod = make_store("prod")
+        prod.write_metadata(video, _roots([1]))
+        prod.materialize(frame, cut)
+        dev = make_store("dev", [prod])
+        prod.write_metadata(video, _roots([2]))
+
+        with pytest.raises(FeatureNotFoundError, match="would hide 2 others"):
+            dev.materialize(frame, cut)
+        assert dev.materialize(frame, cut, stale_if=pl.lit(value=True)).counts.written == 4
+
 
 def _roots(ids: list[int], *, take: str = "") -> pl.DataFrame:
     return pl.DataFrame({"sample_id": ids, "data_version": [{"default": f"v{sample}{take}"} for sample in ids]})
