@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ from metaxy_fs import Feature, FeatureDep, FeatureGraph, FeatureSpec, StorageErr
 from metaxy_fs.metadata_store import FilesystemMetadataStore
 from metaxy_fs.metadata_store.features import require_declaration
 from metaxy_fs.storage.memory import MemoryStorage
+from tests.patience import PATIENCE, wait_until
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 pytest.importorskip("ray.data", reason="needs the extra ray")
@@ -49,6 +51,35 @@ def faces(samples):
 def cluster():
     """Two workers, which find the functions of this module in what is sent to them."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray gives a node half a minute to start, which a busy machine may take.
+        patch.setattr(ray._private.services, "get_node", once_there(ray._private.services.get_node))
+        start()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    yield
+    ray.shutdown()
+
+
+def once_there(get_node):
+    """Return what gives a node as soon as it is there."""
+
+    def get(*which):
+        nodes = []
+
+        def is_there():
+            with suppress(RuntimeError):
+                nodes.append(get_node(*which))
+            return nodes
+
+        wait_until(is_there)
+        return nodes[0]
+
+    return get
+
+
+def start():
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -56,12 +87,13 @@ def cluster():
         log_to_driver=False,
         logging_level="ERROR",
         runtime_env={"env_vars": {"POLARS_MAX_THREADS": "1"}},
+        _system_config={
+            "worker_register_timeout_seconds": int(PATIENCE),
+            # What else runs on this machine, and what else is on its disk, must not kill workers or refuse blocks.
+            "memory_monitor_refresh_ms": 0,
+            "local_fs_capacity_threshold": 1.0,
+        },
     )
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.enable_operator_progress_bars = False
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
