@@ -1,7 +1,7 @@
 """Order the pages of the site as a reader meets them.
 
-The how-to pages come as the table of the index lists them. A page that is named neither there nor here comes after
-those that are, by its name: a new one needs no entry.
+The pages of a directory come as its index lists them. A page that is named neither there nor here comes after those
+that are, by its name: a new one needs no entry.
 """
 
 import re
@@ -30,10 +30,17 @@ ORDER = (
     "glossary",
     "reference",
 )
-LISTED = re.findall(
-    r"\((how-to/[a-z0-9-]+\.md)\)",
-    (Path(__file__).parents[1] / "index.md").read_text("utf-8").split("## Do one thing")[1],
-)
+DOCS = Path(__file__).parents[1]
+INDICES = {
+    "how-to/": (DOCS / "index.md").read_text("utf-8").split("## Do one thing")[1],
+    "decisions/": (DOCS / "decisions/index.md").read_text("utf-8"),
+    "reference/": (DOCS / "reference/index.md").read_text("utf-8"),
+}
+LISTED = [
+    f"{directory}{name}"
+    for directory, index in INDICES.items()
+    for name in re.findall(rf"\((?:{directory})?([a-z0-9_-]+\.md)\)", index)
+]
 TITLES = {"how-to": "How to", "reference": "API reference"}
 
 

@@ -1,9 +1,11 @@
 """Show the arguments of msgspec Structs in the reference.
 
 The API reference is read from the source, where a Struct has fields and no `__init__`: this writes the one that msgspec
-makes, so that signatures are shown and the `Args` of the docstrings are checked against them.
+makes, so that signatures are shown and the `Args` of the docstrings are checked against them. What the types of fields
+say for the JSON Schema alone is left out.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import griffe
@@ -14,7 +16,10 @@ class StructExtension(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Visit the classes of a package once all of it is loaded, so that bases can be looked up."""
-        for class_ in _classes(pkg):
+        classes = _classes(pkg)
+        for field in [field for class_ in classes for field in class_.attributes.values()]:
+            field.annotation = _plain(field.annotation)
+        for class_ in classes:
             lineage = [*reversed(class_.mro()), class_]
             if "__init__" not in class_.all_members and any(_is_struct(parent) for parent in lineage):
                 class_.set_member("__init__", _constructor(class_, lineage))
@@ -46,3 +51,14 @@ def _parameters(class_: griffe.Class) -> list[griffe.Parameter]:
         for name, field in class_.attributes.items()
         if field.annotation is not None and "instance-attribute" in field.labels
     ]
+
+
+def _plain(annotation: Any) -> Any:
+    """Return a type without what `Annotated` adds to it."""
+    if isinstance(annotation, griffe.ExprSubscript):
+        if str(annotation.left) == "Annotated":
+            return annotation.slice.elements[0]
+        return replace(annotation, slice=_plain(annotation.slice))
+    if isinstance(annotation, griffe.ExprTuple):
+        return replace(annotation, elements=[_plain(each) for each in annotation.elements])
+    return annotation
