@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from metaxy_fs.errors import CorruptObjectError
 
@@ -18,6 +18,8 @@ MAX_TIME = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 
 AHEAD = 36 * 60 * 60 * 1_000_000
 """By how many microseconds a time is ahead that is not followed; clocks are wrong by whole hours, or by whole days."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def wall_clock() -> int:
@@ -43,6 +45,16 @@ def random_fraction() -> float:
 def pause(seconds: float) -> None:
     """Let time pass before something is tried again."""
     _SOURCES[-1].pause(seconds)
+
+
+def datetime_of(microseconds: int) -> datetime:
+    """Return the moment of so many microseconds since 1970 (UTC), exactly; a float would not hold them."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def microseconds_of(moment: datetime) -> int:
+    """Return the microseconds since 1970 (UTC)."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def timestamp_id(microseconds: int, token: str) -> str:

@@ -49,7 +49,7 @@ from metaxy_fs.log.types import AgreedTypes, fitting, large_in
 from metaxy_fs.log.values import holds_any, values_as_stored
 from metaxy_fs.log.verified_io import Finding
 from metaxy_fs.log.view import LiveFile, View, ViewLoader
-from metaxy_fs.log.widening import FileSchema, conform, differ_in_order_alone, unify, widen
+from metaxy_fs.log.widening import FileSchema, conform, differ_in_order_alone, unify, unproven, widen
 
 if TYPE_CHECKING:
     from metaxy_fs.log.compact import compact_partition
@@ -150,6 +150,7 @@ __all__ = [
     "snapshots_of",
     "split_points",
     "unify",
+    "unproven",
     "unstorable",
     "vacuum_root",
     "values_as_stored",

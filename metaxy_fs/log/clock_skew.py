@@ -13,24 +13,22 @@ after the clock was set right is later.
 A compaction writes down the times at which its commits count, which settles them: they are taken as they are.
 """
 
-import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
 
-from metaxy_fs.ids import AHEAD
+from metaxy_fs.ids import AHEAD, datetime_of, microseconds_of
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.storage.base import ObjectInfo
+from metaxy_fs.storage.logged import LOGGER
 
 _YEAR: Final = 366 * 24 * 60 * 60 * 1_000_000
 _UNKNOWN: Final = 1_000
 """The time of a commit of which nobody knows when it was written is divided by this: the result is before 1979."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LOG = logging.getLogger("metaxy_fs")
 _WARNED: set[str] = set()
 """The manifests of which this process has warned."""
 
@@ -99,7 +97,7 @@ def warn_once(partition: Partition, manifest: Manifest, *, counts: int, location
     path = f"{location}/{partition.append_manifest(manifest.commit)}"
     if path not in _WARNED:
         _WARNED.add(path)
-        _LOG.warning("%s %s. %s", path, problem(manifest, counts=counts), REMEDY)
+        LOGGER.warning("%s %s. %s", path, problem(manifest, counts=counts), REMEDY)
 
 
 def problem(manifest: Manifest, *, counts: int) -> str:
@@ -121,9 +119,9 @@ def counting_at(manifest: Manifest, time: int | None) -> Manifest:
 
 
 def _shown(microseconds: int) -> str:
-    return f"{_EPOCH + timedelta(microseconds=microseconds):%Y-%m-%d %H:%M} UTC"
+    return f"{datetime_of(microseconds):%Y-%m-%d %H:%M} UTC"
 
 
 def microseconds(moment: datetime) -> int:
     """Return a time that a storage tells as commits have it."""
-    return max(0, (moment - _EPOCH) // timedelta(microseconds=1))
+    return max(0, microseconds_of(moment))

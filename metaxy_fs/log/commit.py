@@ -17,7 +17,9 @@ copy of other rows under the same name is decided in `metaxy_fs.log.named_writes
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from functools import partial
+from typing import Final
 
 import msgspec
 import polars as pl
@@ -46,6 +48,9 @@ from metaxy_fs.storage.base import NoRoomError, ObjectInfo, Storage
 
 MAX_AGE_SECONDS = 24 * 60 * 60
 """How old a data file may get before its manifest is put; vacuum spares orphans for longer than that."""
+
+SETTLED_AFTER: Final = timedelta(seconds=MAX_AGE_SECONDS) + timedelta(hours=1)
+"""How old the data files of a write are when its manifest is not put any more, a slow request reckoned in."""
 
 NAMED_WRITE = "write-"
 """What the ids of commits with a `write_id` begin with."""

@@ -15,8 +15,6 @@ compact, which does no harm (see `metaxy_fs.log.compact`). One write does one st
 has been neglected for long holds up no single writer until all of it is done.
 """
 
-import logging
-
 from metaxy_fs._version import WRITER
 from metaxy_fs.ids import LamportClock, random_fraction
 from metaxy_fs.log.compact import compact_partition
@@ -25,8 +23,7 @@ from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.levels import FANOUT, MAX_MEMBERS
 from metaxy_fs.log.view import ViewLoader
 from metaxy_fs.storage.base import Storage
-
-_LOG = logging.getLogger("metaxy_fs")
+from metaxy_fs.storage.logged import LOGGER
 
 _LOOKS = 2
 _MOST_OFTEN = 1 / 20
@@ -73,7 +70,7 @@ class Upkeep:
         try:
             self._compact(partition)
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not be taken for a failure of the write
-            _LOG.warning(
+            LOGGER.warning(
                 "What was written to %s/%s is committed, but compacting it afterwards failed: %s The next write that "
                 "looks tries again, and so does `metaxy-fs compact`.",
                 self._storage.location,

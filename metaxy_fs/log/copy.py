@@ -31,7 +31,6 @@ there is relied on while it is younger than a day, which no vacuum notes, and re
 
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -45,7 +44,7 @@ from metaxy_fs.errors import (
     StorageError,
 )
 from metaxy_fs.ids import AHEAD, shared_clock, wall_clock
-from metaxy_fs.log.commit import MAX_AGE_SECONDS, NAMED_WRITE
+from metaxy_fs.log.commit import MAX_AGE_SECONDS, NAMED_WRITE, SETTLED_AFTER
 from metaxy_fs.log.commit_table import CommitTables, digests_of
 from metaxy_fs.log.compact import compact_manifests
 from metaxy_fs.log.copied_manifests import (
@@ -79,9 +78,6 @@ from metaxy_fs.storage.base import ObjectInfo, Storage
 
 AT_ONCE = 8
 """How many objects are copied side by side; each is held in memory meanwhile."""
-
-_ATTEMPT = timedelta(seconds=MAX_AGE_SECONDS) + timedelta(hours=1)
-"""How old the data files of a write are when its manifest is not put any more, a slow request reckoned in."""
 
 _T = TypeVar("_T")
 
@@ -338,7 +334,7 @@ class _PartitionCopy:
 
     def _refuse_attempt(self, info: ObjectInfo) -> None:
         """Refuse to go on beside a write, unless its files are so old that its manifest must not be put any more."""
-        if info.modified is None or storage_time(self._target) - info.modified < _ATTEMPT:
+        if info.modified is None or storage_time(self._target) - info.modified < SETTLED_AFTER:
             raise StorageError(
                 f"{self._target.location}/{info.path} shows that a write under the name of one of the commits is under "
                 "way there, or was cut short. Its rows may be other ones. Nothing of these commits was copied: copy "

@@ -28,7 +28,7 @@ from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object
 from metaxy_fs.log.schema import Path, decode_schema, encode_schema
 from metaxy_fs.log.statistics import ColumnStatistics, exact_in, exact_integers
 from metaxy_fs.log.verified_io import SharedObject, ensure_shared
-from metaxy_fs.log.widening import join, wide_integers, widen
+from metaxy_fs.log.widening import join, unproven, wide_integers, widen
 from metaxy_fs.reserved import PREFIX
 from metaxy_fs.storage.base import Storage
 
@@ -71,7 +71,7 @@ class AgreedTypes:
     def is_mixed(self) -> bool:
         """Whether 64-bit integers stand beside floats in some column, which they may as long as they are small."""
         return any(
-            len(agreed) > 1 and join(agreed, name=name, is_exact=_unproven) is None
+            len(agreed) > 1 and join(agreed, name=name, is_exact=unproven) is None
             for name, agreed in self.types.items()
         )
 
@@ -176,10 +176,6 @@ def _cast(name: str, given: pl.DataType, wanted: pl.DataType | None) -> str:
 def _binds(name: str, dtype: pl.DataType) -> bool:
     """Whether a type is to be agreed on: the library's own columns have each their own, and nulls fit any."""
     return dtype != pl.Null() and not name.startswith(PREFIX)
-
-
-def _unproven(_path: Path) -> bool:
-    return False
 
 
 def large_integers(

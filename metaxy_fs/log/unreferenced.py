@@ -38,7 +38,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, ObjectNotFoundError
-from metaxy_fs.log.commit import MAX_AGE_SECONDS
+from metaxy_fs.log.commit import SETTLED_AFTER
 from metaxy_fs.log.layout import Inventory, Partition, compaction_of_table, snapshot_file, take_inventory
 from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object
 from metaxy_fs.log.resolve import Covers, resolve
@@ -91,8 +91,6 @@ MIN_GRACE: Final = timedelta(minutes=10)
 MIN_RETENTION: Final = timedelta(days=2)
 """Writers and compactors may put a manifest up to a day after they began; another day is for those that stall then."""
 
-_SETTLED: Final = timedelta(seconds=MAX_AGE_SECONDS) + timedelta(hours=1)
-
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """For how long a vacuum keeps things; all ages are by the clock of the storage.
@@ -125,7 +123,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def quiescent_after(self) -> timedelta:
         """How old an object is when its writer has no more to do with it."""
-        return min(_SETTLED, self.retention)
+        return min(SETTLED_AFTER, self.retention)
 
 
 MAX_RECORD_BYTES: Final = 64 * 1024 * 1024

@@ -20,6 +20,11 @@ FileSchema = tuple[str, pl.Schema, IsExact]
 """The name of a file for messages, its schema, and what is proven of its integers."""
 
 
+def unproven(_path: Path) -> bool:
+    """Tell that nothing is proven of integers."""
+    return False
+
+
 def widen(left: pl.DataType, right: pl.DataType) -> pl.DataType | None:
     """Return the narrowest type that holds every value of both exactly, or None if there is none."""
     return _join([left, right], lambda _index, _path: False, ())

@@ -7,7 +7,6 @@ can act on it. What a store does after commits (see `Backend.after_commits`) is 
 take long.
 """
 
-import logging
 import os
 import sys
 import threading
@@ -26,8 +25,7 @@ from metaxy_fs.metadata_store.frames import FrameLike, check_write_id, rows_to_w
 from metaxy_fs.metadata_store.pending import Flushes, NamedFlushes, PendingRows
 from metaxy_fs.metadata_store.write import GivenTags
 from metaxy_fs.spec import FeatureSpec
-
-_LOG = logging.getLogger("metaxy_fs")
+from metaxy_fs.storage.logged import LOGGER
 
 _ECHOES = 3
 """How often Ctrl-C may be raised while the rows of a job are committed that it has ended; the next one gives up."""
@@ -132,7 +130,7 @@ def _close_after(error: BaseException, pending: PendingRows, feature: Declared) 
         error.add_note(message)
         # The interpreter prints nothing of the note. The rows of a buffer belong to the process that opened it.
         if isinstance(error, SystemExit) and not isinstance(failure, ForkedProcessError):
-            _LOG.error(message)
+            LOGGER.error(message)
 
 
 def _close_despite_echoes(pending: PendingRows) -> None:
@@ -154,7 +152,7 @@ def _close_at_last(pending: PendingRows, feature: Declared, maker: int) -> None:
     try:
         pending.close()
     except BaseException as error:  # noqa: BLE001  # nobody could catch it
-        _LOG.error("%d rows of feature '%s' were not committed after Ctrl-C: %r", pending.rows, feature.key, error)
+        LOGGER.error("%d rows of feature '%s' were not committed after Ctrl-C: %r", pending.rows, feature.key, error)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ remembered: what was not committed is resolved again by the next run. A row keep
 handed out, whatever became of the upstream rows since, so it says what it was made from.
 """
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
@@ -34,9 +33,8 @@ from metaxy_fs.metadata_store.retired import UNTIL_BACK
 from metaxy_fs.metadata_store.write import append, refuse_partial, retire
 from metaxy_fs.progress import samples_done
 from metaxy_fs.spec import FeatureSpec
+from metaxy_fs.storage.logged import LOGGER
 from metaxy_fs.versioning.columns import DATA_VERSION, PROVENANCE, refuse_id_columns
-
-_LOG: Final = logging.getLogger("metaxy_fs")
 
 _UNDER_WAY: Final = 64
 """Batches that are with an executor at once: more than most have workers, and few enough to hold."""
@@ -185,7 +183,7 @@ def materialize(
 
 
 def _log(store: Backend, feature: Declared, what: str) -> None:
-    _LOG.info("%s: computing feature %s: %s", store.location, feature.key, what)
+    LOGGER.info("%s: computing feature %s: %s", store.location, feature.key, what)
 
 
 def _refuse_error_column(feature: Declared, how: How) -> None:

@@ -25,12 +25,11 @@ import polars as pl
 from metaxy_fs.errors import CommitStateUnknownError, WriteConflictError
 from metaxy_fs.forks import refuse_lost_threads
 from metaxy_fs.ids import elapsed
-from metaxy_fs.log import Chunks, FileSchema, column, conform, exact_in, unify
+from metaxy_fs.log import Chunks, FileSchema, column, conform, exact_in, unify, unproven
 from metaxy_fs.metadata_store.backend import Backend, SeenSchemas
 from metaxy_fs.metadata_store.features import Declared
 from metaxy_fs.metadata_store.frames import show_samples
 from metaxy_fs.metadata_store.operations import Query
-from metaxy_fs.metadata_store.scan import unproven
 from metaxy_fs.metadata_store.write import GivenTags, commit
 from metaxy_fs.reserved import KNOWN
 from metaxy_fs.versioning.columns import RESERVED_COMMIT, RESERVED_TIME

@@ -7,17 +7,11 @@ from typing import Any, Protocol
 import polars as pl
 
 from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span
-from metaxy_fs.log.schema import Path
-from metaxy_fs.log.widening import IsExact
+from metaxy_fs.log.widening import IsExact, unproven
 from metaxy_fs.versioning.definition import DefinitionVersion
 
 ScanLayer = tuple[pl.LazyFrame, bool]
 """Rows in commit order, and whether it is proven that no sample stands twice among them."""
-
-
-def unproven(_path: Path) -> bool:
-    """Tell that nothing is proven of the integers of a scan."""
-    return False
 
 
 Change = Callable[[pl.LazyFrame], pl.LazyFrame]

@@ -5,7 +5,7 @@ takes no new ones.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
@@ -15,7 +15,7 @@ import polars as pl
 from metaxy_fs._version import WRITER
 from metaxy_fs.errors import MetadataSchemaError, SnapshotError, StorageAccessError
 from metaxy_fs.forks import refuse_lost_threads
-from metaxy_fs.ids import wall_clock
+from metaxy_fs.ids import microseconds_of, wall_clock
 from metaxy_fs.log import (
     UNKNOWN_SCHEMA,
     Chunks,
@@ -383,4 +383,4 @@ def _unknown(store: Backend, name: str) -> SnapshotError:
 def _microseconds(moment: datetime) -> int:
     if moment.tzinfo is None:
         raise ValueError(f"A moment needs a time zone, such as datetime(2026, 11, 1, tzinfo=UTC); {moment!r} has none.")
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return microseconds_of(moment)

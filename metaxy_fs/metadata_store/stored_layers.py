@@ -3,13 +3,11 @@
 The other partitions are looked for when they are first asked for: most increments need the current one alone.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from types import MappingProxyType
-from typing import Final
 
 import msgspec
 import polars as pl
@@ -23,12 +21,11 @@ from metaxy_fs.metadata_store.operations import Query
 from metaxy_fs.metadata_store.read import require_id_columns
 from metaxy_fs.metadata_store.retired import scan_retired
 from metaxy_fs.metadata_store.scan import Scan
+from metaxy_fs.storage.logged import LOGGER
 from metaxy_fs.versioning.columns import RETIRED
 
 IdTypes = Mapping[str, pl.DataType]
 """The types of the ids that are compared, as far as they are known."""
-
-_LOG: Final = logging.getLogger("metaxy_fs")
 
 
 def stored_layers(
@@ -116,7 +113,7 @@ class StoredLayer:
         else:
             if scan is None or self._fits(scan) or not (strange := self._strange()):
                 return scan
-        _LOG.warning(
+        LOGGER.warning(
             "The ids of feature '%s' in %s are of other types under %s, so rows of these definitions are not compared.",
             self._feature.key,
             self.location,

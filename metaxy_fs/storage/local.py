@@ -14,7 +14,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from metaxy_fs.errors import (
@@ -23,7 +23,7 @@ from metaxy_fs.errors import (
     StorageAccessError,
     StorageError,
 )
-from metaxy_fs.ids import random_token
+from metaxy_fs.ids import datetime_of, random_token
 from metaxy_fs.storage.base import (
     NoRoomError,
     NotDurableError,
@@ -42,7 +42,6 @@ from metaxy_fs.system_errors import NO_DESCRIPTOR, NO_ROOM, PERMISSION_DENIED, e
 TEMPORARY_PREFIX = ".tmp-"
 """Files of this name are puts under way or cut short; listings leave them out."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{16}}")
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -315,8 +314,8 @@ class LocalStorage(Storage):
 
 
 def _modified(status: os.stat_result) -> datetime:
-    """Return when a file was written; a float would not hold the microseconds."""
-    return _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1_000)
+    """Return when a file was written."""
+    return datetime_of(status.st_mtime_ns // 1_000)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -3,12 +3,12 @@
 import builtins
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from typing import NamedTuple, NoReturn
 
 from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError
-from metaxy_fs.ids import wall_clock
+from metaxy_fs.ids import datetime_of, wall_clock
 from metaxy_fs.storage.base import ObjectInfo, Storage, check_directory, check_path
 
 _NUMBERS = count()
@@ -51,7 +51,7 @@ class MemoryStorage(Storage):
         with self._lock:
             if path in self._objects:
                 raise self._failed(ObjectExistsError, "write", path, "an object of that name exists")
-            self._objects[path] = _StoredObject(bytes(data), datetime.fromtimestamp(self._wall() / 1_000_000, UTC))
+            self._objects[path] = _StoredObject(bytes(data), datetime_of(self._wall()))
 
     def get(self, path: str) -> bytes:
         check_path(path, location=self.location)

@@ -8,14 +8,13 @@ in no particular order, since a directory may hold more names than memory.
 import os
 import stat
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from typing import BinaryIO, NamedTuple
 
 from metaxy_fs.errors import StorageAccessError, StorageError
+from metaxy_fs.ids import datetime_of
 from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.system_errors import PERMISSION_DENIED, explained
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A file that became a pipe since it was listed would otherwise be waited on forever.
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
@@ -121,7 +120,7 @@ def _described(child: "os.DirEntry[bytes]", path: bytes) -> Iterator[ObjectInfo 
 def _info(path: str, status: os.stat_result) -> ObjectInfo | None:
     if not stat.S_ISREG(status.st_mode):
         return None
-    return ObjectInfo(path, status.st_size, _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1_000))
+    return ObjectInfo(path, status.st_size, datetime_of(status.st_mtime_ns // 1_000))
 
 
 def _encoded(path: str) -> bytes:
