@@ -5,8 +5,10 @@ Dagster may retry it, cancel it or start it again. Its code version is the data 
 the fingerprint of the rows that there are afterwards: downstream assets are stale for Dagster where rows have changed.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import reduce
+from hashlib import sha256
 from operator import or_
 from typing import Any, Final
 
@@ -33,6 +35,8 @@ Samples = Callable[[MetadataStore], FrameLike]
 
 Where = Callable[[str], pl.Expr]
 """What tells the samples of a partition of Dagster from the others, given its key."""
+
+_ALONE: Final = re.compile(r"[A-Za-z0-9]+(?:_[A-Za-z0-9]+)*")
 
 RESOURCE: Final = "metaxy"
 """The name that assets look for the store under."""
@@ -147,15 +151,25 @@ def feature_asset(
         version = _data_version(store, feature, chosen)
         return dg.MaterializeResult(metadata=_metadata(plan, done, declared.key), data_version=version)
 
+    key, node = asset_key(feature), _node_key(declared.key)
     made: dg.AssetsDefinition = dg.asset(
-        key=asset_key(feature),
+        key=node,
         deps=[asset_key(dep.key) for dep in declared.spec.deps or ()],
         partitions_def=partitions_def,
         code_version=declared.definition.partition,
         required_resource_keys={resource_key},
         **asset,
     )(run)
-    return made
+    return made if node == key else made.with_attributes(asset_key_replacements={node: key})
+
+
+def _node_key(key: FeatureKey) -> dg.AssetKey:
+    """Return the key that the node of an asset is called after: with a digest where Dagster gives others its name.
+
+    Dagster writes `__` between the parts, and `_` for what no identifier of Python has.
+    """
+    is_alone = all(_ALONE.fullmatch(part) for part in key.parts)
+    return dg.AssetKey([*key.parts, *([] if is_alone else [sha256(key.dotted.encode()).hexdigest()[:8]])])
 
 
 def _store(resource: object) -> MetadataStore:

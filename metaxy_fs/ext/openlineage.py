@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 import polars as pl
 
@@ -33,7 +33,9 @@ except ImportError as error:
 from metaxy_fs._version import __version__
 from metaxy_fs.ids import elapsed, wall_clock
 from metaxy_fs.metadata_store import FeatureNotFoundError, Materialization, MetadataStore
+from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.batches import shown_error
+from metaxy_fs.metadata_store.chain import chain
 from metaxy_fs.metadata_store.features import FeatureLike, require_declaration
 from metaxy_fs.metadata_store.frames import FrameLike, to_frame
 from metaxy_fs.spec import FeatureKey
@@ -172,7 +174,10 @@ class _Observed:
                 eventType=state,
                 run=Run(runId=str(generate_new_uuid()), facets=facets),
                 job=self._job,
-                inputs=[InputDataset(*self._named(key), facets=self._versions(key)) for key in self._upstream()],
+                inputs=[
+                    InputDataset(*_named(self._read_from(key), key), facets=self._versions(key))
+                    for key in self._upstream()
+                ],
                 outputs=[self._output(written)],
                 producer=_PRODUCER,
             )
@@ -194,17 +199,16 @@ class _Observed:
             rowCount=written, producer=_PRODUCER
         )
         return OutputDataset(
-            *self._named(key),
+            *_named(self._store, key),
             facets={**self._versions(key), **self._schema()},
             outputFacets={} if written is None else {"outputStatistics": statistics},
         )
 
-    def _named(self, key: FeatureKey) -> tuple[str, str]:
-        """Return the namespace and the name of a dataset, as the standard has those of files."""
-        scheme, separator, rest = self._store.location.partition("://")
-        host, _, path = rest.partition("/")
-        namespace, path = (f"{scheme}://{host}", path) if separator else ("file", self._store.location)
-        return namespace, f"{path}/{key}".lstrip("/") if separator else f"{path}/{key}"
+    def _read_from(self, key: FeatureKey) -> Backend:
+        """Return the store of the chain that a feature is read from."""
+        partition = definition_version(self._declared.graph, key).partition
+        stores = chain(self._store, fallback=True)
+        return next((each for each in stores if each.has_version(key, partition)), self._store)
 
     def _versions(self, key: FeatureKey) -> dict[str, DatasetFacet]:
         """Return the facets that say which declaration of a feature is meant."""
@@ -225,6 +229,22 @@ class _Observed:
             return {}
         fields = [schema_dataset.SchemaDatasetFacetFields(name=name, type=str(kind)) for name, kind in columns.items()]
         return {"schema": schema_dataset.SchemaDatasetFacet(fields=fields, producer=_PRODUCER)}
+
+
+def _named(store: Backend, key: FeatureKey) -> tuple[str, str]:
+    """Return the namespace and the name of a dataset, as the standard has those of files, or of tables."""
+    if isinstance(store, _OfTables):
+        return store.dataset_of(key)
+    scheme, separator, rest = store.location.partition("://")
+    host, _, path = rest.partition("/")
+    return (f"{scheme}://{host}", f"{path}/{key}".lstrip("/")) if separator else ("file", f"{store.location}/{key}")
+
+
+@runtime_checkable
+class _OfTables(Protocol):
+    """A store of tables in a database, whose URL is no name."""
+
+    def dataset_of(self, key: FeatureKey) -> tuple[str, str]: ...
 
 
 def _configured_client() -> OpenLineageClient | None:

@@ -126,6 +126,10 @@ class SQLMetadataStore(TableMetadataStore):
     def snapshot_storage(self) -> Storage:
         return _Objects(self._database)
 
+    def dataset_of(self, key: FeatureKey) -> tuple[str, str]:
+        """Return the namespace and the name of a feature's table in OpenLineage, without credentials."""
+        return self._database.dataset_of(_table_of(key), feature=str(key))
+
     def now(self) -> int:
         with self._database.connected("ask for the time") as connection:
             return int(connection.exec_driver_sql(self._database.driver.now).scalar_one())
@@ -314,6 +318,16 @@ class Database:
         else:
             for each in columns:
                 connection.exec_driver_sql(f"ALTER TABLE {quote(table)} ADD COLUMN {each}")
+
+    def dataset_of(self, table: str, *, feature: str) -> tuple[str, str]:
+        """Return the namespace and the name of a table in OpenLineage; an embedded database is named as its file."""
+        if self.driver.place is None:
+            return "file", f"{self.url.database}/{feature}"
+        with self.connected("ask for the schema") as connection:
+            schema = connection.exec_driver_sql(self.driver.place).scalar()
+        url = self.url
+        name = f"{url.database or url.username}.{schema}.{table}"
+        return f"postgres://{url.host or 'localhost'}:{url.port or 5432}", name
 
     def _has_file(self) -> bool:
         """Whether the file of an embedded database may be there; of one that cannot be seen, the database tells."""

@@ -164,3 +164,17 @@ def test_stores_of_any_kind_are_resources(instance):
     store = InMemoryMetadataStore()
     assert dg.materialize(assets(lambda: videos(1)), instance=instance, resources={"metaxy": store}).success
     assert store.read_metadata(Faces).height == 1
+
+
+@pytest.mark.parametrize("keys", [("a-b", "a_b"), ("a/b", "a__b")])
+def test_names_that_dagster_writes_alike_have_assets_of_their_own(store, instance, keys):
+    first, second = keys
+    specs = [FeatureSpec(key=first), FeatureSpec(key=second, deps=[FeatureDep(key=first)])]
+    with FeatureGraph.from_specs(specs).use():
+        roots = feature_asset(first, lambda batch: batch, samples=lambda _: videos(1))
+        made = [roots, feature_asset(second, lambda batch: batch)]
+        result = dg.materialize(made, instance=instance, resources={"metaxy": store})
+        assert store.read_metadata(second)["sample_id"].to_list() == [1]
+    assert [each.key for each in made] == [asset_key(first), asset_key(second)]
+    assert {event.asset_key for event in result.get_asset_materialization_events()} == {each.key for each in made}
+    assert made[1].asset_deps[made[1].key] == {made[0].key}

@@ -202,3 +202,26 @@ def test_datasets_are_named_as_files_are(location, named):
     openlineage.materialize(Elsewhere(), Video, lambda batch: batch, samples=VIDEOS, client=listener)
     output = listener.events[0]["outputs"][0]
     assert (output["namespace"], output["name"]) == (named[0], named[1].replace("/faces", ""))
+
+
+def test_upstream_is_named_where_it_is_read():
+    class Elsewhere(InMemoryMetadataStore):
+        location = "s3://prod/metadata"
+
+    prod, listener = Elsewhere(), Listener()
+    prod.write_metadata(Video, VIDEOS)
+    store = InMemoryMetadataStore(fallback_stores=[prod])
+    openlineage.materialize(store, Faces, lambda batch: batch, client=listener)
+    [event] = listener.events
+    assert [each["namespace"] for each in (*event["inputs"], *event["outputs"])] == ["s3://prod", "file"]
+
+
+def test_a_database_names_its_tables():
+    class Database(InMemoryMetadataStore):
+        def dataset_of(self, key):
+            return "postgres://host:5432", f"lab.public.metaxy__{key}"
+
+    listener = Listener()
+    openlineage.write_metadata(Database(), Video, VIDEOS, client=listener)
+    output = listener.events[0]["outputs"][0]
+    assert (output["namespace"], output["name"]) == ("postgres://host:5432", "lab.public.metaxy__video")

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
@@ -211,6 +212,16 @@ def test_what_cannot_be_kept_is_refused_by_name(shared_store, column, reason):
         shared_store("sqlite").write_metadata(feature, rows_of(column.to_frame()))
     assert caught.value.column == "a"
     assert not shared_store("sqlite").has_feature(feature)
+
+
+def test_a_table_is_named_as_openlineage_names_those_of_its_kind(url_of):
+    key = FeatureKey(["video", "faces"])
+    url = sa.make_url(url_of("postgresql", "named"))
+    namespace = f"postgres://{url.host}:{url.port}"
+    assert SQLMetadataStore(url).dataset_of(key) == (namespace, f"{url.database}.named.metaxy__video__faces")
+    for kind in ("sqlite", "duckdb"):
+        path = sa.make_url(url_of(kind, "named")).database
+        assert SQLMetadataStore(url_of(kind, "named")).dataset_of(key) == ("file", f"{path}/video/faces")
 
 
 def test_nul_in_text_is_kept_or_refused_by_name(shared_store):
