@@ -320,7 +320,7 @@ class _SentIncrement(NamedTuple):
         return cls(head, columns)
 
     def received(self) -> Increment:
-        """Return the increment, in memory of this process: that of Ray goes with the cluster."""
+        """Return the increment, in memory of this process: Ray gives its own to others once this one has left."""
         copied = [bytes(column) for column in self.columns]
         tables, retired = pickle.loads(self.head, buffers=copied)  # noqa: S301  # a worker of this program made it
         new, stale, orphaned, waiting = map(pl.DataFrame, tables)
