@@ -67,7 +67,7 @@ class DeltaMetadataStore(TableMetadataStore):
 
     Raises:
         SpecError: A source is that of a feature that has upstream features.
-        ValueError: A path holds a character, such as a space, for which Polars finds no file of a table.
+        ValueError: A path holds a character that deltalake does not take, such as `%`.
 
     Examples:
         >>> from metaxy_fs import Feature, FeatureSpec

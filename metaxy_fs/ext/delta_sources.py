@@ -9,7 +9,7 @@ Delta has no keys, so ids may repeat or be null. Each version of a table is look
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 import polars as pl
@@ -105,7 +105,7 @@ class SourceTable:
             columns=names,
             id_columns=self._declared().spec.id_columns,
             definitions=[definition],
-            may_repeat=False,
+            may_repeat=query.with_commits,  # no sample does, but that would say that each commit has the latest of some
         )
 
     def refuse(self, problem: str) -> NoReturn:
@@ -191,7 +191,7 @@ class SourceTable:
         with self._tables.translated(source.table, self.key, problem):
             rows = pl.scan_delta(table, version=table.version())
             self._require(source.columns, rows.collect_schema())
-            rows = rows.rename(source.columns)
+            rows = _without_maps(rows.rename(source.columns))
             schema = rows.collect_schema()
             check_columns(schema, spec)
             check_ids(schema.to_frame(), spec)
@@ -251,3 +251,21 @@ class SourceTable:
                     feature=self.key.dotted,
                     column=name,
                 )
+
+
+def _without_maps(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Return rows with their maps as lists of structs, as features have them."""
+    schema = rows.collect_schema()
+    casts = {name: plain for name, dtype in schema.items() if (plain := _without_map(dtype)) != dtype}
+    return rows.cast(casts) if casts else rows  # type: ignore[arg-type]  # of names
+
+
+def _without_map(dtype: Any) -> Any:
+    match dtype:
+        case pl.Map():
+            return pl.List(pl.Struct({"key": _without_map(dtype.key), "value": _without_map(dtype.value)}))
+        case pl.List():
+            return pl.List(_without_map(dtype.inner))
+        case pl.Struct():
+            return pl.Struct({field.name: _without_map(field.dtype) for field in dtype.fields})
+    return dtype

@@ -1,11 +1,12 @@
 """Open Delta tables below a path or a URL, and say what went wrong with them."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
-from urllib.parse import quote
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import DeltaTable
@@ -21,6 +22,8 @@ from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
 # Options of deltalake that obstore takes apart from the others, and beginnings of those that it does not take.
 _OF_CLIENTS: Final = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout")
 _OF_DELTA: Final = ("aws_s3_", "backoff_", "delta_", "max_retries", "retry_timeout")
+# Characters of paths that deltalake or Polars reads as part of a URL or pattern, or of the name of a partition.
+_NOT_IN_PATHS: Final = re.compile(r"[%#?*=|^\\\[\]\x00-\x1f]")
 
 
 class DeltaTables:
@@ -32,7 +35,7 @@ class DeltaTables:
         base_directory: Where a relative path starts.
 
     Raises:
-        ValueError: Polars finds no files of tables at such a path.
+        ValueError: Tables cannot be at such a path.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class DeltaTables:
         """
         problem = "the table could not be opened" if version is None else f"version {version} could not be read"
         with self.translated(name, key, problem), suppress(TableNotFoundError):
-            return DeltaTable(self.address(name), version=version, storage_options=self.options)
+            return _Unquoted(self.address(name), version=version, storage_options=self.options)
         return None
 
     def refuse(self, name: str, key: FeatureKey, problem: str) -> NoReturn:
@@ -88,11 +91,30 @@ class DeltaTables:
             raise StorageError(told, feature=key.dotted, root=shown) from cause
 
 
+class _Unquoted(DeltaTable):
+    """A table whose local files Polars finds: deltalake quotes the path of the table, and Polars takes it as it is."""
+
+    def file_uris(self, *args: Any, **options: Any) -> list[str]:
+        quoted, path = self._directory
+        return [uri.replace(quoted, path, 1) for uri in super().file_uris(*args, **options)]
+
+    def deletion_vectors(self) -> Any:
+        quoted, path = self._directory
+        place = pl.col("filepath").str.replace(quoted, path, literal=True)
+        return pl.DataFrame(super().deletion_vectors()).with_columns(place)
+
+    @property
+    def _directory(self) -> tuple[str, str]:
+        """The path of a local table as deltalake writes it, and as it is."""
+        quoted = self.table_uri.removeprefix("file://") if self.table_uri.startswith("file:///") else ""
+        return quoted, unquote(quoted)
+
+
 def _checked(address: str, base_directory: str | os.PathLike[str]) -> str:
     """Return the path or URL that the addresses of tables begin with."""
     if is_url(address):
         return address.rstrip("/")
     path = str(Path(base_directory, address).absolute())
-    if quote(path) != path:  # deltalake hands paths to Polars as parts of URLs, and Polars takes them as they are
-        raise ValueError(f"{path!r} cannot hold Delta tables: use letters without accents, digits, and any of -._~/ .")
+    if found := _NOT_IN_PATHS.search(path):
+        raise ValueError(f"{path!r} cannot hold Delta tables, because of {found[0]!r}; deltalake does not take it.")
     return path

@@ -1,9 +1,12 @@
 """Tables of somebody else as root features: what is read of them at each moment, and that nothing is written there."""
 
+import base64
 import hashlib
 import json
 import pickle
 import shutil
+import string
+import struct
 import tempfile
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from metaxy_fs import (
     load_config,
     open_store,
 )
+from metaxy_fs.storage import open_storage
 from metaxy_fs.testing.store_cases import PROCESSED, SAMPLE_ID, VIDEO, declare, derived, ids_of, pipeline, root
 from tests.support.examples import examples
 
@@ -31,6 +35,7 @@ deltalake = pytest.importorskip("deltalake", reason="needs the extra delta")
 from deltalake import DeltaTable, write_deltalake  # noqa: E402
 
 from metaxy_fs.ext.delta import DeltaMetadataStore, DeltaSource  # noqa: E402
+from metaxy_fs.ext.delta_history import DeltaHistory  # noqa: E402
 
 ETAG = DeltaSource("theirs", versioned_by=["etag"])
 
@@ -168,6 +173,8 @@ def test_rows_increments_and_snapshots_follow_what_others_do(steps):
         copy = InMemoryMetadataStore()
         copy_metadata(video, source=lake, target=copy)
         assert versions_in(copy, video) == other.versions()
+        if other.rows:
+            assert copy_metadata(video, source=lake, target=InMemoryMetadataStore(), which="latest").commits == 1
 
 
 def versions_in(store, video):
@@ -273,38 +280,58 @@ def test_versions_of_the_table_are_taken_as_they_are(theirs):
     assert list(lake.read_metadata(video)["data_version"].item().items()) == [("frames", "f1"), ("audio", "a1")]
 
 
+def test_maps_are_lists_of_structs(theirs, video):
+    tagged = {"a": {"x": 1}}
+    write_deltalake(theirs, table([1], tags=pl.Series([tagged], dtype=pl.Map(pl.String, pl.Map(pl.String, pl.Int32)))))
+    lake = lake_of(theirs, video, DeltaSource("theirs"))
+    [tags] = lake.read_metadata(video)["tags"].to_list()
+    assert tags == [{"key": "a", "value": [{"key": "x", "value": 1}]}]
+    assert copied(lake, video).read_metadata(video)["tags"].to_list() == [tags]
+
+
 def test_a_moment_that_delta_has_forgotten_is_an_error(theirs, video, tmp_path):
-    write_deltalake(theirs, table([1]))
+    for each in (1, 2):
+        write_deltalake(theirs, table([each]), mode="append")
     lake, dev = lake_of(theirs, video), open_store(tmp_path / "dev", lake_of(theirs, video))
     dev.create_snapshot("then")
-    [start] = lake.history(video)["time"]
+    then = versions_in(lake, video)
+    assert then == {each: version(etag=f"e{each}") for each in (1, 2)}
+    history = lake.history(video)
     DeltaTable(theirs).optimize.compact()
-    assert versions_in(dev.at("then"), video) == {1: version(etag="e1")}
-    write_deltalake(theirs, table([2]), mode="overwrite")
-    assert versions_in(lake.at(start), video) == {1: version(etag="e1")}
-
     DeltaTable(theirs).vacuum(0, dry_run=False, enforce_retention_duration=False)
-    fresh = open_store(tmp_path / "dev", lake_of(theirs, video))
-    with pytest.raises(StorageError, match="version 0 could not be read; VACUUM removes the files"):
-        fresh.at("then").read_metadata(video)
+    assert (
+        versions_in(lake_of(theirs, video).at(history["time"][-1]), video) == versions_in(dev.at("then"), video) == then
+    )
+    assert_frame_equal(lake.history(video), history)
+
+    write_deltalake(theirs, table([2]), mode="overwrite")
+    assert versions_in(dev.at("then"), video) == then
+    DeltaTable(theirs).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    with pytest.raises(StorageError, match=r"version \d could not be read; VACUUM removes the files"):
+        lake_of(theirs, video).at(history["time"][-1]).read_metadata(video)
     shutil.rmtree(theirs)
     write_deltalake(theirs, table([3]))
-    with pytest.raises(StorageError, match="has no more its version 0: Delta has cleaned its log up, or the table was"):
+    write_deltalake(theirs, table([4]), mode="append")
+    with pytest.raises(StorageError, match="has no more its version 1: Delta has cleaned its log up, or the table was"):
         dev.at("then").read_metadata(video)
-    assert versions_in(dev, video) == {3: version(etag="e3")}
+    assert ids_of(dev.read_metadata(video)) == [3, 4]
     shutil.rmtree(theirs)
     with pytest.raises(StorageError, match="is no Delta table, and the rows of feature 'video/processing' should come"):
         dev.read_metadata(video)
 
 
 def test_times_before_a_log_that_was_cleaned_are_an_error(theirs, video):
-    write_deltalake(theirs, table([1]))
+    for each in (1, 2):
+        write_deltalake(theirs, table([each]), mode="append")
     lake = lake_of(theirs, video)
-    [start] = lake.history(video)["time"]
-    write_deltalake(theirs, table([2]), mode="append")
+    start = lake.history(video)["time"][0]
+    assert [each.number for each in DeltaHistory(open_storage(theirs)).changes(until=0)] == [0]
+    DeltaTable(theirs).optimize.compact()
     DeltaTable(theirs).create_checkpoint()
-    (Path(theirs) / "_delta_log" / f"{0:020}.json").unlink()
+    for number in (0, 1):
+        (Path(theirs) / "_delta_log" / f"{number:020}.json").unlink()
     assert ids_of(lake.read_metadata(video, with_commits=True)) == [1, 2]
+    assert lake.history(video)["tags"].to_list() == ['{"delta.operation":"OPTIMIZE"}']
     with pytest.raises(StorageError, match="has no more what it was at that time"):
         lake.at(start).read_metadata(video)
 
@@ -318,14 +345,41 @@ def test_a_read_keeps_to_one_version_whatever_others_do(theirs, video):
     assert ids_of(lake.read_metadata(video)) == ["a"]
 
 
-def test_what_polars_cannot_read_is_an_error(theirs, video):
-    write_deltalake(theirs, table([1]))
+def test_rows_that_deletion_vectors_mark_are_gone(tmp_path, video):
+    theirs = tmp_path / "their lake, déjà $1" / "theirs"
+    write_deltalake(theirs, table([1, 2, 3, 4]))
+    bitmap = struct.pack("<IQIIIHHI2H", 1681511377, 1, 0, 12346, 1, 0, 1, 16, 0, 2)  # of the rows 0 and 2
+    vector = base64.b85encode(bitmap).decode().translate(str.maketrans(B85, Z85))
+    rewrite_log(
+        theirs,
+        add={"deletionVector": {"storageType": "i", "pathOrInlineDv": vector, "sizeInBytes": 36, "cardinality": 2}},
+        protocol={
+            "minReaderVersion": 3,
+            "minWriterVersion": 7,
+            "readerFeatures": ["deletionVectors"],
+            "writerFeatures": ["deletionVectors"],
+        },
+    )
+    assert ids_of(lake_of(theirs, video).read_metadata(video)) == [2, 4]
+
+
+B85 = f"{string.digits}{string.ascii_uppercase}{string.ascii_lowercase}!#$%&()*+-;<=>?@^_`{{|}}~"
+Z85 = f"{string.digits}{string.ascii_lowercase}{string.ascii_uppercase}.-:+=^!/*?&<>()[]{{}}@%$#"
+
+
+def rewrite_log(theirs, **changes):
+    """Change the actions of the first version."""
     [log] = (Path(theirs) / "_delta_log").glob("*.json")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     for line in lines:
-        if "protocol" in line:
-            line["protocol"] = {"minReaderVersion": 2, "minWriterVersion": 5}
+        for name in line.keys() & changes.keys():
+            line[name] |= changes[name]
     log.write_text("\n".join(map(json.dumps, lines)))
+
+
+def test_what_polars_cannot_read_is_an_error(theirs, video):
+    write_deltalake(theirs, table([1]))
+    rewrite_log(theirs, protocol={"minReaderVersion": 2, "minWriterVersion": 5})
     with pytest.raises(StorageError, match="column mapping"):
         lake_of(theirs, video).read_metadata(video)
 

@@ -82,9 +82,10 @@ def row(values):
     return "".join(written(name) + written(values[name]) for name in sorted(values) if values[name] is not None)
 
 
-@given(st.dictionaries(NAMES, typed(), min_size=1, max_size=3), st.data())
-@examples(40)
+@given(st.dictionaries(NAMES, typed(), max_size=3), st.data())
+@examples(25)
 def test_a_row_is_written_as_plain_python_writes_it(columns, data):
+    columns |= {f"leaf {place}": leaf for place, leaf in enumerate(LEAVES)}
     rows = data.draw(st.lists(st.fixed_dictionaries({n: st.none() | v for n, (_, v) in columns.items()}), max_size=4))
     schema = {name: dtype for name, (dtype, _) in columns.items()}
     frame = pl.DataFrame(
@@ -108,6 +109,12 @@ def test_a_row_is_written_as_plain_python_writes_it(columns, data):
 def test_no_two_rows_are_written_alike(one, other):
     texts = [frame.select(row_text(frame.schema)).item() for frame in (pl.DataFrame([one]), pl.DataFrame([other]))]
     assert texts[0] != texts[1]
+
+
+def test_every_nan_is_one():
+    bits = pl.Series("a", [0x7FF8000000000000, 0x7FF8000000000001, 0xFFF8000000000000], dtype=pl.UInt64)
+    frame = bits.reinterpret(dtype=pl.Float64).to_frame()
+    assert frame.select(row_text(frame.schema).n_unique()).item() == 1
 
 
 def test_a_type_without_a_string_is_refused_by_name():
