@@ -24,15 +24,6 @@ WORKERS = 2
 Engine = Literal["ray", "threads"]
 
 
-def resolve_here(*, root: str, graph: Graph) -> dict[str, Any]:
-    """Find what has to be computed in this process."""
-    _, leaf = declare(graph)
-    start = time.perf_counter()
-    increment = FilesystemMetadataStore(root).resolve_update(leaf)
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, "new": increment.new.height, "stale": increment.stale.height}
-
-
 def resolve_elsewhere(*, root: str, graph: Graph, engine: Engine) -> dict[str, Any]:
     """Find it by tasks, in workers that are there."""
     _, leaf = declare(graph)

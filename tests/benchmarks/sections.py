@@ -142,7 +142,7 @@ def many_machines(bench: Bench) -> Iterator[Result]:
         bench.runner.run(Job("ours:seed", {**arguments, "rows": rows}))
         jobs = {
             OURS: Job("machines:resolve_elsewhere", {**arguments, "engine": engine}),
-            "one thread": Job("machines:resolve_here", arguments),
+            "one thread": Job("ours:resolve", arguments),
         }
         yield bench.runner.compare("many-machines", {"graph": "wide", "rows": rows}, jobs)
         shutil.rmtree(root)

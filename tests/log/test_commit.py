@@ -20,7 +20,7 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import chunks, verified_io
+from metaxy_fs.log import chunks
 from metaxy_fs.log import commit as commit_module
 from metaxy_fs.log.manifest import FileHeader
 from metaxy_fs.log.scan import reading_schema, scan_files
@@ -34,12 +34,7 @@ from tests.log.commits import PARTITION, rows, write
 from tests.log.compactions import put_compaction, read
 from tests.log.faulty import FaultyStorage
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_pauses() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
-        yield
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 def ids(storage: Storage) -> list[int]:

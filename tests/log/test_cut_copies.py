@@ -7,7 +7,6 @@ import pytest
 
 from metaxy_fs.errors import StorageError
 from metaxy_fs.ids import MAX_TIME, LamportClock
-from metaxy_fs.log import verified_io
 from metaxy_fs.log.copy import copy_partition
 from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.log import Log
@@ -24,13 +23,10 @@ from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents
 from tests.log.test_lost_commits import compacted
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 NOW = 1_800_000_000_000_000
 EAGER = Policy(grace=timedelta(0), retention=timedelta(0), is_safe=False)
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
 
 
 def copy(source: Storage, target: Storage) -> bool:

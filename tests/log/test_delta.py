@@ -32,9 +32,9 @@ from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.log import delta
 from metaxy_fs.log.delta_types import delta_type
 from metaxy_fs.storage.base import Storage
-from metaxy_fs.storage.memory import MemoryStorage
 from tests.engines.clips import Clip, clips, in_state, overlap, troubled, vacuumed
 from tests.log.faulty import FaultyStorage
+from tests.support.storages import Overwriting
 
 Json = dict[str, Any]
 
@@ -381,14 +381,6 @@ def test_what_puts_that_were_cut_short_leave_is_vacuumed_and_nothing_else(tmp_pa
     assert not left.exists()
     assert verify(store).is_sound
     assert replay(store.storage)[0] == 0
-
-
-class Overwriting(MemoryStorage):
-    put_is_conditional = False
-
-    def put(self, path: str, data: bytes) -> None:
-        self.delete(path)
-        super().put(path, data)
 
 
 def test_a_storage_that_overwrites_is_refused() -> None:

@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from metaxy_fs.errors import MetadataSchemaError, ObjectExistsError, StorageError, WriteConflictError
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import copied_manifests, verified_io
+from metaxy_fs.log import copied_manifests
 from metaxy_fs.log.commit import commit
 from metaxy_fs.log.compact import compact_partition
 from metaxy_fs.log.compactor import Options
@@ -33,6 +33,8 @@ from tests.log.commits import PARTITION, request, rows, write
 from tests.log.compactions import put_compaction
 from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents, describe
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 PLAIN = {"sample_id", "data_version", "_metaxy_retired"}
 MARKS = ["_metaxy_time", "_metaxy_commit"]
@@ -110,11 +112,6 @@ def compact_all(storage: Storage) -> None:
     clock = LamportClock()
     options = Options(writer="a test", full=True)
     list(compact_partition(storage, ViewLoader(storage, clock=clock), PARTITION, clock=clock, options=options))
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
 
 
 @contextmanager

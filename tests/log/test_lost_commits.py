@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -10,7 +10,6 @@ from metaxy_fs.errors import CorruptObjectError
 from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.compact import compact_partition
 from metaxy_fs.log.compactor import Options
-from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.unreferenced import Policy
 from metaxy_fs.log.vacuum import Vacuumed, vacuum
@@ -19,30 +18,14 @@ from metaxy_fs.storage.base import Storage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, write
 from tests.log.roots import contents, replace
+from tests.support.storages import StorageClock
 
 EAGER = Policy(grace=timedelta(0), retention=timedelta(0), is_safe=False)
 
 
-class Clock:
-    """The storage's clock."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2001, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> int:
-        return int(self.now.timestamp() * 1_000_000)
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def storage(clock: Clock) -> MemoryStorage:
-    storage = MemoryStorage(wall=clock)
-    open_for_writing(storage)
-    return storage
+def storage(timed_root: MemoryStorage) -> MemoryStorage:
+    return timed_root
 
 
 def compacted(storage: Storage, *, vacuumed: bool) -> str:
@@ -96,7 +79,7 @@ def test_they_stay_where_their_table_cannot_be_read(storage: MemoryStorage) -> N
     nothing_goes(storage, because=".table cannot be read")
 
 
-def test_a_day_of_patience_changes_nothing(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_day_of_patience_changes_nothing(storage: MemoryStorage, clock: StorageClock) -> None:
     """A file is looked into before it goes, also where it was noted long ago."""
     compaction = compacted(storage, vacuumed=True)
     manifest = storage.get(PARTITION.compaction_manifest(compaction))

@@ -15,7 +15,7 @@ from metaxy_fs.errors import (
     WriteConflictError,
 )
 from metaxy_fs.ids import LamportClock
-from metaxy_fs.log import chunks, prepared, verified_io
+from metaxy_fs.log import chunks, prepared
 from metaxy_fs.log.compact import compact_partition
 from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.copy import copy_partition
@@ -36,15 +36,11 @@ from tests.log.compactions import read, view_of
 from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 NOW = 1_800_000_000_000_000
 HOUR = 3_600_000_000
 EAGER = Policy(grace=timedelta(0), retention=timedelta(0), is_safe=False)
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
-    monkeypatch.setattr(verified_io, "_CLOCK_PAUSE_SECONDS", 0)
 
 
 def log_of(storage: Storage) -> Log:

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metaxy_fs.errors import ObjectNotFoundError, StorageError
-from metaxy_fs.log import verified_io
 from metaxy_fs.log.repair import Restoration, repair
 from metaxy_fs.log.verify import verify
 from metaxy_fs.storage.memory import MemoryStorage
@@ -15,16 +14,11 @@ from tests.log.commits import PARTITION, write
 from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents, edit, manifest_of, pin, replace, root
 
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
 
 def states(restorations: list[Restoration]) -> list[tuple[str, str]]:
     return [(restoration.state, restoration.path) for restoration in restorations]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_pauses() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
-        yield
 
 
 def test_a_sound_root_needs_no_repair() -> None:

@@ -11,7 +11,6 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from metaxy_fs.errors import StorageError, UnsupportedFormatError
-from metaxy_fs.log import verified_io
 from metaxy_fs.log.manifest import Manifest, encode_manifest
 from metaxy_fs.log.repair import Restoration, repair
 from metaxy_fs.log.verify import verify
@@ -22,12 +21,7 @@ from tests.log.compactions import delete_covered, put_compaction, read
 from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents, replace
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_pauses() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verified_io, "_FIRST_PAUSE_SECONDS", 0)
-        yield
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 @pytest.fixture

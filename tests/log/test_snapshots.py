@@ -27,6 +27,7 @@ from metaxy_fs.log.snapshots import (
 from metaxy_fs.storage import ObjectInfo
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.faulty import FaultyStorage
+from tests.support.storages import Overwriting
 
 VERSION = "0123456789abcdef"
 
@@ -139,13 +140,6 @@ def test_a_snapshot_that_no_reader_would_take_is_not_kept(monkeypatch: pytest.Mo
 
 
 def test_a_storage_that_overwrites_keeps_none() -> None:
-    class Overwriting(MemoryStorage):
-        put_is_conditional = False
-
-        def put(self, path: str, data: bytes) -> None:
-            self.delete(path)
-            super().put(path, data)
-
     storage = Overwriting()
     with pytest.raises(StorageError, match="a snapshot could be replaced"):
         put(storage, snapshot())

@@ -25,6 +25,7 @@ from tests.log.commits import PARTITION, write
 from tests.log.compactions import put_compaction, read
 from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents, replace
+from tests.support.storages import StorageClock
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -36,29 +37,9 @@ class Hurried(Source):
         pass
 
 
-class Clock:
-    """The storage's clock; those of the processes that write are another one."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2001, 1, 1, tzinfo=UTC)
-
-    def __call__(self) -> int:
-        return int(self.now.timestamp() * 1_000_000)
-
-    def pass_by(self, time: timedelta) -> None:
-        self.now += time
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def storage(clock: Clock) -> MemoryStorage:
-    storage = MemoryStorage(wall=clock)
-    open_for_writing(storage)
-    return storage
+def storage(timed_root: MemoryStorage) -> MemoryStorage:
+    return timed_root
 
 
 def run(storage: Storage, *, dry_run: bool = False, policy: Policy | None = None) -> Vacuumed:
@@ -96,7 +77,7 @@ def files_of(found: Sequence[Manifest]) -> set[str]:
     return {file.name for manifest in found for file in manifest.files}
 
 
-def test_appends_that_count_are_never_touched(storage: MemoryStorage, clock: Clock) -> None:
+def test_appends_that_count_are_never_touched(storage: MemoryStorage, clock: StorageClock) -> None:
     appends(storage, 3)
     clock.pass_by(400 * DAY)
     before = contents(storage)
@@ -107,7 +88,7 @@ def test_appends_that_count_are_never_touched(storage: MemoryStorage, clock: Clo
 
 
 def test_covered_appends_go_after_the_grace_and_their_files_after_the_retention(
-    storage: MemoryStorage, clock: Clock
+    storage: MemoryStorage, clock: StorageClock
 ) -> None:
     covered = appends(storage, 3)
     expected = read(storage)
@@ -133,7 +114,7 @@ def test_covered_appends_go_after_the_grace_and_their_files_after_the_retention(
 
 
 def test_the_first_vacuum_notes_and_the_second_deletes_whatever_the_age_of_a_file(
-    storage: MemoryStorage, clock: Clock
+    storage: MemoryStorage, clock: StorageClock
 ) -> None:
     covered = appends(storage, 2)
     put_compaction(storage, covered)
@@ -145,7 +126,7 @@ def test_the_first_vacuum_notes_and_the_second_deletes_whatever_the_age_of_a_fil
     assert states(run(storage))[covered[0].files[0].name] == "deleted"
 
 
-def test_nothing_is_left_of_what_vacuums_have_noted(storage: MemoryStorage, clock: Clock) -> None:
+def test_nothing_is_left_of_what_vacuums_have_noted(storage: MemoryStorage, clock: StorageClock) -> None:
     put_compaction(storage, appends(storage, 2))
     for _ in range(3):
         clock.pass_by(8 * DAY)
@@ -154,7 +135,7 @@ def test_nothing_is_left_of_what_vacuums_have_noted(storage: MemoryStorage, cloc
     assert storage.list("_clock") == []
 
 
-def test_a_compaction_that_a_larger_one_covers_goes(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_compaction_that_a_larger_one_covers_goes(storage: MemoryStorage, clock: StorageClock) -> None:
     first, second = appends(storage, 2), appends(storage, 2, start=5)
     small = put_compaction(storage, first, token="1" * 16)
     clock.pass_by(2 * HOUR)
@@ -169,7 +150,7 @@ def test_a_compaction_that_a_larger_one_covers_goes(storage: MemoryStorage, cloc
     assert_frame_equal(read(storage), expected)
 
 
-def test_of_two_compactions_of_the_same_the_greater_id_stays(storage: MemoryStorage, clock: Clock) -> None:
+def test_of_two_compactions_of_the_same_the_greater_id_stays(storage: MemoryStorage, clock: StorageClock) -> None:
     covered = appends(storage, 2)
     put_compaction(storage, covered, token="1" * 16)
     greater = put_compaction(storage, covered, token="2" * 16)
@@ -179,7 +160,7 @@ def test_of_two_compactions_of_the_same_the_greater_id_stays(storage: MemoryStor
 
 
 def test_the_grace_is_that_of_the_first_compaction_that_stands_for_another(
-    storage: MemoryStorage, clock: Clock
+    storage: MemoryStorage, clock: StorageClock
 ) -> None:
     covered = appends(storage, 3)
     names = []
@@ -191,7 +172,7 @@ def test_the_grace_is_that_of_the_first_compaction_that_stands_for_another(
     assert manifests(storage) == [f"appends/{covered[2].commit}.json", *kept]
 
 
-def test_compactions_that_overlap_stay(storage: MemoryStorage, clock: Clock) -> None:
+def test_compactions_that_overlap_stay(storage: MemoryStorage, clock: StorageClock) -> None:
     held = appends(storage, 20)
     halves = held[:-1], held[1:]
     names = [put_compaction(storage, half, token=f"{number}" * 16) for number, half in enumerate(halves)]
@@ -202,7 +183,7 @@ def test_compactions_that_overlap_stay(storage: MemoryStorage, clock: Clock) -> 
     assert_frame_equal(read(storage), expected)
 
 
-def test_files_that_a_compaction_lists_again_stay(storage: MemoryStorage, clock: Clock) -> None:
+def test_files_that_a_compaction_lists_again_stay(storage: MemoryStorage, clock: StorageClock) -> None:
     covered = appends(storage, 3)
     put_compaction(storage, covered, listed_again=[covered[1].commit])
     expected = read(storage)
@@ -213,7 +194,7 @@ def test_files_that_a_compaction_lists_again_stay(storage: MemoryStorage, clock:
     assert_frame_equal(read(storage), expected)
 
 
-def test_orphans_are_noted_once_no_write_of_them_can_be_under_way(storage: MemoryStorage, clock: Clock) -> None:
+def test_orphans_are_noted_once_no_write_of_them_can_be_under_way(storage: MemoryStorage, clock: StorageClock) -> None:
     appends(storage, 1)
     storage.put(PARTITION.data_file("lost-0.parquet"), b"orphan")
     clock.pass_by(24 * HOUR)
@@ -225,7 +206,7 @@ def test_orphans_are_noted_once_no_write_of_them_can_be_under_way(storage: Memor
     assert "lost-0.parquet" not in data_files(storage)
 
 
-def test_a_partition_without_any_commit_loses_its_orphans_alone(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_partition_without_any_commit_loses_its_orphans_alone(storage: MemoryStorage, clock: StorageClock) -> None:
     storage.put(PARTITION.data_file("lost-0.parquet"), b"orphan")
     storage.put(PARTITION.definition_file, b"{}")
     for _ in range(3):
@@ -234,7 +215,7 @@ def test_a_partition_without_any_commit_loses_its_orphans_alone(storage: MemoryS
     assert set(contents(storage)) == {"_store.json", PARTITION.definition_file}
 
 
-def test_a_file_that_is_named_again_begins_anew(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_file_that_is_named_again_begins_anew(storage: MemoryStorage, clock: StorageClock) -> None:
     """A compactor stalls for a day: meanwhile another one rewrites what it lists again, and a vacuum notes that."""
     covered = appends(storage, 2)
     relisted = PARTITION.data_file(covered[0].files[0].name)
@@ -256,7 +237,7 @@ def test_a_file_that_is_named_again_begins_anew(storage: MemoryStorage, clock: C
     assert relisted not in contents(storage)
 
 
-def test_a_file_that_is_named_for_good_again_is_kept(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_file_that_is_named_for_good_again_is_kept(storage: MemoryStorage, clock: StorageClock) -> None:
     covered = appends(storage, 2)
     put_compaction(storage, covered, token="1" * 16)
     clock.pass_by(2 * DAY)
@@ -270,7 +251,7 @@ def test_a_file_that_is_named_for_good_again_is_kept(storage: MemoryStorage, clo
     assert_frame_equal(read(storage), expected)
 
 
-def test_nothing_goes_by_a_compaction_that_is_not_whole(storage: MemoryStorage, clock: Clock) -> None:
+def test_nothing_goes_by_a_compaction_that_is_not_whole(storage: MemoryStorage, clock: StorageClock) -> None:
     covered = appends(storage, 2)
     compaction = put_compaction(storage, covered)
     clock.pass_by(30 * DAY)
@@ -293,7 +274,7 @@ def test_nothing_goes_by_a_compaction_that_is_not_whole(storage: MemoryStorage, 
 @pytest.mark.parametrize(
     "path", ["_manifests/appends/x.json", "_manifests/compactions/x.json", "_manifests/odd", "_vacuum/x.json"]
 )
-def test_nothing_goes_where_something_is_not_understood(storage: MemoryStorage, clock: Clock, path: str) -> None:
+def test_nothing_goes_where_something_is_not_understood(storage: MemoryStorage, clock: StorageClock, path: str) -> None:
     put_compaction(storage, appends(storage, 2))
     storage.put(PARTITION.data_file("lost-0.parquet"), b"orphan")
     clock.pass_by(30 * DAY)
@@ -307,7 +288,7 @@ def test_nothing_goes_where_something_is_not_understood(storage: MemoryStorage, 
     assert contents(storage) == before
 
 
-def test_one_partition_that_is_not_understood_holds_up_no_other(storage: MemoryStorage, clock: Clock) -> None:
+def test_one_partition_that_is_not_understood_holds_up_no_other(storage: MemoryStorage, clock: StorageClock) -> None:
     put_compaction(storage, appends(storage, 2))
     storage.put("audio/0123456789abcdef/_manifests/appends/x.json", b"")
     clock.pass_by(DAY)
@@ -316,7 +297,7 @@ def test_one_partition_that_is_not_understood_holds_up_no_other(storage: MemoryS
     assert len(manifests(storage)) == 1
 
 
-def test_a_dry_run_changes_nothing_and_says_what_would_go(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_dry_run_changes_nothing_and_says_what_would_go(storage: MemoryStorage, clock: StorageClock) -> None:
     covered = appends(storage, 2)
     put_compaction(storage, covered)
     clock.pass_by(2 * DAY)
@@ -336,7 +317,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_go(storage: MemoryStorage
     )
 
 
-def test_a_deletion_that_fails_is_told_and_holds_up_no_other(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_deletion_that_fails_is_told_and_holds_up_no_other(storage: MemoryStorage, clock: StorageClock) -> None:
     covered = appends(storage, 3)
     put_compaction(storage, covered)
     clock.pass_by(HOUR)
@@ -349,7 +330,7 @@ def test_a_deletion_that_fails_is_told_and_holds_up_no_other(storage: MemoryStor
     assert states(run(storage)) == {stuck.removeprefix(f"{PARTITION}/"): "deleted"}
 
 
-def test_what_cannot_be_noted_is_not_deleted(storage: MemoryStorage, clock: Clock) -> None:
+def test_what_cannot_be_noted_is_not_deleted(storage: MemoryStorage, clock: StorageClock) -> None:
     put_compaction(storage, appends(storage, 3))
     clock.pass_by(2 * DAY)
     before = contents(storage)
@@ -359,7 +340,9 @@ def test_what_cannot_be_noted_is_not_deleted(storage: MemoryStorage, clock: Cloc
     assert contents(storage) == before
 
 
-def test_manifests_that_vanish_while_they_are_listed_are_listed_again(storage: MemoryStorage, clock: Clock) -> None:
+def test_manifests_that_vanish_while_they_are_listed_are_listed_again(
+    storage: MemoryStorage, clock: StorageClock
+) -> None:
     covered = appends(storage, 2)
     put_compaction(storage, covered[:1], token="1" * 16)
     put_compaction(storage, covered, token="2" * 16)
@@ -376,14 +359,14 @@ def test_manifests_that_vanish_while_they_are_listed_are_listed_again(storage: M
     assert all(path.endswith((".parquet", ".table")) for path in states(found))
 
 
-def test_one_feature_is_vacuumed_alone(storage: MemoryStorage, clock: Clock) -> None:
+def test_one_feature_is_vacuumed_alone(storage: MemoryStorage, clock: StorageClock) -> None:
     put_compaction(storage, appends(storage, 2))
     clock.pass_by(2 * HOUR)
     assert vacuum(storage, policy=Policy(), dry_run=False, feature="video").removals == ()
     assert len(vacuum(storage, policy=Policy(), dry_run=False, feature="video.processing").removals) == 2
 
 
-def test_what_repair_has_replaced_goes_with_its_time(storage: MemoryStorage, clock: Clock) -> None:
+def test_what_repair_has_replaced_goes_with_its_time(storage: MemoryStorage, clock: StorageClock) -> None:
     [append] = appends(storage, 1)
     storage.put(PARTITION.damaged_manifest(append.commit, "0"), b"x")
     clock.pass_by(7 * DAY - timedelta(seconds=1))
@@ -392,7 +375,7 @@ def test_what_repair_has_replaced_goes_with_its_time(storage: MemoryStorage, clo
     assert states(run(storage)) == {f"_damaged/{append.commit}/0.json": "deleted"}
 
 
-def test_questions_for_the_time_that_were_cut_short_go(storage: MemoryStorage, clock: Clock) -> None:
+def test_questions_for_the_time_that_were_cut_short_go(storage: MemoryStorage, clock: StorageClock) -> None:
     storage.put("_clock/0123456789abcdef", b"")
     clock.pass_by(24 * HOUR)
     assert states(run(storage)) == {"_clock/0123456789abcdef": "waiting"}
@@ -449,7 +432,7 @@ def test_a_storage_without_times_is_not_vacuumed(storage: MemoryStorage) -> None
         vacuum(Timeless(storage), policy=Policy(), dry_run=True)
 
 
-def test_a_statement_that_was_taken_back_counts_no_more(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_statement_that_was_taken_back_counts_no_more(storage: MemoryStorage, clock: StorageClock) -> None:
     appends(storage, 1)
     storage.put(PARTITION.data_file("lost-0.parquet"), b"orphan")
     storage.put(PARTITION.vacuum_record("b"), next(encode_records(unnamed=["lost-0.parquet"], named=[])))
@@ -459,7 +442,7 @@ def test_a_statement_that_was_taken_back_counts_no_more(storage: MemoryStorage, 
     assert states(run(storage))["lost-0.parquet"] == "waiting"
 
 
-def test_a_file_that_was_noted_long_ago_and_is_named_again_is_kept(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_file_that_was_noted_long_ago_and_is_named_again_is_kept(storage: MemoryStorage, clock: StorageClock) -> None:
     covered = appends(storage, 2)
     storage.put(PARTITION.vacuum_record("a"), next(encode_records(unnamed=sorted(files_of(covered)), named=[])))
     clock.pass_by(30 * DAY)
@@ -468,7 +451,7 @@ def test_a_file_that_was_noted_long_ago_and_is_named_again_is_kept(storage: Memo
     assert files_of(covered) & data_files(storage) == files_of(covered[:1])
 
 
-def test_a_commit_that_somebody_restores_from_a_backup_begins_anew(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_commit_that_somebody_restores_from_a_backup_begins_anew(storage: MemoryStorage, clock: StorageClock) -> None:
     lost = appends(storage, 1)
     path = PARTITION.append_manifest(lost[0].commit)
     manifest = storage.get(path)
@@ -484,7 +467,7 @@ def test_a_commit_that_somebody_restores_from_a_backup_begins_anew(storage: Memo
     assert files_of(lost) <= data_files(storage)
 
 
-def test_a_commit_that_repair_restores_begins_anew(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_commit_that_repair_restores_begins_anew(storage: MemoryStorage, clock: StorageClock) -> None:
     clock.now = datetime.now(UTC)  # repair lists a write again that claims to be far ahead of the storage
     lost = appends(storage, 1)
     storage.delete(PARTITION.append_manifest(lost[0].commit))
@@ -502,7 +485,7 @@ def test_a_commit_that_repair_restores_begins_anew(storage: MemoryStorage, clock
 
 
 @pytest.fixture
-def vacuumed_write(storage: MemoryStorage, clock: Clock) -> Manifest:
+def vacuumed_write(storage: MemoryStorage, clock: StorageClock) -> Manifest:
     """A named write that a compaction covers, and whose manifest is gone."""
     named = write(storage, 1, 2, write_id="job 7")
     put_compaction(storage, [named, *appends(storage, 1, start=7)])
@@ -513,7 +496,7 @@ def vacuumed_write(storage: MemoryStorage, clock: Clock) -> Manifest:
 
 
 def test_a_named_write_is_recognised_after_its_manifest_is_gone(
-    storage: MemoryStorage, clock: Clock, vacuumed_write: Manifest
+    storage: MemoryStorage, clock: StorageClock, vacuumed_write: Manifest
 ) -> None:
     expected = read(storage)
     for _ in range(3):
@@ -534,7 +517,7 @@ def test_other_rows_under_a_name_are_refused_after_its_manifest_is_gone(
     assert_frame_equal(read(storage), expected)
 
 
-def test_a_named_write_that_meets_the_vacuum_is_recognised(storage: MemoryStorage, clock: Clock) -> None:
+def test_a_named_write_that_meets_the_vacuum_is_recognised(storage: MemoryStorage, clock: StorageClock) -> None:
     named = write(storage, 1, 2, write_id="job 7")
     put_compaction(storage, [named])
     clock.pass_by(2 * HOUR)
@@ -580,7 +563,7 @@ class Archive(FaultyStorage):
 
 
 def test_a_month_of_compactions_and_vacuums_leaves_all_rows_and_no_more_files_than_needed(
-    storage: MemoryStorage, clock: Clock
+    storage: MemoryStorage, clock: StorageClock
 ) -> None:
     held: list[Manifest] = []
     archive = Archive(storage)
@@ -617,7 +600,7 @@ def test_a_record_that_is_too_large_is_left_where_it_is_with_all_of_its_partitio
 
 
 def test_what_a_vacuum_notes_of_very_many_files_is_in_several_records(
-    storage: MemoryStorage, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    storage: MemoryStorage, clock: StorageClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unreferenced, "_NAMES_A_RECORD", 2)
     appends(storage, 1)
@@ -651,7 +634,7 @@ def test_a_vacuum_asks_three_times_what_time_it_is(storage: MemoryStorage, times
 @pytest.mark.parametrize("fault", list(Fault))
 @pytest.mark.parametrize("place", range(3))
 def test_a_vacuum_outlives_any_fault_of_a_request_for_the_time(
-    storage: MemoryStorage, clock: Clock, fault: Fault, place: int
+    storage: MemoryStorage, clock: StorageClock, fault: Fault, place: int
 ) -> None:
     remaining = iter([None] * place + [fault])
     faulty = testing.FaultyStorage(

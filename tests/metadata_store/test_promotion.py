@@ -22,10 +22,10 @@ from metaxy_fs import (
     copy_metadata,
 )
 from metaxy_fs.ids import shared_clock, wall_clock
-from metaxy_fs.storage import MemoryStorage
 from metaxy_fs.testing.store_cases import UnreachableStore, pipeline, videos
 from tests.servers.gcs import GCSServer
 from tests.servers.s3 import S3Server
+from tests.support.storages import Overwriting
 
 KEY = FeatureKey(["video"])
 
@@ -210,16 +210,6 @@ def test_a_bucket_is_promoted_within_its_service(gcs_server: GCSServer, gcs_buck
     assert not [one for one in gcs_server.requests() if one.kind == "GET" and one.path.endswith(".parquet")]
     assert_frame_equal(target.read_metadata(Video, with_commits=True), source.read_metadata(Video, with_commits=True))
     assert copy_metadata(Video, source=source, target=target).added == 0
-
-
-class Overwriting(MemoryStorage):
-    """A root that ignores put-if-absent, as some servers do that speak the protocol of S3."""
-
-    put_is_conditional = False
-
-    def put(self, path: str, data: bytes) -> None:
-        self.delete(path)
-        super().put(path, data)
 
 
 def test_nothing_is_copied_to_a_root_that_overwrites(staging: FilesystemMetadataStore) -> None:

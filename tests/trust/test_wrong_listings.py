@@ -23,8 +23,8 @@ from metaxy_fs import (
     vacuum,
     verify,
 )
-from metaxy_fs.ids import wall_clock
 from metaxy_fs.storage import MemoryStorage, ObjectInfo
+from tests.support.storages import StorageClock
 
 with FeatureGraph().use():
 
@@ -35,21 +35,11 @@ with FeatureGraph().use():
 Change = Callable[[list[ObjectInfo]], list[ObjectInfo]]
 
 
-class Clock:
-    """The clock of a storage."""
-
-    def __init__(self) -> None:
-        self.now = datetime.fromtimestamp(wall_clock() / 1_000_000, UTC)  # that of writers is not far ahead of it
-
-    def __call__(self) -> int:
-        return int(self.now.timestamp() * 1_000_000)
-
-
 class Listing(MemoryStorage):
     """A storage whose listings can be changed on their way."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = StorageClock(datetime.now(UTC))  # that of writers is not far ahead of it
         super().__init__(wall=self.clock)
         self.change: Change = lambda infos: infos
 
