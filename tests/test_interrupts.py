@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from metaxy_fs import InMemoryMetadataStore
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 WAITS = """
     import threading

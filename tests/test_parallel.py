@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from metaxy_fs.parallel import batched, one, ordered_map
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 
 def test_results_come_in_the_order_of_items():

@@ -10,7 +10,7 @@ import pytest
 from metaxy_fs import FeatureGraph, FeatureSpec, InMemoryMetadataStore, MetadataStore, open_store, progress
 from metaxy_fs.cli.main import main
 from metaxy_fs.spec import FeatureDep
-from tests.patience import wait_until
+from tests.support.patience import wait_until
 
 ROWS = pl.DataFrame({"sample_id": [1, 2, 3], "data_version": [{"default": "v"}] * 3})
 

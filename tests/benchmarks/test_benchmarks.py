@@ -9,7 +9,7 @@ import pytest
 from tests.benchmarks.report import tables
 from tests.benchmarks.runner import OURS, REPOSITORY, Job, Result, Runner, ratios, require_agreement
 from tests.benchmarks.sections import SECTIONS
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")

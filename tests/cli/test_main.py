@@ -17,7 +17,7 @@ from metaxy_fs._version import __version__
 from metaxy_fs.cli import demo as module
 from metaxy_fs.cli.main import main
 from metaxy_fs.spec import FeatureGraph
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 
 def test_no_command_prints_help(capsys):

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 TOUR = Path(__file__).parents[2] / "docs" / "tour.ipynb"
 SHOWN = "text/html"

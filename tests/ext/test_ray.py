@@ -17,7 +17,7 @@ from metaxy_fs import Feature, FeatureDep, FeatureGraph, FeatureSpec, StorageErr
 from metaxy_fs.metadata_store import FilesystemMetadataStore
 from metaxy_fs.metadata_store.features import require_declaration
 from metaxy_fs.storage.memory import MemoryStorage
-from tests.patience import PATIENCE, wait_until
+from tests.support.patience import PATIENCE, wait_until
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 pytest.importorskip("ray.data", reason="needs the extra ray")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from metaxy_fs.errors import CorruptObjectError, StorageError
-from metaxy_fs.ids import LamportClock, Source, driven_by
+from metaxy_fs.ids import LamportClock, driven_by
 from metaxy_fs.log.compact import compact_partition
 from metaxy_fs.log.compactor import Options
 from metaxy_fs.log.descriptions import open_for_writing
@@ -20,17 +20,11 @@ from metaxy_fs.storage.local import LocalStorage
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, write
 from tests.log.compactions import read
+from tests.support.patience import Hurried
 
 EAGER = Policy(grace=timedelta(0), retention=timedelta(0), is_safe=False)
 TOKEN = "0123456789abcdef"
 DAY = 24 * 60 * 60
-
-
-class Hurried(Source):
-    """The system's clock and randomness, without patience."""
-
-    def pause(self, seconds: float) -> None:
-        pass
 
 
 def age(path: Path, *, days: int) -> None:

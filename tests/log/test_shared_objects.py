@@ -21,7 +21,7 @@ from metaxy_fs.log.log import Log
 from metaxy_fs.log.verified_io import MAX_SHARED_BYTES
 from metaxy_fs.storage.memory import MemoryStorage
 from tests.log.commits import PARTITION, request, rows
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 SPEC = b"{}"
 STORE = b'{"format_version":1,"hash_algorithm":"sha256"}'

@@ -9,7 +9,7 @@ from polars.testing import assert_frame_equal
 
 from metaxy_fs import testing
 from metaxy_fs.errors import CommitStateUnknownError, StorageError, WriteConflictError
-from metaxy_fs.ids import Source, driven_by
+from metaxy_fs.ids import driven_by
 from metaxy_fs.log import unreferenced
 from metaxy_fs.log.descriptions import open_for_writing
 from metaxy_fs.log.manifest import Manifest
@@ -25,16 +25,10 @@ from tests.log.commits import PARTITION, write
 from tests.log.compactions import put_compaction, read
 from tests.log.faulty import FaultyStorage
 from tests.log.roots import contents, replace
+from tests.support.patience import Hurried
 from tests.support.storages import StorageClock
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-
-
-class Hurried(Source):
-    """The system's clock and randomness, without patience."""
-
-    def pause(self, seconds: float) -> None:
-        pass
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ from metaxy_fs import (
 from metaxy_fs.metadata_store import Append
 from metaxy_fs.metadata_store import pending as flushes
 from metaxy_fs.storage import local
-from tests.patience import PATIENCE, wait_until
 from tests.support.examples import examples
+from tests.support.patience import PATIENCE, wait_until
 
 SAMPLES, CUT = 60, 5
 PIECES = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=5, unique=True), max_size=6)

@@ -15,7 +15,7 @@ from metaxy_fs import (
     verify,
 )
 from metaxy_fs.testing.store_cases import SAMPLE_ID, ids_of, pipeline, videos
-from tests.older import forget_types
+from tests.support.older import forget_types
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ from metaxy_fs import (
 )
 from metaxy_fs.metadata_store import materialize
 from metaxy_fs.testing.store_cases import declare
-from tests.patience import PATIENCE, wait_until
 from tests.support.examples import examples
+from tests.support.patience import PATIENCE, wait_until
 
 VIDEO, FACES, SHELF, FRAME = (FeatureKey([name]) for name in ("video", "faces", "shelf", "frame"))
 SHELVES = 3

@@ -22,7 +22,7 @@ from metaxy_fs.ids import LamportClock
 from metaxy_fs.log.layout import Partition
 from metaxy_fs.log.view import ViewLoader
 from tests.log.compactions import put_compaction
-from tests.older import forget_types
+from tests.support.older import forget_types
 
 with FeatureGraph().use():
 

@@ -21,8 +21,8 @@ from metaxy_fs import (
     vacuum,
 )
 from metaxy_fs.storage import MemoryStorage
-from tests.older import forget_types
 from tests.support.examples import examples
+from tests.support.older import forget_types
 
 KEY = FeatureKey(["video"])
 PLAIN = ["sample_id", "data_version"]

@@ -22,7 +22,7 @@ from metaxy_fs import (
 )
 from metaxy_fs.storage.base import ObjectInfo
 from metaxy_fs.storage.memory import MemoryStorage
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 VERSIONS = 50
 THREADS = 8

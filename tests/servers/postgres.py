@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from tests.patience import PATIENCE
 from tests.servers import LOOPBACK
+from tests.support.patience import PATIENCE
 
 _PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 _PATIENTLY = ("-w", "-t", str(int(PATIENCE)))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from metaxy_fs.testing.faults import NOT_APPLIED, Fault
-from tests.patience import PATIENCE, wait_until
 from tests.servers import ObjectServer
 from tests.servers import proxy as proxy_module
 from tests.servers.filesystems import open_filesystem
 from tests.servers.proxy import Proxy
+from tests.support.patience import PATIENCE, wait_until
 
 DATA = bytes(range(256)) * 40
 BEFORE = [fault for fault in Fault if fault in NOT_APPLIED]

@@ -17,12 +17,12 @@ import fsspec
 import pytest
 
 from metaxy_fs.storage import ObjectRange, open_storage
-from tests.patience import PATIENCE
 from tests.servers import ObjectServer
 from tests.servers.filesystems import open_filesystem
 from tests.servers.gcs import GCSServer
 from tests.servers.quick import QuickServer
 from tests.servers.s3 import S3Server
+from tests.support.patience import PATIENCE
 
 RACERS = 16
 PROCESSES = 3

@@ -13,7 +13,7 @@ import pytest
 from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, StorageError, open_store
 from metaxy_fs.sources import list_files, update_files
 from metaxy_fs.storage import open_storage
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYzEXAMPLEKEY"
 

@@ -24,7 +24,7 @@ from metaxy_fs.storage import path_guard as fence_module
 from metaxy_fs.storage.base import NotDurableError
 from metaxy_fs.storage.local import TEMPORARY_PREFIX
 from metaxy_fs.storage.path_guard import PathGuard
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 
 @pytest.fixture

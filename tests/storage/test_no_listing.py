@@ -8,11 +8,12 @@ import pytest
 
 from metaxy_fs import Feature, FeatureGraph, FeatureKey, FeatureSpec, FilesystemMetadataStore
 from metaxy_fs.errors import FeatureNotFoundError, StorageError
-from metaxy_fs.ids import Source, driven_by
+from metaxy_fs.ids import driven_by
 from metaxy_fs.log.layout import STORE_FILE
 from metaxy_fs.storage import Storage, obstore, open_storage, retry
 from tests.servers import Instead, Kind, ObjectServer
 from tests.servers.s3 import S3Server, obstore_of
+from tests.support.patience import Hurried
 
 with FeatureGraph().use():
 
@@ -36,13 +37,6 @@ NO_LISTINGS = {
 Connect = Callable[[ObjectServer, str], Storage]
 
 
-class Impatient(Source):
-    """A time that pauses do not take."""
-
-    def pause(self, seconds: float) -> None:
-        pass
-
-
 def through_url(server: ObjectServer, bucket: str) -> Storage:
     return open_storage(server.url(bucket, "root"), storage_options=server.storage_options)
 
@@ -62,7 +56,7 @@ def place(request: pytest.FixtureRequest) -> tuple[ObjectServer, Storage]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.0)
-    with driven_by(Impatient()):
+    with driven_by(Hurried()):
         yield
 
 

@@ -26,8 +26,8 @@ from metaxy_fs.errors import (
 from metaxy_fs.storage import ObjectInfo, ObjectRange, open_storage, s3
 from metaxy_fs.storage.client import Client
 from metaxy_fs.storage.remote import ObjectStorage
-from tests.patience import PATIENCE
 from tests.servers.s3 import obstore_of
+from tests.support.patience import PATIENCE
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYzEXAMPLEKEY"
 

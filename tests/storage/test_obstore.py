@@ -12,8 +12,8 @@ from obstore.fsspec import FsspecStore
 from metaxy_fs.errors import ObjectNotFoundError, StorageAccessError, StorageError
 from metaxy_fs.storage import Storage, open_storage
 from metaxy_fs.storage.obstore import ObstoreClient
-from tests.patience import PATIENCE
 from tests.servers.s3 import S3Server, obstore_of
+from tests.support.patience import PATIENCE
 
 
 @pytest.fixture

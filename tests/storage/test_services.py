@@ -14,7 +14,7 @@ from metaxy_fs.ids import driven_by
 from metaxy_fs.storage import ObjectRange, Storage, open_storage, retry, s3
 from tests.servers import Instead, ObjectServer
 from tests.servers.s3 import S3Server, obstore_of
-from tests.storage.test_no_listing import Impatient
+from tests.support.patience import Hurried
 
 with FeatureGraph().use():
 
@@ -28,7 +28,7 @@ ROWS = pl.DataFrame({"sample_id": [1], "data_version": [{"default": "a"}]})
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(retry, "DEADLINE_SECONDS", 0.0)
-    with driven_by(Impatient()):
+    with driven_by(Hurried()):
         yield
 
 

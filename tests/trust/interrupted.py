@@ -21,7 +21,7 @@ import msgspec
 import polars as pl
 
 from metaxy_fs import FilesystemMetadataStore, compact, copy_metadata, vacuum, verify
-from tests.patience import PATIENCE as UNTIL_ENDED
+from tests.support.patience import PATIENCE as UNTIL_ENDED
 from tests.trust.victims import AT_ONCE, JOB_ROWS, Clip, Job, Video, tagged, versions
 
 SERVING = {"fsspecIO"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from metaxy_fs import FilesystemMetadataStore, verify
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tests.trust.crowd import Board, Outcome, Shot, Task, check_all_seen
 
 _MANY = {"write": 8, "read": 4}, {"write": 8, "read": 4}, 180

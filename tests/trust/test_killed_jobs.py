@@ -12,7 +12,7 @@ import polars as pl
 
 from metaxy_fs import Feature, FeatureDep, FeatureGraph, FeatureNotFoundError, FeatureSpec, open_store, verify
 from metaxy_fs.sources import update_files
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 FILES = 120

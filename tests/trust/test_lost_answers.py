@@ -17,9 +17,10 @@ from metaxy_fs import (
     copy_metadata,
     vacuum,
 )
-from metaxy_fs.ids import Source, driven_by
+from metaxy_fs.ids import driven_by
 from metaxy_fs.storage import MemoryStorage, Storage
 from metaxy_fs.testing import Fault, Faults, FaultyStorage
+from tests.support.patience import Hurried
 
 with FeatureGraph().use():
 
@@ -35,13 +36,6 @@ class Operation(NamedTuple):
     rows: int
     commits: int
     snapshots: int = 0
-
-
-class Hurried(Source):
-    """The system's clock and randomness, without patience."""
-
-    def pause(self, seconds: float) -> None:
-        pass
 
 
 @pytest.fixture(autouse=True)

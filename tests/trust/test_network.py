@@ -30,9 +30,9 @@ from metaxy_fs.log import verified_io
 from metaxy_fs.log.verified_io import put_idempotent
 from metaxy_fs.storage import ObjectInfo, Storage, open_storage, retry
 from metaxy_fs.testing.faults import NOTICED, Fault, no_faults
-from tests.patience import PATIENCE
 from tests.servers import ObjectServer
 from tests.servers.proxy import Proxy
+from tests.support.patience import PATIENCE
 
 Meet = Callable[..., Storage]
 Through = Callable[[Fault], Storage]

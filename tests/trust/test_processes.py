@@ -25,7 +25,7 @@ from metaxy_fs import (
     vacuum,
     verify,
 )
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 THREADS = 16
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from metaxy_fs import FilesystemMetadataStore
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tests.trust.victims import Clip, Video
 
 LINE = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"

@@ -43,7 +43,7 @@ from metaxy_fs import (
 )
 from metaxy_fs.storage import LocalStorage
 from metaxy_fs.storage.remote import ObjectStorage
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 Done = tuple[str, str]
 """Something that a victim has done: the kind, and the name."""
