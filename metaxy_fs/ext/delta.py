@@ -27,7 +27,7 @@ except ImportError as error:
     raise ImportError("metaxy_fs.ext.delta needs deltalake: pip install 'metaxy_fs[delta]'") from error
 
 from metaxy_fs.errors import CommitStateUnknownError, CorruptObjectError, SpecError, StorageError
-from metaxy_fs.ids import elapsed, pause, random_fraction, random_token, wall_clock
+from metaxy_fs.ids import elapsed, random_token, wall_clock
 from metaxy_fs.log import column
 from metaxy_fs.metadata_store import CommitRecord, MetadataStore, TableMetadataStore
 from metaxy_fs.metadata_store.backend import FallbackMode
@@ -156,7 +156,10 @@ class DeltaMetadataStore(TableMetadataStore):
             with self._tables.translated(key.dotted, key, f"commit {record.commit} could not be added"):
                 write_deltalake(table, made, mode="append", schema_mode="merge", commit_properties=commit)
         except StorageError as error:
-            return self._stands(key, record, error)
+            if isinstance(error.__cause__, DeltaError):  # which says that nothing was appended
+                raise
+            facts: Any = {"feature": key.dotted, "root": self.location, "commit": record.commit}
+            raise CommitStateUnknownError(f"{error} The history of the feature tells.", **facts) from error.__cause__
         return True
 
     def _made(self, key: FeatureKey) -> DeltaTable:
@@ -170,17 +173,6 @@ class DeltaMetadataStore(TableMetadataStore):
             if (made := self._tables.find(key.dotted, key)) is None:
                 raise error from error.__cause__
             return made
-
-    def _stands(self, key: FeatureKey, record: CommitRecord, error: StorageError) -> bool:
-        """Find out what became of an append that failed: whether it was made, or another one has the number."""
-        table = self._tables.find(key.dotted, key)
-        if table is not None and (_last(table) or 0) >= record.number:
-            pause(random_fraction() / 5)  # so that writers at once do not meet again and again
-            return self.commits_since(key, record.number - 1)[0].commit == record.commit
-        if isinstance(error.__cause__, DeltaError):  # which says that nothing was appended
-            raise error
-        facts: Any = {"feature": key.dotted, "root": self.location, "commit": record.commit}
-        raise CommitStateUnknownError(f"{error} The history of the feature tells.", **facts) from error.__cause__
 
     def commits_since(self, key: FeatureKey, number: int) -> Sequence[CommitRecord]:
         if (table := self._tables.find(key.dotted, key)) is None:

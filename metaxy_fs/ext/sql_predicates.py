@@ -6,63 +6,34 @@ predicate again: floats, for NaN; categories, for their order; patterns, for cas
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import polars as pl
 import sqlalchemy as sa
 
-from metaxy_fs.ext.sql_columns import Path, StoredLeaf
-from metaxy_fs.log import MAX_EXACT, Node, NotUnderstoodError, parse
+from metaxy_fs.ext.sql_columns import Columns, Path, StoredLeaf, leaves_of
+from metaxy_fs.log import MAX_EXACT, Node, NotUnderstoodError, conjuncts
 
 _MOST_VALUES: Final = 1000
 _MOST_NODES: Final = 300
 """Of a predicate that a database is asked; SQLite takes no expression of more than 1000 levels."""
 
-_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
-    "eq": operator.eq, "ne": operator.ne, "gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le,
-}  # fmt: skip
-_TURNED: Final = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge"}
-_BOUNDS: Final = {
-    "between_both": ("ge", "le"),
-    "between_left": ("ge", "lt"),
-    "between_right": ("gt", "le"),
-    "between_none": ("gt", "lt"),
-}
-_SQL_TYPES: Final[Mapping[str, Any]] = {
-    "integer": sa.BigInteger(), "text": sa.Text(), "date": sa.Date(), "time": sa.DateTime(),
-}  # fmt: skip
+_Leaves = Mapping[Path, tuple[StoredLeaf, sa.Column[Any]]]
 
 
-class Column(NamedTuple):
-    """A column of a table: its name there, and what it holds."""
-
-    name: str
-    leaf: StoredLeaf
-
-
-Columns = Mapping[Path, Column]
-Condition = sa.ColumnElement[bool]
-
-
-def conditions(predicate: pl.Expr | None, columns: Columns) -> list[Condition]:
+def conditions(predicate: pl.Expr | None, schema: pl.Schema, columns: Columns) -> list[sa.ColumnElement[bool]]:
     """Return conditions that hold of every row that satisfies a predicate; none where nothing can be said."""
-    if predicate is None:
-        return []
-    try:
-        node = parse(predicate)
-    except (Exception, pl.exceptions.PanicException):  # noqa: BLE001  # what is not understood is left to Polars
-        return []
+    leaves = {leaf.path: (leaf, columns[leaf.path, leaf.kind]) for leaf in leaves_of(schema)}
     found, room = [], _MOST_NODES
-    for part in node.operands if node.kind == "and" else (node,):
-        if (size := _size(part)) > room:
-            continue
-        room -= size
-        try:
-            found.append(_condition(part, columns))
-        except (NotUnderstoodError, ValueError, OverflowError):  # of dates that Python does not have
-            continue
+    for part in () if predicate is None else conjuncts(predicate):
+        if (size := _size(part)) <= room:
+            room -= size
+            try:
+                found.append(_condition(part, leaves))
+            except (NotUnderstoodError, ValueError, OverflowError):  # of dates that Python does not have
+                continue
     return found
 
 
@@ -70,77 +41,48 @@ def _size(node: Node) -> int:
     return 1 + sum(map(_size, node.operands))
 
 
-def _condition(node: Node, columns: Columns) -> Condition:
-    operands = node.operands
+def _condition(node: Node, leaves: _Leaves) -> sa.ColumnElement[bool]:
     match node.kind:
         case "and" | "or":
             join = sa.and_ if node.kind == "and" else sa.or_
-            return join(*(_condition(each, columns) for each in operands))
+            return join(*(_condition(each, leaves) for each in node.operands))
         case "not":
-            return sa.not_(_condition(operands[0], columns))
+            return sa.not_(_condition(node.operands[0], leaves))
         case "is_null" | "is_not_null":
-            return _presence(_column(operands[0], columns), is_null=node.kind == "is_null")
+            leaf, column = _found(node.operands[0], leaves)
+            is_there = column == sa.true() if isinstance(leaf.dtype, pl.Struct) else column.is_not(None)
+            return is_there if node.kind == "is_not_null" else sa.not_(is_there)
         case "is_in":
-            return _membership(_column(operands[0], columns), operands[1].value)
-        case kind if kind in _BOUNDS:
-            value, *limits = operands
-            named = _column(value, columns)
-            compared = zip(_BOUNDS[kind], limits, strict=True)
-            return sa.and_(*(_comparison(how, named, limit) for how, limit in compared))
-        case kind if kind in _COMPARISONS:
-            left, right = operands
-            if left.path is None:
-                kind, left, right = _TURNED.get(kind, kind), right, left
-            return _comparison(kind, _column(left, columns), right)
+            leaf, column = _found(node.operands[0], leaves)
+            return column.in_(_literals(leaf, node.operands[1].value))
+        case _ if node.comparisons:
+            return sa.and_(*(_comparison(*compared, leaves) for compared in node.comparisons))
     raise NotUnderstoodError(node.kind)
 
 
-def _column(node: Node, columns: Columns) -> Column:
-    if node.path is None or node.path not in columns:
+def _found(node: Node, leaves: _Leaves) -> tuple[StoredLeaf, sa.Column[Any]]:
+    if node.path is None or node.path not in leaves:
         raise NotUnderstoodError(node.kind)
-    return columns[node.path]
+    return leaves[node.path]
 
 
-def _comparison(kind: str, named: Column, limit: Node) -> Condition:
-    if limit.scalar is None:
-        raise NotUnderstoodError(limit.kind)
-    [value] = _values(named.leaf, limit.scalar)
-    sql_type = _SQL_TYPES[named.leaf.kind]
-    compared: Condition = _COMPARISONS[kind](sa.column(named.name, sql_type), sa.literal(value, sql_type))
+def _comparison(how: str, value: Node, limit: Node, leaves: _Leaves) -> sa.ColumnElement[bool]:
+    leaf, column = _found(value, leaves)
+    [literal] = _literals(leaf, limit.scalar)
+    compared: sa.ColumnElement[bool] = getattr(operator, how)(column, literal)
     return compared
 
 
-def _membership(named: Column, items: pl.Series | None) -> Condition:
-    if items is None:
-        raise NotUnderstoodError("is_in")
-    items = (items.explode() if isinstance(items.dtype, pl.List) else items).drop_nulls().unique()
-    if not 0 < items.len() <= _MOST_VALUES:
-        raise NotUnderstoodError("is_in")
-    values = _values(named.leaf, items)
-    return sa.column(named.name, _SQL_TYPES[named.leaf.kind]).in_(values)
-
-
-def _presence(named: Column, *, is_null: bool) -> Condition:
-    if isinstance(named.leaf.dtype, pl.Struct):
-        return sa.column(named.name, sa.Boolean()) == (sa.false() if is_null else sa.true())
-    value: sa.ColumnElement[Any] = sa.column(named.name)
-    return value.is_(None) if is_null else value.is_not(None)
-
-
-def _values(leaf: StoredLeaf, given: pl.Series) -> list[Any]:
-    """Return literals as a driver takes them, if they compare with a column as in Polars."""
-    values = given.to_list()
-    match leaf.kind, leaf.dtype:
-        case "integer", dtype if dtype.is_integer() and given.dtype.is_integer():
-            # A column that holds larger ones beside floats elsewhere is compared as floats.
-            is_fit = all(value is not None and abs(value) <= MAX_EXACT for value in values)
-        case "text", pl.String():
-            is_fit = given.dtype == pl.String() and all(value is not None and "\0" not in value for value in values)
-        case ("date", dtype) | ("time", pl.Datetime(time_unit="us") as dtype):
-            is_fit = given.dtype == dtype and None not in values
-        case _:
-            is_fit = False
-    if not is_fit:
+def _literals(leaf: StoredLeaf, given: pl.Series | None) -> list[Any]:
+    """Return values as a driver takes them, if they compare with a column as in Polars."""
+    is_number = leaf.kind == "integer" and leaf.dtype.is_integer()
+    is_plain = is_number or leaf.kind in ("date", "time") or leaf.dtype == pl.String()
+    if not is_plain or given is None or not (given.dtype.is_integer() if is_number else given.dtype == leaf.dtype):
+        raise NotUnderstoodError(leaf.kind)
+    values = given.drop_nulls().unique().to_list()
+    # A column that holds larger integers beside floats elsewhere is compared as floats.
+    is_fit = all(abs(value) <= MAX_EXACT if is_number else "\0" not in str(value) for value in values)
+    if not is_fit or not 0 < len(values) <= _MOST_VALUES:
         raise NotUnderstoodError(leaf.kind)
     if isinstance(leaf.dtype, pl.Datetime) and leaf.dtype.time_zone is not None:
         return [value.astimezone(UTC).replace(tzinfo=None) for value in values]

@@ -25,7 +25,7 @@ from metaxy_fs.log.log import Log
 from metaxy_fs.log.manifest import Definition, check_tags
 from metaxy_fs.log.parquet import ROW_GROUP_ROWS
 from metaxy_fs.log.portable import PortableSelection, encode_files
-from metaxy_fs.log.predicates import Node, NotUnderstoodError, balanced, conjuncts_on, flattened, parse
+from metaxy_fs.log.predicates import Node, NotUnderstoodError, balanced, conjuncts, conjuncts_on, flattened
 from metaxy_fs.log.prune import matching_ranges
 from metaxy_fs.log.ranges import EVERYTHING, IdRange, Span, depth, plan_ranges, within_ranges
 from metaxy_fs.log.receipts import Receipt
@@ -117,6 +117,7 @@ __all__ = [
     "column_statistics",
     "compact_partition",
     "conform",
+    "conjuncts",
     "conjuncts_on",
     "copy_partition",
     "decode_schema",
@@ -140,7 +141,6 @@ __all__ = [
     "large_in",
     "matching_ranges",
     "open_for_writing",
-    "parse",
     "plan_ranges",
     "publish_view",
     "put_snapshot",

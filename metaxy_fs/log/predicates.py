@@ -22,6 +22,15 @@ class NotUnderstoodError(Exception):
     """A node is not known to look at its own row alone."""
 
 
+_FLIPPED = {"eq": "eq", "ne": "ne", "gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
+_BETWEEN = {
+    "between_both": ("ge", "le"),
+    "between_left": ("ge", "lt"),
+    "between_right": ("gt", "le"),
+    "between_none": ("gt", "lt"),
+}
+
+
 class Node(NamedTuple):
     """One part of a predicate: its kind, the parts that it is made of and how, and the name or value of a leaf."""
 
@@ -53,6 +62,17 @@ class Node(NamedTuple):
         """The value of a literal, as a series of one row; None for everything else."""
         return self.value if self.kind == "literal" else None
 
+    @property
+    def comparisons(self) -> "tuple[tuple[str, Node, Node], ...]":
+        """The comparisons that are all true where this one or `is_between` is: how, and with what, literals last."""
+        left, *rest = self.operands
+        if self.kind in _BETWEEN:
+            return tuple((how, left, limit) for how, limit in zip(_BETWEEN[self.kind], rest, strict=True))
+        if self.kind not in _FLIPPED:
+            return ()
+        [right] = rest
+        return ((self.kind, left, right) if left.scalar is None else (_FLIPPED[self.kind], right, left),)
+
 
 def parse(expression: pl.Expr) -> Node:
     """Read an expression.
@@ -71,9 +91,18 @@ def parse(expression: pl.Expr) -> Node:
     if len(operands) == 2 and operands[1].meta.is_literal():
         for kind, constructor in _MEMBERSHIP:
             if expression.meta.eq(constructor(*operands)):
-                values = Node("values", operands[1], value=_evaluate(operands[1]))
+                values = Node("values", operands[1], value=_items(operands[1]))
                 return Node(kind, expression, (parse(operands[0]), values), constructor=constructor)
     return _parse_node(expression, operands)
+
+
+def conjuncts(predicate: pl.Expr) -> tuple[Node, ...]:
+    """Return the parts of a conjunction; none where any of them is not known to look at its own row alone."""
+    try:
+        node = parse(predicate)
+    except (Exception, pl.exceptions.PanicException):  # noqa: BLE001  # a panic is no Exception
+        return ()
+    return node.operands if node.kind == "and" else (node,)
 
 
 def conjuncts_on(
@@ -89,14 +118,9 @@ def conjuncts_on(
         columns: The columns.
         names: What some of them are called in what is returned.
     """
-    try:
-        node = parse(predicate)
-    except (Exception, pl.exceptions.PanicException):  # noqa: BLE001  # as above
-        return None
-    parts = node.operands if node.kind == "and" else (node,)
     chosen = [
         part.renamed(names) if names else part.expression
-        for part in parts
+        for part in conjuncts(predicate)
         if columns >= set(part.expression.meta.root_names())
     ]
     return pl.all_horizontal(chosen) if chosen else None
@@ -106,12 +130,8 @@ def is_range_of(predicate: pl.Expr, name: str) -> bool:
     """Whether a predicate compares one column with literals, and does nothing else."""
     if predicate.meta.root_names() != [name] * len(predicate.meta.root_names()):
         return False
-    try:
-        node = parse(predicate)
-    except (Exception, pl.exceptions.PanicException):  # noqa: BLE001  # as above
-        return False
-    parts = node.operands if node.kind == "and" else (node,)
-    return all(
+    parts = conjuncts(predicate)
+    return bool(parts) and all(
         part.kind in _LIMITS and [each.kind for each in part.operands] == ["column", "literal"] for part in parts
     )
 
@@ -296,6 +316,11 @@ def _field_name(expression: pl.Expr, above: pl.Expr) -> str | None:
     name = expression.meta.output_name(raise_if_undetermined=False)
     is_field = name is not None and not is_pattern(name) and expression.meta.eq(above.struct.field(name))
     return name if is_field else None
+
+
+def _items(literal: pl.Expr) -> pl.Series:
+    values = _evaluate(literal)
+    return values.explode() if isinstance(values.dtype, (pl.List, pl.Array)) else values
 
 
 def _evaluate(literal: pl.Expr) -> pl.Series:

@@ -48,7 +48,6 @@ def matching_ranges(predicate: pl.Expr, ranges: Sequence[IdRange], *, column: st
 
 _UNITS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 _NEGATED = {"eq": "ne", "ne": "eq", "gt": "le", "le": "gt", "ge": "lt", "lt": "ge"}
-_FLIPPED = {"eq": "eq", "ne": "ne", "gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
 
 
 def bounds(files: Sequence[FileStatistics], *, path: Path, dtype: pl.DataType) -> tuple[pl.Series, pl.Series]:
@@ -145,9 +144,7 @@ class _PredicateStatistics:
         return leaf.some_null if wanted else leaf.some_value
 
     def _possible_comparison(self, node: Node, *, wanted: bool) -> pl.Expr | None:
-        kind, left, right = node.kind, *node.operands
-        if left.scalar is not None:
-            kind, left, right = _FLIPPED[kind], right, left
+        [(kind, left, right)] = node.comparisons
         return self._compared(kind if wanted else _NEGATED[kind], left, right)
 
     def _compared(self, kind: str, left: Node, right: Node) -> pl.Expr | None:
@@ -171,11 +168,9 @@ class _PredicateStatistics:
         leaf = self._leaf(value)
         if leaf is None or not _is_separable(leaf.dtype, low.scalar, high.scalar):
             return None
-        closed = node.kind.removeprefix("between_")
-        from_low = "ge" if closed in {"both", "left"} else "gt"
-        to_high = "le" if closed in {"both", "right"} else "lt"
-        above = self._compared(from_low if wanted else _NEGATED[from_low], value, low)
-        below = self._compared(to_high if wanted else _NEGATED[to_high], value, high)
+        above, below = (
+            self._compared(how if wanted else _NEGATED[how], *compared) for how, *compared in node.comparisons
+        )
         if above is None or below is None:
             return None
         return above & below if wanted else above | below
@@ -193,7 +188,6 @@ class _PredicateStatistics:
         values = node.operands[1].value
         if leaf is None or values is None:
             return None
-        values = values.explode() if isinstance(values.dtype, (pl.List, pl.Array)) else values
         if node.kind == "is_in_or_null" and values.null_count():
             return None
         items = _items_as(values.drop_nulls(), leaf.dtype)

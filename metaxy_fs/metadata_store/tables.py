@@ -19,10 +19,11 @@ from metaxy_fs.errors import (
     CommitStateUnknownError,
     CorruptObjectError,
     MetadataSchemaError,
+    StorageError,
     UnsupportedFormatError,
     WriteConflictError,
 )
-from metaxy_fs.ids import random_token, timestamp_id, wall_clock
+from metaxy_fs.ids import pause, random_fraction, random_token, timestamp_id, wall_clock
 from metaxy_fs.log import (
     AgreedTypes,
     Chunks,
@@ -132,6 +133,15 @@ class TableMetadataStore(MetadataStore):
         super().__init__(**options)
         self._known: dict[FeatureKey, tuple[CommitRecord, ...]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_known", "seen")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Another process learns for itself what there is.
+        self.__dict__.update(state)
+        chained: dict[str, Any] = {"fallback_stores": self.fallback_stores, "fallback_mode": self.fallback_mode}
+        TableMetadataStore.__init__(self, **chained, tags=self.tags)
+
     def __dir__(self) -> list[str]:
         return sorted(set(super().__dir__()) - {"add_commit", "commits_since", "now", "records", "scan_commits"})
 
@@ -143,7 +153,8 @@ class TableMetadataStore(MetadataStore):
     def add_commit(self, record: CommitRecord, rows: pl.DataFrame) -> bool:
         """Add the rows of a commit and its record, all or none; False if the number is taken in that feature.
 
-        Where it returns True, every later `commits_since` gives the record. Rows are told apart by the number.
+        Where it returns True, every later `commits_since` gives the record. Rows are told apart by the number. After a
+        StorageError `commits_since` is asked what became of the commit.
 
         Args:
             record: Its `number` follows the last one that `commits_since` gave.
@@ -197,11 +208,15 @@ class TableMetadataStore(MetadataStore):
     def _add(self, record: CommitRecord, rows: pl.DataFrame) -> bool:
         try:
             return self.add_commit(record, rows)
-        except CommitStateUnknownError:
-            added = self.records(FeatureKey.parse(record.feature))[record.number - 1 :]
-            if all(each.commit != record.commit for each in added):
+        except StorageError as error:
+            try:
+                standing = self.commits_since(FeatureKey.parse(record.feature), record.number - 1)
+            except StorageError as unknown:
+                raise CommitStateUnknownError(f"{error} Whether it was added is unknown: {unknown}") from error
+            if not standing:
                 raise
-            return True
+            pause(random_fraction() / 20)  # so that writers at once do not meet again and again
+            return standing[0].commit == record.commit
 
     def _record(
         self, append: Append, rows: pl.DataFrame, before: Sequence[CommitRecord], *, is_first: bool

@@ -68,10 +68,6 @@ class MemoryStorage(Storage):
         below = self._below(directory)
         return [ObjectInfo(path, len(stored.data), stored.written) for path, stored in below[:limit]]
 
-    def list_directories(self, directory: str) -> builtins.list[str]:
-        start = len(_prefix(directory))
-        return sorted({path[start:].split("/")[0] for path, _ in self._below(directory) if "/" in path[start:]})
-
     def delete(self, path: str) -> None:
         check_path(path, location=self.location)
         with self._lock:
@@ -88,10 +84,6 @@ class MemoryStorage(Storage):
 
     def _below(self, directory: str) -> builtins.list[tuple[str, _StoredObject]]:
         check_directory(directory, location=self.location)
-        prefix = _prefix(directory)
+        prefix = f"{directory}/" if directory else ""
         with self._lock:
             return sorted((path, stored) for path, stored in self._objects.items() if path.startswith(prefix))
-
-
-def _prefix(directory: str) -> str:
-    return f"{directory}/" if directory else ""

@@ -4,13 +4,14 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 import traceback
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -174,6 +175,7 @@ EXTREMES = {
     "huge": pl.Series([2**127 - 1, -(2**127), None, 0, 1] * 2, dtype=pl.Int128),
     "unsigned": pl.Series([2**64 - 1, 0, None, 1, 2] * 2, dtype=pl.UInt64),
     "decimal": pl.Series([*map(Decimal, ["0.10", "-99999999.99", "0", "1"]), None] * 2, dtype=pl.Decimal(10, 2)),
+    "boxes": pl.Series([[[0]], None] * 5, dtype=pl.Array(pl.Array(pl.Int8, 1), 1)),
     "nested": [{"a": {"b": None}}, {"a": None}, None, {"a": {"b": "x"}}, {"a": {"b": ""}}] * 2,
 }  # fmt: skip
 
@@ -249,15 +251,15 @@ def test_columns_whose_kinds_change_are_read_together(shared_store, kind):
 
 def asked(store, monkeypatch):
     """Record how many rows the database gives back."""
-    given_back, driver = [], store._database.driver
-    read = type(driver).read
+    given_back, database = [], type(store._database)
+    read = database.read
 
     def recorded(self, *arguments):
         rows = read(self, *arguments)
         given_back.append(rows.height)
         return rows
 
-    monkeypatch.setattr(type(driver), "read", recorded)
+    monkeypatch.setattr(database, "read", recorded)
     return given_back
 
 
@@ -391,6 +393,46 @@ def test_stores_whose_first_writes_come_at_once_lose_nothing(url_of, kind):
     assert sorted(ids_of(SQLMetadataStore(url).read_metadata(video))) == list(range(6))
 
 
+def test_a_writer_says_that_it_waits_for_another_one(url_of, caplog):
+    video, _ = pipeline()
+    url = url_of("postgresql", "waiting")
+    store = SQLMetadataStore(url + "%20-clock_timeout%3D300ms")
+    store.write_metadata(video, videos([1]))
+    with psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("INSERT INTO metaxy_commits VALUES ('video.processing', 2, '', now(), '', NULL, '')")
+        writing = pool.submit(store.write_metadata, video, videos([2]))
+        deadline = time.monotonic() + 50
+        while "goes on waiting" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.05)
+        other.rollback()
+        writing.result(timeout=60)
+    assert "lock timeout" in caplog.text
+    assert ids_of(store.read_metadata(video)) == [1, 2]
+
+
+def test_a_reader_that_is_locked_out_is_told_what_to_do(url_of):
+    video, _ = pipeline()
+    url = url_of("postgresql", "locked")
+    store = SQLMetadataStore(url + "%20-clock_timeout%3D100ms")
+    store.write_metadata(video, videos([1]))
+    with SQLMetadataStore(url)._database.connected("lock") as connection:
+        connection.exec_driver_sql("LOCK TABLE metaxy__video__processing IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(StorageError, match=r"lock timeout.*set lock_timeout"):
+            store.read_metadata(video)
+
+
+def test_what_a_file_of_another_process_or_nowhere_needs_is_said(tmp_path):
+    video, _ = pipeline()
+    for kind in ("sqlite", "duckdb"):
+        with pytest.raises(StorageError, match="Make its directory"):
+            SQLMetadataStore(f"{kind}:///{tmp_path}/none/rows.db").write_metadata(video, videos([1]))
+    store = SQLMetadataStore(f"duckdb:///{tmp_path}/rows.duckdb")
+    store.write_metadata(video, videos([1]))
+    ask = f"from metaxy_fs.ext.sql import SQLMetadataStore; SQLMetadataStore({store.location!r}).list_features()"
+    found = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
+    assert "lets one process open a file" in found.stderr.splitlines()[-1]
+
+
 def test_a_writer_that_stalls_is_ended_by_the_database(url_of):
     url = url_of("postgresql", "stalled")
     for options, used in (("", "1min"), ("%20-cidle_in_transaction_session_timeout%3D5s", "5s")):
@@ -408,7 +450,7 @@ def test_a_commit_that_fails_half_way_leaves_nothing(shared_store, monkeypatch):
             connection.exec_driver_sql("SELECT * FROM there_is_no_such_table")
 
         with monkeypatch.context() as patch:
-            patch.setattr(type(store._database.driver), "insert", fail)
+            patch.setattr(type(store._database), "insert", fail)
             with pytest.raises(StorageError, match="add commit"):
                 store.write_metadata(feature, rows_of(pl.DataFrame({"b": [1]})))
         store.write_metadata(feature, rows_of(pl.DataFrame({"b": [2]})))
@@ -439,7 +481,11 @@ def registered(monkeypatch):
     """Registers the kind `sql`, as the project says now: an installation may be older."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
     entry = EntryPoint("sql", project["entry-points"]["metaxy_fs.stores"]["sql"], "metaxy_fs.stores")
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry] if group == entry.group else [])
+    installed = entry_points
+    monkeypatch.setattr(
+        "importlib.metadata.entry_points",
+        lambda **named: [entry] if named == {"group": entry.group} else installed(**named),
+    )
 
 
 @pytest.mark.usefixtures("registered")
