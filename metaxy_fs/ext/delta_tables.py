@@ -92,7 +92,7 @@ class DeltaTables:
 
 
 class _Unquoted(DeltaTable):
-    """A table whose local files Polars finds: deltalake quotes the path of the table, and Polars takes it as it is."""
+    """A table whose files Polars finds: deltalake quotes the path or URL of the table, and Polars takes it as it is."""
 
     def file_uris(self, *args: Any, **options: Any) -> list[str]:
         quoted, path = self._directory
@@ -105,8 +105,8 @@ class _Unquoted(DeltaTable):
 
     @property
     def _directory(self) -> tuple[str, str]:
-        """The path of a local table as deltalake writes it, and as it is."""
-        quoted = self.table_uri.removeprefix("file://") if self.table_uri.startswith("file:///") else ""
+        """The path or URL of the table as deltalake writes it, and as it is."""
+        quoted = self.table_uri.removeprefix("file://")
         return quoted, unquote(quoted)
 
 

@@ -407,10 +407,10 @@ def test_it_is_found_on_s3_through_the_same_options(s3_server, s3_bucket, featur
         "aws_region": "us-east-1",
         "aws_allow_http": "true",
     }
-    write_deltalake(f"s3://{s3_bucket}/lake/theirs", table([1]), storage_options=options)
+    write_deltalake(f"s3://{s3_bucket}/a läke/theirs", table([1]), storage_options=options)
     for uri, place in (
-        (f"s3://{s3_bucket}/lake", "theirs"),
-        (f"s3://{s3_bucket}/own", f"s3://{s3_bucket}/lake/theirs"),
+        (f"s3://{s3_bucket}/a läke", "theirs"),
+        (f"s3://{s3_bucket}/own", f"s3://{s3_bucket}/a läke/theirs"),
     ):
         store = DeltaMetadataStore(uri, sources={video: DeltaSource(place)}, storage_options=options)
         store.write_metadata(processed, store.resolve_update(processed).pending)
