@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from metaxy_fs.errors import DependencyError, FeatureNotFoundError
+from metaxy_fs.errors import DependencyError, FeatureNotFoundError, MetadataSchemaError
 from metaxy_fs.insight.ancestry import (
     AncestorRows,
     Member,
@@ -35,6 +35,7 @@ from metaxy_fs.metadata_store.retired import retirements, scan_retired
 from metaxy_fs.metadata_store.sample_ids import named_sample
 from metaxy_fs.metadata_store.scan import Scan
 from metaxy_fs.metadata_store.selection import id_equals, id_literal
+from metaxy_fs.metadata_store.stored_layers import strange_versions, warn_of_strange
 from metaxy_fs.reserved import KEPT as _IS_KEPT
 from metaxy_fs.reserved import ROW_IN_GROUP
 from metaxy_fs.spec import FeatureGraph, FeatureSpec
@@ -163,7 +164,7 @@ def _cast(wanted: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
 def _ancestor_versions(store: Backend, graph: FeatureGraph, rows: AncestorRows, *, algorithm: str) -> StoredVersions:
     """Return what the stores of a chain hold of some rows; they are read, and compared, where reads would find them."""
     partition = definition_version(graph, rows.spec.key).partition
-    found = _find(store, rows, partition)
+    found = _find(store, rows, Declared(rows.spec, graph))
     if store.fallback_mode == "sample":
         read, compared = [member for one in reversed(found) for member in one.of(partition)], found
     else:
@@ -282,10 +283,41 @@ def _code_versions(found: Sequence[_FoundRows]) -> dict[str, list[int | str]]:
     return {name: list(several) for name, several in versions.items()}
 
 
-def _find(store: Backend, rows: AncestorRows, partition: str) -> list[_FoundRows]:
-    """Return what each store of a chain holds that has any commit of the feature, the nearest first."""
-    query = _query(rows)
-    asked = [(candidate, scan_retired(candidate, query)) for candidate in chain(store, fallback=True)]
+def _find(store: Backend, rows: AncestorRows, feature: Declared) -> list[_FoundRows]:
+    """Return what each store of a chain holds that has any commit of the feature, the nearest first.
+
+    As an increment, it leaves out the rows of other partitions whose ids are of types that never match.
+    """
+    stores = list(chain(store, fallback=True))
+    try:
+        return _found(store, rows, feature, {candidate: frozenset() for candidate in stores})
+    except MetadataSchemaError:
+        types = _id_types(stores, rows, feature)
+        strange = {candidate: strange_versions(candidate, feature, types) for candidate in stores}
+        if not any(strange.values()):
+            raise
+    for candidate in stores:
+        if strange[candidate]:
+            warn_of_strange(strange[candidate], feature, candidate.location)
+    return _found(store, rows, feature, strange)
+
+
+def _id_types(stores: Sequence[Backend], rows: AncestorRows, feature: Declared) -> Mapping[str, pl.DataType]:
+    """Return the types of the ids of the current partition, or else of the values that are looked for."""
+    ids = frozenset(rows.spec.id_columns)
+    query = Query(key=rows.spec.key, partition=feature.definition.partition, columns=ids)
+    scan = next((scan for candidate in stores if (scan := candidate.scan_rows(query)) is not None), None)
+    return pl.DataFrame([rows.values]).schema if scan is None else scan.rows.collect_schema()
+
+
+def _found(
+    store: Backend, rows: AncestorRows, feature: Declared, without: Mapping[Backend, frozenset[str]]
+) -> list[_FoundRows]:
+    query, partition = _query(rows), feature.definition.partition
+    asked = [
+        (candidate, scan_retired(candidate, msgspec.structs.replace(query, without=strange)))
+        for candidate, strange in without.items()
+    ]
     holders = [(candidate, scan) for candidate, scan in asked if scan is not None]
     scans = [scan for _, scan in holders]
     for scan in scans:

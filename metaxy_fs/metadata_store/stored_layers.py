@@ -72,6 +72,37 @@ def compared_partitions(store: Backend, feature: Declared) -> Scan | None:
     return layered([*current, *others]) if current or others else None
 
 
+def strange_versions(store: Backend, feature: Declared, types: IdTypes) -> frozenset[str]:
+    """Return the partitions of a store, other than the current one, whose ids are of types that never match."""
+    ids, current = frozenset(feature.spec.id_columns), feature.definition.partition
+    strange = []
+    for version in store.stored_versions(feature.key):
+        try:
+            scan = store.scan_rows(Query(key=feature.key, partition=version, columns=ids))
+            is_alike = version == current or scan is None or _fits(scan, feature, types)
+        except MetadataSchemaError:
+            is_alike = version == current
+        strange += [] if is_alike else [version]
+    return frozenset(strange)
+
+
+def _fits(scan: Scan, feature: Declared, types: IdTypes) -> bool:
+    """Whether the ids of rows are of types that those compared may be of, too."""
+    schema = scan.rows.collect_schema()
+    ids = [name for name in feature.spec.id_columns if name in types and name in schema]
+    return all(widen(types[name], schema[name]) is not None for name in ids)
+
+
+def warn_of_strange(strange: frozenset[str], feature: Declared, location: str) -> None:
+    """Tell the logger which partitions of a store are not compared."""
+    LOGGER.warning(
+        "The ids of feature '%s' in %s are of other types under %s, so rows of these definitions are not compared.",
+        feature.key,
+        location,
+        ", ".join(sorted(strange)),
+    )
+
+
 class StoredLayer:
     """What one store of a chain holds of a feature.
 
@@ -113,12 +144,7 @@ class StoredLayer:
         else:
             if scan is None or self._fits(scan) or not (strange := self._strange()):
                 return scan
-        LOGGER.warning(
-            "The ids of feature '%s' in %s are of other types under %s, so rows of these definitions are not compared.",
-            self._feature.key,
-            self.location,
-            ", ".join(sorted(strange)),
-        )
+        warn_of_strange(strange, self._feature, self.location)
         return self._others(strange)
 
     def _others(self, strange: frozenset[str]) -> Scan | None:
@@ -130,26 +156,15 @@ class StoredLayer:
 
     def _strange(self) -> frozenset[str]:
         """Return the other partitions whose ids cannot be compared."""
-        versions = self._store.stored_versions(self._feature.key)
-        return frozenset(
-            version for version in versions if version != self._query.partition and not self._reads(version)
-        )
+        return strange_versions(self._store, self._feature, self._types)
 
-    def _reads(self, version: str) -> bool:
-        ids = frozenset(self._feature.spec.id_columns)
-        try:
-            scan = self._store.scan_rows(msgspec.structs.replace(self._query, partition=version, columns=ids))
-        except MetadataSchemaError:
-            return False
-        return scan is None or self._fits(scan)
+    @property
+    def _types(self) -> IdTypes:
+        current = {} if self.current is None else dict(self.current.rows.collect_schema())
+        return {**self._id_types, **current}
 
     def _fits(self, scan: Scan) -> bool:
-        """Whether the ids of rows are of types that those compared may be of, too."""
-        types = dict(self._id_types)
-        types |= {} if self.current is None else dict(self.current.rows.collect_schema())
-        schema = scan.rows.collect_schema()
-        ids = [name for name in self._feature.spec.id_columns if name in types and name in schema]
-        return all(widen(types[name], schema[name]) is not None for name in ids)
+        return _fits(scan, self._feature, self._types)
 
     def _scan(self, query: Query) -> Scan | None:
         scan = scan_retired(self._store, query)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import pytest
@@ -121,6 +122,23 @@ def test_definitions_whose_ids_never_match_are_left_out_of_an_increment(
     assert not store.resolve_update(now, samples=videos([1, 2, 3]))
     assert ids_of(store.resolve_update(processed).new) == [1, 2, 3]
     assert not caplog.records
+
+
+@pytest.mark.parametrize("mode", ["feature", "sample"])
+@pytest.mark.parametrize("is_current", [True, False])
+def test_explanations_leave_them_out_as_increments_do(mode: Literal["feature", "sample"], *, is_current: bool) -> None:
+    (texts, processed_then), (now, processed) = (pipeline(frames=version) for version in (1, 2))
+    far = InMemoryMetadataStore()
+    store = InMemoryMetadataStore(fallback_stores=[far], fallback_mode=mode)
+    far.write_metadata(texts, videos(["1"]))
+    far.write_metadata(processed_then, far.resolve_update(processed_then).pending)
+    store.write_metadata(now, videos([1, 2]))
+    if is_current:
+        store.write_metadata(processed, store.resolve_update(processed, where=pl.col(SAMPLE_ID) == 1).pending)
+    statuses = ["up to date" if is_current else "new", "new"]
+    assert [store.explain(processed, sample).status for sample in (1, 2)] == statuses
+    with pytest.raises(MetadataSchemaError, match="holds Int64, got '1'"):
+        store.explain(now, "1")
 
 
 def test_stale_if_leaves_them_out_too(tmp_path: Path) -> None:
