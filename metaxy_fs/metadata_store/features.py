@@ -9,6 +9,7 @@ import polars as pl
 
 from metaxy_fs.errors import MetadataSchemaError, MetaxyError, SpecError, add_facts
 from metaxy_fs.forks import refuse_lost_threads
+from metaxy_fs.metadata_store.arrow import kind_of
 from metaxy_fs.spec import Feature, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.feature import without_spec
 from metaxy_fs.spec.keys import named_key
@@ -123,7 +124,8 @@ def find_declaration(feature: FeatureLike) -> Declared | FeatureKey:
     if isinstance(feature, type) and issubclass(feature, Feature) and feature is not Feature:
         return _of_class(feature)
     raise TypeError(
-        f"A feature is a class derived from Feature, a FeatureKey, or a text such as 'video/frames'; got {feature!r}."
+        "A feature is a class derived from Feature, a FeatureKey, or a text such as 'video/frames'; got "
+        f"{kind_of(feature)}."
     )
 
 

@@ -107,6 +107,10 @@ BAD: dict[str, tuple[Callable[[MetadataStore], object], str]] = {
         lambda store: store.what_if(Clip, code_versions=["frames"]),  # type: ignore[arg-type]
         "code_versions maps names of containers",
     ),
+    "a frame before its feature": (
+        lambda store: store.write_metadata(pl.DataFrame({"sample_id": [1]}), Clip),  # type: ignore[arg-type]
+        "got polars.DataFrame.",
+    ),
     "code versions in a number": (
         lambda store: store.what_if(Clip, code_versions=2),  # type: ignore[arg-type]
         "code_versions maps names of containers",
