@@ -355,6 +355,9 @@ def _causes(name: str, spec: FeatureSpec, inherited: Sequence[tuple[FeatureKey, 
 def _row_causes(spec: FeatureSpec, above: Sequence[ChangedRows]) -> pl.Expr:
     """Return what each sample was added or removed by."""
     lists = [_list(pl.col(_prefix(rows.spec.key) + _ROW)) for rows in above]
+    # Nothing is made from what is gone: a sample that is there all the same has come by itself.
+    come = [each.list.eval(pl.element().filter(~pl.element().str.ends_with(f" {REMOVED}"))) for each in lists]
+    lists = [pl.when(pl.col(CHANGE) == ADDED).then(new).otherwise(old) for new, old in zip(come, lists, strict=True)]
     own = pl.concat_list(pl.concat_str(pl.lit(f"{spec.key} "), pl.col(CHANGE)))
     parents = [rows for rows in above if spec.dep(rows.spec.key).relation == "expansion"]
     return _first_of(pl.concat_list(_NONE, *lists), pl.concat_list(_NONE, *map(_parent_causes, parents)), own)

@@ -333,6 +333,17 @@ def test_carried_columns_are_no_cause(later, causes):
     assert store.diff("then").samples("c")["causes"].to_list() == [["code of b/default 1 to 2", *causes]]
 
 
+def test_what_is_gone_upstream_adds_nothing():
+    far, near = InMemoryMetadataStore(), InMemoryMetadataStore()
+    with FeatureGraph.from_specs([FeatureSpec(key="a"), FeatureSpec(key="b", deps=[FeatureDep(key="a")])]).use():
+        far.write_metadata("a", given_rows([1, 2]))
+        near.write_metadata("a", given_rows([1, 2]))
+        run(near, "b")
+        near.retire("a", pl.DataFrame({"sample_id": [1]}))
+    found = near.diff(far)
+    assert found.causes.rows() == [("a", "removed", "a removed", 1), ("b", "added", "b added", 2)]
+
+
 def test_ids_that_a_finer_unit_tells_apart_are_two():
     one, other = InMemoryMetadataStore(), InMemoryMetadataStore()
     times = pl.Series([1_000_001], dtype=pl.Int64)
