@@ -1,6 +1,6 @@
 """What questions answer with --json: status, plan, graph, explain, trace and diff."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 import polars as pl
@@ -8,6 +8,7 @@ import polars as pl
 from metaxy_fs.cli.output import Answer, frame_of
 from metaxy_fs.cli.targets import Target
 from metaxy_fs.insight.diff import COUNTED
+from metaxy_fs.insight.explanation import Status
 from metaxy_fs.insight.plan import CAUSES, FEATURES
 from metaxy_fs.metadata_store import Diff, Explanation, Plan, Trace
 from metaxy_fs.reserved import DATA_VERSION
@@ -122,7 +123,7 @@ class ExplainAnswer(Answer, frozen=True, kw_only=True):
         text: The tree of containers that it is made from, as `explain` prints it.
     """
 
-    status: Literal["up to date", "waiting", "stale", "new", "excluded", "retired"]
+    status: Status
     reasons: dict[str, str]
     causes: list[str]
     text: str

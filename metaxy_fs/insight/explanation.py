@@ -4,7 +4,7 @@ The values of an answer. `metaxy_fs.insight.provenance` finds it, `metaxy_fs.dra
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
@@ -18,6 +18,8 @@ _SHOWN_DIGITS = 12
 _SHOWN_CHARACTERS = 40
 """Of a digest, and of a version that somebody gave."""
 
+
+Status = Literal["up to date", "waiting", "stale", "new", "excluded", "retired"]
 
 Versions = Mapping[str, str]
 """A version for each container, by name."""
@@ -97,6 +99,7 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
         since: Of a group of rows: how it has changed since the sample in question was made from it.
         pending: Of a group of rows: what of it, or of what its rows are made from, has to be computed.
         excluded: Upstream rows that it would be made from, if a `where` did not exclude them.
+        is_given: Whether only a writer gives its version: the feature is a root feature.
         content: Of a container that is versioned by content: the stored version that its writer gave and that features
             downstream see. `expected` and `stored` are then those that follow from what it is made from.
     """
@@ -116,6 +119,7 @@ class ContainerNode(msgspec.Struct, frozen=True, kw_only=True):
     since: str = ""
     pending: str = ""
     excluded: tuple[RowsRef, ...] = ()
+    is_given: bool = False
     content: str | None = None
 
     @property
@@ -182,21 +186,35 @@ class Explanation(msgspec.Struct, frozen=True):
         return {ref.container: node for ref, node in self.nodes.items() if ref.feature == self.feature and not ref.rows}
 
     @property
-    def status(self) -> Literal["up to date", "waiting", "stale", "new", "excluded", "retired"]:
-        """What the sample is.
+    def status(self) -> Status:
+        """What the sample is, as a plan of a run counts it.
 
-        A sample is waiting if an upstream row has to be computed first, and excluded if there should be no such sample.
+        A sample that such a run computes, perhaps after upstream, is new or stale. It is waiting if it lacks an
+        upstream row that no run computes, and excluded if there should be no such sample.
         """
-        differences = {node.difference for node in self.containers.values()}
+        return self._status(RowsRef(self.feature))
+
+    def _status(self, rows: RowsRef) -> Status:
+        nodes = [node for ref, node in self.nodes.items() if (ref.feature, ref.rows) == rows]
+        differences = {node.difference for node in nodes}
         if Difference.RETIRED in differences:
             return "retired"
         if Difference.EXCLUDED in differences:
             return "excluded"
-        if Difference.NEVER_STORED in differences:
-            return "new"
-        if differences <= {Difference.SAME, Difference.UPSTREAM_STALE, Difference.UPSTREAM_MISSING}:
-            return "up to date" if differences == {Difference.SAME} else "waiting"
-        return "stale"
+        if differences == {Difference.SAME}:
+            return "up to date"
+        if not self._is_due(nodes, differences):
+            return "waiting"
+        return "stale" if any(node.stored for node in nodes) else "new"
+
+    def _is_due(self, nodes: Sequence[ContainerNode], differences: set[Difference]) -> bool:
+        """Whether a run computes rows that differ: not where it would bring no upstream row that these lack."""
+        above = {RowsRef(ref.feature, ref.rows): self.nodes[ref] for node in nodes for ref in node.waits_for}
+        comes = [not node.is_given and self._status(rows) in ("new", "stale") for rows, node in above.items()]
+        if any(node.expected is None and node.code_version is not None and not node.is_given for node in nodes):
+            return all(comes)
+        is_changed = not differences <= {Difference.SAME, Difference.UPSTREAM_STALE}
+        return is_changed or any(comes) or any(node.pending for node in nodes)
 
     def to_text(self) -> str:
         """Return the tree of containers, downstream first; one that was shown before is not unfolded again."""

@@ -112,7 +112,7 @@ class _NodeBuilder:
         self._remember(rows, current)
         nodes = [self._node(rows, container, expected) for container in spec.containers]
         written = () if versions.definition is None or self._lacks_row(rows) else versions.definition.containers
-        nodes += [_removed(rows.ref, versions, name) for name in written if name not in current.containers]
+        nodes += [_removed(rows, versions, name) for name in written if name not in current.containers]
         self.nodes.update((node.ref, node) for node in nodes)
 
     def divergence(self, ref: ContainerRef, digests: Digests, digest: str) -> _Divergence | None:
@@ -186,6 +186,7 @@ class _NodeBuilder:
             else "",
             pending=versions.pending,
             excluded=excluded,
+            is_given=rows.spec.is_root,
             content=(versions.stored or {}).get(ref.container) if container.versioned_by == "content" else None,
         )
 
@@ -362,13 +363,14 @@ def _is_kept(versions: StoredVersions, container: str, current: Mapping[str, str
     return container in current and _written_under(versions, container) == current[container]
 
 
-def _removed(rows: RowsRef, versions: StoredVersions, container: str) -> ContainerNode:
+def _removed(rows: AncestorRows, versions: StoredVersions, container: str) -> ContainerNode:
     return ContainerNode(
-        ref=_container(rows, container),
+        ref=_container(rows.ref, container),
         code_version=None,
         expected=None,
         stored=(versions.stored or {}).get(container),
         difference=Difference.REMOVED,
+        is_given=rows.spec.is_root,
     )
 
 

@@ -348,7 +348,7 @@ class StoreContent(StoreCase):
         store.write_metadata(scan, scans(a="a2"))
         explanation = store.explain(mesh, "a")
         [node] = [node for ref, node in explanation.nodes.items() if ref.feature == MASK]
-        assert (explanation.status, str(node.difference), node.content) == ("waiting", "upstream changed", "mask")
+        assert (explanation.status, str(node.difference), node.content) == ("stale", "upstream changed", "mask")
         assert (node.expected, node.stored) == tuple(sha256(f"default|1|scan/default|a{n}") for n in (2, 1))
         make(store, mask, "another mask")
         explanation = store.explain(mesh, "a")

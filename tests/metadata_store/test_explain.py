@@ -158,7 +158,7 @@ def test_rewrite_three_levels_up_is_the_cause_before_anything_is_computed_again(
     compute(store, *features[1:])
     write_root(store, features[0], s="v2")
     explanation = store.explain(features[3], "s")
-    assert explanation.status == "waiting"
+    assert explanation.status == "stale"
     assert not store.resolve_update(features[3])
     assert differences(explanation) == {
         "a/default": "same",

@@ -1,5 +1,6 @@
 """Explanations after any history of writes and changes of the declaration, held against a model of dicts."""
 
+import polars as pl
 import pytest
 from hypothesis.stateful import invariant, precondition, run_state_machine_as_test
 
@@ -17,6 +18,8 @@ class Explanations(Increments):
     @precondition(lambda self: hasattr(self, "store"))
     @invariant()
     def increments_agree(self):
+        with self.graph.use():
+            self.plan = self.store.plan()
         for feature in (A, D, E):
             for sample in range(5):
                 if any(sample in self.ever[above] for above in UPSTREAM[feature]):
@@ -34,8 +37,9 @@ class Explanations(Increments):
             assert explanation.status == ("retired" if self.is_retired(feature, sample) else "excluded")
             assert explanation.causes
             return
+        self.compare_with_plan(feature, sample, explanation)
         if feature != A and self.has_upstream(feature) and self.waiting(feature, [sample]):
-            assert explanation.status == "waiting"
+            assert explanation.status in ("waiting", "new", "stale")
             assert {str(node.difference) for node in declared.values()} == {"upstream missing"}
             assert explanation.causes
             return
@@ -87,8 +91,18 @@ class Explanations(Increments):
 
     def possible_statuses(self, is_new, is_stale):
         if is_new:
-            return {"new"}
-        return {"stale"} if is_stale else {"up to date", "waiting"}
+            return {"new", "waiting"}
+        return {"stale", "waiting"} if is_stale else {"up to date", "waiting", "stale"}
+
+    def compare_with_plan(self, feature, sample, explanation):
+        """A plan counts the sample as what an explanation calls it."""
+        key = FeatureKey(feature)
+        [row] = self.plan.features.filter(pl.col("feature") == str(key)).to_dicts()
+        if feature == A or row["missing"] or row["unknown"]:
+            return
+        pending = dict(self.plan.pending(key).select("sample_id", "kind").iter_rows())
+        status = explanation.status
+        assert (status if status in ("new", "stale") else None) == pending.get(sample), explanation
 
 
 class ExplanationsOnFiles(Explanations):
