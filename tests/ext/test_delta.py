@@ -2,10 +2,9 @@
 
 import pickle
 import re
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
@@ -169,19 +168,15 @@ def test_columns_of_any_type_are_read_back_or_refused_by_name(columns, data):
     columns = columns.rename(lambda name: f"c {name}")
     ids = data.draw(st.permutations(range(columns.height)))
     rows = videos(ids).with_columns(columns)
-    with pytest.MonkeyPatch.context() as patch:
-        directory = Path("/tmp") / f"delta-{data.draw(st.uuids())}"  # noqa: S108  # without characters to refuse
+    with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr("metaxy_fs.ext.delta.DeltaMetadataStore.now", lambda store: 1)
+        store = DeltaMetadataStore(directory)
         try:
-            store = DeltaMetadataStore(directory)
-            try:
-                store.write_metadata(video, rows)
-            except MetadataSchemaError as refusal:
-                assert any(f"{name!r} is" in str(refusal) for name in columns.columns)  # noqa: PT017
-                return
-            assert_frame_equal(store.read_metadata(video), rows.sort("sample_id"), categorical_as_str=True)
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+            store.write_metadata(video, rows)
+        except MetadataSchemaError as refusal:
+            assert any(f"{name!r} is" in str(refusal) for name in columns.columns)  # noqa: PT017
+            return
+        assert_frame_equal(store.read_metadata(video), rows.sort("sample_id"), categorical_as_str=True)
 
 
 @pytest.mark.parametrize(

@@ -441,7 +441,7 @@ class IncrementsInPieces(IncrementsOnFiles):
 
 
 def test_increments_agree_with_the_model():
-    run_state_machine_as_test(Increments, settings=examples(15, stateful_step_count=20))
+    run_state_machine_as_test(Increments, settings=examples(10, stateful_step_count=20))
 
 
 def test_increments_agree_with_the_model_on_files():
