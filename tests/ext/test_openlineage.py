@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -36,6 +37,20 @@ with FeatureGraph().use():
 
 
 VIDEOS = pl.DataFrame({"sample_id": [1, 2], DATA_VERSION: [{"default": "v1"}] * 2})
+
+
+@pytest.fixture(autouse=True)
+def unconfigured(monkeypatch):
+    """No configuration, before and after: the client turns OPENLINEAGE_URL into variables that it leaves behind."""
+    for name in variables():
+        monkeypatch.delenv(name)
+    yield
+    for name in variables():
+        del os.environ[name]
+
+
+def variables():
+    return [name for name in os.environ if name.startswith("OPENLINEAGE")]
 
 
 class Listener:
