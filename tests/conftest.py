@@ -14,6 +14,8 @@ os.environ["AWS_SECRET_ACCESS_KEY"] = "test"
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 os.environ.pop("AWS_SESSION_TOKEN", None)
 os.environ.pop("AWS_PROFILE", None)
+# What a command prints must not depend on the width of the terminal that the tests were started in.
+os.environ["COLUMNS"] = "80"
 
 import signal
 

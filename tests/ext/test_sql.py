@@ -148,6 +148,14 @@ def test_values_come_back_as_they_were_or_are_refused_by_name(shared_store, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_arrays_of_arrays_may_be_missing(shared_store, kind):
+    column = pl.Series("a", [[[0]], None], dtype=pl.Array(pl.Array(pl.Int8, 1), 1))
+    feature, store = new_feature(), shared_store(kind)
+    store.write_metadata(feature, rows_of(column.to_frame()))
+    assert store.read_metadata(feature)["a"].equals(column, check_dtypes=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @FEW
 @given(data=st.data())
 def test_filters_mean_what_they_mean_in_polars(shared_store, kind, data):
