@@ -18,7 +18,7 @@ from metaxy_fs.config_file import VARIABLE, ConfigFile, Keys, read_config_file
 from metaxy_fs.errors import ConfigError, MetaxyError
 from metaxy_fs.metadata_store import FilesystemMetadataStore, MetadataStore
 from metaxy_fs.spec import FeatureGraph
-from metaxy_fs.storage.addresses import is_url
+from metaxy_fs.storage.addresses import is_nearly_url, is_url
 
 __all__ = ["Config", "load_config"]
 
@@ -208,7 +208,8 @@ def _filled(source: ConfigFile, path: Keys, value: Any) -> Any:
 
 def _beside(file: Path, root: str) -> str:
     """Return a root as it is meant: a relative path starts at the file."""
-    return root if not root or is_url(root) or root.startswith("~") else str(file.parent / root)
+    is_as_meant = not root or is_url(root) or is_nearly_url(root) or root.startswith("~")
+    return root if is_as_meant else str(file.parent / root)
 
 
 def _import(source: ConfigFile, module: str) -> None:

@@ -170,6 +170,10 @@ class TestStore:
     def test_absolute_roots_stay_as_they_are(self, configured, tmp_path):
         assert configured(f"stores.a.root = '{tmp_path}/elsewhere'").store().location == f"{tmp_path}/elsewhere"
 
+    def test_a_root_that_is_nearly_a_url_does_not_start_at_the_file(self, configured):
+        with pytest.raises(ValueError, match="did you mean 's3://bucket/x'"):
+            configured("stores.dev.root = 's3//bucket/x'").store()
+
     def test_variables_of_other_stores_need_not_be_set(self, configured):
         found = configured("stores.a.root = 'a'\n[stores.b]\nroot = 's3://b'\nstorage_options.key = '${NOT_SET_1}'")
         assert found.store("a").list_features() == []

@@ -17,7 +17,9 @@ _SAME = {"s3a": "s3", "gcs": "gs"}
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::.*)?://", re.DOTALL)
 _FILE_URI = re.compile(r"file:", re.IGNORECASE)
 _OF_THIS_MACHINE = re.compile(r"file:|local://", re.IGNORECASE)
-_WITHOUT_SLASHES = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\](?![/\\])|(s3a?|gcs|gs):(?!//)", re.IGNORECASE)
+_NEARLY_URL = re.compile(
+    r"([a-z][a-z0-9+.-]+(?=:[/\\](?![/\\]))|(?:s3a?|gcs|gs)(?=:(?!//)|//)|https?(?=//))([:/\\]+)", re.IGNORECASE
+)
 _URL_BELOW_A_DIRECTORY = re.compile(r"[/\\](s3a?|gcs|gs):([/\\]|$)", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{\w+\}|(?:^|(?<=/))\$\w+(?=/|$)")
 _OPTION_IN_URL = re.compile(r"\?\w+=")
@@ -80,6 +82,11 @@ def address_of(root: object) -> str:
 def is_url(text: str) -> bool:
     """Whether a root is a URL, and not a path of the local file system."""
     return bool(_URL.match(text)) and not _OF_THIS_MACHINE.match(text)
+
+
+def is_nearly_url(text: str) -> bool:
+    """Whether a root is a URL with a typing error between its protocol and its bucket, which no store takes."""
+    return bool(_NEARLY_URL.match(text))
 
 
 def protocols_of(url: str) -> list[str]:
@@ -163,10 +170,11 @@ def _path_of_file_uri(uri: str) -> str:
 
 
 def _local(path: str) -> str:
-    if _WITHOUT_SLASHES.match(path):
+    if (nearly := _NEARLY_URL.match(path)) is not None:
+        url = redact(f"{nearly[1]}://{path[nearly.end() :]}")
         raise ValueError(
-            f"{redact(path)!r} looks like a URL that went through pathlib, which drops a slash: give it as a string, "
-            "such as 's3://bucket/prefix'"
+            f"{url.replace('://', nearly[2], 1)!r} is nearly a URL: did you mean {url!r}? Give it as a string, since "
+            "pathlib drops a slash; for a directory of that name, write './' before it"
         )
     if _URL_BELOW_A_DIRECTORY.search(path):
         raise ValueError(

@@ -25,7 +25,7 @@ def test_paths_are_local(root):
     assert storage.location == "/data/x"
 
 
-@pytest.mark.parametrize("root", ["C:/data", "C:\\data", "C://data", "data::v1/x", "a:b"])
+@pytest.mark.parametrize("root", ["C:/data", "C:\\data", "C://data", "data::v1/x", "a:b", "s3/x", "./s3//x", "data//x"])
 def test_names_that_resemble_urls_are_local(root):
     assert isinstance(open_storage(root), LocalStorage)
 
@@ -111,6 +111,10 @@ REFUSED = {
     "file:///a%00b": "null character",
     "s3:bucket/x": "pathlib",
     "gs:bucket": "pathlib",
+    "s3//bucket/x": "did you mean 's3://bucket/x'?",
+    "S3:/bucket/x": "did you mean 'S3://bucket/x'?",
+    "gs//bucket/x": "did you mean 'gs://bucket/x'?",
+    "https//host/x": "did you mean 'https://host/x'?",
     "/home/me/s3:/bucket/x": "made absolute",
     "runs/gs:/bucket": "made absolute",
     " s3://bucket/x": "white space",
@@ -159,7 +163,7 @@ def test_a_path_of_another_library_that_is_not_local_is_refused(root):
 
 
 @pytest.mark.parametrize("root", ["s3://AKIAX:hunter22@bucket/x", "s3://AKIAX:hunter/22@bucket/x"])
-@pytest.mark.parametrize("spelled", [str, Path, os.path.abspath])
+@pytest.mark.parametrize("spelled", [str, Path, os.path.abspath, lambda root: root.replace(":", "", 1)])
 def test_credentials_in_the_url_of_a_bucket_are_refused_and_not_repeated(root, spelled):
     with pytest.raises(ValueError, match="s3") as caught:
         open_storage(spelled(root))
