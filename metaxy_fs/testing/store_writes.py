@@ -299,7 +299,7 @@ class StoreWrites(StoreCase):
         assert store.list_features() == []
 
     def test_what_is_no_feature_is_refused(self, store: MetadataStore) -> None:
-        with pytest.raises(TypeError, match="7"):
+        with pytest.raises(TypeError, match="got int"):
             store.write_metadata(7, videos([1]))  # type: ignore[arg-type]
 
     def test_empty_write_id_is_refused(self, store: MetadataStore) -> None:
