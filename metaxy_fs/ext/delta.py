@@ -150,7 +150,7 @@ class DeltaMetadataStore(TableMetadataStore):
         table = self._tables.find(key.dotted, key) or self._made(key)
         if _last(table) != record.number - 1:
             return False
-        made = stored(record, rows, pl.Schema(pl.scan_delta(table).collect_schema()))
+        made = stored(record, rows, pl.Schema(self._tables.scan(table).collect_schema()))
         commit = CommitProperties({"commit": record.commit}, None, [Transaction(_APPLICATION, record.number)])
         try:
             with self._tables.translated(key.dotted, key, f"commit {record.commit} could not be added"):
@@ -188,7 +188,7 @@ class DeltaMetadataStore(TableMetadataStore):
             return []
         is_wanted = (pl.col(PART) == RECORDS) & (pl.col(NUMBER) > number)
         with self._tables.translated(key.dotted, key, "the commits could not be read"):
-            found = pl.scan_delta(table).filter(is_wanted).select(NUMBER, RECORD).sort(NUMBER).collect()
+            found = self._tables.scan(table).filter(is_wanted).select(NUMBER, RECORD).sort(NUMBER).collect()
         if found[NUMBER].to_list() != list(range(number + 1, last + 1)):
             problem = f"has had {last} commits, and has not one record for each of those above {number}"
             cause = "somebody has changed rows of metaxy_fs, or compacted the table twice at once"
@@ -204,7 +204,7 @@ class DeltaMetadataStore(TableMetadataStore):
         schema: pl.Schema,
         prune: pl.Expr | None,  # noqa: ARG002  # Polars hands its predicates to the table by itself
     ) -> pl.LazyFrame:
-        rows = pl.scan_delta(
+        rows = self._tables.scan(
             self._tables.find(key.dotted, key)
             or self._tables.refuse(key.dotted, key, "is gone since its commits were read")
         )

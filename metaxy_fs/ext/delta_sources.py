@@ -189,7 +189,7 @@ class SourceTable:
         spec, source = self._declared().spec, self._source
         problem = f"version {table.version()} could not be read; VACUUM removes the files of earlier ones"
         with self._tables.translated(source.table, self.key, problem):
-            rows = pl.scan_delta(table, version=table.version())
+            rows = self._tables.scan(table)
             self._require(source.columns, rows.collect_schema())
             rows = _without_maps(rows.rename(source.columns))
             schema = rows.collect_schema()

@@ -74,6 +74,12 @@ class DeltaTables:
             return _Unquoted(self.address(name), version=version, storage_options=self.options)
         return None
 
+    def scan(self, table: DeltaTable) -> pl.LazyFrame:
+        """Return the rows of a version of a table."""
+        # The one option that Polars knows by the same name, and takes as a number alone.
+        retries = {name: int(value) for name, value in self.options.items() if name == "max_retries"}
+        return pl.scan_delta(table, version=table.version(), storage_options=retries)
+
     def refuse(self, name: str, key: FeatureKey, problem: str) -> NoReturn:
         """Raise what says that something is wrong with the table of a feature."""
         shown = redact(self.address(name))

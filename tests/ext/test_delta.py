@@ -58,6 +58,7 @@ def on(server):
         "aws_endpoint_url": server.endpoint,
         "aws_region": "us-east-1",
         "aws_allow_http": "true",
+        "max_retries": "2",
     }
 
 

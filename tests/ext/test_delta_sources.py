@@ -406,6 +406,7 @@ def test_it_is_found_on_s3_through_the_same_options(s3_server, s3_bucket, featur
         "aws_endpoint_url": s3_server.endpoint,
         "aws_region": "us-east-1",
         "aws_allow_http": "true",
+        "max_retries": "2",
     }
     write_deltalake(f"s3://{s3_bucket}/a läke/theirs", table([1]), storage_options=options)
     for uri, place in (
