@@ -4,6 +4,7 @@ import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from tempfile import TemporaryDirectory
 
 import polars as pl
@@ -212,7 +213,8 @@ def test_a_table_of_somebody_else_is_an_error_that_says_how_to_read_it(tmp_path,
     store = DeltaMetadataStore(tmp_path)
     assert store.list_features() == []
     dev = open_store(tmp_path / "dev", store)
-    for ask in (store.has_feature, store.read_metadata, dev.read_metadata, store.history, dev.resolve_update):
+    resolve = partial(dev.resolve_update, samples=videos([1]))
+    for ask in (store.has_feature, store.read_metadata, dev.read_metadata, store.history, resolve):
         with pytest.raises(StorageError, match="a Delta table that metaxy_fs did not make") as caught:
             ask(video)
     with pytest.raises(StorageError, match="write rows to another place"):
