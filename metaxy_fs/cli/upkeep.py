@@ -31,6 +31,7 @@ from metaxy_fs.metadata_store import (
     vacuum,
     verify,
 )
+from metaxy_fs.metadata_store.maintenance import commits_to_compact
 from metaxy_fs.progress import growing, tallying
 from metaxy_fs.spec import FeatureKey
 
@@ -43,10 +44,12 @@ class CompactAnswer(Answer, frozen=True, kw_only=True):
     Attributes:
         store: The store whose root it is about.
         compactions: What was done.
+        commits_due: Without `--yes`, how many commits it would compact; null with it.
         commits_not_compacted: Without `--yes`, how many commits no compaction stands for; null with it.
     """
 
     compactions: list[Compaction]
+    commits_due: int | None
     commits_not_compacted: int | None
 
 
@@ -108,18 +111,22 @@ def compact_roots(
     answers = []
     for target in targets:
         keys = features_of_root(target, features)
+        how = {"full": full, "cluster": cluster}
+        due = None if yes else sum(commits_to_compact(target.root, key, **how) for key in keys)
         waiting = None if yes else _uncompacted(target.root, keys)
-        options = {"full": full, "cluster": cluster, "republish": republish}
-        done = [each for key in keys for each in _compacted(target.root, key, **options)] if yes else []
-        answers.append(CompactAnswer(store=target.store.location, compactions=done, commits_not_compacted=waiting))
+        done = (
+            [each for key in keys for each in _compacted(target.root, key, **how, republish=republish)] if yes else []
+        )
+        location = target.store.location
+        answers.append(CompactAnswer(store=location, compactions=done, commits_due=due, commits_not_compacted=waiting))
         if not as_json:
-            print_title(target.store.location, of=len(targets))
+            print_title(location, of=len(targets))
             lines = [*map(_of_compaction, done)] or ["nothing to compact"]
-            print_lines(lines if yes else [_waiting(waiting)])
+            print_lines(lines if yes else [_waiting(due, waiting)])
     if as_json:
         print_json("compact", answers)
     else:
-        ask_for_yes(is_done=yes)
+        ask_for_yes(is_done=yes or not (republish or any(answer.commits_due for answer in answers)))
 
 
 def vacuum_roots(
@@ -245,8 +252,10 @@ def _uncompacted(store: FilesystemMetadataStore, keys: Sequence[FeatureKey | Non
     return sum(store.history(key).select((~pl.col("compacted")).sum()).item() for key in named)
 
 
-def _waiting(commits: int | None) -> str:
-    return f"{count(commits or 0, 'commit')} not compacted"
+def _waiting(due: int | None, commits: int | None) -> str:
+    if due:
+        return f"{count(due, 'commit')} would be compacted"
+    return f"nothing is due ({count(commits or 0, 'commit')} not compacted)" if commits else "nothing to compact"
 
 
 def _of_compaction(done: Compaction) -> str:

@@ -52,7 +52,7 @@ from metaxy_fs.log.view import LiveFile, View, ViewLoader
 from metaxy_fs.log.widening import FileSchema, conform, differ_in_order_alone, unify, unproven, widen
 
 if TYPE_CHECKING:
-    from metaxy_fs.log.compact import compact_partition
+    from metaxy_fs.log.compact import commits_due, compact_partition
     from metaxy_fs.log.compactor import Compaction, Options
     from metaxy_fs.log.copy import Copied, copy_partition
     from metaxy_fs.log.delta import Published, publish_view
@@ -115,6 +115,7 @@ __all__ = [
     "column",
     "column_names",
     "column_statistics",
+    "commits_due",
     "compact_partition",
     "conform",
     "conjuncts",
@@ -163,6 +164,7 @@ __all__ = [
 _MAINTENANCE: Final = {
     "Compaction": ("compactor", "Compaction"),
     "Options": ("compactor", "Options"),
+    "commits_due": ("compact", "commits_due"),
     "compact_partition": ("compact", "compact_partition"),
     "Copied": ("copy", "Copied"),
     "copy_partition": ("copy", "copy_partition"),

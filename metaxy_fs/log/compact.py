@@ -54,6 +54,25 @@ def compact_partition(
         yield done
 
 
+def commits_due(loader: ViewLoader, partition: Partition, options: Options) -> int:
+    """Return how many commits the next step of `compact_partition` compacts.
+
+    Raises:
+        CorruptObjectError: Something that is stored cannot be trusted.
+        StorageError: The root failed.
+    """
+
+    def look() -> int:
+        view = loader.load(partition)
+        if view is None:
+            return 0
+        clustered = _overlapping(view, but=set()) if options.cluster else ()
+        manifests = _due(view, options, MAX_TIME) or clustered
+        return len({commit for each in manifests for commit in each.covers.split() or [each.commit]})
+
+    return retry_listing(look)
+
+
 def compact_view(storage: Storage, view: View, *, clock: LamportClock, options: Options) -> Compaction:
     """Compact all that a view has, which may be some commits of its manifests alone, into files of its own.
 
@@ -132,24 +151,25 @@ def _next(
         view = loader.load(partition)
         if view is None:
             return None
-        if clustered is None:
-            few = 2 if options.full else options.fan
-            manifests = next_compaction(
-                view.manifests,
-                fan=options.fan,
-                full=options.full,
-                before=before,
-                ahead=view.ahead,
-                loose=frozenset(each.commit for each in view.manifests if is_loose(each, files=few)),
-            )
-        else:
-            manifests = _overlapping(view, but=clustered)
+        manifests = _due(view, options, before) if clustered is None else _overlapping(view, but=clustered)
         if not manifests:
             return None
         rewrites = partial(divide, clusters=clustered is not None)
         return Compactor(storage, view, manifests, options, time=clock.tick(), divide=rewrites).run(started)
 
     return retry_listing(step)  # what was listed may be superseded and vacuumed by now: then the step is planned anew
+
+
+def _due(view: View, options: Options, before: int) -> tuple[Manifest, ...]:
+    few = 2 if options.full else options.fan
+    return next_compaction(
+        view.manifests,
+        fan=options.fan,
+        full=options.full,
+        before=before,
+        ahead=view.ahead,
+        loose=frozenset(each.commit for each in view.manifests if is_loose(each, files=few)),
+    )
 
 
 def _overlapping(view: View, *, but: AbstractSet[str]) -> tuple[Manifest, ...]:

@@ -20,6 +20,7 @@ from metaxy_fs.log import (
     Vacuumed,
     Verification,
     ViewLoader,
+    commits_due,
     compact_partition,
     repair_root,
     vacuum_root,
@@ -107,6 +108,19 @@ def compact(
     if flag(republish, name="republish"):
         _republish(store, names)
     return compactions
+
+
+def commits_to_compact(
+    store: FilesystemMetadataStore, feature: FeatureLike | None, *, full: bool, cluster: bool
+) -> int:
+    """Return how many commits `compact` would compact now; each step may make another one due."""
+    storage = storage_of(store)
+    clock = shared_clock(storage.identity)
+    log, loader = Log(storage, clock=clock), ViewLoader(storage, clock=clock)
+    options = Options(writer=WRITER, full=full or cluster, cluster=cluster)
+    name = existing_feature(store, feature)
+    names = log.features() if name is None else [name]
+    return sum(commits_due(loader, partition, options) for name in names for partition in log.partitions(name))
 
 
 def vacuum(

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -56,6 +57,18 @@ def test_it_says_what_it_did(store, capsys):
     assert captured.err == ""
     assert main(["compact", "--yes", "--root", store.location]) == 0
     assert capsys.readouterr().out == "nothing to compact\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--full"], ["--cluster"]])
+def test_without_yes_it_says_what_yes_does(store, capsys, options):
+    for _ in range(2):
+        assert main(["compact", "--root", store.location, *options]) == 0
+        said = capsys.readouterr().out
+        assert main(["compact", "--root", store.location, *options, "--yes"]) == 0
+        done = capsys.readouterr().out
+        promised = sum(map(int, re.findall(r"^(\d+) commits? would be", said)))
+        assert promised == sum(map(int, re.findall(r": (\d+) commits?, ", done)))
+        assert ("--yes does it" in said) == (done != "nothing to compact\n")
 
 
 def test_a_terminal_sees_a_bar(store):

@@ -40,7 +40,7 @@ QUESTIONS = {
     "what changed since then": ("diff --before monday", r"video/raw: .*1 changed"),
     "what was made from this bad sample": ("trace video/raw b", r"video/faces: 1 sample"),
     "what was this made from": ("trace video/faces b --up", r"video/raw: 1 sample"),
-    "does it wait for a compaction": ("compact", r"^3 commits not compacted\n"),
+    "does it wait for a compaction": ("compact", r"^nothing is due \(3 commits not compacted\)\n"),
     "may anything be removed": ("vacuum", r"^nothing to remove\n"),
     "is it sound": ("verify", r"all is as it should be\n"),
     "is it what we trained on": ("check --against trained.json", r"video/raw"),
