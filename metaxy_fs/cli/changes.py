@@ -38,7 +38,9 @@ from metaxy_fs.cli.targets import (
 )
 from metaxy_fs.insight.fingerprint import CHECKED
 from metaxy_fs.metadata_store import Fingerprint, FingerprintCheck
+from metaxy_fs.metadata_store.features import require_declaration
 from metaxy_fs.metadata_store.snapshots import SNAPSHOTS, check_name
+from metaxy_fs.metadata_store.write import restoration
 
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Kept with the commit.")]
 SnapshotName = Annotated[str, typer.Argument(metavar="NAME", help="Such as train-2026-11.")]
@@ -117,7 +119,8 @@ def restore_feature(
     """
     target = open_target(store, root, config)
     [key] = held_features(target.store, [feature])
-    with has_meaning("--at"):
+    with declared(target), has_meaning("--at"):
+        restoration(target.store, require_declaration(key), moment(at))  # refuses what --yes would
         print_text(target.store.diff(moment(at), features=[key]).to_text())
     if yes:
         with declared(target), has_meaning("--reason"):

@@ -219,7 +219,17 @@ def restore(
         FeatureNotFoundError: There were none, or they are in a fallback store.
         SnapshotError: There is no such snapshot.
     """
-    tags, spec = with_reason(store, reason, tags), feature.spec
+    tags = with_reason(store, reason, tags)
+    rows = restoration(store, feature, moment)
+    if rows is not None:
+        append(store, feature, Chunks.of(rows), tags=tags)
+
+
+@about_feature
+@report_corruption
+def restoration(store: Backend, feature: Declared, moment: str | datetime) -> pl.DataFrame | None:
+    """Return the rows that `restore` commits; None if nothing differs. It raises what `restore` does."""
+    spec = feature.spec
     then = at(store, moment, kind=BackendAt)
     refuse_hiding(store, feature, "restore")
     before, now = same_id_types([_commits(then, feature), _commits(store, feature)], spec)
@@ -227,8 +237,7 @@ def restore(
     others = before.join(now, on=now.columns, how="anti").select(ids)
     since = now.join(before, on=ids, how="anti").select(ids)
     rows = _differing(_rows(then, feature, others), _rows(store, feature, others), spec)
-    if rows.height or since.height:
-        append(store, feature, Chunks.of(_together(rows, since, spec)), tags=tags)
+    return _together(rows, since, spec) if rows.height or since.height else None
 
 
 def _commits(store: Backend, feature: Declared) -> pl.DataFrame:
