@@ -3,7 +3,7 @@
 import csv
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, NoReturn
@@ -21,6 +21,7 @@ from metaxy_fs.metadata_store.roots import existing_feature, refuse_nothing_at, 
 from metaxy_fs.metadata_store.snapshots import check_name
 from metaxy_fs.spec import FeatureGraph, FeatureKey
 from metaxy_fs.spec.keys import did_you_mean
+from metaxy_fs.spec.specs import join_columns, stored_names
 
 ROOT_HELP = "A directory, or a URL such as s3://bucket/prefix or gs://bucket/prefix."
 
@@ -162,12 +163,9 @@ def is_damage(note: str) -> bool:
 
 
 def sample_frame(target: Target, graph: FeatureGraph, feature: FeatureKey, ids: Sequence[str]) -> pl.DataFrame:
-    """Return the samples that arguments name, with the types of ids that are stored, strings where there are none."""
+    """Return the samples that arguments name, with the types of ids that are stored, here or upstream, else strings."""
     columns = graph[feature].id_columns
-    try:
-        schema = target.store.scan_metadata(feature, columns=columns, versions="all").collect_schema()
-    except FeatureNotFoundError:
-        schema = pl.Schema(dict.fromkeys(columns, pl.String))
+    schema = {**dict.fromkeys(columns, pl.String()), **_stored_types(target.store, graph, feature, columns)}
     rows = [_parts(text, columns) for text in ids]
     texts = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
     try:
@@ -220,6 +218,21 @@ def _require_written(store: MetadataStore) -> None:
         require_root(store, may_be_new=bool(store.fallback_stores))
     elif not store.fallback_stores and not store.is_written:
         refuse_nothing_at(store.location)
+
+
+def _stored_types(
+    store: MetadataStore, graph: FeatureGraph, feature: FeatureKey, columns: Sequence[str]
+) -> dict[str, pl.DataType]:
+    """Return the types that columns are stored with; where there are no rows, those of the upstream columns."""
+    with suppress(FeatureNotFoundError):
+        return dict(store.scan_metadata(feature, columns=columns, versions="all").collect_schema())
+    types: dict[str, pl.DataType] = {}
+    for upstream in graph.upstream(graph[feature]):
+        names = [name for name in join_columns(graph[feature], upstream) if name in columns]
+        stored = stored_names(graph[feature].dep(upstream.key), names)
+        above = _stored_types(store, graph, upstream.key, stored)
+        types |= {name: above[old] for name, old in zip(names, stored, strict=True) if old in above}
+    return types
 
 
 def _parts(text: str, columns: Sequence[str]) -> list[str]:

@@ -360,6 +360,18 @@ class TestQuestions:
         assert ask("explain faces 1 --format svg").startswith("<svg")
         assert answers("explain faces 1")[0]["reasons"].keys() == {"default"}
 
+    def test_a_sample_of_a_feature_without_rows_is_explained(self, project, ask, monkeypatch):
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        (project / "code_without_rows.py").write_text(CODE)
+        (project / "metaxy_fs.toml").write_text("entrypoints = ['code_without_rows']\nstores.dev.root = 'root'\n")
+        with FeatureGraph.from_specs([VIDEO]).use():
+            rows = pl.DataFrame({"sample_id": [1], "data_version": [{"default": "v"}]})
+            FilesystemMetadataStore(project / "root").write_metadata(VIDEO.key, rows)
+        with FeatureGraph().use():
+            said = ask("explain faces 1")
+        del sys.modules["code_without_rows"]
+        assert "is new" in said
+
     def test_samples_are_traced_down_and_up(self, store, answers):
         assert answers("trace video 1")[0]["rows"]["faces"][0]["sample_id"] == 1
         assert answers("trace faces 1 --up")[0]["rows"]["video"][0]["sample_id"] == 1
@@ -410,7 +422,6 @@ class TestChanges:
             "restore video --at 2100-01-01T00:00:00Z",
             "snapshot create tuesday",
             "snapshot drop monday",
-            "compact",
             "copy video --to-root other",
         ],
     )
@@ -426,6 +437,13 @@ class TestChanges:
         assert '"reason":"broken"' in answers("history video")[0]["rows"][-1]["tags"].replace(" ", "")
         ask("restore video --at monday --yes")
         assert {row["sample_id"] for row in answers("show video")[0]["rows"]} == {1, 2, 3}
+
+    @pytest.mark.parametrize("yes", ["", " --yes"])
+    def test_what_was_not_there_is_not_restored(self, store, capsys, yes):
+        assert main(f"restore video --at 2000-01-01T00:00:00Z{yes}".split()) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "'video'" in captured.err
 
     def test_snapshots_are_listed_and_dropped(self, store, ask, answers):
         ask("snapshot create monday --yes")

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +20,8 @@ from metaxy_fs import (
     verify,
 )
 from metaxy_fs.cli.main import main
-from metaxy_fs.spec import FeatureGraph
+from metaxy_fs.cli.targets import Target, sample_frame
+from metaxy_fs.spec import FeatureDep, FeatureGraph
 
 COMMANDS = {
     "verify": ["verify", "--root", "{root}", "{feature}"],
@@ -174,3 +176,19 @@ def test_verification_of_something_else_is_not_sound(tmp_path):
     directory_of_others(tmp_path)
     [finding] = verify(FilesystemMetadataStore(tmp_path)).findings
     assert (finding.severity, finding.path) == ("error", "_store.json")
+
+
+def test_ids_of_features_without_rows_have_the_types_of_the_upstream(tmp_path):
+    video = FeatureSpec(key="video", id_columns=["day", "number"])
+    frames = FeatureSpec(
+        key="frames", id_columns=["on", "number"], deps=[FeatureDep(key="video", rename={"day": "on"})]
+    )
+    dep = FeatureDep(key="frames", relation="expansion")
+    faces = FeatureSpec(key="faces", id_columns=["on", "number", "face"], deps=[dep])
+    store = FilesystemMetadataStore(tmp_path)
+    graph = FeatureGraph.from_specs([video, frames, faces])
+    with graph.use():
+        days = [date(2026, 11, 29)]
+        store.write_metadata("video", pl.DataFrame({"day": days, "number": [7], "data_version": [{"default": "v"}]}))
+    found = sample_frame(Target(store), graph, faces.key, ["2026-11-29,7,left"])
+    assert found.rows() == [(*days, 7, "left")]
