@@ -67,7 +67,7 @@ def table(frame: "pl.DataFrame", *, rows: int = _ROWS) -> str:
     kinds = [' class="number"' if dtype.is_numeric() else "" for dtype in shown.dtypes]
     body = "".join(f"<tr>{_cells('td', row, kinds)}</tr>" for row in shown.iter_rows())
     left_out = {"row": frame.height - shown.height, "column": frame.width - shown.width}
-    counts = [f"{count:,} more {what}{'' if count == 1 else 's'}" for what, count in left_out.items() if count]
+    counts = [count(number, f"more {what}") for what, number in left_out.items() if number]
     more = note(", ".join(counts)) if counts else ""
     return f"<table><thead><tr>{_cells('th', shown.columns, kinds)}</tr></thead><tbody>{body}</tbody></table>{more}"
 
@@ -91,6 +91,16 @@ def counted(name: str, frame: "pl.DataFrame", *, count: int | None = None) -> st
 def drawing(svg: str) -> str:
     """Return a picture that `metaxy_fs.drawing.to_svg` has drawn, which scrolls where it is too large."""
     return f'<div class="drawing">{svg}</div>'
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things, as one says it.
+
+    Examples:
+        >>> count(1, "file"), count(1200, "row")
+        ('1 file', '1,200 rows')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def cell(value: Any) -> str:

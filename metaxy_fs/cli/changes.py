@@ -10,7 +10,6 @@ from metaxy_fs.cli.output import (
     Answer,
     Json,
     ask_for_yes,
-    count,
     frame_of,
     print_json,
     print_lines,
@@ -37,6 +36,7 @@ from metaxy_fs.cli.targets import (
     sample_frame,
 )
 from metaxy_fs.insight.fingerprint import CHECKED
+from metaxy_fs.markup import count
 from metaxy_fs.metadata_store import Fingerprint, FingerprintCheck
 from metaxy_fs.metadata_store.features import require_declaration
 from metaxy_fs.metadata_store.snapshots import SNAPSHOTS, check_name

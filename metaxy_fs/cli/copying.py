@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from metaxy_fs.cli.output import Answer, Json, ask_for_yes, count, print_json, print_lines, size
+from metaxy_fs.cli.output import Answer, Json, ask_for_yes, print_json, print_lines, size
 from metaxy_fs.cli.targets import (
     ConfigPath,
     Roots,
@@ -17,6 +17,7 @@ from metaxy_fs.cli.targets import (
     open_roots,
     refuse,
 )
+from metaxy_fs.markup import count
 from metaxy_fs.metadata_store import Copied, FilesystemMetadataStore, copy_metadata
 from metaxy_fs.metadata_store.roots import existing_feature, require_root
 from metaxy_fs.progress import growing

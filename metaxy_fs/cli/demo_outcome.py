@@ -5,8 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from metaxy_fs.cli.demo_texts import BINARY, TOO_LARGE
-from metaxy_fs.cli.output import count
-from metaxy_fs.markup import printable
+from metaxy_fs.markup import count, printable
 from metaxy_fs.metadata_store import Materialization, Plan
 from metaxy_fs.sources import FileUpdate
 

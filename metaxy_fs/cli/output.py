@@ -125,11 +125,6 @@ def print_text(text: str) -> None:
     print_lines(text.split("\n"))
 
 
-def count(number: int, noun: str) -> str:
-    """Return a number of things, as one says it."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def size(number: float) -> str:
     """Return a number of bytes in the unit that suits it."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from metaxy_fs.cli.output import Answer, Json, ask_for_yes, count, print_json, print_lines, print_title
+from metaxy_fs.cli.output import Answer, Json, ask_for_yes, print_json, print_lines, print_title
 from metaxy_fs.cli.targets import ConfigPath, Features, Roots, Stores, Yes, features_of_root, open_roots
+from metaxy_fs.markup import count
 from metaxy_fs.metadata_store import Published, publish
 from metaxy_fs.metadata_store.publishing import published_features
 

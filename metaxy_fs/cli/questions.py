@@ -39,6 +39,7 @@ from metaxy_fs.cli.targets import (
     sample_frame,
 )
 from metaxy_fs.insight.plan import CAUSES, FEATURES
+from metaxy_fs.markup import count
 from metaxy_fs.metadata_store import Diff, Explanation, Plan, Trace
 from metaxy_fs.metadata_store.overview import counted
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
@@ -143,7 +144,7 @@ def draw_graph(
     else:
         for target, specs, notes in found:
             print_title(target.store.location, of=len(targets))
-            print_text(draw[drawn_as](boxes(specs), title=f"{len(specs)} features"))
+            print_text(draw[drawn_as](boxes(specs), title=count(len(specs), "feature")))
             print_lines(note for note in notes if drawn_as is Format.TEXT and not is_damage(note))
     raise typer.Exit(int(complain(note for _, _, notes in found for note in notes)))
 

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from metaxy_fs.cli.output import count, print_lines, size
+from metaxy_fs.cli.output import print_lines, size
 from metaxy_fs.cli.targets import ConfigPath, Roots, Stores, Target, declared, open_targets
+from metaxy_fs.markup import count
 from metaxy_fs.report import MOST_COMMITS, StoreFacts, store_facts, write_page
 
 

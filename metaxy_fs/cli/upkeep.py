@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import polars as pl
 import typer
 
-from metaxy_fs.cli.output import Answer, Json, ask_for_yes, count, print_json, print_lines, print_title, size
+from metaxy_fs.cli.output import Answer, Json, ask_for_yes, print_json, print_lines, print_title, size
 from metaxy_fs.cli.targets import (
     ConfigPath,
     Features,
@@ -19,6 +19,7 @@ from metaxy_fs.cli.targets import (
     open_roots,
     refuse,
 )
+from metaxy_fs.markup import count
 from metaxy_fs.metadata_store import (
     Compaction,
     FilesystemMetadataStore,
@@ -259,9 +260,11 @@ def _waiting(due: int | None, commits: int | None) -> str:
 
 
 def _of_compaction(done: Compaction) -> str:
+    before, after = f"{count(done.files_before, 'file')} ({size(done.bytes_before)})", size(done.bytes_after)
+    verb = "is" if done.files_before == 1 else "are"
     return (
-        f"{done.partition}: {count(done.commits, 'commit')}, {count(done.rows, 'row')}: {done.files_before} files "
-        f"({size(done.bytes_before)}) are now {done.files_after} ({size(done.bytes_after)})"
+        f"{done.partition}: {count(done.commits, 'commit')}, {count(done.rows, 'row')}: {before} {verb} now "
+        f"{done.files_after} ({after})"
     )
 
 

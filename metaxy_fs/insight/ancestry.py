@@ -21,6 +21,7 @@ import msgspec
 
 from metaxy_fs.hashing import DEFAULT_ALGORITHM, hash_strings
 from metaxy_fs.insight.explanation import ContainerRef, RowsRef, Versions
+from metaxy_fs.markup import count
 from metaxy_fs.spec import ContainerSpec, FeatureDep, FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns, stored_names
 from metaxy_fs.versioning.definition import DefinitionVersion, dep_digest, own_words
@@ -264,7 +265,7 @@ def group_states(rows: Sequence[Member], *, algorithm: str) -> list[GroupState]:
 
 def listed(members: Mapping[str, Versions]) -> str:
     """Return how many rows a group has, and which, in words."""
-    return f"{len(members)} row{'s' if len(members) != 1 else ''}: {_some(list(members))}" if members else "no rows"
+    return f"{count(len(members), 'row')}: {_some(list(members))}" if members else "no rows"
 
 
 def compared(then: Mapping[str, Versions], now: Mapping[str, Versions], container: str) -> str:

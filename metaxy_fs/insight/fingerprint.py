@@ -25,7 +25,7 @@ import polars as pl
 
 from metaxy_fs.errors import CorruptObjectError, UnsupportedFormatError
 from metaxy_fs.hashing import hash_string
-from metaxy_fs.markup import fragment, printable, table
+from metaxy_fs.markup import count, fragment, printable, table
 from metaxy_fs.spec import Feature, FeatureKey
 from metaxy_fs.spec.keys import named_key
 from metaxy_fs.system_errors import naming
@@ -104,7 +104,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def __str__(self) -> str:
         samples = sum(feature.samples for feature in self.features.values())
-        return f"Fingerprint {self.digest[:16]} of {samples:,} samples of {', '.join(sorted(self.features))}"
+        return f"Fingerprint {self.digest[:16]} of {count(samples, 'sample')} of {', '.join(sorted(self.features))}"
 
     def _repr_html_(self) -> str:
         rows = [(name, feature.samples, feature.digest) for name, feature in self.features.items()]
@@ -191,8 +191,9 @@ class FingerprintCheck:
         """Return one line for all, and one for each feature that differs."""
         differing = self.features.filter(pl.col("status") != "same")
         if differing.is_empty():
-            return f"the same in all {self.features.height} features"
-        lines = [f"{differing.height} of {self.features.height} features differ"]
+            return f"the same in {count(self.features.height, 'feature')}"
+        verb = "differs" if differing.height == 1 else "differ"
+        lines = [f"{differing.height} of {count(self.features.height, 'feature')} {verb}"]
         return "\n".join([*lines, *(f"  {self._line(row)}" for row in differing.iter_rows(named=True))])
 
     def __str__(self) -> str:
@@ -210,8 +211,8 @@ class FingerprintCheck:
             return f"{name}: no rows, there were {row['samples_then']:,}"
         places = self._samples[FeatureKey.parse(str(row["feature"]))].height
         return (
-            f"{name}: {row['samples_now']:,} samples, there were {row['samples_then']:,}; {row['buckets']:,} of "
-            f"{BUCKETS:,} buckets differ, which hold {places:,}"
+            f"{name}: {count(int(str(row['samples_now'])), 'sample')}, there were {row['samples_then']:,}; "
+            f"{row['buckets']:,} of {BUCKETS:,} buckets differ, which hold {places:,}"
         )
 
 

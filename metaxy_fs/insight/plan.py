@@ -6,7 +6,7 @@ from typing import Final
 
 import polars as pl
 
-from metaxy_fs.markup import fragment, printable, table
+from metaxy_fs.markup import count, fragment, printable, table
 from metaxy_fs.reserved import AFTER_UPSTREAM, CAUSE, KIND
 from metaxy_fs.spec import Feature, FeatureKey
 from metaxy_fs.spec.keys import named_key
@@ -147,8 +147,8 @@ class Plan:
         seconds = self.seconds
         time = "" if seconds is None else f", {self._how_sure()} {duration(seconds)}"
         about = "" if self.is_exact else "about "
-        samples = f"{self.samples:,} sample{'' if self.samples == 1 else 's'}"
-        features = f"{self.features.height} feature{'' if self.features.height == 1 else 's'}"
+        samples = count(self.samples, "sample")
+        features = count(self.features.height, "feature")
         return f"Plan of {features}: {about}{samples} to compute{time}"
 
     def _how_sure(self) -> str:

@@ -6,7 +6,7 @@ from typing import Final, Literal, NamedTuple
 
 import polars as pl
 
-from metaxy_fs.markup import counted, fragment, note, printable, table
+from metaxy_fs.markup import count, counted, fragment, note, printable, table
 from metaxy_fs.spec import FeatureGraph, FeatureKey, FeatureSpec
 from metaxy_fs.spec.specs import join_columns, stored_names
 
@@ -133,7 +133,6 @@ def _link(near: FeatureSpec, far: FeatureSpec, direction: Direction) -> Link:
 
 
 def _of_feature(row: Mapping[str, object]) -> str:
-    count = row["samples"]
     stores = row["stores"]
     where = f" in {printable(', '.join(map(str, stores)))}" if isinstance(stores, list) and stores else ""
-    return f"{printable(str(row['feature']))}: {count:,} sample{'' if count == 1 else 's'}{where}"
+    return f"{printable(str(row['feature']))}: {count(int(str(row['samples'])), 'sample')}{where}"

@@ -43,6 +43,7 @@ from metaxy_fs.log.parquet import EncodedFile, content_digest, decode_rows, enco
 from metaxy_fs.log.schema import decode_schema, encode_schema
 from metaxy_fs.log.verified_io import SilentRefusalError, decode_or_refetch, put_idempotent
 from metaxy_fs.log.widening import conform, differ_in_order_alone
+from metaxy_fs.markup import count
 from metaxy_fs.parallel import beside, ordered_map
 from metaxy_fs.storage.base import NoRoomError, ObjectInfo, Storage
 
@@ -230,8 +231,8 @@ def _earlier_attempt(storage: Storage, request: CommitRequest, attempt: Manifest
     if not is_same and (standing.manifest is None or not _same_rows(storage, request, standing.manifest, attempt)):
         raise WriteConflictError(
             f"The write_id {request.write_id!r} of feature {'/'.join(request.feature)!r} names a commit of "
-            f"{standing.rows} rows at {storage.location}/{standing.path}; the {attempt.rows} rows given now are "
-            "not the same. Use another write_id for other rows.",
+            f"{count(standing.rows, 'row')} at {storage.location}/{standing.path}; the {attempt.rows} rows given now "
+            "are not the same. Use another write_id for other rows.",
             path=standing.path,
         )
     return standing.manifest or attempt

@@ -16,6 +16,7 @@ from metaxy_fs.log.left_out import rows_to_leave_out
 from metaxy_fs.log.manifest import Manifest
 from metaxy_fs.log.types import agree_on_types, types_of_files
 from metaxy_fs.log.view import View
+from metaxy_fs.markup import count
 from metaxy_fs.reserved import COMMIT, ORDINAL
 from metaxy_fs.storage.base import Storage
 
@@ -100,8 +101,9 @@ def refuse_present_rows(target: Storage, existing: View, exclude: pl.DataFrame) 
     )
     if rows:
         raise ObjectExistsError(
-            f"{target.location}/{existing.partition} has {rows} rows of samples that are to be left out, from a copy "
-            "with another `exclude` or from a write. A copy takes away nothing that is there: copy into a new root.",
+            f"{target.location}/{existing.partition} has {count(rows, 'row')} of samples that are to be left out, from "
+            "a copy with another `exclude` or from a write. A copy takes away nothing that is there: copy into a new "
+            "root.",
             feature=existing.partition.feature,
             root=target.location,
         )

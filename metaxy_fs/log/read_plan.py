@@ -20,6 +20,7 @@ from metaxy_fs.log.parquet import ColumnChunk, Section, footer_digest, row_group
 from metaxy_fs.log.prune import may_match
 from metaxy_fs.log.statistics import FileStatistics
 from metaxy_fs.log.view import LiveFile
+from metaxy_fs.markup import count
 
 FileSource = str | bytes
 """A data file as Polars takes it: its path, or its bytes."""
@@ -194,5 +195,5 @@ def refuse_unreadable(source: FileSource, live: LiveFile, *, name: str) -> None:
             )
         if rows.height != live.file.rows:
             raise CorruptObjectError(
-                f"The data file {name} has {rows.height} rows, its manifest says {live.file.rows}."
+                f"The data file {name} has {count(rows.height, 'row')}, its manifest says {live.file.rows}."
             )

@@ -55,6 +55,7 @@ from metaxy_fs.log.verify_contents import COUNTS, check_contents
 from metaxy_fs.log.verify_manifests import check_manifests
 from metaxy_fs.log.view import View, files_of, manifest_path, place, retry_listing
 from metaxy_fs.log.view_subset import restrict
+from metaxy_fs.markup import count
 from metaxy_fs.reserved import COMMIT, TIME
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
@@ -211,12 +212,12 @@ def _of_remains(storage: Storage, inputs: RecoveryInputs, table: Table, reason: 
     remains = salvage(storage, partition, table.manifest, table.rows, wanted=missing)
     if remains is not None:
         rows = int(table.rows.filter(pl.col("commit").is_in(sorted(remains.commits)))["rows"].sum())
-        reason = f"{reason}; its other files hold {len(remains.commits)} commits whole"
+        reason = f"{reason}; its other files hold {count(len(remains.commits), 'commit')} whole"
         yield Restoration(path, "restorable", commit, reason, rows), remains
         missing -= remains.commits
         inputs.present.update(remains.commits)
     if missing:
-        reason = f"{reason}; {len(missing)} commits are not whole in its other files, such as {min(missing)}"
+        reason = f"{reason}; not whole in its other files: {count(len(missing), 'commit')}, such as {min(missing)}"
         yield Restoration(path, "lost", commit, reason), None
 
 

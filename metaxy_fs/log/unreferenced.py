@@ -44,6 +44,7 @@ from metaxy_fs.log.manifest import FORMAT_VERSION, Manifest, decode_object
 from metaxy_fs.log.resolve import Covers, resolve
 from metaxy_fs.log.verified_io import Fetched, decode_or_refetch, fetch_each
 from metaxy_fs.log.view import read_manifests, retry_listing
+from metaxy_fs.markup import count
 from metaxy_fs.storage.base import ObjectInfo, Storage
 
 
@@ -287,7 +288,7 @@ def pinned_losses(
     """
     for name, commits in pinned.items():
         if gone := frozenset(commits - set(present)):
-            problem = f"names {len(gone)} commits of {partition} that are gone, such as {min(gone)}"
+            problem = f"names {count(len(gone), 'commit')} of {partition}, now gone, such as {min(gone)}"
             yield Loss(snapshot_file(name), problem, gone)
 
 
@@ -318,7 +319,7 @@ def losses(
         if commits is None:
             yield Loss(info.path, "cannot be read, so nobody knows which commits it lists", frozenset())
         elif gone := commits - present:
-            problem = f"lists {len(gone)} commits that no manifest holds, such as {min(gone)}"
+            problem = f"lists {count(len(gone), 'commit')} that no manifest holds, such as {min(gone)}"
             yield Loss(info.path, problem, gone)
 
 

@@ -23,6 +23,7 @@ from metaxy_fs.log.unreferenced import losses, pinned_losses
 from metaxy_fs.log.verified_io import GONE, LOST, ORPHAN, RESTORE, SUPERSEDED, Finding
 from metaxy_fs.log.verify_manifests import Checked, TypesFound, check_further, check_manifests, read_manifests, unusable
 from metaxy_fs.log.view import ATTEMPTS
+from metaxy_fs.markup import count
 from metaxy_fs.storage.base import Storage
 
 Progress = Callable[[int, int], object]
@@ -249,7 +250,8 @@ def _unneeded(
     superseded = {name for name in unnamed if not {*owners_of_data_file(name)}.isdisjoint(covered | dead)}
     manifests = (inventory.appends.keys() & covered) | dead
     if manifests or superseded:
-        problem = f"holds {len(manifests)} manifests and {len(superseded)} data files that compactions stand for"
+        several = f"{count(len(manifests), 'manifest')} and {count(len(superseded), 'data file')}"
+        problem = f"holds {several} that compactions stand for"
         yield Finding(str(inventory.partition), "note", problem, SUPERSEDED)
     for name in unnamed.keys() - superseded:
         info = unnamed[name]

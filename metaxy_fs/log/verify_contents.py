@@ -27,6 +27,7 @@ from metaxy_fs.log.parquet import (
 from metaxy_fs.log.schema import column, decode_schema
 from metaxy_fs.log.statistics import unfounded
 from metaxy_fs.log.verified_io import FOREIGN, RESTORE, Finding
+from metaxy_fs.markup import count
 from metaxy_fs.reserved import COMMIT, DATA_VERSION, ORDINAL, RETIRED, TIME
 from metaxy_fs.reserved import PREFIX as RESERVED
 
@@ -102,7 +103,7 @@ def _foreign(path: str, problem: str) -> Contents:
 
 def _problems(rows: pl.DataFrame, *, manifest: Manifest, file: DataFile) -> Iterator[str]:
     if rows.height != file.rows:
-        yield f"has {rows.height} rows, its manifest says {file.rows}"
+        yield f"has {count(rows.height, 'row')}, its manifest says {file.rows}"
     columns = decode_schema(manifest.schema_of(file))
     if list(rows.schema.items()) != [*columns.items(), *(COMMIT_COLUMNS.items() if _is_rewritten(file) else ())]:
         yield f"has the columns {dict(rows.schema)}, which are not those that its manifest gives"

@@ -26,6 +26,7 @@ from metaxy_fs.log import (
     vacuum_root,
     verify_root,
 )
+from metaxy_fs.markup import count
 from metaxy_fs.metadata_store.features import FeatureLike, flag
 from metaxy_fs.metadata_store.filesystem import FilesystemMetadataStore, storage_of
 from metaxy_fs.metadata_store.promotion import copy_metadata
@@ -212,7 +213,7 @@ def verify(
     """
     name = existing_feature(store, feature)
     done = verify_root(storage_of(store), feature=name, progress=progress)
-    _report(store, f"verify of {done.commits} commits", [finding.severity for finding in done.findings])
+    _report(store, f"verify of {count(done.commits, 'commit')}", [finding.severity for finding in done.findings])
     return done
 
 
@@ -264,5 +265,5 @@ def _republish(store: FilesystemMetadataStore, names: Iterable[str]) -> None:
 def _report(store: FilesystemMetadataStore, job: str, states: Iterable[str], *, others: int = 0) -> None:
     """Log what a job did: how many objects, or findings, there are of each state."""
     counted = [f"{count} {state}" for state, count in sorted(Counter(states).items())]
-    counted += [f"{others} partitions left as they were"] if others else []
+    counted += [f"{count(others, 'partition')} left as before"] if others else []
     LOGGER.info("%s: %s: %s", store.location, job, ", ".join(counted) or "nothing found")

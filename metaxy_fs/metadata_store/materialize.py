@@ -21,7 +21,7 @@ import polars as pl
 from metaxy_fs.errors import MetadataSchemaError
 from metaxy_fs.ids import elapsed
 from metaxy_fs.log import Chunks, check_tags
-from metaxy_fs.markup import counted, fragment, table
+from metaxy_fs.markup import count, counted, fragment, table
 from metaxy_fs.metadata_store.backend import Backend
 from metaxy_fs.metadata_store.batches import BatchTask, Compute, Computed, shown_error
 from metaxy_fs.metadata_store.buffer import WriteBuffer, buffered
@@ -177,7 +177,8 @@ def materialize(
     _log(
         store,
         feature,
-        f"{written} rows written, {failed.height} samples failed, {retired} retired, {done.seconds:.1f} s",
+        f"{count(written, 'row')} written, {count(failed.height, 'sample')} failed, {retired} retired, "
+        f"{done.seconds:.1f} s",
     )
     return done
 
@@ -362,7 +363,7 @@ def _noting(task: BatchTask) -> Iterator[None]:
     except Exception as error:
         ids = task.ids
         error.add_note(
-            f"Raised for a batch of {ids.height} samples of feature '{task.spec.key}': {show_samples(ids)}. What was "
-            "computed before is committed; run the job again for the rest."
+            f"Raised for a batch of {count(ids.height, 'sample')} of feature '{task.spec.key}': {show_samples(ids)}. "
+            "What was computed before is committed; run the job again for the rest."
         )
         raise

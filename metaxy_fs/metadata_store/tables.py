@@ -35,6 +35,7 @@ from metaxy_fs.log import (
     large_in,
     unify,
 )
+from metaxy_fs.markup import count
 from metaxy_fs.metadata_store.base import MetadataStore
 from metaxy_fs.metadata_store.operations import COMMITS, Append, Query, StoredSpec
 from metaxy_fs.metadata_store.scan import Scan
@@ -248,8 +249,8 @@ class TableMetadataStore(MetadataStore):
                 return
         raise WriteConflictError(
             f"The write_id {append.write_id!r} of feature '{append.spec.key}' names commit {earlier.commit} of "
-            f"{earlier.rows} rows in {self.location}; the {rows.height} rows given now are not the same. Use another "
-            "write_id for other rows.",
+            f"{count(earlier.rows, 'row')} in {self.location}; the {rows.height} rows given now are not the same. Use "
+            "another write_id for other rows.",
             feature=append.spec.key.dotted,
             root=self.location,
             commit=earlier.commit,

@@ -117,12 +117,12 @@ class FeatureGraph:
 
     def _repr_html_(self) -> str:
         """Draw the features in a notebook, and say what the graph lacks; of many, name them."""
-        count = f"{len(self._specs)} feature{'' if len(self._specs) == 1 else 's'}"
+        title = markup.count(len(self._specs), "feature")
         notes = [markup.note(str(note)) for note in self._notes]
         if len(self._specs) > _DRAWN:
-            return markup.fragment(count, markup.folded("names", *map(markup.note, map(str, self._specs))), *notes)
-        picture = drawing.to_svg(boxes(list(self._specs.values())), title=count)
-        return markup.fragment(count, markup.drawing(picture), *notes)
+            return markup.fragment(title, markup.folded("names", *map(markup.note, map(str, self._specs))), *notes)
+        picture = drawing.to_svg(boxes(list(self._specs.values())), title=title)
+        return markup.fragment(title, markup.drawing(picture), *notes)
 
     def __contains__(self, feature: FeatureKey | str) -> bool:
         """Whether the graph holds a feature, by its key or the text of that."""

@@ -127,4 +127,18 @@ def test_files_of_overlapping_ids_are_clustered(tmp_path, monkeypatch, capsys):
     assert main(["compact", "--yes", "--root", store.location, "--full"]) == 0
     assert "2 files" in capsys.readouterr().out
     assert main(["compact", "--yes", "--root", store.location, "--cluster"]) == 0
-    assert "are now 1" in capsys.readouterr().out
+    assert "are now 1 (" in capsys.readouterr().out
+
+
+def test_one_of_a_kind_is_in_the_singular(tmp_path, capsys):
+    store = FilesystemMetadataStore(tmp_path / "root")
+    for _ in range(2):
+        store.write_metadata(VIDEO, videos([]))
+        store.write_metadata(VIDEO, videos([1]))
+    assert main(["compact", "--yes", "--root", store.location, "--full"]) == 0
+    store.check(store.fingerprint([VIDEO]))
+    main(["graph", "--root", store.location, "--format", "svg"])
+    main(["verify", "--root", store.location])
+    said = capsys.readouterr().out
+    assert "1 feature" in said
+    assert not re.findall(r"\b1 (?:features|files|commits|manifests|rows)\b|\b1 data files", said)

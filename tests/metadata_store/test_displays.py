@@ -71,7 +71,7 @@ def test_an_object_shows_itself_and_runs_nothing(shown, name):
     [
         ("increment", HOSTILE), ("lazy increment", HOSTILE), ("explanation", "code "), ("materialization", HOSTILE),
         ("trace", HOSTILE), ("plan", "Plan of 2 features: 3 samples to compute"), ("diff", "video added"),
-        ("fingerprint", "3"), ("check", "1 of 1 features differ"), ("store", f"tags: run={HOSTILE}"),
+        ("fingerprint", "3"), ("check", "1 of 1 feature differs"), ("store", f"tags: run={HOSTILE}"),
         ("store at a snapshot", "StoreAt"), ("graph", f"default {HOSTILE}"),
     ],
 )  # fmt: skip

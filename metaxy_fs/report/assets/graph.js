@@ -65,7 +65,7 @@ class Graph {
   box(feature) {
     const { x, y } = this.corner(feature.key);
     const state = stateOf(feature);
-    const facts = `${brief(feature.rows)} rows · ${codes(feature) || "not declared"}`;
+    const facts = `${brief(feature.rows)} ${feature.rows === 1 ? "row" : "rows"} · ${codes(feature) || "not declared"}`;
     const line = (kind, at, text) => draw("text", { class: kind, x: 14, y: at }, text);
     const [, before, last] = /^(.*\/)?([^/]*)$/.exec(feature.key);
     return draw("g", { class: `box ${state}`, role: "button", tabindex: -1, transform: `translate(${x},${y})`,
