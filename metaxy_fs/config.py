@@ -43,7 +43,7 @@ def load_config(path: str | os.PathLike[str] | None = None) -> "Config":
         >>> from pathlib import Path
         >>> _ = Path("metaxy_fs.toml").write_text('''
         ... [stores.dev]
-        ... root = "./.metaxy"
+        ... root = "./.metaxy-dev"
         ... fallback = ["prod"]
         ...
         ... [stores.prod]
