@@ -85,6 +85,16 @@ def test_boxes_stand_apart_and_names_can_be_read(opened, reports, features, widt
         assert sorted(drawn) == sorted(declared)
 
 
+@pytest.mark.parametrize("width", [PHONE, LAPTOP, WIDE])
+def test_the_legend_is_below_the_graph_and_covers_no_box(opened, reports, width):
+    with opened(reports(50), width=width) as page:
+        graph, legend = (page.locator(each).bounding_box() for each in ("#views > svg:first-child", ".legend"))
+        views = page.locator("#views").bounding_box()
+        assert graph["height"] > 200
+        assert legend["y"] >= graph["y"] + graph["height"]
+        assert legend["y"] + legend["height"] <= views["y"] + views["height"]
+
+
 def test_a_click_opens_the_panel_with_all_that_is_known(opened, reports):
     with opened(reports(5)) as page:
         page.click("g.box[aria-label^='video/crops:']")
