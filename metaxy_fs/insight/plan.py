@@ -80,6 +80,8 @@ class Plan:
     causes: pl.DataFrame
     is_exact: bool
     _pending: Mapping[FeatureKey, pl.DataFrame]
+    _untold: str | None = None
+    """The column of seconds that was asked for, where no row tells any."""
 
     def __bool__(self) -> bool:
         """Whether there is anything to compute."""
@@ -145,7 +147,8 @@ class Plan:
 
     def _title(self) -> str:
         seconds = self.seconds
-        time = "" if seconds is None else f", {self._how_sure()} {duration(seconds)}"
+        untold = "" if self._untold is None else f"; no row has a value of {printable(self._untold)!r} yet"
+        time = untold if seconds is None else f", {self._how_sure()} {duration(seconds)}"
         about = "" if self.is_exact else "about "
         samples = count(self.samples, "sample")
         features = count(self.features.height, "feature")

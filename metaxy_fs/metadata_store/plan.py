@@ -70,14 +70,16 @@ def plan(store: Backend, targets: Sequence[FeatureLike], *, seconds: str | None,
             continue
         unknown[feature.key] += found.new.height if step.makes_many else 0
         rows.append(_counted(step, added[feature.key], found, seconds))
-    if seconds is not None and not any(row[-1] is not None for row in rows):
-        _require_column(store, features, seconds)
+    untold = None if any(row[-1] is not None for row in rows) else seconds
+    if untold is not None:
+        _require_column(store, features, untold)
     causes = [_causes(key, addition.pending) for key, addition in added.items()]
     return Plan(
         features=pl.DataFrame(rows, schema=FEATURES, orient="row"),
         causes=pl.concat([pl.DataFrame(schema=CAUSES), *causes]),
         is_exact=not any(unknown.values()) and not any(_may_be_equal(each, added) for each in features),
         _pending={key: addition.pending for key, addition in added.items()},
+        _untold=untold,
     )
 
 
