@@ -288,7 +288,8 @@ def pinned_losses(
     """
     for name, commits in pinned.items():
         if gone := frozenset(commits - set(present)):
-            problem = f"names {count(len(gone), 'commit')} of {partition}, now gone, such as {min(gone)}"
+            verb = "is" if len(gone) == 1 else "are"
+            problem = f"names {count(len(gone), 'commit')} of {partition} that {verb} gone, such as {min(gone)}"
             yield Loss(snapshot_file(name), problem, gone)
 
 

@@ -689,7 +689,7 @@ class MetadataStore(Backend):
             >>> taken.save("train-2026-11.json")
             >>> from metaxy_fs import Fingerprint
             >>> store.check(Fingerprint.load("train-2026-11.json"))
-            the same in all 1 features
+            the same in 1 feature
         """
         seen = self if at is None else self.at(at)
         keys = seen.list_features(include_fallback=True) if features is None else features

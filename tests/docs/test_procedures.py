@@ -222,7 +222,7 @@ def test_an_older_backup_says_which_snapshots_it_is_too_old_for(live: Live, tmp_
     live.store.create_snapshot("after")
     (backup / "_snapshots").mkdir(exist_ok=True)
     shutil.copy(live.path / "_snapshots" / "after.json", backup / "_snapshots")
-    assert any("names 1 commits" in problem for problem in errors(backup))
+    assert any("names 1 commit of" in problem for problem in errors(backup))
     with pytest.raises(CorruptObjectError):
         open_store(backup).at("after").read_metadata(Recording)
     [skipped] = vacuum(open_store(backup), dry_run=False, **NO_PATIENCE).skipped

@@ -120,7 +120,7 @@ def test_what_a_snapshot_names_stays_without_its_manifest(storage: MemoryStorage
     pin(storage, [append.commit, other.commit])
     assert eagerly(storage)[0].skipped == ()
     storage.delete(PARTITION.append_manifest(append.commit))
-    nothing_goes(storage, because="_snapshots/release.json names 1 commits")
+    nothing_goes(storage, because="_snapshots/release.json names 1 commit of")
 
 
 @pytest.mark.parametrize("data", [b"{", b'{"format_version":2}'])
