@@ -124,6 +124,11 @@ class Database(Storage):
             :limit
         ]
 
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        start = len(directory) + 1 if directory else 0
+        below = (info.path[start:].split("/") for info in self.list(directory))
+        return sorted({name for name, *deeper in below if deeper})
+
     def delete(self, path: str) -> None:
         with self.connected(f"delete {path!r}") as connection:
             make_shared(connection)

@@ -6,6 +6,7 @@ The values of an answer. `metaxy_fs.insight.provenance` finds it, `metaxy_fs.dra
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from graphlib import TopologicalSorter
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -192,29 +193,7 @@ class Explanation(msgspec.Struct, frozen=True):
         A sample that such a run computes, perhaps after upstream, is new or stale. It is waiting if it lacks an
         upstream row that no run computes, and excluded if there should be no such sample.
         """
-        return self._status(RowsRef(self.feature))
-
-    def _status(self, rows: RowsRef) -> Status:
-        nodes = [node for ref, node in self.nodes.items() if (ref.feature, ref.rows) == rows]
-        differences = {node.difference for node in nodes}
-        if Difference.RETIRED in differences:
-            return "retired"
-        if Difference.EXCLUDED in differences:
-            return "excluded"
-        if differences == {Difference.SAME}:
-            return "up to date"
-        if not self._is_due(nodes, differences):
-            return "waiting"
-        return "stale" if any(node.stored for node in nodes) else "new"
-
-    def _is_due(self, nodes: Sequence[ContainerNode], differences: set[Difference]) -> bool:
-        """Whether a run computes rows that differ: not where it would bring no upstream row that these lack."""
-        above = {RowsRef(ref.feature, ref.rows): self.nodes[ref] for node in nodes for ref in node.waits_for}
-        comes = [not node.is_given and self._status(rows) in ("new", "stale") for rows, node in above.items()]
-        if any(node.expected is None and node.code_version is not None and not node.is_given for node in nodes):
-            return all(comes)
-        is_changed = not differences <= {Difference.SAME, Difference.UPSTREAM_STALE}
-        return is_changed or any(comes) or any(node.pending for node in nodes)
+        return _statuses(self.nodes)[RowsRef(self.feature)]
 
     def to_text(self) -> str:
         """Return the tree of containers, downstream first; one that was shown before is not unfolded again."""
@@ -259,6 +238,46 @@ class Explanation(msgspec.Struct, frozen=True):
             return drawing.Emphasis.CAUSE
         is_same = node.difference is Difference.SAME
         return drawing.Emphasis.NONE if is_same else drawing.Emphasis.DIFFERENT
+
+
+def _statuses(nodes: Mapping[ContainerRef, ContainerNode]) -> dict[RowsRef, Status]:
+    """Return what the rows are that the containers belong to, each looked at once."""
+    groups: dict[RowsRef, list[ContainerNode]] = {}
+    for node in nodes.values():
+        groups.setdefault(_rows_of(node.ref), []).append(node)
+    upstream = {rows: {_rows_of(ref) for node in group for ref in node.waits_for} for rows, group in groups.items()}
+    given = {_rows_of(ref) for ref, node in nodes.items() if node.is_given}
+    statuses: dict[RowsRef, Status] = {}
+    for rows in TopologicalSorter(upstream).static_order():
+        comes = [above not in given and statuses[above] in ("new", "stale") for above in upstream[rows]]
+        statuses[rows] = _status(groups[rows], comes)
+    return statuses
+
+
+def _rows_of(ref: ContainerRef) -> RowsRef:
+    return RowsRef(ref.feature, ref.rows)
+
+
+def _status(nodes: Sequence[ContainerNode], comes: Sequence[bool]) -> Status:
+    """Return what rows are, given for each of those that they wait for whether a run brings them."""
+    differences = {node.difference for node in nodes}
+    if Difference.RETIRED in differences:
+        return "retired"
+    if Difference.EXCLUDED in differences:
+        return "excluded"
+    if differences == {Difference.SAME}:
+        return "up to date"
+    if not _is_due(nodes, differences, comes):
+        return "waiting"
+    return "stale" if any(node.stored for node in nodes) else "new"
+
+
+def _is_due(nodes: Sequence[ContainerNode], differences: set[Difference], comes: Sequence[bool]) -> bool:
+    """Whether a run computes rows that differ: not where it would bring no upstream row that these lack."""
+    if any(node.expected is None and node.code_version is not None and not node.is_given for node in nodes):
+        return all(comes)
+    is_changed = not differences <= {Difference.SAME, Difference.UPSTREAM_STALE}
+    return is_changed or any(comes) or any(node.pending for node in nodes)
 
 
 def _lines(node: ContainerNode) -> tuple[str, ...]:

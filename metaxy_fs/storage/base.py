@@ -220,15 +220,12 @@ class Storage(ABC):
             limit: Stop after so many objects (the first in order); a cheap way to ask whether there are any.
         """
 
+    @abstractmethod
     def list_directories(self, directory: str) -> builtins.list[str]:
         """Return the names, not paths, of the directories directly below a directory, sorted.
 
-        Those that hold objects are among them; an empty one need not be. Storages that know a shorter way than to list
-        all objects below override this.
+        Those that hold objects are among them; an empty one need not be.
         """
-        start = len(directory) + 1 if directory else 0
-        below = (info.path[start:].split("/") for info in self.list(directory))
-        return sorted({name for name, *deeper in below if deeper})
 
     @abstractmethod
     def delete(self, path: str) -> None:

@@ -68,6 +68,11 @@ class MemoryStorage(Storage):
         below = self._below(directory)
         return [ObjectInfo(path, len(stored.data), stored.written) for path, stored in below[:limit]]
 
+    def list_directories(self, directory: str) -> builtins.list[str]:
+        start = len(directory) + 1 if directory else 0
+        below = (path[start:].split("/") for path, _ in self._below(directory))
+        return sorted({name for name, *deeper in below if deeper})
+
     def delete(self, path: str) -> None:
         check_path(path, location=self.location)
         with self._lock:

@@ -152,20 +152,37 @@ def test_long_version_that_somebody_gave_is_cut():
 
 
 @pytest.mark.parametrize(
-    ("difference", "status"),
+    ("difference", "changes", "status"),
     [
-        (Difference.SAME, "up to date"),
-        (Difference.NEVER_STORED, "new"),
-        (Difference.UPSTREAM_STALE, "waiting"),
-        (Difference.UPSTREAM_MISSING, "waiting"),
-        (Difference.CODE_CHANGED, "stale"),
-        (Difference.UPSTREAM_CHANGED, "stale"),
-        (Difference.ADDED, "stale"),
-        (Difference.REMOVED, "stale"),
+        (Difference.SAME, {}, "up to date"),
+        (Difference.NEVER_STORED, {"stored": None}, "new"),
+        (Difference.UPSTREAM_STALE, {"waits_for": (VIDEO,)}, "waiting"),
+        (Difference.UPSTREAM_MISSING, {"expected": None, "waits_for": (VIDEO,)}, "waiting"),
+        (Difference.CODE_CHANGED, {}, "stale"),
+        (Difference.UPSTREAM_CHANGED, {}, "stale"),
+        (Difference.ADDED, {}, "stale"),
+        (Difference.REMOVED, {}, "stale"),
     ],
 )
-def test_status_follows_from_the_differences(difference, status):
-    assert explanation(difference=difference).status == status
+def test_status_follows_from_the_differences(difference, changes, status):
+    assert explanation(difference=difference, **changes).status == status
+
+
+def test_each_row_is_judged_once_however_many_ways_lead_there():
+    refs = [ContainerRef(FeatureKey([f"f{level}"]), "default") for level in range(2000)]
+    nodes = {
+        ref: ContainerNode(
+            ref=ref,
+            code_version=1,
+            expected=None,
+            stored="old",
+            difference=Difference.UPSTREAM_MISSING if level else Difference.CODE_CHANGED,
+            waits_for=tuple(refs[max(0, level - 3) : level]),
+            is_given=False,
+        )
+        for level, ref in enumerate(refs)
+    }
+    assert Explanation(feature=refs[-1].feature, sample={"sample_id": 1}, nodes=nodes, causes=()).status == "stale"
 
 
 # Origins.
