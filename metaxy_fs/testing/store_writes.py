@@ -245,7 +245,7 @@ class StoreWrites(StoreCase):
         video, _ = pipeline()
         store.write_metadata(video, videos([1]), write_id="job")
 
-        with pytest.raises(WriteConflictError, match=r"'job'.*1 rows"):
+        with pytest.raises(WriteConflictError, match=r"'job'.*1 row "):
             store.write_metadata(video, other, write_id="job")
         assert store.read_metadata(video).to_dicts() == videos([1]).to_dicts()
 
