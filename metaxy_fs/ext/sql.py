@@ -152,7 +152,8 @@ class SQLMetadataStore(TableMetadataStore):
             # The predicate is meant for the first rows: what it leaves out counts towards these.
             asked = [prune, predicate if n_rows is None else None]
             where = [is_wanted, *(each for expression in asked for each in conditions(expression, schema, columns))]
-            query = sa.select(*map(sa.literal_column, map(_quoted, stored))).select_from(table).where(*where)
+            names: list[Any] = [sa.literal_column(_quoted(name)) for name in stored]  # SQLAlchemy 2.0, 2.1 disagree
+            query = sa.select(*names).select_from(table).where(*where)
             if n_rows is not None:
                 query = query.order_by(_NUMBER, sa.column(ROW)).limit(n_rows)
             with self._database.connected(f"read feature '{key}'") as connection:

@@ -118,7 +118,7 @@ class Database(Storage):
         raise self._failed(ObjectNotFoundError, "read", path, "no such object")
 
     def list(self, directory: str, *, limit: int | None = None) -> builtins.list[ObjectInfo]:
-        found = self.found(f"list {directory!r}", sa.select(_OBJECTS.c.path, _OBJECTS.c.data))
+        found: Any = self.found(f"list {directory!r}", sa.select(_OBJECTS.c.path, _OBJECTS.c.data))
         below = f"{directory}/" if directory else ""
         return sorted((ObjectInfo(path, len(data)) for path, data in found if path.startswith(below)), key=by_path)[
             :limit
