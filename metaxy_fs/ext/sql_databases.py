@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError, StorageError
 from metaxy_fs.ext.sql_columns import refuse
 from metaxy_fs.storage import ObjectInfo, Storage
-from metaxy_fs.storage.base import by_path
+from metaxy_fs.storage.base import by_path, names_below
 from metaxy_fs.storage.redaction import conceal, redact, reveals, secrets_of
 
 _SHARED: Final = sa.MetaData()
@@ -125,9 +125,7 @@ class Database(Storage):
         ]
 
     def list_directories(self, directory: str) -> builtins.list[str]:
-        start = len(directory) + 1 if directory else 0
-        below = (info.path[start:].split("/") for info in self.list(directory))
-        return sorted({name for name, *deeper in below if deeper})
+        return names_below((info.path for info in self.list(directory)), directory)
 
     def delete(self, path: str) -> None:
         with self.connected(f"delete {path!r}") as connection:

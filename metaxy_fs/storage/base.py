@@ -10,7 +10,7 @@ Verbs on objects below one root. Paths are relative to the root, with `/` betwee
 import builtins
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from operator import attrgetter
@@ -38,6 +38,13 @@ def check_path(path: str, *, location: str) -> str:
             path=path,
         )
     return path
+
+
+def names_below(paths: Iterable[str], directory: str) -> list[str]:
+    """Return the names of the directories directly below a directory, sorted, given the paths of all objects below."""
+    start = len(directory) + 1 if directory else 0
+    below = (path[start:].split("/") for path in paths)
+    return sorted({name for name, *deeper in below if deeper})
 
 
 def check_directory(directory: str, *, location: str) -> str:

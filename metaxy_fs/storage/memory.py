@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 
 from metaxy_fs.errors import ObjectExistsError, ObjectNotFoundError
 from metaxy_fs.ids import datetime_of, wall_clock
-from metaxy_fs.storage.base import ObjectInfo, Storage, check_directory, check_path
+from metaxy_fs.storage.base import ObjectInfo, Storage, check_directory, check_path, names_below
 
 _NUMBERS = count()
 
@@ -69,9 +69,7 @@ class MemoryStorage(Storage):
         return [ObjectInfo(path, len(stored.data), stored.written) for path, stored in below[:limit]]
 
     def list_directories(self, directory: str) -> builtins.list[str]:
-        start = len(directory) + 1 if directory else 0
-        below = (path[start:].split("/") for path, _ in self._below(directory))
-        return sorted({name for name, *deeper in below if deeper})
+        return names_below((path for path, _ in self._below(directory)), directory)
 
     def delete(self, path: str) -> None:
         check_path(path, location=self.location)
